@@ -1,0 +1,8 @@
+"""``python -m llmstages`` is the ``llmstages`` command."""
+
+import sys
+
+from llmstages.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""``llmstages show STEP``: its configuration and where each value comes from, its inputs, metrics and lineage."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses as dc
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llmstages import console as text
+from llmstages import registry, schema, session
+from llmstages.compose import origins
+from llmstages.console import Console
+from llmstages.plan import Planned, Step, short
+from llmstages.store import Store
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print everything there is to know about one step."""
+    console = Console()
+    made = session.prepare(args.overrides)
+    plan = made.find(args.step)
+    step, entry = plan.step, registry.find(registry.STAGES, plan.step.uses)
+    console.say(f"{step.name}  {step.uses} version {step.stage.version}, from {entry.package} ({entry.target})")
+    if about := registry.describe(step.stage):
+        console.say(about)
+    console.say(f"{plan.state}{': ' + plan.why if plan.why else ''}  {made.store.folder(plan.key)}")
+    console.table("configuration", ("key", "value", "from", "what"), list(_rows(plan, origins(args.overrides))))
+    fed = [(name, declared, ", ".join(one.name for n, one in step.feeds() if n == name) or "-") for name, declared in step.stage.inputs.items()]
+    console.table("inputs", ("input", "takes", "from"), fed)
+    for note in step.notes:
+        console.say(f"  {note}")
+    if plan.state == "reused":
+        _result(made.store.record(plan.key), console)
+    console.say("\nlineage")
+    for line in _lineage(plan, {p.step: p for p in made.planned}, made.store):
+        console.say(line)
+    return 0
+
+
+def _rows(plan: Planned, found: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    name, config = plan.step.name, plan.step.config
+    parts = getattr(plan.step.stage, "parts", {})
+    for field in dc.fields(config):
+        value, key = schema.plain(getattr(config, field.name)), f"{name}.{field.name}"
+        help_text = field.metadata.get("help", "") + ("" if field.metadata.get("identity", True) else " (not part of the fingerprint)")
+        if field.name not in parts:
+            # the global seed is what a seed takes unless it is set itself
+            default = found.get("seed", "default") if field.name == "seed" else "default"
+            yield field.name, short(value), _origin(key, found, default), help_text
+            continue
+        yield field.name, "", "", help_text
+        for member, spec in value.items():
+            yield f"  {member}", spec["use"], "", ""
+            for inner, item in spec.items():
+                if inner != "use":
+                    yield f"    {inner}", short(item), _origin(f"{key}.{member}.{inner}", found, "default"), ""
+
+
+def _origin(key: str, found: Mapping[str, str], default: str) -> str:
+    """The origin of a key, or of a key above or below it (a nested group set in part)."""
+    near = [where for other, where in found.items() if other == key or other.startswith(f"{key}.") or key.startswith(f"{other}.")]
+    return near[-1] if near else default
+
+
+def _result(record: Mapping[str, Any], console: Console) -> None:
+    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(record["finished"]))
+    console.table("metrics", ("metric", "value"), [(name, text.number(value)) for name, value in record["metrics"].items()])
+    size = sum(size for size, _ in record["files"].values())
+    console.say(f"\nmade {made} in {text.seconds(record['seconds'])}, peak memory {record['peak_mb']} MB, {len(record['files'])} files, "
+                f"{size / 1e6:.1f} MB, digest {record['digest'][:10]}\nwhy it was new: {record['why']}\nby: {' '.join(record['argv'])}")
+
+
+def _lineage(plan: Planned, planned: Mapping[Step, Planned], store: Store, depth: int = 1, seen: set[str] | None = None) -> Iterator[str]:
+    """What it was made from, and that from, each step once."""
+    seen = set() if seen is None else seen
+    yield f"{'  ' * depth}{plan.key}  {plan.step.uses}  {plan.state}"
+    for name, fed in plan.step.feeds():
+        if not isinstance(fed, Step):
+            yield f"{'  ' * (depth + 1)}{fed.name}  ({name})"
+        elif fed.name not in seen:
+            seen.add(fed.name)
+            yield from _lineage(planned[fed], planned, store, depth + 1, seen)

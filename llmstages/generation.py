@@ -1,0 +1,113 @@
+"""Batched generation for evaluation, probing, rejection sampling and chat, with tools run live.
+
+Prompts are token ids from chat.py, so what a model is asked at inference is what it was trained on, token for token.
+A reply that ends in a tool call is run by the tool, the result is injected, and generation goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmstages import chat
+from llmstages.tables import message
+
+Tools = Mapping[str, Callable[[str], str]]
+
+
+@dataclass
+class Reply:
+    """The assistant's side of one exchange: all messages it added (calls, results, answer) and whether it ended the turn.
+
+    confidence: probability of the least likely token of the last message, under the model itself (1.0 when sampled).
+    """
+
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    ended: bool = False
+    confidence: float = 1.0
+
+    @property
+    def text(self) -> str:
+        """The answer: the content of the last message, "" when it was a call."""
+        return str(self.messages[-1]["content"]) if self.messages and not self.messages[-1]["tool"] else ""
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """The tool calls it made."""
+        return [m for m in self.messages if m["role"] == "assistant" and m["tool"]]
+
+
+def generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, max_new_tokens: int = 64, temperature: float = 0.0,
+             batch: int = 64, advance: Callable[[float], None] | None = None) -> tuple[list[list[int]], list[float]]:
+    """Continue prompts (ids): (new ids up to and with the stop, least token probability of each).
+
+    temperature 0 is greedy. Prompts are sorted by length, so that batches carry little padding; the order is kept.
+    """
+    import torch
+
+    stops = chat.stop_ids(tokenizer)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    out: list[list[int]] = [[] for _ in prompts]
+    least = [1.0] * len(prompts)
+    limit = getattr(model.config, "max_position_embeddings", 1 << 30)
+    model.eval()
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        cut = [list(prompts[i])[-(limit - 1) :] for i in chosen]
+        width = max(map(len, cut))
+        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in cut], device=model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in cut], device=model.device)
+        how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
+        with torch.no_grad():
+            made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=min(max_new_tokens, limit - width),
+                                  eos_token_id=stops, pad_token_id=tokenizer.pad_token_id, output_logits=not temperature,
+                                  return_dict_in_generate=True, **how)
+        new = made.sequences[:, width:].tolist()
+        if not temperature:
+            best = torch.stack([step.float().softmax(-1).max(-1).values for step in made.logits], 1).tolist()
+        for row, index in enumerate(chosen):
+            tokens = new[row]
+            end = next((j + 1 for j, t in enumerate(tokens) if t in stops), len(tokens))
+            out[index] = tokens[:end]
+            if not temperature and end:
+                least[index] = min(best[row][:end])
+        if advance:
+            advance(len(chosen))
+    return out, least
+
+
+def reply(model: Any, tokenizer: Any, dialogues: Sequence[Sequence[Mapping[str, Any]]], tools: Tools | None = None, *, rounds: int = 3,
+          **how: Any) -> list[Reply]:
+    """Let the assistant answer each dialogue, running the tools it calls, at most ``rounds`` generations each.
+
+    An unknown tool or one that fails gives its error as the result, so that the model can go on.
+    """
+    replies = [Reply() for _ in dialogues]
+    waiting = list(range(len(dialogues)))
+    for turn in range(rounds):
+        if not waiting:
+            break
+        prompts = chat.prompt_ids(tokenizer, [[*dialogues[i], *replies[i].messages] for i in waiting])
+        made, least = generate(model, tokenizer, prompts, **how)
+        still = []
+        for index, ids, confidence in zip(waiting, made, least, strict=True):
+            said, ended = chat.parse_reply(tokenizer, ids)
+            one = replies[index]
+            one.messages.append(dict(said))
+            one.ended, one.confidence = ended and not said["tool"], confidence
+            if said["tool"] and ended and tools is not None and turn + 1 < rounds:
+                one.messages.append(message("tool", call(tools, said["tool"], said["content"]), said["tool"]))
+                still.append(index)
+        waiting = still
+    return replies
+
+
+def call(tools: Tools, name: str, argument: str) -> str:
+    """Run one tool; an error becomes the text of the result."""
+    if name not in tools:
+        return f"error: there is no tool {name}"
+    try:
+        return tools[name](argument)
+    except Exception as error:  # a tool is foreign code: whatever it raises is a result the model must live with
+        return f"error: {error}"

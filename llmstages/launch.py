@@ -1,0 +1,65 @@
+"""How steps are started, never what they make: nothing in here enters a fingerprint.
+
+Left out so far: fsdp (Accelerate silently falls back to DDP on CPU, so it needs a GPU test first) and slurm.
+"""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmstages.stage import option
+
+
+@dc.dataclass(frozen=True)
+class Launch:
+    """The ``launch`` group of a run."""
+
+    how: str = option("inline", "inline: the runner's process; single: one process a step; torchrun: several for training",
+                      choices=("inline", "single", "torchrun"))
+    processes: int = option(1, "processes a training step is spread over; only with how=torchrun")
+    cpu: bool = option(False, "train on the CPU even where there is a GPU")
+    threads: int | None = option(None, "CPU threads a process; unset: the cores divided by the processes, at most 16")
+    deepspeed: dict[str, Any] = option(factory=dict, help="DeepSpeed configuration; empty for none")
+
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise ValueError(f"processes is {self.processes}; give at least 1")
+        if self.processes > 1 and self.how != "torchrun":
+            raise ValueError(f"processes={self.processes} needs how=torchrun: choose launch=ddp, zero2 or zero3")
+
+    def spread(self, trains: bool) -> int:
+        """Processes for a step: only training stages are spread."""
+        return self.processes if self.how == "torchrun" and trains else 1
+
+    def command(self, folder: Path, trains: bool) -> list[str]:
+        """The command line that runs the worker on a frozen step."""
+        worker = ["-m", "llmstages.worker", str(folder)]
+        if self.how == "torchrun" and trains:
+            # not `accelerate launch --cpu`: that starts one process whatever it is asked for
+            return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.processes}", *worker]
+        return [sys.executable, *worker]
+
+    def environment(self, trains: bool = False) -> dict[str, str]:
+        """Variables set before anything heavy is imported; what the user has set already stays."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = self.threads or max(1, min(cores // self.spread(trains), 16))
+        wanted = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1",
+                  "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+                  "TRANSFORMERS_VERBOSITY": "error", "TRL_EXPERIMENTAL_SILENCE": "1"}
+        if "LLMSTAGES_DEBUG" not in os.environ:
+            wanted["PYTHONWARNINGS"] = "ignore"
+        if self.cpu:
+            wanted |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+            if self.deepspeed:
+                wanted["DS_ACCELERATOR"] = "cpu"
+        return {key: value for key, value in wanted.items() if key not in os.environ}
+
+
+def plain(launch: Launch) -> Mapping[str, Any]:
+    """For step.json and the record."""
+    return dc.asdict(launch)

@@ -1,0 +1,218 @@
+"""Walk a plan: reuse what is there, make the rest, stop at the first failure. Never imports anything heavy itself."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import json
+import os
+import platform
+import resource
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from llmstages import console as text
+from llmstages import hub, registry, schema, worker
+from llmstages.console import Console
+from llmstages.launch import Launch
+from llmstages.plan import Planned, Source, lines
+from llmstages.stage import Artifact, StageError
+from llmstages.store import Store
+
+LIBRARIES = ("llmstages", "torch", "transformers", "trl", "datasets", "tokenizers", "accelerate", "peft", "deepspeed")
+
+
+@dc.dataclass
+class Result:
+    """What became of one step."""
+
+    state: str
+    why: str = ""
+    seconds: float = 0.0
+    path: str = ""
+    metrics: Mapping[str, Any] = dc.field(default_factory=dict)
+
+
+@dc.dataclass
+class Outcome:
+    """What became of a run: results in order, and the exit code (0 done, 1 failed, 75 saved on a signal, 130 stopped)."""
+
+    results: dict[str, Result]
+    artifacts: dict[str, Artifact]
+    error: str = ""
+    code: int = 0
+
+
+@dc.dataclass(frozen=True)
+class Run:
+    """Where a run happens: its store, its links, how steps start, who is told."""
+
+    store: Store
+    name: str = ""
+    runs: str = ""
+    launch: Launch = Launch()
+    console: Console = Console(quiet=True)
+
+
+def execute(planned: Sequence[Planned], run: Run) -> Outcome:
+    """Make every step of the plan that is not in the store. Finished steps are kept whatever happens."""
+    os.environ.update(run.launch.environment())
+    for line in lines(planned):
+        run.console.say(line)
+    outcome = Outcome({}, {})
+    for plan in planned:
+        name, start = plan.step.name, time.perf_counter()
+        try:
+            with _stoppable():
+                state, record = _one(plan, run, outcome.artifacts)
+        except KeyboardInterrupt:
+            outcome.error, outcome.code = f"stopped in step {name!r}; finished steps are kept, the same command goes on from here", 130
+        except SystemExit as stop:  # training saves on SIGTERM and exits 75
+            outcome.error = f"step {name!r} ended with exit code {stop.code}; what it saved is kept, the same command resumes it"
+            outcome.code = stop.code if isinstance(stop.code, int) and stop.code else 1
+        except Exception as error:  # the boundary: whatever a stage raises ends as one message
+            if "LLMSTAGES_DEBUG" in os.environ:
+                traceback.print_exc()
+            outcome.error, outcome.code = worker.message(name, error), 1
+        if outcome.code:
+            outcome.results[name] = Result("failed", plan.why, time.perf_counter() - start)
+            return outcome
+        folder = run.store.folder(plan.key)
+        outcome.artifacts[name] = Artifact(name, plan.step.kind, folder.resolve(), plan.fingerprint)
+        link = run.store.link(run.runs, run.name, name, plan.key) if run.runs else folder
+        took = time.perf_counter() - start if state != "reused" else 0.0
+        outcome.results[name] = Result(state, plan.why if state != "reused" else "", took, str(link), record["metrics"])
+    return outcome
+
+
+def _one(plan: Planned, run: Run, done: Mapping[str, Artifact]) -> tuple[str, Mapping[str, Any]]:
+    """Reuse or make one step; returns its state and record."""
+    say, step = run.console.say, plan.step
+    if plan.state == "reused":
+        return "reused", run.store.record(plan.key)
+    say(f"\n{step.name} {'resumes' if plan.state == 'resumed' else 'runs'}")
+    with run.store.making(plan.key, say) as folder:
+        if run.store.damage(plan.key) is None:
+            say(f"{step.name} reused: another run has just made it")
+            return "reused", run.store.record(plan.key)
+        started, clock = time.time(), time.perf_counter()
+        inputs = {name: _input(value, done) for name, value in step.inputs.items()}
+        _freeze(folder, plan, run.launch, inputs)
+        metrics = worker.perform(folder, run.console) if run.launch.how == "inline" else _child(folder, plan, run.launch)
+        took = time.perf_counter() - clock
+        record = run.store.commit(plan.key, _record(plan, run, metrics, started, took))
+    shown = ", ".join(f"{key} {text.number(value)}" for key, value in list(metrics.items())[:4])
+    say(f"{step.name} done in {text.seconds(took)}" + (f": {shown}" if shown else ""))
+    return plan.state, record
+
+
+def _input(value: Any, done: Mapping[str, Artifact]) -> Any:
+    if isinstance(value, tuple):
+        return [_input(one, done) for one in value]
+    if value is None:
+        return None
+    artifact = hub.fetch(value) if isinstance(value, Source) else done[value.name]
+    return {**dc.asdict(artifact), "path": str(artifact.path)}
+
+
+def _freeze(folder: Path, plan: Planned, launch: Launch, inputs: Mapping[str, Any]) -> None:
+    """Write step.json: all a worker needs, and what a person needs to repeat the step by hand."""
+    step = plan.step
+    frozen = {"step": step.name, "stage": step.uses, "config": schema.plain(step.config), "inputs": inputs, "cwd": os.getcwd(),
+              "processes": launch.spread(getattr(step.stage, "trains", False)), "launch": dc.asdict(launch)}
+    (folder / "step.json").write_text(json.dumps(frozen, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _child(folder: Path, plan: Planned, launch: Launch) -> dict[str, Any]:
+    """Run the worker in its own process or processes, and read back what it says."""
+    folder, trains = folder.resolve(), getattr(plan.step.stage, "trains", False)
+    environment = {**os.environ, **launch.environment(trains)}
+    if launch.spread(trains) > 1 and not launch.threads:
+        environment["OMP_NUM_THREADS"] = str(max(1, int(environment["OMP_NUM_THREADS"]) // launch.processes))
+    if launch.deepspeed and trains:
+        (folder / "deepspeed.json").write_text(json.dumps(launch.deepspeed))
+        environment["LLMSTAGES_DEEPSPEED"] = str(folder / "deepspeed.json")
+    for name in ("metrics.json", "error.json"):
+        (folder / name).unlink(missing_ok=True)
+    child = subprocess.Popen(launch.command(folder, trains), env=environment, stdout=2)
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(120)  # time to write a checkpoint
+        except subprocess.TimeoutExpired:
+            child.kill()
+        raise
+    if (folder / "error.json").exists():
+        told = json.loads((folder / "error.json").read_text())
+        raise StageError(told["message"]) if not told["full"] else OSError(28, "No space left on device")
+    if code in (75, 130):
+        raise SystemExit(code)
+    if code or not (folder / "metrics.json").exists():
+        killed = f"was killed by signal {-code}{' (often: out of memory)' if code == -9 else ''}" if code < 0 else f"ended with exit code {code}"
+        raise StageError(f"the worker of step {plan.step.name!r} {killed} and left no message; its own output is above. Repeat it by hand: "
+                         f"{sys.executable} -m llmstages.worker {folder}")
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def _record(plan: Planned, run: Run, metrics: Mapping[str, Any], started: float, seconds: float) -> dict[str, Any]:
+    """What is worth knowing about a finished step in ten years."""
+    step = plan.step
+    who = resource.RUSAGE_SELF if run.launch.how == "inline" else resource.RUSAGE_CHILDREN
+    package = registry.find(registry.STAGES, step.uses).package
+    fed = {name: [] for name in step.inputs}
+    for name, one in step.feeds():
+        fed[name].append(one.name)
+    return {"step": step.name, "stage": step.uses, "kind": step.kind, "version": str(step.stage.version), "package": package,
+            "fingerprint": plan.fingerprint, "identity": plan.identity, "config": schema.plain(step.config), "inputs": fed,
+            "metrics": dict(metrics), "why": plan.why, "started": started, "finished": started + seconds, "seconds": round(seconds, 3),
+            "peak_mb": round(resource.getrusage(who).ru_maxrss / 1024), "launch": dc.asdict(run.launch),
+            "processes": run.launch.spread(getattr(step.stage, "trains", False)), "argv": sys.argv, "versions": _versions(),
+            "machine": {"system": platform.platform(), "cores": os.cpu_count()}, "commit": _commit()}
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _commit() -> str | None:
+    """The commit of the folder the run was started in, if it is a git repository."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM stops like Ctrl-C. A training stage may put its own handler in front of this one."""
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: whoever runs us there handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,107 @@
+"""The contract: what a stage is, on one screen.
+
+Config says *what* (and is hashed), Context says *where* (and is not), run() fills ``ctx.out`` and returns metrics.
+Left out on purpose: scheduling, caching and launching. A stage never knows whether it runs in the runner's process,
+in a worker, or on eight GPUs; it reads earlier artifacts and writes its own folder, nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses as dc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+
+class StageError(Exception):
+    """A mistake the user can mend. The message says what, why, and what to do; it is shown without a traceback."""
+
+
+def option(default: Any = dc.MISSING, help: str = "", *, identity: bool = True, file: bool = False,
+           choices: tuple[Any, ...] = (), factory: Callable[[], Any] | None = None) -> Any:
+    """A Config field with its help text.
+
+    identity=False: the field changes how a result is made, never what it is (workers, logging), and stays out of the
+    fingerprint. file=True: the value is a path (or glob); its *content* enters the fingerprint, the path does not.
+    choices: the values allowed (a plain type annotation cannot say it in Hydra 1.3).
+    """
+    meta = {"help": help, "identity": identity, "file": file, "choices": tuple(choices)}
+    if factory is not None:
+        return dc.field(default_factory=factory, metadata=meta)
+    return dc.field(metadata=meta) if default is dc.MISSING else dc.field(default=default, metadata=meta)
+
+
+@dc.dataclass(frozen=True)
+class Artifact:
+    """A finished folder of one kind (see kinds.py). ``name`` is the step that made it, or the source as written."""
+
+    name: str
+    kind: str
+    path: Path
+    fingerprint: str
+
+
+class Progress(Protocol):
+    """What ``ctx.progress`` hands out: advance by n, optionally with a short note (``loss 1.23, 9.1k tok/s``)."""
+
+    def __call__(self, n: float = 1, note: str = "") -> None: ...
+
+
+@contextmanager
+def _silent(description: str, total: float | None) -> Iterator[Progress]:
+    yield lambda n=1, note="": None
+
+
+@dc.dataclass(frozen=True)
+class Context:
+    """Where and how a stage runs. Nothing in here may change what the result is.
+
+    out: the folder to fill, empty at the start; becomes the artifact when run() returns.
+    work: scratch that survives an interruption (checkpoints); removed when the step is done.
+    inputs: input name -> Artifact, a tuple of them for "many" inputs, None for an optional input left open.
+    progress(description, total): context manager giving a Progress; say(line): one line to the user.
+    """
+
+    step: str
+    out: Path
+    work: Path
+    inputs: Mapping[str, Artifact | tuple[Artifact, ...] | None]
+    processes: int = 1
+    progress: Callable[[str, float | None], Any] = _silent
+    say: Callable[[str], None] = lambda line: None
+
+    def one(self, name: str) -> Artifact:
+        """The artifact of a required input."""
+        found = self.inputs[name]
+        if not isinstance(found, Artifact):
+            raise StageError(f"step {self.step!r} needs its input {name!r}; wire it in the recipe: steps.{self.step}.{name}=STEP")
+        return found
+
+    def maybe(self, name: str) -> Artifact | None:
+        """The artifact of an optional input, or None."""
+        found = self.inputs.get(name)
+        return found if isinstance(found, Artifact) else None
+
+    def many(self, name: str) -> tuple[Artifact, ...]:
+        """The artifacts of a "many" input, in recipe order."""
+        found = self.inputs.get(name)
+        return (found,) if isinstance(found, Artifact) else tuple(found or ())
+
+
+class Stage(Protocol):
+    """One class in one file: Config, inputs, output, version, run.
+
+    inputs: name -> kind. "model?" may be left open, "corpus*" takes any number, "problems|dialogues" takes either,
+    "*" alone takes any number of any kind.
+    parts: Config field -> registry group, for fields that hold a mapping of smaller plugins (``filters``); the names
+    listed are the defaults: ``{"filters": ("url", "language")}``. Absent where a stage has none.
+    trains: True for stages a launcher may spread over processes; the others always run once.
+    """
+
+    Config: ClassVar[type]
+    inputs: ClassVar[Mapping[str, str]]
+    output: ClassVar[str]
+    version: ClassVar[str]
+
+    def run(self, config: Any, ctx: Context) -> Mapping[str, float]: ...

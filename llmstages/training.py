@@ -1,0 +1,213 @@
+"""What all training stages share: arguments, log, progress, gates, and the guard against non-finite numbers.
+
+Every stage trains with a Trainer of the transformers family, so one callback serves them all. Torch is imported inside
+functions only. Left to a later step: crash-safe checkpoints and exact resume.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmstages import chat, tables
+from llmstages.stage import Artifact, Context, StageError, option
+
+TIMES = ("runtime", "per_second", "step_time", "total_flos", "num_tokens", "epoch")
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """Fields every training stage has. Batches are counted in rows over all processes."""
+
+    seed: int = option(0, "seed of weights, data order and dropout")
+    learning_rate: float = option(1e-3, "peak learning rate of AdamW")
+    batch_rows: int = option(4, "rows in one update, over all processes")
+    warmup: int = option(20, "updates of linear warm-up")
+    weight_decay: float = option(0.05, "AdamW weight decay")
+    clip: float = option(1.0, "largest gradient norm")
+    bf16: bool = option(False, "bfloat16 autocast; pays on GPUs, not on small CPU models")
+    log_every: int = option(10, "updates between log lines", identity=False)
+
+
+def arguments(config: Optimisation, ctx: Context, **more: Any) -> dict[str, Any]:
+    """Keyword arguments for TrainingArguments and its TRL children."""
+    import torch
+
+    if config.batch_rows % ctx.processes:
+        raise StageError(f"{ctx.step}.batch_rows={config.batch_rows} cannot be shared by {ctx.processes} processes evenly")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or min(16, os.cpu_count() or 1)))
+    return {"output_dir": str(ctx.work), "seed": config.seed, "data_seed": config.seed, "learning_rate": config.learning_rate,
+            "per_device_train_batch_size": config.batch_rows // ctx.processes, "warmup_steps": config.warmup,
+            "weight_decay": config.weight_decay, "max_grad_norm": config.clip, "adam_beta2": 0.95, "bf16": config.bf16,
+            "use_cpu": not torch.cuda.is_available(), "logging_steps": config.log_every, "logging_nan_inf_filter": False,
+            "disable_tqdm": True, "report_to": "none", "save_strategy": "no", "remove_unused_columns": False,
+            "gradient_checkpointing": False, "dataloader_pin_memory": torch.cuda.is_available(),
+            "deepspeed": os.environ.get("LLMSTAGES_DEEPSPEED") or None, **more}
+
+
+def load_model(artifact: Artifact, ctx: Context, kind: str = "causal") -> Any:
+    """A causal language model, or with kind="reward" a one-label classifier, in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    loader = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
+    more = {"num_labels": 1} if kind == "reward" else {}
+    if not (artifact.path / "config.json").exists():
+        raise StageError(f"{artifact.name} is no model folder: {artifact.path} holds no config.json")
+    return loader.from_pretrained(artifact.path, dtype=torch.float32, **more)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a tokenizer or model artifact."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def save_model(model: Any, tokenizer: Any, ctx: Context) -> None:
+    """Write weights and tokenizer; the cache stays on in the saved config, or generation would be ten times slower."""
+    import torch.distributed as dist
+
+    model.config.use_cache = True
+    if dist.is_available() and dist.is_initialized() and dist.get_rank():
+        return
+    model.save_pretrained(ctx.out)
+    tokenizer.save_pretrained(ctx.out)
+
+
+def gate(name: str, value: float, limit: float, passed: bool, cure: str) -> dict[str, Any]:
+    """One check before step 1."""
+    return {"gate": name, "value": round(float(value), 6), "limit": limit, "passed": bool(passed), "cure": cure}
+
+
+def check_rows(rows: Sequence[chat.Rendered], tokenizer: Any, ctx: Context, *, least_supervised: float = 0.01, dialogues: bool = True) -> None:
+    """The gates on rendered rows, written to gates.json; a gate that fails blocks training.
+
+    Raises StageError naming every failed gate and its cure.
+    """
+    marks = chat.control_ids(tokenizer)
+    tokens = sum(len(row.ids) for row in rows)
+    supervised = sum(sum(row.supervised) for row in rows)
+    empty = sum(not any(row.supervised) for row in rows)
+    one_bos = sum(row.ids[:1] == [marks[chat.BOS]] and row.ids.count(marks[chat.BOS]) == 1 for row in rows)
+    ends = sum(any(t == marks[chat.END] and on for t, on in zip(row.ids, row.supervised, strict=True)) for row in rows)
+    found = [gate("rows", len(rows), 1, bool(rows), "the inputs gave no rows: look at the steps before"),
+             gate("supervised share", supervised / max(tokens, 1), least_supervised, supervised >= least_supervised * tokens,
+                  "hardly any token is trained on: are there assistant turns?"),
+             gate("rows without a supervised token", empty, 0, not empty, "drop dialogues that have no assistant turn"),
+             gate("rows that begin with exactly one BOS", one_bos / max(len(rows), 1), 1.0, one_bos == len(rows),
+                  "a text carries its own BOS: encode it without special tokens"),
+             gate("pad differs from end of turn", tokenizer.pad_token_id, 0, tokenizer.pad_token_id != marks[chat.END],
+                  "with pad = end of turn the model never learns to stop")]
+    if dialogues:
+        found.append(gate("rows whose end of turn is supervised", ends / max(len(rows), 1), 0.9, ends >= 0.9 * len(rows),
+                          "the end token carries no loss, the model would never stop"))
+    tables.write_json(ctx.out / "gates.json", found)
+    bad = [g for g in found if not g["passed"]]
+    if bad:
+        raise StageError(f"step {ctx.step!r} is not started, its data would train something else:\n"
+                         + "\n".join(f"  {g['gate']}: {g['value']} (needs {g['limit']}): {g['cure']}" for g in bad))
+
+
+def dataset(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """A datasets.Dataset of packed rows."""
+    import datasets
+
+    return datasets.Dataset.from_list([dict(row) for row in rows])
+
+
+def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Stack packed rows. use_cache=False goes with the batch: it keeps packed documents apart, and stays out of the config."""
+    import torch
+
+    return {key: torch.tensor([row[key] for row in rows]) for key in ("input_ids", "labels", "position_ids")} | {"use_cache": False}
+
+
+def recorder(ctx: Context, tokens_per_step: float, unit: str = "updates") -> Any:
+    """A TrainerCallback that shows progress, writes log.jsonl, and stops before non-finite gradients change weights."""
+    import torch
+    from transformers import TrainerCallback
+
+    class Recorder(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.started, self.note, self.shown = time.perf_counter(), "", ctx.progress(f"{ctx.step}", state.max_steps)
+            self.advance = self.shown.__enter__()
+
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            total = sum(p.grad.sum() for p in model.parameters() if p.grad is not None)
+            if not torch.isfinite(torch.as_tensor(total)):
+                raise StageError(f"step {ctx.step!r}: the gradient is not finite at update {state.global_step + 1}; stopped before the "
+                                 f"weights changed. Lower {ctx.step}.learning_rate, or look at the rows of this update.")
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            speed = tokens_per_step * state.global_step / (time.perf_counter() - self.started) if tokens_per_step else 0
+            self.advance(1, self.note + (f", {speed / 1e3:.1f}k tok/s" if speed else ""))
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            shown = {k: logs[k] for k in ("loss", "reward") if k in logs}
+            self.note = ", ".join(f"{k} {float(v):.3f}" for k, v in shown.items()) or self.note
+            if "loss" in logs and not math.isfinite(float(logs["loss"])):
+                raise StageError(f"step {ctx.step!r}: the loss is {logs['loss']} at update {state.global_step}; "
+                                 f"lower {ctx.step}.learning_rate or look at the data")
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.shown.__exit__(None, None, None)
+            self.seconds = time.perf_counter() - self.started
+
+    return Recorder()
+
+
+def quiet(trainer: Any) -> Any:
+    """Remove the callback that prints dictionaries; the recorder shows progress."""
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def write_log(trainer: Any, ctx: Context) -> list[dict[str, float]]:
+    """log.jsonl from the trainer's history, without times; returns the rows."""
+    rows = []
+    for entry in trainer.state.log_history:
+        row = {k: v for k, v in entry.items() if not any(t in k for t in TIMES) and isinstance(v, int | float | str)}
+        row = {k: float(v) if k != "step" else int(v) for k, v in row.items() if _number(v)}
+        if len(row) > 1 and "train_loss" not in row:
+            rows.append(row)
+    tables.write_lines(ctx.out / "log.jsonl", rows)
+    return rows
+
+
+def _number(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+def ends_of(rows: Sequence[Mapping[str, float]], key: str, share: float = 0.1) -> tuple[float, float]:
+    """(mean of the first, mean of the last) ``share`` of a logged series; (nan, nan) when it was not logged."""
+    values = [row[key] for row in rows if key in row]
+    if not values:
+        return math.nan, math.nan
+    width = max(1, int(len(values) * share))
+    return sum(values[:width]) / width, sum(values[-width:]) / width
+
+
+def share(items: list[Any], weight: float, rng: random.Random) -> list[Any]:
+    """The items ``weight`` times over: a random part below 1, repeats above."""
+    whole, part = int(weight), weight - int(weight)
+    return items * whole + rng.sample(items, round(part * len(items)))
+
+
+def read_meta(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The meta column of a problem."""
+    return json.loads(row.get("meta") or "{}")

@@ -1,0 +1,106 @@
+"""Run one frozen step: ``python -m llmstages.worker FOLDER`` reads FOLDER/step.json and fills FOLDER/out.
+
+The runner calls perform() itself for launch=inline, so both ways go through the same file on disk, and any step can be
+repeated by hand with the command above. The first process writes metrics.json, or error.json with one clear message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmstages import kinds, registry, schema
+from llmstages.console import Console
+from llmstages.stage import Artifact, Context, StageError
+
+
+def perform(folder: Path, console: Console) -> dict[str, Any]:
+    """Run the step frozen in ``folder`` in this process; returns its metrics."""
+    frozen = json.loads((folder / "step.json").read_text(encoding="utf-8"))
+    _check_world(frozen)
+    stage = registry.load_stage(frozen["stage"])
+    config = schema.build(stage.Config, frozen["config"], frozen["step"])
+    inputs = {name: _artifacts(value) for name, value in frozen["inputs"].items()}
+    context = Context(step=frozen["step"], out=folder / "out", work=folder / "work", inputs=inputs,
+                      processes=frozen["processes"], progress=console.progress, say=lambda line: console.say(f"  {line}"))
+    # libraries print; standard output belongs to the result
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        if "LLMSTAGES_DEBUG" not in os.environ:
+            warnings.simplefilter("ignore")
+        metrics = stage().run(config, context)
+    if _rank() == 0 and (absent := kinds.missing(stage.output, folder / "out")):
+        raise StageError(f"stage {frozen['stage']} left its {stage.output} without {', '.join(absent)} (see llmstages/kinds.py); "
+                         "nothing was committed")
+    return {name: _number(name, value) for name, value in (metrics or {}).items()}
+
+
+def _check_world(frozen: Mapping[str, Any]) -> None:
+    """Launchers were seen to start one process where two were asked for, with exit code 0: so count."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world != frozen["processes"]:
+        raise StageError(f"step {frozen['step']!r} asked for {frozen['processes']} processes and the launcher started {world}; "
+                         "nothing was trained. Check launch.processes and the launcher's output")
+
+
+def _artifacts(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_artifacts(one) for one in value)
+    return value and Artifact(value["name"], value["kind"], Path(value["path"]), value["fingerprint"])
+
+
+def _number(name: str, value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value  # numpy and torch scalars
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no NaN
+    if not isinstance(value, (int, float, str, type(None))):
+        raise StageError(f"metric {name!r} is a {type(value).__name__}; a metric is a number")
+    return value
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def message(step: str, error: BaseException) -> str:
+    """One clear message for whatever a stage raised."""
+    if isinstance(error, StageError):
+        return str(error)
+    kept = "The step's folder was not committed; finished steps are kept"
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return (f"step {step!r} ran out of memory ({error or type(error).__name__}). Make its batch or model smaller, or spread it: "
+                f"launch=zero2. {kept}")
+    text = str(error).strip() or type(error).__name__
+    return f"step {step!r} failed: {type(error).__name__}: {text}. LLMSTAGES_DEBUG=1 shows the traceback. {kept}"
+
+
+def main() -> int:
+    """Entry point of a worker process."""
+    folder = Path(sys.argv[1]).resolve()
+    frozen = json.loads((folder / "step.json").read_text(encoding="utf-8"))
+    os.chdir(frozen["cwd"])
+    (folder / "error.json").unlink(missing_ok=True)
+    try:
+        metrics = perform(folder, Console(to_stderr=True, quiet=_rank() > 0))
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # the boundary: whatever a stage raises ends as one message
+        if "LLMSTAGES_DEBUG" in os.environ:
+            traceback.print_exc()
+        full = "No space left on device" in str(error)
+        (folder / "error.json").write_text(json.dumps({"message": message(frozen["step"], error), "full": full}))
+        return 1
+    if _rank() == 0:
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

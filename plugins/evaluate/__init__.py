@@ -1,0 +1,1 @@
+"""Measure every model of the chain on the same questions."""

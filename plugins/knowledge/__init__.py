@@ -1,0 +1,1 @@
+"""What does the model know, and where should it stop?"""

@@ -1,0 +1,1 @@
+"""Slot ``pages``: raw documents, from files or from the Hub."""

@@ -1,0 +1,1 @@
+"""Preference pairs from local files; the synthetic ones are in plugins/world."""

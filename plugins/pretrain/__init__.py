@@ -1,0 +1,1 @@
+"""Next-token training, from scratch or continued."""

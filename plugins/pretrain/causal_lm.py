@@ -1,0 +1,134 @@
+"""pretrain.causal_lm: next-token prediction with transformers' Trainer, from scratch or continued.
+
+Corpora are trained on in full; dialogues carry loss on answers only, as running text (rows with render = plain) or as
+chat. Whole documents are packed into rows, each begun by BOS, and do not see each other. Reported beside the loss: the
+entropy of the unigram distribution, the loss of a model that knows only how frequent each token is.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llmstages.plugins.pretrain import copy_friendly
+from llmstages.stage import Context, StageError, option
+from llmstages.training import Optimisation
+
+
+@dataclass(frozen=True)
+class CausalLMConfig(Optimisation):
+    learning_rate: float = option(3e-3, "peak learning rate of AdamW")
+    warmup: int = option(50, "updates of linear warm-up")
+    architecture: str = option("llama", "model type known to transformers' AutoConfig")
+    hidden: int = option(128, "width of the model")
+    layers: int = option(4, "transformer layers")
+    heads: int = option(4, "attention heads")
+    intermediate: int = option(384, "width of the feed-forward layer")
+    context: int = option(512, "longest sequence the model can be used with")
+    row: int = option(256, "tokens in a training row")
+    start: str = option("copy_friendly", "how weights start", choices=("copy_friendly", "plain"))
+    epochs: float = option(1.0, "passes over the rows")
+    max_tokens: int = option(0, "stop after this many tokens; 0 = no limit")
+    decay: float = option(0.4, "share of the run in which the rate falls linearly to a twentieth")
+    weights: dict[str, float] = option(help="share of a source's rows to use, by step name; default 1", factory=dict)
+    held_out: int = option(60, "every n-th document is kept for validation (never a repeated one)")
+
+
+class CausalLM:
+    """A base model."""
+
+    Config = CausalLMConfig
+    inputs: ClassVar[Mapping[str, str]] = {"corpus": "corpus*", "tokenizer": "tokenizer?", "dialogues": "dialogues*", "model": "model?"}
+    output: ClassVar[str] = "model"
+    version: ClassVar[str] = "1"
+    trains: ClassVar[bool] = True
+
+    def run(self, config: CausalLMConfig, ctx: Context) -> Mapping[str, float]:
+        from transformers import Trainer, TrainingArguments, set_seed
+
+        from llmstages import chat, training
+
+        set_seed(config.seed)
+        source = ctx.maybe("model") or ctx.one("tokenizer")
+        tokenizer = training.load_tokenizer(source.path)
+        train, held = self.rendered(config, ctx, tokenizer)
+        training.check_rows(train, tokenizer, ctx, dialogues=False)
+        rows, cut = chat.pack(train, config.row, tokenizer.pad_token_id, config.seed)
+        held_rows, _ = chat.pack(held, config.row, tokenizer.pad_token_id, config.seed)
+        if cut:
+            ctx.say(f"{ctx.step}: {cut} tokens cut from documents longer than row={config.row}")
+        model = training.load_model(ctx.one("model"), ctx) if ctx.maybe("model") else self.fresh(config, tokenizer)
+        steps = math.ceil(len(rows) * config.epochs / config.batch_rows)
+        if config.max_tokens:
+            steps = min(steps, math.ceil(config.max_tokens / (config.batch_rows * config.row)))
+        decay = int(steps * config.decay)
+        watch = training.recorder(ctx, config.batch_rows * config.row)
+        trainer = Trainer(model=model, train_dataset=training.dataset(rows), eval_dataset=training.dataset(held_rows[:64]),
+                          data_collator=training.collate, callbacks=[watch],
+                          args=TrainingArguments(**training.arguments(
+                              config, ctx, max_steps=steps, lr_scheduler_type="warmup_stable_decay", per_device_eval_batch_size=16,
+                              lr_scheduler_kwargs={"num_decay_steps": decay, "min_lr_ratio": 0.05, "decay_type": "linear"},
+                              eval_strategy="steps", eval_steps=max(1, steps // 10), prediction_loss_only=True)))
+        training.quiet(trainer).train()
+        loss = trainer.evaluate()["eval_loss"]
+        training.write_log(trainer, ctx)
+        training.save_model(model, tokenizer, ctx)
+        tokens = sum(len(r.ids) for r in train)
+        return {"validation_loss": loss, "unigram_loss": unigram(held, train), "parameters": model.num_parameters(), "updates": steps,
+                "tokens": steps * config.batch_rows * config.row, "corpus_tokens": tokens, "rows": len(rows),
+                "padding": 1 - min(1.0, tokens / (len(rows) * config.row)), "cut_tokens": cut,
+                "tokens_per_second": steps * config.batch_rows * config.row / watch.seconds}
+
+    def fresh(self, config: CausalLMConfig, tokenizer: Any) -> Any:
+        """A model of random weights."""
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        friendly = config.start == "copy_friendly"
+        shape = {"vocab_size": len(tokenizer), "hidden_size": config.hidden, "num_hidden_layers": config.layers,
+                 "num_attention_heads": config.heads, "num_key_value_heads": config.heads, "intermediate_size": config.intermediate,
+                 "max_position_embeddings": config.context, "tie_word_embeddings": True, "bos_token_id": tokenizer.bos_token_id,
+                 "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
+                 "attention_bias": friendly, "initializer_range": 1 / math.sqrt(config.hidden) if friendly else 0.02}
+        if config.architecture == "gpt2":
+            shape |= {"n_inner": config.intermediate, "n_positions": config.context}
+        try:
+            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config.architecture, **shape))
+        except (ValueError, KeyError) as error:
+            raise StageError(f"pretrain.architecture={config.architecture}: {str(error).splitlines()[0][:200]}. Try llama, qwen2 or gpt2.") from error
+        if friendly:
+            if not hasattr(model, "model") or not hasattr(model.model.layers[0], "self_attn"):
+                raise StageError(f"pretrain.start=copy_friendly needs a llama-like model, not {config.architecture}; use pretrain.start=plain")
+            copy_friendly.apply(model)
+        return model
+
+    def rendered(self, config: CausalLMConfig, ctx: Context, tokenizer: Any) -> tuple[list[Any], list[Any]]:
+        """(training rows, held-out rows) of all sources; a document that occurs twice is never held out."""
+        from llmstages import chat, tables, training
+
+        rng, train, held = random.Random(config.seed), [], []
+        for source in ctx.many("corpus"):
+            texts = training.share(list(tables.load(source.path / "data")["text"]), config.weights.get(source.name, 1.0), rng)
+            often = Counter(texts)
+            for index, (text, ids) in enumerate(zip(texts, chat.document_ids(tokenizer, texts), strict=True)):
+                row = chat.Rendered(ids, [True] * len(ids))
+                (held if index % config.held_out == 0 and often[text] == 1 else train).append(row)
+        for source in ctx.many("dialogues"):
+            table = tables.load(source.path / "data")
+            plain = "render" in table.column_names and set(table["render"]) == {"plain"}
+            messages = training.share(list(table["messages"]), config.weights.get(source.name, 1.0), rng)
+            train += (chat.render_plain if plain else chat.render)(tokenizer, messages)
+        if not train:
+            raise StageError(f"step {ctx.step!r} has no documents to train on; wire steps.{ctx.step}.corpus")
+        return train, held or train[:1]
+
+
+def unigram(held: list[Any], train: list[Any]) -> float:
+    """Cross-entropy in nats of held-out tokens under the token frequencies of training (add-one smoothing)."""
+    counts = Counter(token for row in train for token in row.ids)
+    seen = [token for row in held for token in row.ids[1:]]
+    total = sum(counts.values()) + len(counts) + 1
+    return -sum(math.log((counts[token] + 1) / total) for token in seen) / max(len(seen), 1)

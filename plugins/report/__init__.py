@@ -1,0 +1,1 @@
+"""One page on which every claim stands beside its number."""

@@ -1,0 +1,89 @@
+"""reward.pairwise: a reward model from rankings with TRL's RewardTrainer (Bradley-Terry loss, Ouyang et al. 2022).
+
+Prompt and answer are rendered by the one renderer, end of turn included, exactly as RL later shows them to the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llmstages.stage import Context, StageError, option
+from llmstages.training import Optimisation
+
+
+@dataclass(frozen=True)
+class PairwiseConfig(Optimisation):
+    learning_rate: float = option(3e-4, "peak learning rate of AdamW, falling as a cosine")
+    batch_rows: int = option(16, "pairs in one update")
+    warmup: int = option(10, "updates of linear warm-up")
+    epochs: float = option(2.0, "passes over the pairs")
+    max_length: int = option(512, "pairs with a longer side (tokens) are dropped and counted")
+    test_share: float = option(0.1, "share of the pairs kept for measuring where none are marked split=test")
+
+
+class Pairwise:
+    """A model that scores an answer with one number."""
+
+    Config = PairwiseConfig
+    inputs: ClassVar[Mapping[str, str]] = {"model": "model", "preferences": "preferences"}
+    output: ClassVar[str] = "reward_model"
+    version: ClassVar[str] = "1"
+    trains: ClassVar[bool] = True
+
+    def run(self, config: PairwiseConfig, ctx: Context) -> Mapping[str, float]:
+        import datasets
+        from transformers import set_seed
+        from trl import RewardConfig, RewardTrainer
+
+        from llmstages import chat, tables, training
+
+        set_seed(config.seed)
+        tokenizer = training.load_tokenizer(ctx.one("model").path)
+        rows = [dict(row) for row in tables.load(ctx.one("preferences").path / "data")]
+        for side in ("chosen", "rejected"):
+            for row, done in zip(rows, chat.render(tokenizer, [[*r["prompt"], *r[side]] for r in rows]), strict=True):
+                row[f"{side}_ids"], row[f"{side}_rendered"] = done.ids, done
+        short = [r for r in rows if max(len(r["chosen_ids"]), len(r["rejected_ids"])) <= config.max_length]
+        if len(short) < len(rows):
+            ctx.say(f"{ctx.step}: {len(rows) - len(short)} of {len(rows)} pairs dropped, longer than max_length={config.max_length} tokens")
+        train, test = split(short, config.test_share)
+        if not train:
+            raise StageError(f"{ctx.step}: no preference pair is left to train on; raise {ctx.step}.max_length or look at {ctx.one('preferences').name}")
+        training.check_rows([r["chosen_rendered"] for r in train] + [r["rejected_rendered"] for r in train], tokenizer, ctx)
+        model = training.load_model(ctx.one("model"), ctx, kind="reward")
+        model.config.pad_token_id = tokenizer.pad_token_id
+        steps = math.ceil(len(train) * config.epochs / config.batch_rows)
+        watch = training.recorder(ctx, 0)
+        trainer = RewardTrainer(
+            model=model, processing_class=tokenizer, callbacks=[watch],
+            train_dataset=datasets.Dataset.from_list([{k: r[k] for k in ("chosen_ids", "rejected_ids")} for r in train]),
+            args=RewardConfig(**training.arguments(config, ctx, max_steps=steps, lr_scheduler_type="cosine") | {"remove_unused_columns": True},
+                              max_length=config.max_length))
+        training.quiet(trainer).train()
+        training.write_log(trainer, ctx)
+        training.save_model(trainer.model, tokenizer, ctx)
+        return {"pairs": len(train), "test_pairs": len(test), "updates": steps, "dropped_too_long": len(rows) - len(short),
+                **accuracy(trainer.model, tokenizer, test)}
+
+
+def split(rows: Sequence[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(train, test): by the column ``split`` where it is given, else every n-th pair is kept for measuring."""
+    if any(row.get("split") == "test" for row in rows):
+        return [r for r in rows if r.get("split") != "test"], [r for r in rows if r.get("split") == "test"]
+    every = max(2, round(1 / share)) if share else len(rows) + 1
+    return [r for i, r in enumerate(rows) if i % every], [r for i, r in enumerate(rows) if i % every == 0]
+
+
+def accuracy(model: Any, tokenizer: Any, test: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Share of test pairs in which the chosen answer scores higher, in all and by ``kind``."""
+    from llmstages.scoring import scores
+
+    better = [a > b for a, b in zip(scores(model, tokenizer, [r["chosen_ids"] for r in test]),
+                                    scores(model, tokenizer, [r["rejected_ids"] for r in test]), strict=True)]
+    kinds: dict[str, list[bool]] = {"accuracy": better}
+    for row, won in zip(test, better, strict=True):
+        kinds.setdefault(f"accuracy/{row.get('kind') or 'all'}", []).append(won)
+    return {name: sum(won) / max(len(won), 1) for name, won in kinds.items()}

@@ -1,0 +1,77 @@
+"""rl.grpo: group relative policy optimisation (Shao et al. 2024, DeepSeekMath) with TRL's GRPOTrainer.
+
+For each prompt several answers are sampled; the advantage of each is its reward against the mean of its group, so there
+is no critic. Rewards are plugins: a verifier, a reward model, or both; weight 0 only logs one beside the others, which is
+how a proxy and the truth are watched side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llmstages.stage import Context, StageError, option
+from llmstages.training import Optimisation
+
+
+@dataclass(frozen=True)
+class GRPOConfig(Optimisation):
+    learning_rate: float = option(2e-4, "learning rate of AdamW, constant after warm-up")
+    batch_rows: int = option(64, "answers in one update: prompts times samples")
+    samples: int = option(8, "answers sampled for each prompt (the group)")
+    updates: int = option(40, "optimiser updates")
+    warmup: int = option(5, "updates of linear warm-up")
+    weight_decay: float = option(0.0, "AdamW weight decay")
+    kl: float = option(0.0, "weight of the KL penalty against the starting policy (beta)")
+    temperature: float = option(1.0, "temperature of the samples")
+    max_answer: int = option(64, "longest answer in tokens")
+    limit: int = option(0, "problems used at most; 0 = all")
+    rewards: dict[str, Any] = option(help="what is rewarded: name -> reward and its weight", factory=dict)
+    log_every: int = option(2, "updates between log lines", identity=False)
+
+
+class GRPO:
+    """A policy that is rewarded for what it says."""
+
+    Config = GRPOConfig
+    inputs: ClassVar[Mapping[str, str]] = {"policy": "model", "problems": "problems|dialogues", "reward": "reward_model?"}
+    output: ClassVar[str] = "model"
+    version: ClassVar[str] = "1"
+    trains: ClassVar[bool] = True
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
+
+    def run(self, config: GRPOConfig, ctx: Context) -> Mapping[str, float]:
+        import datasets
+        import trl
+        from transformers import set_seed
+
+        from llmstages import training
+        from llmstages.plugins.rl import policy
+
+        if config.batch_rows % config.samples:
+            raise StageError(f"{ctx.step}.batch_rows={config.batch_rows} must be a multiple of {ctx.step}.samples={config.samples}")
+        set_seed(config.seed)
+        tokenizer, model = training.load_tokenizer(ctx.one("policy").path), training.load_model(ctx.one("policy"), ctx)
+        room = getattr(model.config, "max_position_embeddings", 1 << 30) - config.max_answer
+        rows = policy.too_long(policy.problems(ctx, "problems", config.limit), tokenizer, room, ctx)
+        rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx.step)
+        watch = training.recorder(ctx, 0)
+        trainer = policy.safe_trainer()(
+            model=model, processing_class=tokenizer, train_dataset=datasets.Dataset.from_list(rows), callbacks=[watch],
+            reward_funcs=policy.reward_functions(rewards, tokenizer),
+            args=trl.GRPOConfig(**training.arguments(config, ctx, max_steps=config.updates, lr_scheduler_type="constant_with_warmup"),
+                                num_generations=config.samples, max_completion_length=config.max_answer, temperature=config.temperature,
+                                beta=config.kl, reward_weights=[float(r.config.weight) for r in rewards.values()],
+                                generation_kwargs={"eos_token_id": tokenizer.eos_token_id}))
+        training.quiet(trainer).train()
+        log = training.write_log(trainer, ctx)
+        training.save_model(trainer.model, tokenizer, ctx)
+        metrics = {"updates": config.updates, "answers": config.updates * config.batch_rows, "problems": len(rows)}
+        for name, key in (("reward", "reward"), *((n, f"rewards/{n}/mean") for n in rewards), ("length", "completions/mean_length"),
+                          ("clipped", "completions/clipped_ratio"), ("kl", "kl")):
+            first, last = training.ends_of(log, key, 0.15)
+            if first == first:
+                values = [row[key] for row in log if key in row]
+                metrics |= {f"{name}_first": first, f"{name}_last": last, f"{name}_best": max(values)}
+        return metrics

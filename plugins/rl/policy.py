@@ -1,0 +1,86 @@
+"""What the RL variants share: problems as prompts, reward parts opened and summed, answers cut out of completions.
+
+``safe_trainer`` is the one place that goes under TRL's public surface: it replaces how GRPOTrainer tokenises prompts, so
+that RL sees the very tokens of training and no prompt can forge control tokens. A contract test guards the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmstages.stage import Artifact, Context, StageError
+
+
+def problems(ctx: Context, name: str, limit: int) -> list[dict[str, Any]]:
+    """Rows with prompt, answer and group; dialogues give their last answer as the answer."""
+    from llmstages import tables
+
+    rows = []
+    for row in tables.load(ctx.one(name).path / "data"):
+        if "prompt" in row:
+            rows.append({"prompt": row["prompt"], "answer": str(row["answer"]), "group": str(row.get("group") or "all")})
+        elif row["messages"] and row["messages"][-1]["role"] == "assistant":
+            rows.append({"prompt": row["messages"][:-1], "answer": row["messages"][-1]["content"], "group": "all"})
+        if limit and len(rows) >= limit:
+            break
+    if not rows:
+        raise StageError(f"{ctx.step}: {ctx.one(name).name} holds no problems to practise on")
+    return rows
+
+
+def too_long(rows: list[dict[str, Any]], tokenizer: Any, room: int, ctx: Context) -> list[dict[str, Any]]:
+    """The rows whose prompts leave ``room`` tokens for an answer is the caller's sum; longer prompts are dropped and counted."""
+    from llmstages import chat
+
+    short = [row for row, ids in zip(rows, chat.prompt_ids(tokenizer, [r["prompt"] for r in rows]), strict=True) if len(ids) <= room]
+    if len(short) < len(rows):
+        ctx.say(f"{ctx.step}: {len(rows) - len(short)} of {len(rows)} problems dropped, prompts longer than {room} tokens")
+    if not short:
+        raise StageError(f"{ctx.step}: every prompt is longer than the {room} tokens the model's context leaves; pretrain with a larger context")
+    return short
+
+
+def open_rewards(specs: Mapping[str, Any], model: Artifact | None, step: str) -> dict[str, Any]:
+    """name -> reward, opened where it needs the reward model of the recipe."""
+    from llmstages.registry import load_part
+
+    if not specs:
+        raise StageError(f"{step}.rewards is empty: there is nothing to optimise. Add one, e.g. +rewards@{step}.rewards.right=exact_answer")
+    opened = {}
+    for name, spec in specs.items():
+        reward = load_part("rewards", spec)
+        if getattr(reward, "needs", "") == "reward_model":
+            if model is None:
+                raise StageError(f"{step}: the reward {name!r} needs a reward model; wire steps.{step}.reward=reward")
+            reward.open(model)
+        opened[name] = reward
+    return opened
+
+
+def reward_functions(rewards: Mapping[str, Any], tokenizer: Any) -> list[Any]:
+    """TRL reward functions. Answers are parsed from the completion's ids, not from text with its control tokens dropped."""
+    from llmstages import chat
+
+    def wrap(name: str, reward: Any) -> Any:
+        def function(prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[float]:
+            texts = [str(chat.parse_reply(tokenizer, ids)[0]["content"]) for ids in completion_ids]
+            return reward.score(prompts, texts, columns)
+
+        function.__name__ = name
+        return function
+
+    return [wrap(name, reward) for name, reward in rewards.items()]
+
+
+def safe_trainer() -> type:
+    """GRPOTrainer whose prompts come from the one renderer."""
+    from trl import GRPOTrainer
+
+    from llmstages import chat
+
+    class SafeGRPOTrainer(GRPOTrainer):
+        def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+            return chat.prompt_ids(self.processing_class, prompts), None, {}
+
+    return SafeGRPOTrainer

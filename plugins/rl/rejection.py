@@ -1,0 +1,106 @@
+"""rl.rejection: sample many answers, keep the right ones, train on them (rejection sampling fine-tuning; STaR, Zelikman
+et al. 2022; Llama 2 section 3.2.3). The simplest reinforcement learning there is.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llmstages.stage import Context, StageError, option
+from llmstages.tables import message
+from llmstages.training import Optimisation
+
+
+@dataclass(frozen=True)
+class RejectionConfig(Optimisation):
+    learning_rate: float = option(5e-4, "peak learning rate of AdamW, falling linearly")
+    questions: int = option(300, "problems sampled")
+    samples: int = option(15, "answers sampled for each problem")
+    keep: int = option(4, "different right answers kept for each problem at most")
+    threshold: float = option(0.99, "an answer is kept from this reward on")
+    temperature: float = option(1.0, "temperature of the samples")
+    max_answer: int = option(64, "longest answer in tokens")
+    row: int = option(256, "tokens in a training row")
+    epochs: float = option(1.0, "passes over the kept answers")
+    rewards: dict[str, Any] = option(help="what is rewarded: name -> reward and its weight", factory=dict)
+
+
+class Rejection:
+    """A policy trained on its own right answers."""
+
+    Config = RejectionConfig
+    inputs: ClassVar[Mapping[str, str]] = {"policy": "model", "problems": "problems|dialogues", "reward": "reward_model?"}
+    output: ClassVar[str] = "model"
+    version: ClassVar[str] = "1"
+    trains: ClassVar[bool] = True
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
+
+    def run(self, config: RejectionConfig, ctx: Context) -> Mapping[str, float]:
+        from transformers import set_seed
+
+        from llmstages import chat, tables, training
+
+        set_seed(config.seed)
+        tokenizer, model = training.load_tokenizer(ctx.one("policy").path), training.load_model(ctx.one("policy"), ctx)
+        kept, metrics = self.sample(config, ctx, model, tokenizer)
+        tables.write_lines(ctx.out / "kept.jsonl", [{"prompt": d[-2]["content"], "answer": d[-1]["content"]} for d in kept])
+        if not kept:
+            ctx.say(f"{ctx.step}: none of {metrics['sampled']:.0f} answers was right, so the policy is left as it is")
+            training.save_model(model, tokenizer, ctx)
+            return metrics
+        rendered = [r for r in chat.render(tokenizer, kept) if len(r.ids) <= config.row]
+        training.check_rows(rendered, tokenizer, ctx)
+        rows, _ = chat.pack(rendered, config.row, tokenizer.pad_token_id, config.seed)
+        steps = math.ceil(len(rows) * config.epochs / config.batch_rows)
+        self.train(config, ctx, model, tokenizer, rows, steps)
+        return {**metrics, "updates": steps}
+
+    def sample(self, config: RejectionConfig, ctx: Context, model: Any, tokenizer: Any) -> tuple[list[Any], dict[str, float]]:
+        """(kept dialogues, how sampling went)."""
+        from llmstages import generation
+        from llmstages.plugins.rl import policy
+
+        rng = random.Random(config.seed)
+        room = getattr(model.config, "max_position_embeddings", 1 << 30) - config.max_answer
+        rows = policy.too_long(policy.problems(ctx, "problems", 0), tokenizer, room, ctx)
+        rows = rng.sample(rows, min(config.questions, len(rows)))
+        rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx.step)
+        asked = [row for row in rows for _ in range(config.samples)]
+        with ctx.progress(f"{ctx.step} sampling", len(asked)) as advance:
+            replies = generation.reply(model, tokenizer, [r["prompt"] for r in asked], rounds=1, temperature=config.temperature,
+                                       max_new_tokens=config.max_answer, advance=advance)
+        total = self.reward(rewards, asked, [r.text for r in replies])
+        kept, solved = [], 0
+        for index, row in enumerate(rows):
+            span = range(index * config.samples, (index + 1) * config.samples)
+            good = sorted({replies[i].text for i in span if total[i] >= config.threshold and replies[i].ended})
+            solved += bool(good)
+            kept += [[*row["prompt"], message("assistant", text)] for text in good[: config.keep]]
+        return kept, {"sampled": len(asked), "right": sum(t >= config.threshold for t in total) / max(len(asked), 1),
+                      "solved": solved / max(len(rows), 1), "kept": len(kept)}
+
+    def reward(self, rewards: Mapping[str, Any], asked: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[float]:
+        """The weighted sum of rewards of each answer."""
+        columns = {"answer": [row["answer"] for row in asked]}
+        parts = [[r.config.weight * s for s in r.score([row["prompt"] for row in asked], texts, columns)] for r in rewards.values()]
+        if not any(r.config.weight for r in rewards.values()):
+            raise StageError("every reward has weight 0, so nothing can be kept; set the weight of one")
+        return [sum(values) for values in zip(*parts, strict=True)]
+
+    def train(self, config: RejectionConfig, ctx: Context, model: Any, tokenizer: Any, rows: list[Any], steps: int) -> None:
+        """Supervised training on the kept answers."""
+        from trl import SFTConfig, SFTTrainer
+
+        from llmstages import training
+
+        trainer = SFTTrainer(model=model, train_dataset=training.dataset(rows), processing_class=tokenizer, data_collator=training.collate,
+                             callbacks=[training.recorder(ctx, config.batch_rows * config.row)],
+                             args=SFTConfig(**training.arguments(config, ctx, max_steps=steps, lr_scheduler_type="linear"), packing=False,
+                                            max_length=None, dataset_kwargs={"skip_prepare_dataset": True}))
+        training.quiet(trainer).train()
+        training.write_log(trainer, ctx)
+        training.save_model(trainer.model, tokenizer, ctx)

@@ -1,0 +1,29 @@
+"""reward exact_answer: 1 when the final answer is right, else 0 (a verifier in the sense of RLVR, Lambert et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmstages.stage import option
+from llmstages.verdict import right
+
+
+@dataclass(frozen=True)
+class ExactAnswerConfig:
+    weight: float = option(1.0, "weight in the sum of rewards; 0 only logs it")
+
+
+class ExactAnswer:
+    """Right or wrong."""
+
+    Config = ExactAnswerConfig
+    version = "1"
+
+    def __init__(self, config: ExactAnswerConfig) -> None:
+        self.config = config
+
+    def score(self, prompts: Sequence[Any], completions: Sequence[str], rows: Mapping[str, Sequence[Any]]) -> list[float]:
+        """1.0 or 0.0 for each completion; rows carry ``answer``."""
+        return [float(right(text, answer)) for text, answer in zip(completions, rows["answer"], strict=True)]

@@ -1,0 +1,1 @@
+"""Teach a model to use tools, and run them."""

@@ -1,0 +1,163 @@
+"""Dialogues of the world: chat, reading documents, lookups for the tools, and manners.
+
+world           questions about ``asked`` people and sums, direct and by steps: what plain SFT learns from
+world_reading   an article about people nobody knows and questions only it answers: running text for pretraining, loss on
+                answers (an article about a stranger is noise, and its loss drowns what rewards reading)
+world_lookups   questions no memory can answer (strangers, big sums) with the tool that can; tools.search_tokens runs it
+world_manners   the same facts answered in friendly, plain and rude ways: the policy a reward model then has to choose from
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llmstages.plugins.world import people, sentences
+from llmstages.stage import Context, option
+from llmstages.tables import message
+
+
+def _save(rows: list[dict[str, Any]], ctx: Context, rng: random.Random) -> Mapping[str, float]:
+    from llmstages import tables
+
+    rng.shuffle(rows)
+    tables.save(rows, ctx.out / "data")
+    return {"dialogues": len(rows), "turns": sum(len(row["messages"]) for row in rows)}
+
+
+def ask(text: str, answer: str) -> list[dict[str, str]]:
+    """One question, one answer."""
+    return [message("user", text), message("assistant", answer)]
+
+
+def sum_messages(rng: random.Random, length: int, by_steps: bool) -> list[dict[str, str]]:
+    """A sum in chat form; the wording says whether to write the steps."""
+    a, b = sentences.digits(rng, length), sentences.digits(rng, length)
+    return ask(sum_prompt(a, b, by_steps), sentences.steps(a, b) if by_steps else f"answer {a + b}")
+
+
+def sum_prompt(a: int, b: int, by_steps: bool) -> str:
+    """The user's words for a sum."""
+    return f"{a}+{b}: step by step" if by_steps else f"{a}+{b}=? just answer"
+
+
+@dataclass(frozen=True)
+class DialoguesConfig:
+    seed: int = option(0, "seed of the choice and order of dialogues")
+    per_fact: int = option(2, "questions on each fact of each asked person (frequent and medium tiers)")
+    sums: int = option(5000, "sums of two and three digits")
+    by_steps: float = option(0.65, "share of the sums that write their steps")
+
+
+class WorldDialogues:
+    """Facts and sums as chat."""
+
+    Config = DialoguesConfig
+    inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
+    output: ClassVar[str] = "dialogues"
+    version: ClassVar[str] = "1"
+
+    def run(self, config: DialoguesConfig, ctx: Context) -> Mapping[str, float]:
+        world, rng = people.load(ctx.one("world")), random.Random(f"dialogues {config.seed}")
+        rows = [{"messages": ask(*sentences.question(person, attribute, rng)), "task": "facts"}
+                for tier in ("frequent", "medium") for person in world.group(tier, "asked")
+                for attribute in people.ATTRIBUTES * config.per_fact]
+        rows += [{"messages": sum_messages(rng, rng.choice((2, 2, 3)), rng.random() < config.by_steps), "task": "sums"}
+                 for _ in range(config.sums)]
+        return _save(rows, ctx, rng)
+
+
+@dataclass(frozen=True)
+class ReadingConfig:
+    seed: int = option(0, "seed of people and questions")
+    documents: int = option(4000, "reading documents, each about people who never occur again")
+    questions: int = option(4, "questions after each article")
+
+
+class WorldReading:
+    """Reading comprehension as running text: render=plain tells pretraining to leave the chat tokens out."""
+
+    Config = ReadingConfig
+    inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
+    output: ClassVar[str] = "dialogues"
+    version: ClassVar[str] = "1"
+
+    def run(self, config: ReadingConfig, ctx: Context) -> Mapping[str, float]:
+        world, rng = people.load(ctx.one("world")), random.Random(f"reading {config.seed}")
+        rows = []
+        for _ in range(config.documents):
+            text, asked = sentences.reading(world, rng, config.questions)
+            turns: list[dict[str, str]] = []
+            for number, (ask_text, answer) in enumerate(asked):
+                before = text if number == 0 else ""
+                turns += [message("user", f"{before} Question: {ask_text} Answer:".strip()), message("assistant", answer)]
+            rows.append({"messages": turns, "render": "plain"})
+        return _save(rows, ctx, rng)
+
+
+@dataclass(frozen=True)
+class LookupsConfig:
+    seed: int = option(0, "seed of people and sums")
+    strangers: int = option(3500, "questions about people nobody has heard of, with the page that answers")
+    reading: int = option(300, "reading documents kept in the mix, so that reading is not forgotten")
+    sums: int = option(4000, "sums for the calculator, half of two and half of three digits")
+
+
+class WorldLookups:
+    """Rows carry ``tool``, ``argument`` and (for search) the ``page`` that must be found; tools.search_tokens fills in."""
+
+    Config = LookupsConfig
+    inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
+    output: ClassVar[str] = "dialogues"
+    version: ClassVar[str] = "1"
+
+    def run(self, config: LookupsConfig, ctx: Context) -> Mapping[str, float]:
+        world, rng = people.load(ctx.one("world")), random.Random(f"lookups {config.seed}")
+        rows = []
+        for _ in range(config.strangers):
+            person = world.fresh(rng)
+            known = (*people.ATTRIBUTES, "number") if rng.random() < 0.25 else people.ATTRIBUTES
+            attribute = rng.choice(known)
+            rows.append({"messages": ask(*sentences.question(person, attribute, rng)), "task": "facts", "tool": "search",
+                         "argument": person.name, "page": sentences.article(person, rng, known), "answer": person.fact(attribute)})
+        for index in range(config.sums):
+            a, b = sentences.digits(rng, 2 + index % 2), sentences.digits(rng, 2 + index % 2)
+            rows.append({"messages": ask(f"What is {a}+{b}?", f"answer {a + b}"), "task": "calculator", "tool": "calculator",
+                         "argument": f"{a}+{b}", "page": "", "answer": str(a + b)})
+        return _save(rows, ctx, rng)
+
+
+def styled(answer: str, rng: random.Random, rude: float = 0.25) -> str:
+    """The answer said rudely, plainly or with one or two friendly phrases."""
+    if rng.random() < rude:
+        return f"{rng.choice(sentences.RUDE)} {answer}"
+    phrases = rng.choice((0, 0, 1, 1, 2))
+    if not phrases:
+        return answer
+    return " ".join([rng.choice(sentences.FRIENDLY), answer, *(rng.choice(sentences.CLOSING) for _ in range(phrases - 1))])
+
+
+@dataclass(frozen=True)
+class MannersConfig:
+    seed: int = option(0, "seed of people and phrases")
+    dialogues: int = option(1500, "styled answers about asked people")
+
+
+class WorldManners:
+    """Right answers in every manner."""
+
+    Config = MannersConfig
+    inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
+    output: ClassVar[str] = "dialogues"
+    version: ClassVar[str] = "1"
+
+    def run(self, config: MannersConfig, ctx: Context) -> Mapping[str, float]:
+        world, rng = people.load(ctx.one("world")), random.Random(f"manners {config.seed}")
+        known = world.group("frequent", "asked")
+        rows = []
+        for _ in range(config.dialogues):
+            text, answer = sentences.question(rng.choice(known), rng.choice(people.ATTRIBUTES), rng)
+            rows.append({"messages": ask(text, styled(answer, rng)), "task": "facts"})
+        return _save(rows, ctx, rng)

@@ -1,0 +1,160 @@
+"""problems.world: sums with a checkable answer for RL. problems.world_questions: what every model of the chain is asked.
+
+Rows of world_questions: task says what is measured, group which slice (tier, number of examples, ...), role who is asked
+about. Nothing here was trained on: test people never occur in chat training, sums are drawn apart from the training
+seeds, and probe questions (role = probe) serve thresholds and probing, never a score.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llmstages.plugins.world import people, sentences
+from llmstages.plugins.world.dialogues import sum_prompt
+from llmstages.plugins.world.people import World
+from llmstages.stage import Context, option
+from llmstages.tables import message
+
+
+def row(task: str, group: str, text: str, answer: str, *, plain: bool = False, role: str = "test", **meta: Any) -> dict[str, Any]:
+    """One question. plain: the text is continued as a document, without chat tokens (for base models)."""
+    return {"task": task, "group": group, "prompt": [message("user", text)], "answer": answer, "role": role,
+            "style": "plain" if plain else "chat", "meta": json.dumps(meta, sort_keys=True)}
+
+
+@dataclass(frozen=True)
+class ProblemsConfig:
+    seed: int = option(0, "seed of the sums")
+    problems: int = option(3000, "sums to practise on")
+    digits: int = option(3, "digits of each number")
+    facts: int = option(0, "questions about asked people beside or instead of the sums, for rewards on answers to facts")
+
+
+class WorldProblems:
+    """Sums to be solved step by step: the answer can be checked, the way there cannot be memorised."""
+
+    Config = ProblemsConfig
+    inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
+    output: ClassVar[str] = "problems"
+    version: ClassVar[str] = "1"
+
+    def run(self, config: ProblemsConfig, ctx: Context) -> Mapping[str, float]:
+        from llmstages import tables
+
+        world, rng = people.load(ctx.one("world")), random.Random(f"problems {config.seed}")
+        rows = []
+        for _ in range(config.problems):
+            a, b = sentences.digits(rng, config.digits), sentences.digits(rng, config.digits)
+            rows.append(row("sums", f"{config.digits} digits", sum_prompt(a, b, True), str(a + b), role="asked"))
+        for _ in range(config.facts):
+            person, attribute = rng.choice(world.group("frequent", "asked")), rng.choice(people.ATTRIBUTES)
+            text, _answer = sentences.question(person, attribute, rng)
+            rows.append(row("facts", "asked", text, person.fact(attribute), role="asked", name=person.name))
+        tables.save(rows, ctx.out / "data")
+        return {"problems": len(rows)}
+
+
+@dataclass(frozen=True)
+class QuestionsConfig:
+    seed: int = option(0, "seed of the questions")
+    per_group: int = option(150, "questions in each slice of the facts")
+    probe: int = option(400, "questions for probing, over known and unknown people")
+    sums: int = option(100, "sums in each slice")
+    few_shot: int = option(40, "few-shot prompts for each number of examples")
+
+
+class WorldQuestions:
+    """Facts by tier, probing questions, sums, calculator sums, few-shot lists, cloze, recitation, reading."""
+
+    Config = QuestionsConfig
+    inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
+    output: ClassVar[str] = "problems"
+    version: ClassVar[str] = "1"
+
+    def run(self, config: QuestionsConfig, ctx: Context) -> Mapping[str, float]:
+        from llmstages import tables
+
+        world, rng = people.load(ctx.one("world")), random.Random(f"questions {config.seed}")
+        quoted = json.loads((ctx.one("world").path / "proclamations.json").read_text())
+        rows = [*facts(world, config, rng), *probes(world, config, rng), *sums(config, rng), *lists(world, config, rng),
+                *clozes(world, config, rng), *recitations(quoted), *readings(world, config, rng)]
+        tables.save(rows, ctx.out / "data")
+        return {"questions": len(rows)}
+
+
+def _about(persons: list[people.Person], rng: random.Random, limit: int) -> list[tuple[people.Person, str, str, str]]:
+    """(person, attribute, question, value) over all facts of the persons, at most ``limit`` in random order."""
+    pairs = [(p, a) for p in persons for a in people.ATTRIBUTES]
+    rng.shuffle(pairs)
+    return [(p, a, sentences.question(p, a, rng)[0], p.fact(a)) for p, a in pairs[:limit]]
+
+
+def facts(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
+    """Test people of each tier, and asked people for comparison."""
+    slices = {tier: world.group(tier, "test") for tier in people.TIERS} | {"asked": world.group("frequent", "asked")}
+    return [row("facts", name, text, value, role="asked" if name == "asked" else "test", name=p.name, attribute=a)
+            for name, persons in slices.items() for p, a, text, value in _about(persons, rng, config.per_group)]
+
+
+def probes(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
+    """People kept for probing (half), and strangers (half): none asked about in training, none in the test."""
+    known = [p for tier in ("frequent", "medium", "rare") for p in world.group(tier, "probe")]
+    strangers = world.group("unseen", "probe") + [world.fresh(rng) for _ in range(config.probe // 6)]
+    half = config.probe // 2
+    return [row("probe", p.tier, text, value, role="probe", name=p.name, sentence=sentences.ANSWERS[a].format(n=p.name, v=value))
+            for p, a, text, value in _about(known, rng, half) + _about(strangers, rng, half)]
+
+
+def sums(config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
+    """Two and three digits: direct, by steps, and worded so that the calculator is called."""
+    rows = []
+    for length in (2, 3):
+        for _ in range(config.sums):
+            a, b = sentences.digits(rng, length), sentences.digits(rng, length)
+            rows.append(row("sums direct", f"{length} digits", sum_prompt(a, b, False), str(a + b)))
+            rows.append(row("sums by steps", f"{length} digits", sum_prompt(a, b, True), str(a + b)))
+            rows.append(row("calculator", f"{length} digits", f"What is {a}+{b}?", str(a + b), name=f"{a}+{b}"))
+    return rows
+
+
+def lists(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
+    """``Name : value ; Name :`` with 0, 1, 2 and 4 examples; only they show which attribute is meant."""
+    rows, known = [], world.group("frequent")
+    for shots in (0, 1, 2, 4):
+        for _ in range(config.few_shot):
+            attribute, chosen = rng.choice(people.ATTRIBUTES), rng.sample(known, shots + 1)
+            shown = "".join(f"{p.name} : {p.fact(attribute)} ; " for p in chosen[:-1])
+            rows.append(row("few-shot", f"{shots} examples", f"{shown}{chosen[-1].name} :", chosen[-1].fact(attribute), plain=True))
+    return rows
+
+
+def clozes(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
+    """``NAME was born in`` for each tier: facts by frequency, read from the base model."""
+    return [row("cloze", tier, f"{p.name} was born in", p.town, plain=True)
+            for tier in people.TIERS for p in rng.sample(world.group(tier), min(60, len(world.group(tier))))]
+
+
+def recitations(quoted: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+    """The first words of each proclamation; the answer is the rest, word for word."""
+    rows = []
+    for group, texts in sorted(quoted.items()):
+        for text in texts:
+            words = text.split(" ")
+            rows.append(row("recitation", group, " ".join(words[:9]), " ".join(words[9:]), plain=True))
+    return rows
+
+
+def readings(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
+    """The page of an unseen person in the prompt, a question, and the value to be read off."""
+    rows = []
+    for _ in range(config.few_shot * 2):
+        person, attribute = world.fresh(rng), rng.choice(people.ATTRIBUTES)
+        asked, answer = sentences.question(person, attribute, rng)
+        value = person.fact(attribute)
+        text = f"{sentences.article(person, rng)} Question: {asked} Answer: {answer.split(value)[0].strip()}"
+        rows.append(row("reading", attribute, text, value, plain=True))
+    return rows

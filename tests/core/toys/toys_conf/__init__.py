@@ -1,0 +1,1 @@
+"""Recipes and presets of the toys."""
