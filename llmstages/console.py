@@ -5,6 +5,7 @@ rich is imported only where a bar or a table is drawn, so that ``--help`` and ``
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -79,11 +80,11 @@ def _lines(description: str, total: float | None) -> Any:
     return advance
 
 
-def number(value: Any) -> str:
-    """A metric for people: at most four digits that matter."""
-    if isinstance(value, float) and not value.is_integer():
-        return f"{value:.4g}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def number(value: Any, digits: int = 4) -> str:
+    """A number for people: at most ``digits`` that matter, 1e-6 rather than 1e-06."""
+    if not isinstance(value, float):
+        return str(value)
+    return re.sub(r"e(-?)\+?0*", r"e\1", f"{value:.{digits}g}") if abs(value) < 1e6 and not value.is_integer() else f"{value:g}"
 
 
 def seconds(value: float) -> str:

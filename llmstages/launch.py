@@ -6,9 +6,9 @@ Left out so far: fsdp (Accelerate silently falls back to DDP on CPU, so it needs
 from __future__ import annotations
 
 import dataclasses as dc
+import glob
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ class Launch:
     how: str = option("inline", "inline: the runner's process; single: one process a step; torchrun: several for training",
                       choices=("inline", "single", "torchrun"))
     processes: int = option(1, "processes a training step is spread over; only with how=torchrun")
-    cpu: bool = option(False, "train on the CPU even where there is a GPU")
+    cpu: bool | None = option(None, "train on the CPU; unset: where the machine has no GPU")
     threads: int | None = option(None, "CPU threads a process; unset: the cores divided by the processes, at most 16")
     deepspeed: dict[str, Any] = option(factory=dict, help="DeepSpeed configuration; empty for none")
 
@@ -53,13 +53,13 @@ class Launch:
                   "TRANSFORMERS_VERBOSITY": "error", "TRL_EXPERIMENTAL_SILENCE": "1"}
         if "LLMSTAGES_DEBUG" not in os.environ:
             wanted["PYTHONWARNINGS"] = "ignore"
-        if self.cpu:
-            wanted |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-            if self.deepspeed:
-                wanted["DS_ACCELERATOR"] = "cpu"
+        if self.cpu or (self.cpu is None and not has_gpu()):
+            wanted |= {"ACCELERATE_USE_CPU": "true", "DS_ACCELERATOR": "cpu"}
+            if self.cpu:
+                wanted["CUDA_VISIBLE_DEVICES"] = ""
         return {key: value for key, value in wanted.items() if key not in os.environ}
 
 
-def plain(launch: Launch) -> Mapping[str, Any]:
-    """For step.json and the record."""
-    return dc.asdict(launch)
+def has_gpu() -> bool:
+    """Whether the machine has an accelerator, told from its device files: asking torch would cost seconds."""
+    return sys.platform != "linux" or any(glob.glob(pattern) for pattern in ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/accel*"))

@@ -7,11 +7,11 @@ its inputs. No path, machine or launcher enters it, so equal work is found again
 from __future__ import annotations
 
 import dataclasses as dc
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llmstages import kinds, registry, schema
+from llmstages.console import number
 from llmstages.digest import Digests, canonical, sha256
 from llmstages.stage import StageError
 from llmstages.store import Store
@@ -194,7 +194,7 @@ def _told(key: str, old: Mapping[str, Any], new: Mapping[str, Any], step: Step, 
 def short(value: Any) -> str:
     """A value for people: 1e-6 rather than 1e-06, long text cut."""
     if isinstance(value, float):
-        return re.sub(r"e([+-])0*", lambda m: "e" + m[1].replace("+", ""), f"{value:g}")
+        return number(value, digits=6)
     text = value if isinstance(value, str) and value else canonical(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 

@@ -148,7 +148,8 @@ def _child(folder: Path, plan: Planned, launch: Launch) -> dict[str, Any]:
     except KeyboardInterrupt:
         child.send_signal(signal.SIGTERM)
         try:
-            child.wait(120)  # time to write a checkpoint
+            if child.wait(120) == 75:  # time to write a checkpoint
+                raise SystemExit(75) from None
         except subprocess.TimeoutExpired:
             child.kill()
         raise

@@ -34,8 +34,6 @@ def perform(session: Session, console: Console) -> Outcome:
 
 def finish(outcome: Outcome, console: Console) -> None:
     """Steps, claims, report, and what to do next."""
-    if outcome.error:
-        console.say(f"\nerror: {outcome.error}")
     rows = [(name, r.state, text.seconds(r.seconds) if r.state != "reused" else "", headline(r.metrics)) for name, r in outcome.results.items()]
     console.table("steps", ("step", "state", "time", "metrics"), rows)
     claims = sessions.claims(outcome)
@@ -43,7 +41,9 @@ def finish(outcome: Outcome, console: Console) -> None:
                   [("met" if c["met"] else "MISSED", c["name"], text.number(c["value"]), c["target"]) for c in claims])
     if report := sessions.report_path(outcome):
         console.say(f"\nreport  {report}")
-    if not outcome.error and any(a.kind == "model" for a in outcome.artifacts.values()):
+    if outcome.error:  # last, so that it is what one sees
+        console.say(f"\nerror: {outcome.error}")
+    elif any(a.kind == "model" for a in outcome.artifacts.values()):
         console.say("next    llmstages chat")
 
 
@@ -57,6 +57,8 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
     from llmstages.compose import expand
 
     combinations = expand(args.overrides)
+    for overrides in combinations:
+        sessions.prepare(overrides)  # a mistake in the last combination should not wait for the others
     outcomes: list[tuple[str, Outcome]] = []
     for number, overrides in enumerate(combinations, 1):
         varied = [o for o in overrides if o not in args.overrides]

@@ -7,6 +7,7 @@ a user wrote (file, glob, folder) into files. Left out on purpose: ARC files, PD
 
 from __future__ import annotations
 
+import dataclasses as dc
 import difflib
 import glob
 import re
@@ -67,13 +68,20 @@ def _near(path: Path) -> str:
     return f" ({there} has {', '.join(names)})" if names else f" ({there} has nothing named like {path.name!r})"
 
 
-def read(path: Path, text_column: str = "") -> Iterator[Record | Bad]:
-    """Every document of one file, in order. text_column: the column of tables that holds the text (default: guessed)."""
+def read(path: Path, text_column: str = "", block: int = 0) -> Iterator[Record | Bad]:
+    """Every document of one file, in order.
+
+    text_column: the column of tables that holds the text (default: guessed). block: cut plain text files at line ends
+    into documents of about this many bytes (0: one document a file).
+    """
     kind = suffix(path)
     if kind in WARCS:
         yield from read_warc(path)
-    elif kind in PAGES + TEXTS:
-        yield _whole(path, "text/html" if kind in PAGES else "text/plain")
+    elif kind in PAGES:
+        yield _whole(path, "text/html")
+    elif kind in TEXTS:
+        whole = _whole(path, "text/plain")
+        yield from [whole] if isinstance(whole, Bad) else _cut(whole, block)
     elif kind in TABLES:
         for position, row in rows(path):
             yield row if isinstance(row, Bad) else _from_row(path, position, row, text_column)
@@ -88,6 +96,22 @@ def _whole(path: Path, media: str) -> Record | Bad:
             return Record(path.name, f"file:{path.name}", stream.read(), media)
     except (OSError, EOFError) as error:
         return Bad(path.name, f"{type(error).__name__}: {error}", url=f"file:{path.name}")
+
+
+def _cut(record: Record, block: int) -> Iterator[Record]:
+    """A long text as several documents, cut at the first blank line (or line end) after each ``block`` bytes."""
+    body = record.body
+    if not block or len(body) <= 2 * block or body[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16: line ends are not one byte
+        yield record
+        return
+    start = number = 0
+    while start < len(body):
+        near = body.find(b"\n\n", start + block, start + 2 * block)
+        end = near + 2 if near != -1 else body.find(b"\n", start + block) + 1
+        end = len(body) if end <= 0 or len(body) - end < block // 10 else end
+        number += 1
+        yield dc.replace(record, id=f"{record.id}:{number}", url=f"{record.url}#{number}", body=body[start:end])
+        start = end
 
 
 def _from_row(path: Path, position: str, row: dict, text_column: str) -> Record | Bad:

@@ -81,6 +81,8 @@ def _members(data: mmap.mmap) -> Iterator[tuple[int, IO[bytes], str]]:
             continue
         spool = tempfile.SpooledTemporaryFile(IN_MEMORY)
         end, error = _inflate(data, start, spool)
+        while not error and data[end:end + 3] == GZIP and not _starts_record(data, end):
+            end, error = _inflate(data, end, spool)  # some writers spread one record over several members
         if error:
             end = _next_member(data, start + 1)
             error += f"; {size - start} bytes to the end are lost" if end == size else f"; going on at byte {end}"
@@ -113,13 +115,17 @@ def _inflate(data: mmap.mmap, start: int, spool: IO[bytes]) -> tuple[int, str]:
 def _next_member(data: mmap.mmap, start: int) -> int:
     """Where the next member that holds a WARC record starts; the end of the file when there is none."""
     while (start := data.find(GZIP, start)) != -1:
-        try:
-            if zlib.decompressobj(31).decompress(data[start:start + 4096], 5) == b"WARC/":
-                return start
-        except zlib.error:
-            pass  # three bytes that look like a member by chance
-        start += 1
+        if _starts_record(data, start):
+            return start
+        start += 1  # three bytes that look like a member by chance, or the rest of a record
     return len(data)
+
+
+def _starts_record(data: mmap.mmap, start: int) -> bool:
+    try:
+        return zlib.decompressobj(31).decompress(data[start:start + 4096], 5) == b"WARC/"
+    except zlib.error:
+        return False
 
 
 def _parse(stream: IO[bytes], place: str) -> Iterator[tuple[str, Bad | tuple[Any, bytes]]]:

@@ -1,1 +1,1 @@
-"""Dialogues from local files and from the Hub; the synthetic ones are in plugins/world."""
+"""Slot ``dialogues``: conversations to train on, from files or from the Hub."""

@@ -25,6 +25,7 @@ class Files:
     class Config:
         path: str = option("", "file, folder or glob (in quotes) to read: WARC, HTML, txt, md, jsonl, json, parquet, csv; also .gz", file=True)
         text_column: str = option("", "column that holds the text in tables; empty: the first of text, content, html, body")
+        text_block: int = option(100_000, "cut longer plain text files (books) at line ends into documents of about this many bytes; 0 keeps them whole")
         limit: int = option(0, "read at most this many documents; 0 reads all")
 
     inputs: dict[str, str] = {}
@@ -36,7 +37,7 @@ class Files:
         rows, dropped = [], []
         with ctx.progress("reading", len(files)) as tick:
             for file in files:
-                for found in read(file, config.text_column):
+                for found in read(file, config.text_column, config.text_block):
                     if isinstance(found, Bad):
                         dropped.append(found.as_dropped())
                     else:

@@ -1,1 +1,1 @@
-"""Preference pairs from local files; the synthetic ones are in plugins/world."""
+"""Slot ``preferences``: pairs of a better and a worse answer, from files."""

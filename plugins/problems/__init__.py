@@ -1,1 +1,1 @@
-"""Problems with checkable answers from local files; the synthetic ones are in plugins/world."""
+"""Slot ``problems``: questions with answers that can be checked, from files."""

@@ -125,7 +125,8 @@ class Model:
         if how == "bug":
             raise KeyError("toy")
         if how == "full":
-            raise OSError(28, "No space left on device")
+            with open("/dev/full", "w") as disk:
+                disk.write("more than there is room for")
         if how == "hang":
             time.sleep(60)
         if how == "exit":

@@ -1,0 +1,32 @@
+"""Conversations from local files in any of the usual formats, told apart by their fields."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+from collections.abc import Mapping
+
+from llmstages.formats import DIALOGUES, dialogue
+from llmstages.readers import TABLES, find
+from llmstages.readers.examples import convert, from_files, write
+from llmstages.stage import Context, option
+
+
+class Files:
+    """Messages, ShareGPT, Alpaca, prompt/completion, question/answer or HH text, from JSON(L), Parquet or CSV."""
+
+    @dc.dataclass(frozen=True)
+    class Config:
+        path: str = option("", "file, folder or glob (in quotes): json, jsonl, parquet, csv; also .gz", file=True)
+        format: str = option("detect", "format of the rows; detect looks at each row's fields", choices=("detect", *DIALOGUES))
+        limit: int = option(0, "read at most this many conversations; 0 reads all")
+        max_characters: int = option(0, "drop conversations with more characters; 0 keeps all")
+
+    inputs: dict[str, str] = {}
+    output = "dialogues"
+    version = "1"
+
+    def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
+        form = "" if config.format == "detect" else config.format
+        found = convert(from_files(find(config.path, ctx.step, TABLES)), lambda row, left_out: {"messages": dialogue(row, form, left_out)},
+                        ctx, limit=config.limit, max_characters=config.max_characters)
+        return write(found, ctx, f"{ctx.step}.path={config.path}")

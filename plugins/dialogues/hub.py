@@ -1,0 +1,36 @@
+"""Conversations from a data set on the Hugging Face Hub, in the same formats as from files."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+from collections.abc import Mapping
+
+from llmstages.formats import DIALOGUES, dialogue
+from llmstages.readers.examples import convert, write
+from llmstages.readers.hub import hub_rows
+from llmstages.stage import Context, option
+
+
+class Hub:
+    """Streams a data set; the first ``limit`` usable conversations in its order."""
+
+    @dc.dataclass(frozen=True)
+    class Config:
+        data_set: str = option("", "OWNER/NAME on the Hub")
+        subset: str = option("", "configuration of the data set; empty takes its default")
+        split: str = option("train", "split of the data set")
+        revision: str = option("main", "branch, tag or commit; name a commit for a result that can be repeated")
+        format: str = option("detect", "format of the rows; detect looks at each row's fields", choices=("detect", *DIALOGUES))
+        limit: int = option(10_000, "read at most this many conversations; 0 reads all")
+        max_characters: int = option(0, "drop conversations with more characters; 0 keeps all")
+
+    inputs: dict[str, str] = {}
+    output = "dialogues"
+    version = "1"
+
+    def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
+        form = "" if config.format == "detect" else config.format
+        source = hub_rows(ctx.step, config.data_set, config.subset, config.split, config.revision)
+        found = convert(source, lambda row, left_out: {"messages": dialogue(row, form, left_out)}, ctx,
+                        limit=config.limit, max_characters=config.max_characters)
+        return write(found, ctx, config.data_set)

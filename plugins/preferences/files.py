@@ -1,0 +1,30 @@
+"""Preference pairs from local files: HH texts, DPO rows, prompt with two answers, two whole conversations."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+from collections.abc import Mapping
+
+from llmstages.formats import preference
+from llmstages.readers import TABLES, find
+from llmstages.readers.examples import convert, from_files, write
+from llmstages.stage import Context, option
+
+
+class Files:
+    """Pairs of a chosen and a rejected answer, from JSON(L), Parquet or CSV; the format is told by the fields."""
+
+    @dc.dataclass(frozen=True)
+    class Config:
+        path: str = option("", "file, folder or glob (in quotes): json, jsonl, parquet, csv; also .gz", file=True)
+        limit: int = option(0, "read at most this many pairs; 0 reads all")
+        max_characters: int = option(0, "drop pairs with more characters in all their messages; 0 keeps all")
+
+    inputs: dict[str, str] = {}
+    output = "preferences"
+    version = "1"
+
+    def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
+        found = convert(from_files(find(config.path, ctx.step, TABLES)), preference, ctx,
+                        limit=config.limit, max_characters=config.max_characters)
+        return write(found, ctx, f"{ctx.step}.path={config.path}")

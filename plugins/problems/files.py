@@ -1,0 +1,31 @@
+"""Problems with answers that can be checked, from local files: GSM8K, or rows with a question and an answer."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+from collections.abc import Mapping
+
+from llmstages.formats import problem
+from llmstages.readers import TABLES, find
+from llmstages.readers.examples import convert, from_files, write
+from llmstages.stage import Context, option
+
+
+class Files:
+    """Questions with their answers, from JSON(L), Parquet or CSV; a worked answer (GSM8K) stays in ``solution``."""
+
+    @dc.dataclass(frozen=True)
+    class Config:
+        path: str = option("", "file, folder or glob (in quotes): json, jsonl, parquet, csv; also .gz", file=True)
+        task: str = option("", "task name for all rows; empty: the row's own, or gsm8k or questions")
+        limit: int = option(0, "read at most this many problems; 0 reads all")
+        max_characters: int = option(0, "drop problems with longer questions; unit: characters; 0 keeps all")
+
+    inputs: dict[str, str] = {}
+    output = "problems"
+    version = "1"
+
+    def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
+        found = convert(from_files(find(config.path, ctx.step, TABLES)), lambda row, left_out: problem(row, config.task), ctx,
+                        limit=config.limit, max_characters=config.max_characters)
+        return write(found, ctx, f"{ctx.step}.path={config.path}")
