@@ -64,9 +64,13 @@ class Run:
 
 def execute(planned: Sequence[Planned], run: Run) -> Outcome:
     """Make every step of the plan that is not in the store. Finished steps are kept whatever happens."""
-    os.environ.update(run.launch.environment())
     for line in lines(planned):
         run.console.say(line)
+    with _environment(run.launch.environment() if run.launch.how == "inline" else {}):
+        return _walk(planned, run)
+
+
+def _walk(planned: Sequence[Planned], run: Run) -> Outcome:
     outcome = Outcome({}, {})
     for plan in planned:
         name, start = plan.step.name, time.perf_counter()
@@ -97,6 +101,7 @@ def _one(plan: Planned, run: Run, done: Mapping[str, Artifact]) -> tuple[str, Ma
     """Reuse or make one step; returns its state and record."""
     say, step = run.console.say, plan.step
     if plan.state == "reused":
+        run.store.tidy(plan.key)
         return "reused", run.store.record(plan.key)
     say(f"\n{step.name} {'resumes' if plan.state == 'resumed' else 'runs'}")
     with run.store.making(plan.key, say) as folder:
@@ -135,8 +140,6 @@ def _child(folder: Path, plan: Planned, launch: Launch) -> dict[str, Any]:
     """Run the worker in its own process or processes, and read back what it says."""
     folder, trains = folder.resolve(), getattr(plan.step.stage, "trains", False)
     environment = {**os.environ, **launch.environment(trains)}
-    if launch.spread(trains) > 1 and not launch.threads:
-        environment["OMP_NUM_THREADS"] = str(max(1, int(environment["OMP_NUM_THREADS"]) // launch.processes))
     if launch.deepspeed and trains:
         (folder / "deepspeed.json").write_text(json.dumps(launch.deepspeed))
         environment["LLMSTAGES_DEEPSPEED"] = str(folder / "deepspeed.json")
@@ -200,6 +203,17 @@ def _commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Variables for what a step imports, taken back afterwards: from Python, the process is the user's."""
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name, None)
 
 
 @contextmanager

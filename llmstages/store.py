@@ -110,10 +110,12 @@ class Store:
                 (folder / "work").mkdir(parents=True, exist_ok=True)
                 (folder / "out").mkdir()
                 yield folder
+                if self.damage(key) is None:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def commit(self, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
         """Turn ``out`` into the finished step; call inside making(). Returns the record as written."""
-        temporary, out = self.temporary(key), self.temporary(key) / "out"
+        out = self.temporary(key) / "out"
         files = {}
         for path in sorted(out.rglob("*")):
             if path.is_symlink():
@@ -129,9 +131,14 @@ class Store:
         self.forget(key)  # only ever a damaged one
         os.rename(out, self.folder(key))
         _flush(self.path)
-        shutil.rmtree(temporary, ignore_errors=True)
         self._records[key] = whole
         return whole
+
+    def tidy(self, key: str) -> None:
+        """Remove what a process killed just after its commit left beside a finished step."""
+        if self.temporary(key).exists():
+            with self.making(key):
+                pass
 
     def forget(self, key: str) -> None:
         """Remove a finished step: the rename makes it disappear at once, whatever happens to the removal."""

@@ -32,6 +32,7 @@ class Optimisation:
     warmup: int = option(20, "updates of linear warm-up")
     weight_decay: float = option(0.05, "AdamW weight decay")
     clip: float = option(1.0, "largest gradient norm")
+    micro_rows: int = option(0, "rows each process computes at once; 0 = its whole part of the batch, else gradients accumulate", identity=False)
     bf16: bool = option(False, "bfloat16 autocast; pays on GPUs, not on small CPU models")
     log_every: int = option(10, "updates between log lines", identity=False)
 
@@ -40,13 +41,16 @@ def arguments(config: Optimisation, ctx: Context, **more: Any) -> dict[str, Any]
     """Keyword arguments for TrainingArguments and its TRL children."""
     import torch
 
-    if config.batch_rows % ctx.processes:
-        raise StageError(f"{ctx.step}.batch_rows={config.batch_rows} cannot be shared by {ctx.processes} processes evenly")
+    micro = config.micro_rows or config.batch_rows // ctx.processes
+    if not micro or config.batch_rows % (micro * ctx.processes):
+        raise StageError(f"{ctx.step}.batch_rows={config.batch_rows} cannot be shared by {ctx.processes} processes "
+                         f"in parts of {micro or 1} rows; choose a multiple of {max(1, micro) * ctx.processes}")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or min(16, os.cpu_count() or 1)))
     return {"output_dir": str(ctx.work), "seed": config.seed, "data_seed": config.seed, "learning_rate": config.learning_rate,
-            "per_device_train_batch_size": config.batch_rows // ctx.processes, "warmup_steps": config.warmup,
+            "per_device_train_batch_size": micro, "gradient_accumulation_steps": config.batch_rows // (micro * ctx.processes),
+            "warmup_steps": config.warmup,
             "weight_decay": config.weight_decay, "max_grad_norm": config.clip, "adam_beta2": 0.95, "bf16": config.bf16,
-            "use_cpu": not torch.cuda.is_available(), "logging_steps": config.log_every, "logging_nan_inf_filter": False,
+            "use_cpu": not torch.cuda.is_available(), "logging_steps": max(1, min(config.log_every, more.get("max_steps", 1000) // 10)), "logging_nan_inf_filter": False,
             "disable_tqdm": True, "report_to": "none", "save_strategy": "no", "remove_unused_columns": False,
             "gradient_checkpointing": False, "dataloader_pin_memory": torch.cuda.is_available(),
             "deepspeed": os.environ.get("LLMSTAGES_DEEPSPEED") or None, **more}

@@ -83,7 +83,9 @@ def _wire(name: str, uses: str, stage: type, wires: Mapping[str, Any], earlier: 
         where = f"steps.{name}.{declared}"
         if failed and (given == "*" or (given is None and not optional)):
             raise StageError(next(iter(failed.values())))  # one of these might have been taken
-        if given is None and (declared in wires or not many) and optional:
+        if given is None and declared in wires and many:
+            inputs[declared] = ()
+        elif given is None and optional and not many:
             inputs[declared] = None
         elif given is None:
             inputs[declared], note = _nearest(name, uses, declared, spec, earlier)

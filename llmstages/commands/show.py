@@ -19,7 +19,7 @@ from llmstages.store import Store
 def main(args: argparse.Namespace) -> int:
     """Print everything there is to know about one step."""
     console = Console()
-    made = session.prepare(args.overrides)
+    made = session.prepare([*args.overrides, f"only={args.step}"])
     plan = made.find(args.step)
     step, entry = plan.step, registry.find(registry.STAGES, plan.step.uses)
     console.say(f"{step.name}  {step.uses} version {step.stage.version}, from {entry.package} ({entry.target})")

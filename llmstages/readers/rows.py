@@ -35,7 +35,7 @@ def open_file(path: Path) -> IO[bytes]:
     if path.suffix == ".zst":
         import pyarrow
 
-        return pyarrow.input_stream(str(path), compression="zstd")
+        return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))
     return open(path, "rb")
 
 

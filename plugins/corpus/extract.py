@@ -20,6 +20,8 @@ from llmstages.readers import clean
 
 META = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+# Encodings of pages that declare none or lie (WHATWG Encoding, legacy); without DOS code pages, which decode anything.
+GUESSES = ("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r", "shift_jis", "euc_jp", "gb18030", "big5", "euc_kr")
 
 
 @dc.dataclass(frozen=True)
@@ -99,9 +101,12 @@ def decode(body: bytes, declared: str = "", html: bool = True) -> str:
         return lenient  # mostly valid sequences: damaged UTF-8
     from charset_normalizer import from_bytes
 
-    best = from_bytes(body[:20_000]).best()
-    sure = best is not None and best.chaos < 0.05 and best.coherence > 0
-    return body.decode(best.encoding, "replace") if sure else lenient
+    found = {match.encoding: match for match in from_bytes(body[:20_000], cp_isolation=list(GUESSES))
+             if match.chaos < 0.05 and match.coherence > 0}
+    if not found:
+        return lenient
+    best = max(found.values(), key=lambda match: (match.coherence - match.chaos + 0.1 * (match.encoding == "cp1252"), match.encoding))
+    return body.decode(best.encoding, "replace")
 
 
 def _codec(name: str) -> str:

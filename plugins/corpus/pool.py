@@ -21,10 +21,13 @@ from llmstages.stage import StageError
 
 SMALL = 200   # below this many documents, starting processes costs more than they save
 CHUNK = 8     # documents sent at a time
+PATIENCE = 10 # the worker limits its own CPU time; this many times that, in wall time, ends a parser that never returns
 
 
 class Worker:
     """One extraction process; started on use, and again after a page killed it."""
+
+    command = ("-m", "llmstages.plugins.corpus.worker")
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
@@ -38,7 +41,7 @@ class Worker:
 
     def _attempt(self, jobs: list[Job], settings: Settings, done: list[Extracted]) -> None:
         process = self.process or self._start()
-        wall = 30 + 6 * settings.seconds  # the worker limits its own CPU time; this is for a parser that never returns
+        wall = settings.seconds * PATIENCE
         hung = threading.Event()
 
         def kill() -> None:
@@ -63,7 +66,7 @@ class Worker:
     def _start(self) -> subprocess.Popen[bytes]:
         path = os.pathsep.join(entry for entry in sys.path if entry)
         process = subprocess.Popen(
-            [sys.executable, "-m", "llmstages.plugins.corpus.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, *self.command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path})
         try:
             pickle.load(process.stdout)  # the worker says that its imports are done

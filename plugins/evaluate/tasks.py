@@ -64,11 +64,13 @@ class Tasks:
         return metrics
 
     def questions(self, config: TasksConfig, artifact: Artifact) -> list[dict[str, Any]]:
-        """The questions, with the columns a plain problems artifact may lack filled in."""
+        """The questions (never those marked role=train), with the columns a plain problems artifact may lack filled in."""
         from llmstages import tables
 
         out, seen = [], {}
         for row in tables.load(artifact.path / "data"):
+            if row.get("role") == "train":
+                continue
             key = (row.get("task") or "problems", row.get("group") or "all")
             seen[key] = seen.get(key, 0) + 1
             if not config.limit or seen[key] <= config.limit:

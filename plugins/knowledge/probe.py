@@ -2,7 +2,7 @@
 
 The procedure of Llama 3 (Dubey et al. 2024, section 4.3.6): ask each question several times, call a fact known when the
 answers are right and agree, and teach "I don't know" for the rest. Questions come with answers (a problems artifact);
-only those of the role ``probe`` are used where roles are given, so that nobody of the test is probed.
+only those of the role ``probe`` are used where there are any, and never those of the role ``test``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Probe:
         from llmstages import tables
 
         rows = [dict(row) for row in tables.load(ctx.one("questions").path / "data")]
-        chosen = [row for row in rows if row.get("role") == "probe"] or rows
+        chosen = [row for row in rows if row.get("role") == "probe"] or [row for row in rows if row.get("role") != "test"]
         if not chosen:
             raise StageError(f"{ctx.step}: {ctx.one('questions').name} holds no questions to probe with")
         return rng.sample(chosen, min(config.limit, len(chosen)))

@@ -13,11 +13,13 @@ from llmstages.stage import Artifact, Context, StageError
 
 
 def problems(ctx: Context, name: str, limit: int) -> list[dict[str, Any]]:
-    """Rows with prompt, answer and group; dialogues give their last answer as the answer."""
+    """Rows with prompt, answer and group; dialogues give their last answer as the answer. Rows of the role test are left out."""
     from llmstages import tables
 
     rows = []
     for row in tables.load(ctx.one(name).path / "data"):
+        if row.get("role") == "test":
+            continue
         if "prompt" in row:
             rows.append({"prompt": row["prompt"], "answer": str(row["answer"]), "group": str(row.get("group") or "all")})
         elif row["messages"] and row["messages"][-1]["role"] == "assistant":

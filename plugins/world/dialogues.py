@@ -32,15 +32,16 @@ def ask(text: str, answer: str) -> list[dict[str, str]]:
     return [message("user", text), message("assistant", answer)]
 
 
-def sum_messages(rng: random.Random, length: int, by_steps: bool) -> list[dict[str, str]]:
-    """A sum in chat form; the wording says whether to write the steps."""
+def sum_messages(rng: random.Random, length: int, wording: str) -> list[dict[str, str]]:
+    """A sum in chat form. An open wording is answered with or without steps, by the toss of a coin."""
     a, b = sentences.digits(rng, length), sentences.digits(rng, length)
-    return ask(sum_prompt(a, b, by_steps), sentences.steps(a, b) if by_steps else f"answer {a + b}")
+    by_steps = wording == "steps" or (wording == "open" and rng.random() < 0.5)
+    return ask(sum_prompt(a, b, wording), sentences.steps(a, b) if by_steps else f"answer {a + b}")
 
 
-def sum_prompt(a: int, b: int, by_steps: bool) -> str:
-    """The user's words for a sum."""
-    return f"{a}+{b}: step by step" if by_steps else f"{a}+{b}=? just answer"
+def sum_prompt(a: int, b: int, wording: str) -> str:
+    """The user's words for a sum: "steps" asks for the steps, "direct" for the answer alone, "open" for neither."""
+    return f"{a}+{b}" + {"steps": ": step by step", "direct": "=? just answer", "open": "=?"}[wording]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class DialoguesConfig:
     seed: int = option(0, "seed of the choice and order of dialogues")
     per_fact: int = option(2, "questions on each fact of each asked person (frequent and medium tiers)")
     sums: int = option(5000, "sums of two and three digits")
-    by_steps: float = option(0.65, "share of the sums that write their steps")
+    open_sums: float = option(0.3, "share of the sums whose wording leaves open whether to write the steps; half do")
+    direct_sums: float = option(0.2, "share of the sums that ask for the answer alone; the rest ask for steps")
 
 
 class WorldDialogues:
@@ -64,8 +66,9 @@ class WorldDialogues:
         rows = [{"messages": ask(*sentences.question(person, attribute, rng)), "task": "facts"}
                 for tier in ("frequent", "medium") for person in world.group(tier, "asked")
                 for attribute in people.ATTRIBUTES * config.per_fact]
-        rows += [{"messages": sum_messages(rng, rng.choice((2, 2, 3)), rng.random() < config.by_steps), "task": "sums"}
-                 for _ in range(config.sums)]
+        shares = (config.open_sums, config.direct_sums, 1 - config.open_sums - config.direct_sums)
+        rows += [{"messages": sum_messages(rng, rng.choice((2, 2, 3)), wording), "task": "sums"}
+                 for wording in rng.choices(("open", "direct", "steps"), shares, k=config.sums)]
         return _save(rows, ctx, rng)
 
 
@@ -102,7 +105,7 @@ class LookupsConfig:
     seed: int = option(0, "seed of people and sums")
     strangers: int = option(3500, "questions about people nobody has heard of, with the page that answers")
     reading: int = option(300, "reading documents kept in the mix, so that reading is not forgotten")
-    sums: int = option(4000, "sums for the calculator, half of two and half of three digits")
+    sums: int = option(4000, "sums for the calculator, a third of two and the rest of three digits")
 
 
 class WorldLookups:
@@ -123,7 +126,8 @@ class WorldLookups:
             rows.append({"messages": ask(*sentences.question(person, attribute, rng)), "task": "facts", "tool": "search",
                          "argument": person.name, "page": sentences.article(person, rng, known), "answer": person.fact(attribute)})
         for index in range(config.sums):
-            a, b = sentences.digits(rng, 2 + index % 2), sentences.digits(rng, 2 + index % 2)
+            length = 3 if index % 3 else 2
+            a, b = sentences.digits(rng, length), sentences.digits(rng, length)
             rows.append({"messages": ask(f"What is {a}+{b}?", f"answer {a + b}"), "task": "calculator", "tool": "calculator",
                          "argument": f"{a}+{b}", "page": "", "answer": str(a + b)})
         return _save(rows, ctx, rng)

@@ -30,12 +30,12 @@ def row(task: str, group: str, text: str, answer: str, *, plain: bool = False, r
 class ProblemsConfig:
     seed: int = option(0, "seed of the sums")
     problems: int = option(3000, "sums to practise on")
-    digits: int = option(3, "digits of each number")
+    digits: int = option(2, "digits of each number")
     facts: int = option(0, "questions about asked people beside or instead of the sums, for rewards on answers to facts")
 
 
 class WorldProblems:
-    """Sums to be solved step by step: the answer can be checked, the way there cannot be memorised."""
+    """Sums whose wording leaves open how to answer: practice must find out that writing the steps pays."""
 
     Config = ProblemsConfig
     inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
@@ -49,7 +49,7 @@ class WorldProblems:
         rows = []
         for _ in range(config.problems):
             a, b = sentences.digits(rng, config.digits), sentences.digits(rng, config.digits)
-            rows.append(row("sums", f"{config.digits} digits", sum_prompt(a, b, True), str(a + b), role="asked"))
+            rows.append(row("sums", f"{config.digits} digits", sum_prompt(a, b, "open"), str(a + b), role="asked"))
         for _ in range(config.facts):
             person, attribute = rng.choice(world.group("frequent", "asked")), rng.choice(people.ATTRIBUTES)
             text, _answer = sentences.question(person, attribute, rng)
@@ -62,7 +62,7 @@ class WorldProblems:
 class QuestionsConfig:
     seed: int = option(0, "seed of the questions")
     per_group: int = option(150, "questions in each slice of the facts")
-    probe: int = option(400, "questions for probing, over known and unknown people")
+    probe: int = option(900, "questions for probing, over known and unknown people")
     sums: int = option(100, "sums in each slice")
     few_shot: int = option(40, "few-shot prompts for each number of examples")
 
@@ -103,20 +103,20 @@ def facts(world: World, config: QuestionsConfig, rng: random.Random) -> list[dic
 def probes(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
     """People kept for probing (half), and strangers (half): none asked about in training, none in the test."""
     known = [p for tier in ("frequent", "medium", "rare") for p in world.group(tier, "probe")]
-    strangers = world.group("unseen", "probe") + [world.fresh(rng) for _ in range(config.probe // 6)]
+    strangers = world.group("unseen", "probe") + [world.fresh(rng) for _ in range(config.probe // 4)]
     half = config.probe // 2
     return [row("probe", p.tier, text, value, role="probe", name=p.name, sentence=sentences.ANSWERS[a].format(n=p.name, v=value))
             for p, a, text, value in _about(known, rng, half) + _about(strangers, rng, half)]
 
 
 def sums(config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
-    """Two and three digits: direct, by steps, and worded so that the calculator is called."""
+    """Two and three digits: direct, by steps, left open, and worded so that the calculator is called."""
     rows = []
     for length in (2, 3):
         for _ in range(config.sums):
             a, b = sentences.digits(rng, length), sentences.digits(rng, length)
-            rows.append(row("sums direct", f"{length} digits", sum_prompt(a, b, False), str(a + b)))
-            rows.append(row("sums by steps", f"{length} digits", sum_prompt(a, b, True), str(a + b)))
+            rows += [row(task, f"{length} digits", sum_prompt(a, b, wording), str(a + b))
+                     for task, wording in (("sums direct", "direct"), ("sums by steps", "steps"), ("sums open", "open"))]
             rows.append(row("calculator", f"{length} digits", f"What is {a}+{b}?", str(a + b), name=f"{a}+{b}"))
     return rows
 

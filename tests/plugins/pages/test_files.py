@@ -1,0 +1,81 @@
+"""pages.files and pages.hub as stages."""
+
+import gzip
+
+import pytest
+
+from llmstages import tables
+from llmstages.plugins.pages.files import Files
+from llmstages.plugins.pages.hub import Hub
+from llmstages.stage import Context, StageError
+
+from .test_readers import page, record
+
+
+def table(folder):
+    """Rows of a table; datasets cannot load one without rows."""
+    return tables.load(folder) if list(folder.glob("*.arrow")) else []
+
+
+def run(stage, out, **values):
+    out.mkdir()
+    said = []
+    metrics = stage().run(stage.Config(**values), Context("pages", out, out, {}, say=said.append))
+    return metrics, tables.load(out / "data"), table(out / "dropped"), said
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "a.warc.gz").write_bytes(gzip.compress(page(1)) + gzip.compress(record("http://a.example/2", b"x", media="image/png")))
+    (tmp_path / "in" / "b.html").write_text("<html><p>two</p>")
+    (tmp_path / "in" / "deep" / "c.md").write_text("# three")
+    (tmp_path / "in" / "deep" / "d.jsonl").write_text('{"content": "four", "id": "row4"}\nbroken\n')
+    return tmp_path
+
+
+def test_a_folder_of_everything(folder):
+    metrics, data, dropped, said = run(Files, folder / "out", path=str(folder / "in"))
+    assert data["id"][:] == ["a.warc.gz:1", "b.html", "c.md", "row4"]
+    assert data["media"][:] == ["text/html", "text/html", "text/plain", "text/plain"]
+    assert data["url"][:] == ["http://a.example/1", "file:b.html", "file:c.md", "file:d.jsonl:1"]
+    assert dropped["rule"][:] == ["media", "format"] and dropped["id"][1] == "d.jsonl:2"
+    assert metrics["documents"] == 4 and metrics["dropped"] == 2 and len(said) == 2
+
+
+def test_equal_input_gives_equal_bytes(folder):
+    for name in ("one", "two"):
+        run(Files, folder / name, path=str(folder / "in"))
+    one, two = ({p.relative_to(folder / n): p.read_bytes() for p in (folder / n).rglob("*") if p.is_file()} for n in ("one", "two"))
+    assert one == two
+
+
+def test_limit_is_announced(folder):
+    metrics, _, _, said = run(Files, folder / "out", path=str(folder / "in"), limit=2)
+    assert metrics["documents"] == 2 and any("stopped after 2" in line for line in said)
+
+
+def test_nothing_usable_is_an_error_that_names_the_first_reason(folder):
+    (folder / "x.jsonl").write_text("{}\n")
+    with pytest.raises(StageError, match="no usable document; left out: 1 empty, first: x.jsonl:1: no text"):
+        run(Files, folder / "out", path=str(folder / "x.jsonl"))
+
+
+def test_hub_streams_and_explains_a_missing_network(tmp_path, monkeypatch):
+    import datasets
+
+    table = [{"text": "one", "url": "http://a/1"}, {"text": ""}, {"text": "two"}, {"text": "three"}]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *given, **more: iter(table))
+    metrics, data, dropped, _ = run(Hub, tmp_path / "a", data_set="x/y", limit=2)
+    assert [body.decode() for body in data["body"]] == ["one", "two"] and dropped["rule"][:] == ["empty"] and metrics["documents"] == 2
+    with pytest.raises(StageError, match="no column 'body'; it has text, url"):
+        run(Hub, tmp_path / "b", data_set="x/y", text_column="body")
+
+    def offline(*given, **more):
+        raise ConnectionError("Couldn't reach the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(StageError, match="Check the network and the name.*pages=files"):
+        run(Hub, tmp_path / "c", data_set="x/y")
+    with pytest.raises(StageError, match="pages.data_set=OWNER/NAME"):
+        run(Hub, tmp_path / "d")
