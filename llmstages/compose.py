@@ -1,4 +1,4 @@
-"""Overrides to plain values, by Hydra's Compose API. The only file that imports hydra or omegaconf.
+"""Overrides to plain values, by Hydra. The only file that imports hydra or omegaconf.
 
 The registry is a Hydra config source: every stage ``rl.grpo`` is option ``grpo`` of group ``rl``, with its Config as
 the schema, so an installed plugin is selectable with no YAML. Presets in conf/ lie in the same groups.
@@ -9,14 +9,18 @@ Left out on purpose: ``hydra.utils.instantiate`` (arbitrary code by config; name
 from __future__ import annotations
 
 import dataclasses as dc
+import gc
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import Any
 
-from hydra import compose as hydra_compose
 from hydra import initialize_config_module
+from hydra._internal import defaults_list
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.defaults_list import DefaultsList, create_defaults_list
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -39,7 +43,7 @@ RECIPE_KEYS = {"steps", "name"}  # all a recipe may say besides its defaults lis
 class Composed:
     """A run as plain values: nothing of Hydra is left in it.
 
-    slots: step -> {"stage": name, **values}; steps: step -> {input: source}; missing: keys still without a value.
+    slots: step -> {"stage": name, **values}; steps: step -> {input: source}.
     """
 
     seed: int
@@ -50,7 +54,6 @@ class Composed:
     launch: Launch
     slots: Mapping[str, Mapping[str, Any]]
     steps: Mapping[str, Mapping[str, Any]]
-    overrides: tuple[str, ...] = ()
 
 
 class StageSource(ConfigSource):
@@ -111,38 +114,64 @@ class SearchPath(SearchPathPlugin):
 
 
 @contextmanager
-def _hydra() -> Iterator[Any]:
+def _hydra() -> Iterator[ConfigLoaderImpl]:
     """Hydra, set up with our sources; yields its config loader."""
     plugins = Plugins.instance()
     plugins.register(StageSource)
     plugins.register(SearchPath)
     GlobalHydra.instance().clear()
-    with initialize_config_module("llmstages.conf", job_name="llmstages", version_base="1.3"):
-        yield GlobalHydra.instance().hydra.config_loader
+    gc.disable()  # composing makes many small objects that all stay; looking for garbage among them costs a tenth of a plan
+    try:
+        with initialize_config_module("llmstages.conf", job_name="llmstages", version_base="1.3"):
+            yield GlobalHydra.instance().hydra.config_loader
+    finally:
+        gc.enable()
 
 
 def compose(overrides: Sequence[str] = ()) -> Composed:
     """Compose a run. Every mistake in the overrides is one StageError that says what to write instead."""
-    given = tuple(overrides)
-    overrides = [f"++{o}" if o.startswith("steps.") else o for o in given]  # wiring may name an input the recipe left out
     with _hydra() as loader:
         try:
-            cfg = hydra_compose("config", list(overrides), return_hydra_config=True)
-            recipe = cfg.hydra.runtime.choices["recipe"]
-            _check_recipe(loader, recipe)
-            return _read(cfg, recipe, given)
+            cfg, listed, repository = _load(loader, overrides)
+            recipe = listed.overrides.known_choices["recipe"]
+            _check_recipes(repository, listed)
+            return _read(cfg, recipe, listed.overrides.known_choices)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise StageError(explain.mistake(error, overrides, _facts(loader, overrides))) from error
 
 
-def _read(cfg: DictConfig, recipe: str, overrides: tuple[str, ...]) -> Composed:
-    top = {"seed", "store", "runs", "name", "only", "launch", "steps", "hydra"}
+def _map_if_needed(overrides: Any, defaults: list[Any], self_added: bool, make: Any = defaults_list._create_interpolation_map) -> Any:
+    """Hydra builds a map of all choices at each of a recipe's sixty nodes, for ``${}`` in a defaults list, which is rare."""
+    return make(overrides, defaults, self_added) if any("${" in str(getattr(d, "value", "")) for d in defaults) else None
+
+
+defaults_list._create_interpolation_map = _map_if_needed
+
+
+def _load(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> tuple[DictConfig, DefaultsList, IConfigRepository]:
+    """What hydra.compose() does, without Hydra's own configuration (logging, launchers, output folders).
+
+    Those take half the time of a plan and nothing here reads them, so this goes under the public API (as does
+    _map_if_needed); tests/core/test_compose.py compares the two and fails when Hydra moves.
+    """
+    wanted = [f"++{o}" if o.startswith("steps.") else o for o in overrides]  # wiring may name an input the recipe left out
+    parsed, repository = loader._parse_overrides_and_create_caching_repo("config", wanted)
+    loader.validate_sweep_overrides_legal(parsed, run_mode=RunMode.RUN, from_shell=True)
+    listed = create_defaults_list(repository, "config", parsed, prepend_hydra=False, skip_missing=False)
+    cfg = loader._compose_config_from_defaults_list(listed.defaults, repository)
+    OmegaConf.set_struct(cfg, True)
+    loader._apply_overrides_to_config(listed.config_overrides, cfg)
+    return cfg, listed, repository
+
+
+def _read(cfg: DictConfig, recipe: str, choices: Mapping[str, str | None]) -> Composed:
+    top = {field.name for field in dc.fields(Composed)}
     slots = {}
     for name in cfg:
         if name in top:
             continue
         if not isinstance(cfg[name], DictConfig):  # `reading=files` where the step `reading` fills the slot `dialogues`
-            keys = [key for key in cfg.hydra.runtime.choices if key.endswith(f"@{name}")] or [f"SLOT@{name}"]
+            keys = [key for key in choices if key.endswith(f"@{name}")] or [f"SLOT@{name}"]
             raise StageError(f"{name!r} is the name of a step, not of a slot; to choose its variant write {keys[0]}={cfg[name]}")
         slots[name] = OmegaConf.to_container(cfg[name], resolve=True)
     if not cfg.store or not cfg.runs:
@@ -150,56 +179,44 @@ def _read(cfg: DictConfig, recipe: str, overrides: tuple[str, ...]) -> Composed:
     launch = OmegaConf.to_container(cfg.launch, resolve=True)
     launch.pop("option", None)
     return Composed(seed=cfg.seed, store=str(cfg.store), runs=str(cfg.runs), name=str(cfg.name or recipe), only=cfg.only,
-                    launch=schema.build(Launch, launch, "launch"), slots=slots,
-                    steps=OmegaConf.to_container(cfg.steps, resolve=True), overrides=overrides)
+                    launch=schema.build(Launch, launch, "launch"), slots=slots, steps=OmegaConf.to_container(cfg.steps, resolve=True))
 
 
-def _check_recipe(loader: Any, name: str) -> None:
+def _check_recipes(repository: IConfigRepository, listed: DefaultsList) -> None:
     """A value set inline in a recipe would survive a swap of the variant, silently; so recipes only choose and wire."""
-    found = loader.repository.load_config(f"recipe/{name}")
-    for key in found.config or {}:
-        if key not in RECIPE_KEYS:
-            raise StageError(
-                f"recipe {name!r} sets {key!r} inline. A recipe only chooses variants and wires steps, because an inline "
-                f"value would carry over to another variant. Put it in a preset, conf/{key}/NAME.yaml with `defaults: "
-                f"[VARIANT]`, and choose `- /{key}: NAME` in the recipe")
-    for default in found.defaults_list or ():
-        path = getattr(default, "path", None)
-        if path and path != "_self_" and "/" not in path:
-            _check_recipe(loader, path)
+    for name in {d.config_path for d in listed.defaults if d.config_path.startswith("recipe/")}:
+        for key in repository.load_config(name).config:
+            if key not in RECIPE_KEYS:
+                raise StageError(
+                    f"{name}.yaml sets {key!r} inline. A recipe only chooses variants and wires steps, because an inline value "
+                    f"would carry over to another variant. Put it in a preset, conf/{key}/NAME.yaml with `defaults: [VARIANT]`, "
+                    f"and choose `- /{key}: NAME` in the recipe")
 
 
-def _facts(loader: Any, overrides: Sequence[str]) -> explain.Facts:
-    """What an error message needs to know: the options of a group, and the keys there are without the bad override."""
-    groups = lambda group: loader.get_group_options(group)  # noqa: E731
-    exists = lambda group: loader.repository.group_exists(group)  # noqa: E731
+def _facts(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> explain.Facts:
+    """What an error message needs to know: the options of a group, and the values there are without the mistake."""
+    values: dict[str, Any] = {}
     good: list[str] = []
-    for override in overrides:  # drop what does not compose: slow, but only after an error
+    for override in [None, *overrides]:  # drop what does not compose: slow, but only after an error
         try:
-            hydra_compose("config", [*good, override])
-            good.append(override)
+            cfg = _load(loader, [*good, override] if override else good)[0]
         except (HydraException, OmegaConfBaseException, ValueError):
             continue
-    try:
-        cfg = OmegaConf.to_container(hydra_compose("config", good))
-    except (HydraException, OmegaConfBaseException, ValueError):
-        cfg = {}
-    return explain.Facts(options=groups, is_group=exists, values=cfg)
+        values = OmegaConf.to_container(cfg)
+        good += [override] if override else []
+    return explain.Facts(options=loader.get_group_options, is_group=loader.repository.group_exists, values=values)
 
 
 def origins(overrides: Sequence[str]) -> dict[str, str]:
     """Dotted key -> where its value comes from, for keys that are not a plain default."""
     found: dict[str, str] = {}
     with _hydra() as loader:
-        listed = loader.compute_defaults_list("config", list(overrides), RunMode.RUN)
+        _, listed, repository = _load(loader, overrides)
         for default in listed.defaults:
-            result = loader.repository.load_config(default.config_path)
-            package = default.package or ""
-            if result is None or default.config_path.startswith("hydra") or result.path.startswith("stages://"):
-                continue
-            values = OmegaConf.to_container(result.config)
-            for key in _leaves(values, package):
-                found[key] = f"conf/{default.config_path}.yaml"
+            result = repository.load_config(default.config_path)
+            if not result.path.startswith("stages://"):
+                for key in _leaves(OmegaConf.to_container(result.config), default.package or ""):
+                    found[key] = f"conf/{default.config_path}.yaml"
         for override in listed.config_overrides:
             found[override.key_or_group] = "command line"
     return found

@@ -30,10 +30,16 @@ def mistake(error: Exception, overrides: Sequence[str], facts: Facts) -> str:
         return _group(key, overrides, facts) if facts.is_group(key.split("@")[0]) else _key(key, facts)
     if found := re.search(r"delete from config\. '([^']+)'", text):
         return _key(found[1], facts)
+    preset = re.match(r"In '([^']+/[^']+)': \w+ raised while composing", text)
+    if preset and (found := re.search(r"Key '([^']+)' not in", text)):
+        where = re.search(r"full_key: (\S+)", text)
+        return (f"the preset {preset[1]}.yaml sets {where[1] if where else found[1]!r}, a key its variant does not have; "
+                f"llmstages list {preset[1].split('/')[0]} names the variants")
     if found := re.search(r"Value '(.*?)' of type .* could not be converted to (\w+)", f"{cause} {text}", re.DOTALL):
         where = re.search(r"full_key: (\S+)", f"{cause} {text}")
         article = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}.get(found[2], f"a {found[2].lower()}")
-        return f"{where[1] if where else _line(overrides, found[1])}: {found[1]!r} is not {article}"
+        source = f"in {preset[1]}.yaml, " if preset else ""
+        return f"{source}{where[1] if where else _line(overrides, found[1])}: {found[1]!r} is not {article}"
     if found := re.search(r"Key '([^']+)' (?:is )?not in '?\w+'?", f"{cause} {text}"):
         where = re.search(r"full_key: (\S+)", f"{cause} {text}")
         return _key(where[1] if where else found[1], facts)

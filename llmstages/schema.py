@@ -50,7 +50,7 @@ def make_schema(config: type, key: str, value: str, parts: Mapping[str, tuple[st
     if parts:
         chosen = [{f"/{group}@{group}.{name}": name} for group, names in parts.items() for name in names]
         fields.append(("defaults", list[Any], dc.field(default_factory=lambda: ["_self_", *chosen])))
-    return dc.make_dataclass(config.__qualname__.replace(".", "_"), fields)
+    return dc.make_dataclass(config.__qualname__.replace(".", "_"), fields, init=False, repr=False, eq=False)  # read, never made
 
 
 def _annotation(hint: Any) -> Any:

@@ -29,6 +29,7 @@ def save(rows: Sequence[Mapping[str, Any]] | Any, folder: Path, columns: Sequenc
     """
     import datasets
 
+    datasets.disable_progress_bars()
     if isinstance(rows, datasets.Dataset):
         table = rows
     elif rows:
@@ -36,7 +37,7 @@ def save(rows: Sequence[Mapping[str, Any]] | Any, folder: Path, columns: Sequenc
     else:
         table = datasets.Dataset.from_dict({name: [] for name in columns})
     table._fingerprint = "0" * 16
-    table.save_to_disk(str(folder))
+    table.save_to_disk(str(folder), num_shards=None if len(table) else 1)  # of nothing it would write no file at all
     digest = hashlib.sha256()
     for file in sorted(Path(folder).glob("*.arrow")):
         digest.update(file.read_bytes())

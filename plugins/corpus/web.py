@@ -34,7 +34,8 @@ class Web:
         max_bytes: int = option(10_000_000, "pages larger than this many bytes are dropped unparsed")
         max_characters: int = option(1_000_000, "texts longer than this many characters are dropped")
         max_replaced: float = option(0.01, "largest share of U+FFFD (undecodable) characters in a text")
-        split: str = option("none", "paragraph: every line of a kept page becomes a document of its own, after all filters", choices=("none", "paragraph"))
+        split: str = option("none", "paragraph: every line of a kept page becomes a document of its own, after all filters",
+                            choices=("none", "paragraph"))
         min_paragraph_words: int = option(0, "with split=paragraph: shorter paragraphs (headings) are skipped; unit: words between blanks")
         max_error_rate: float = option(0.01, "share of a batch on which a filter may fail before the stage stops")
         workers: int = option(0, "extraction processes; 0: one a CPU, none for fewer than 200 documents", identity=False)
@@ -67,6 +68,9 @@ class Web:
             raise StageError(f"{ctx.step}: no document is left of {read}. {_worst(ledger.funnel())}. Loosen that rule, or try the "
                              f"preset {ctx.step}=short for short pages or {ctx.step}=none for extraction alone")
         rows, skipped = _rows(config, documents)
+        if not rows:
+            raise StageError(f"{ctx.step}: all {skipped} paragraphs have fewer than min_paragraph_words={config.min_paragraph_words} "
+                             f"words; lower it, or keep pages whole with {ctx.step}.split=none")
         if config.split == "paragraph":
             ledger.open("split.min_paragraph_words", "split", len(rows) + skipped)
             ledger.by_rule["split.min_paragraph_words", "split.min_paragraph_words"] = skipped

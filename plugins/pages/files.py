@@ -23,9 +23,9 @@ class Files:
 
     @dc.dataclass(frozen=True)
     class Config:
-        path: str = option("", "file, folder or glob (in quotes) to read: WARC, HTML, txt, md, jsonl, json, parquet, csv; also .gz", file=True)
+        path: str = option("", "file, folder or glob (in quotes): WARC, HTML, txt, md, jsonl, json, parquet, csv; also .gz", file=True)
         text_column: str = option("", "column that holds the text in tables; empty: the first of text, content, html, body")
-        text_block: int = option(100_000, "cut longer plain text files (books) at line ends into documents of about this many bytes; 0 keeps them whole")
+        text_block: int = option(100_000, "cut longer plain text files (books) at line ends into documents of about this many bytes; 0: never")
         limit: int = option(0, "read at most this many documents; 0 reads all")
 
     inputs: dict[str, str] = {}
@@ -50,7 +50,8 @@ class Files:
                     break
         reasons = Counter(row["rule"] for row in dropped)
         if not rows:
-            why = f"; left out: {', '.join(f'{n} {rule}' for rule, n in reasons.items())}, first: {dropped[0]['id']}: {dropped[0]['value']}" if dropped else ""
+            counts = ", ".join(f"{count} {rule}" for rule, count in reasons.items())
+            why = f"; left out: {counts}, first: {dropped[0]['id']}: {dropped[0]['value']}" if dropped else ""
             raise StageError(f"{ctx.step}.path={config.path} holds no usable document{why}. Check the file, or choose another path")
         for rule, count in sorted(reasons.items()):
             ctx.say(f"{count} records left out: {rule} (see dropped/)")

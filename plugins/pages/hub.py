@@ -42,7 +42,8 @@ class Hub:
                 if not isinstance(text, str) or not text.strip():
                     dropped.append(Bad(position, "no text", "empty", url).as_dropped())
                     continue
-                kept.append({"id": str(row.get("id") or position), "url": url, "body": clean(text).encode(), "media": "text/plain", "charset": "utf-8"})
+                kept.append({"id": str(row.get("id") or position), "url": url, "body": clean(text).encode(),
+                             "media": "text/plain", "charset": "utf-8"})
                 tick(1)
                 if config.limit and len(kept) >= config.limit:
                     break

@@ -114,8 +114,8 @@ class CausalLM:
             texts = training.share(list(tables.load(source.path / "data")["text"]), config.weights.get(source.name, 1.0), rng)
             often = Counter(texts)
             for index, (text, ids) in enumerate(zip(texts, chat.document_ids(tokenizer, texts), strict=True)):
-                row = chat.Rendered(ids, [True] * len(ids))
-                (held if index % config.held_out == 0 and often[text] == 1 else train).append(row)
+                into = held if index % config.held_out == config.held_out - 1 and often[text] == 1 else train
+                into += [chat.Rendered(part, [True] * len(part)) for part in pieces(ids, config.row)]
         for source in ctx.many("dialogues"):
             table = tables.load(source.path / "data")
             plain = "render" in table.column_names and set(table["render"]) == {"plain"}
@@ -124,6 +124,12 @@ class CausalLM:
         if not train:
             raise StageError(f"step {ctx.step!r} has no documents to train on; wire steps.{ctx.step}.corpus")
         return train, held or train[:1]
+
+
+def pieces(ids: list[int], length: int) -> list[list[int]]:
+    """A document in parts that fit a row, each begun by the document's BOS; nothing is lost."""
+    bos, rest = ids[:1], ids[1:]
+    return [bos + rest[i : i + length - 1] for i in range(0, max(len(rest), 1), length - 1)]
 
 
 def unigram(held: list[Any], train: list[Any]) -> float:

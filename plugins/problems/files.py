@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses as dc
+import hashlib
 from collections.abc import Mapping
 
 from llmstages.formats import problem
@@ -19,6 +20,7 @@ class Files:
         path: str = option("", "file, folder or glob (in quotes): json, jsonl, parquet, csv; also .gz", file=True)
         task: str = option("", "task name for all rows; empty: the row's own, or gsm8k or questions")
         limit: int = option(0, "read at most this many problems; 0 reads all")
+        test_share: float = option(0.1, "share of the problems kept from practice for evaluation (role = test)")
         max_characters: int = option(0, "drop problems with longer questions; unit: characters; 0 keeps all")
 
     inputs: dict[str, str] = {}
@@ -28,4 +30,7 @@ class Files:
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
         found = convert(from_files(find(config.path, ctx.step, TABLES)), lambda row, left_out: problem(row, config.task), ctx,
                         limit=config.limit, max_characters=config.max_characters)
+        for row in found.kept:
+            place = int(hashlib.sha256(row["prompt"][-1]["content"].encode()).hexdigest(), 16) % 1000
+            row["role"] = "test" if place < 1000 * config.test_share else "train"
         return write(found, ctx, f"{ctx.step}.path={config.path}")

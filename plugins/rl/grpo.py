@@ -41,6 +41,10 @@ class GRPO:
     trains: ClassVar[bool] = True
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
+    def trl_options(self, config: Any) -> dict[str, Any]:
+        """Further arguments of trl.GRPOConfig; what a variant of GRPO overrides."""
+        return {}
+
     def run(self, config: GRPOConfig, ctx: Context) -> Mapping[str, float]:
         import datasets
         import trl
@@ -63,7 +67,7 @@ class GRPO:
             args=trl.GRPOConfig(**training.arguments(config, ctx, max_steps=config.updates, lr_scheduler_type="constant_with_warmup"),
                                 num_generations=config.samples, max_completion_length=config.max_answer, temperature=config.temperature,
                                 beta=config.kl, reward_weights=[float(r.config.weight) for r in rewards.values()],
-                                generation_kwargs={"eos_token_id": tokenizer.eos_token_id}))
+                                generation_kwargs={"eos_token_id": tokenizer.eos_token_id}, **self.trl_options(config)))
         training.quiet(trainer).train()
         log = training.write_log(trainer, ctx)
         training.save_model(trainer.model, tokenizer, ctx)

@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from llmstages import registry, tables
+from llmstages import registry, schema, tables
 from llmstages.plugins.corpus import pool, web
 from llmstages.plugins.corpus.extract import Settings, decode, extract
-from llmstages.plugins.corpus.filter import Drop, Edit
+from llmstages.plugins.corpus.filter import Edit
 from llmstages.plugins.corpus.web import Web
 from llmstages.stage import Artifact, Context, StageError
 
@@ -205,9 +205,10 @@ def test_a_worker_that_cannot_start_is_an_error(monkeypatch):
 
 
 def test_presets_compose_and_none_has_no_filter():
-    compose = pytest.importorskip("llmstages.compose")
     from hydra import compose as hydra_compose
     from omegaconf import OmegaConf
+
+    from llmstages import compose
 
     def preset(name):
         with compose._hydra():
@@ -219,10 +220,5 @@ def test_presets_compose_and_none_has_no_filter():
     fineweb = preset("fineweb")
     assert fineweb["favour_precision"] and "exact_dedup" not in fineweb["filters"] and fineweb["filters"]["pii"]["phone"] == ""
     for name in ("web", "none", "short", "fineweb"):
-        config = registry.part_config("filters", {"use": "url"}) and Web.Config(**preset(name))
+        config = schema.build(Web.Config, preset(name), "corpus")
         assert all(registry.load_part("filters", spec) for spec in config.filters.values())
-
-
-def test_the_declared_order_is_what_the_docs_say():
-    assert web.DEFAULT[0] == "url" and web.DEFAULT[-1] == "pii" and "line_dedup" not in web.DEFAULT
-    assert isinstance(Drop("a", 1, "b"), Drop)

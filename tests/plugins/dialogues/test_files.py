@@ -1,0 +1,54 @@
+"""dialogues.files and dialogues.hub as stages."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llmstages import tables
+from llmstages.plugins.dialogues.files import Files
+from llmstages.plugins.dialogues.hub import Hub
+from llmstages.stage import Context, StageError
+
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
+
+
+def run(stage, out, **values):
+    out.mkdir()
+    said = []
+    metrics = stage().run(stage.Config(**values), Context("dialogues", out, out, {}, say=said.append))
+    return metrics, tables.load(out / "data"), said
+
+
+def test_good_rows_are_kept_and_bad_ones_numbered(tmp_path):
+    rows = [{"question": "Why?", "answer": "Because."}, {"question": "Why?"}, "text", {"prompt": "\ud800?", "completion": "Yes." * 50}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    metrics, data, said = run(Files, tmp_path / "out", path=str(tmp_path / "a.jsonl"))
+    assert [turns[0]["content"] for turns in data["messages"]] == ["Why?", "\ufffd?"] and metrics["examples"] == 2
+    dropped = tables.load(tmp_path / "out" / "dropped")
+    assert dropped["id"][:] == ["a.jsonl:2", "a.jsonl:3"] and metrics["dropped_format"] == 2 and "2 rows dropped: format (first: a.jsonl:2" in said[0]
+    metrics, data, _ = run(Files, tmp_path / "short", path=str(tmp_path / "a.jsonl"), max_characters=100)
+    assert len(data) == 1 and metrics["dropped_too_long"] == 1
+    assert len(run(Files, tmp_path / "one", path=str(tmp_path / "a.jsonl"), limit=1)[1]) == 1
+
+
+def test_a_format_can_be_named_and_nothing_usable_is_an_error(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([{"question": "Why?", "answer": "Because.", "text": "\n\nHuman: Hi\n\nAssistant: Hello"}]))
+    assert run(Files, tmp_path / "out", path=str(tmp_path), format="hh")[1]["messages"][0][0]["content"] == "Hi"
+    with pytest.raises(StageError, match=r"no usable example \(1 rows dropped; first: a.json:1"):
+        run(Files, tmp_path / "none", path=str(tmp_path / "a.json"), format="messages")
+
+
+def test_hub(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *given, **more: iter([{"question": "Why?", "answer": "Because."}] * 5))
+    metrics, data, said = run(Hub, tmp_path / "out", data_set="x/y", limit=3)
+    assert len(data) == 3 and "stopped after 3" in said[0]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the development data")
+@pytest.mark.parametrize("name, examples", [("llamafactory/alpaca_en_demo.json", 999), ("llamafactory/glaive_toolcall_en_demo.json", 300),
+                                            ("llamafactory/reason_tool_use_demo_50.jsonl", 50), ("hh/pairs.jsonl", 1154)])
+def test_real_files(tmp_path, name, examples):
+    assert run(Files, tmp_path / "out", path=str(SHARED / name))[0]["examples"] == examples

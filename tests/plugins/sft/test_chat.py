@@ -1,0 +1,70 @@
+"""SFT: learns a dialogue by heart, gates block what would train something else, LoRA merges."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llmstages import generation, training
+from llmstages.plugins.sft.chat import Chat, ChatConfig
+from llmstages.stage import StageError
+from llmstages.tables import message
+from tests.tiny import TALK, TEXTS, perform, saved, saved_model
+
+CONFIG = ChatConfig(row=64, epochs=60.0, learning_rate=5e-3, batch_rows=2, warmup=2)
+
+
+@pytest.fixture
+def model(tmp_path):
+    return saved_model(tmp_path / "base")
+
+
+def test_it_learns_the_dialogue_and_stops(tmp_path, model):
+    chats = saved(tmp_path / "chats", "dialogues", [{"messages": TALK}] * 4)
+    made, metrics = perform(Chat, tmp_path / "sft", CONFIG, model=model, dialogues=(chats,), corpus=None)
+    reply = generation.reply(training.load_model(made, None), training.load_tokenizer(made.path), [TALK[:1]], max_new_tokens=24)[0]
+    assert reply.ended and reply.text == TALK[1]["content"]
+    assert metrics["loss_last"] < metrics["loss_first"]
+
+
+def test_replay_brings_documents_back(tmp_path, model):
+    chats = saved(tmp_path / "chats", "dialogues", [{"messages": TALK}] * 4)
+    corpus = saved(tmp_path / "corpus", "corpus", [{"id": str(i), "url": "u", "text": t[:60]} for i, t in enumerate(TEXTS)])
+    _, metrics = perform(Chat, tmp_path / "sft", ChatConfig(row=64, replay=5), model=model, dialogues=(chats,), corpus=corpus)
+    assert metrics["replayed"] == 5
+
+
+@pytest.mark.parametrize("messages, why", [([message("user", "hi")], "supervised"), ([], "supervised")])
+def test_gates_block_dialogues_without_an_answer(tmp_path, model, messages, why):
+    rows = [{"messages": messages}] if messages else [{"messages": [message("user", "a"), message("user", "b")]}]
+    with pytest.raises(StageError, match=why):
+        perform(Chat, tmp_path / "sft", CONFIG, model=model, dialogues=(saved(tmp_path / "chats", "dialogues", rows),), corpus=None)
+    assert not all(g["passed"] for g in json.loads((tmp_path / "sft" / "out" / "gates.json").read_text()))
+
+
+def test_too_long_dialogues_are_dropped_with_a_line_or_refused(tmp_path, model):
+    long = [message("user", "the cat sat. " * 60), message("assistant", "yes")]
+    chats = saved(tmp_path / "chats", "dialogues", [{"messages": TALK}, {"messages": long}])
+    _, metrics = perform(Chat, tmp_path / "drop", ChatConfig(row=64), model=model, dialogues=(chats,), corpus=None)
+    assert metrics["dropped_too_long"] == 1 and "1 of 2 dialogues dropped" in perform.said[0]
+    with pytest.raises(StageError, match="raise error.row"):
+        perform(Chat, tmp_path / "error", ChatConfig(row=64, too_long="error"), model=model, dialogues=(chats,), corpus=None)
+
+
+def test_lora_trains_adapters_and_merges_them(tmp_path, model):
+    import torch
+    from safetensors.torch import load_file
+
+    chats = saved(tmp_path / "chats", "dialogues", [{"messages": TALK}] * 4)
+    made, _ = perform(Chat, tmp_path / "sft", ChatConfig(row=64, lora=4, epochs=10.0), model=model, dialogues=(chats,), corpus=None)
+    before, after = load_file(model.path / "model.safetensors"), load_file(made.path / "model.safetensors")
+    assert set(before) == set(after)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all("proj" in name for name in changed)
+
+
+def test_batches_must_be_shared_evenly(tmp_path, model):
+    chats = saved(tmp_path / "chats", "dialogues", [{"messages": TALK}] * 4)
+    with pytest.raises(StageError, match="choose a multiple"):
+        perform(Chat, tmp_path / "sft", ChatConfig(row=64, batch_rows=4, micro_rows=3), model=model, dialogues=(chats,), corpus=None)

@@ -1,0 +1,65 @@
+"""Byte-level BPE: nothing is lost, control tokens are single ids, the view shows the bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmstages import chat
+from llmstages.plugins.tokenizer import bpe
+from llmstages.plugins.tokenizer.pretrained import Pretrained, PretrainedConfig
+from llmstages.stage import StageError
+from tests.tiny import TEXTS, perform, saved, tiny_tokenizer
+
+
+def corpus(folder):
+    return saved(folder / "corpus", "corpus", [{"id": str(i), "url": "u", "text": t} for i, t in enumerate(TEXTS)])
+
+
+def test_any_text_comes_back(tmp_path):
+    made, metrics = perform(bpe.BPE, tmp_path / "tokenizer", bpe.BPEConfig(vocab_size=420), corpus=corpus(tmp_path), dialogues=())
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(made.path)
+    for text in ("naïve 東京 🙂", "tab\tnew\nline", "a  b", "\x00\x7f"):
+        assert chat.decode(tokenizer, chat.encode_texts(tokenizer, [text])[0]) == text
+    assert metrics["round_trip_failures"] == 0
+    assert all(len(tokenizer(mark, add_special_tokens=False)["input_ids"]) == 1 for mark in (*chat.CONTROL, *chat.ROLES))
+    assert [t["text"] for t in bpe.view(tokenizer, "12é")["tokens"]][:3] == [" ", "1", "2"]
+    assert "".join(t["bytes"] for t in bpe.view(tokenizer, "é")["tokens"]).replace(" ", "") == " é".encode().hex()
+
+
+def test_a_vocabulary_without_room_for_bytes_is_refused(tmp_path):
+    with pytest.raises(StageError, match="256 bytes"):
+        perform(bpe.BPE, tmp_path / "tokenizer", bpe.BPEConfig(vocab_size=100), corpus=corpus(tmp_path), dialogues=())
+
+
+def test_an_empty_corpus_is_refused(tmp_path):
+    from llmstages import tables
+
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    tables.save([], folder / "data", columns=("id", "url", "text"))
+    from llmstages.stage import Artifact
+
+    with pytest.raises(StageError, match="corpus is empty"):
+        perform(bpe.BPE, tmp_path / "tokenizer", bpe.BPEConfig(), corpus=Artifact("corpus", "corpus", folder, "x"), dialogues=())
+
+
+def test_a_tokenizer_of_others_gets_the_control_tokens(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    engine = Tokenizer(models.BPE())
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel()
+    engine.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=300, special_tokens=["<eos>"], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
+    PreTrainedTokenizerFast(tokenizer_object=engine, eos_token="<eos>").save_pretrained(tmp_path / "foreign")
+    made, metrics = perform(Pretrained, tmp_path / "tokenizer", PretrainedConfig(name=str(tmp_path / "foreign")))
+    assert metrics["added"] == len(chat.CONTROL)
+    with pytest.raises(StageError, match="no such folder"):
+        perform(Pretrained, tmp_path / "other", PretrainedConfig(name="./not-there"))
+
+
+def test_texts_never_hold_control_ids():
+    tokenizer = tiny_tokenizer()
+    marks = set(chat.control_ids(tokenizer).values())
+    assert not marks & set(chat.encode_texts(tokenizer, [" ".join(chat.CONTROL)])[0])

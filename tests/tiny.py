@@ -1,0 +1,56 @@
+"""A tokenizer and a model so small that tests can train them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from llmstages.stage import Artifact, Context
+from llmstages.tables import message
+
+TALK = [message("user", "Where does the fox live?"), message("assistant", "The fox lives near the river.")]
+TEXTS = ["the cat sat on the mat. the dog ran far. Bo Li was born in Ra. " * 3, "Where does the fox live? The fox lives near the river. 12+34=46 "] * 20
+
+
+@cache
+def tiny_tokenizer() -> Any:
+    from llmstages.plugins.tokenizer.bpe import BPEConfig, build
+
+    return build([*TEXTS, *["user", "assistant", "system", "tool"] * 50], BPEConfig(vocab_size=400))
+
+
+def tiny_model(tokenizer: Any) -> Any:
+    from transformers import set_seed
+
+    from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
+
+    set_seed(0)
+    return CausalLM().fresh(CausalLMConfig(hidden=32, layers=2, heads=2, intermediate=64, context=128), tokenizer)
+
+
+def perform(stage: type, folder: Path, config: Any, **inputs: Any) -> tuple[Artifact, dict[str, float]]:
+    """Run a stage as the runner would, without a store: (artifact, metrics). Said lines are in ``perform.said``."""
+    perform.said = []  # type: ignore[attr-defined]
+    out, work = folder / "out", folder / "work"
+    out.mkdir(parents=True)
+    work.mkdir()
+    metrics = stage().run(config, Context(folder.name, out, work, inputs, say=perform.said.append))  # type: ignore[attr-defined]
+    return Artifact(folder.name, stage.output, out, folder.name), dict(metrics)
+
+
+def saved(folder: Path, kind: str, rows: list[dict[str, Any]]) -> Artifact:
+    """An artifact holding a table."""
+    from llmstages import tables
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tables.save(rows, folder / "data")
+    return Artifact(folder.name, kind, folder, folder.name)
+
+
+def saved_model(folder: Path) -> Artifact:
+    """A random tiny model with its tokenizer."""
+    tokenizer = tiny_tokenizer()
+    tiny_model(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Artifact(folder.name, "model", folder, folder.name)
