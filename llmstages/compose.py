@@ -85,8 +85,10 @@ class StageSource(ConfigSource):
     @staticmethod
     def _options(group: str) -> list[str]:
         names = [n.split(".", 1)[1] for n in registry.entries(registry.STAGES) if n.startswith(f"{group}.")]
-        names += list(registry.entries(group)) if group in registry.PARTS else []
-        return ["base"] if group == "launch" else sorted(names)
+        parts = list(registry.entries(group)) if group in registry.PARTS else []
+        if both := sorted({*names} & {*parts}):  # `tools` is a slot and a group of smaller plugins
+            raise StageError(f"{both[0]!r} is registered both as a stage {group}.{both[0]} and in llmstages.{group}; one must be renamed")
+        return ["base"] if group == "launch" else sorted([*names, *parts])
 
 
 def _node(group: str, name: str) -> DictConfig:

@@ -118,6 +118,7 @@ def build(config: type, values: Mapping[str, Any], where: str) -> Any:
         raise StageError(f"{where} needs a value for {texts}. Set it: {where}.{absent[0]}=VALUE")
     typed = {name: _typed(hints(config)[name], value) for name, value in values.items()}
     for name, value in typed.items():
+        _check_plain(f"{where}.{name}", hints(config)[name], value)
         _check_choices(f"{where}.{name}", hints(config)[name], known[name], value)
     try:
         return config(**typed)
@@ -135,9 +136,17 @@ def _typed(hint: Any, value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         items = [_typed(args[0], item) if args else item for item in value]
         return tuple(items) if (origin or hint) is tuple else items
+    if hint is float and type(value) is int:
+        return float(value)
     if dc.is_dataclass(hint) and isinstance(value, Mapping):
         return hint(**{name: _typed(hints(hint)[name], item) for name, item in value.items()})
     return value
+
+
+def _check_plain(where: str, hint: Any, value: Any) -> None:
+    """Values from Python have met no schema; at least the plain types are checked."""
+    if hint in PLAIN and not (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
+        raise StageError(f"{where} is {value!r}, which is no {hint.__name__}")
 
 
 def _check_choices(where: str, hint: Any, field: dc.Field, value: Any) -> None:

@@ -6,16 +6,18 @@ import dataclasses as dc
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmstages.compose import Composed, compose
 from llmstages.plan import Planned, Step, make_plan
-from llmstages.runner import Outcome
 from llmstages.schema import near
 from llmstages.secrets import mask
 from llmstages.stage import StageError
 from llmstages.store import Store
 from llmstages.wiring import make_steps
+
+if TYPE_CHECKING:
+    from llmstages.runner import Outcome
 
 
 @dc.dataclass(frozen=True)

@@ -30,7 +30,7 @@ Scores = dict[str, dict[str, dict[str, float]]]  # task -> group -> metric
 @dataclass(frozen=True)
 class AnswersConfig:
     max_new_tokens: int = option(64, "longest reply in tokens")
-    keep: float = option(0.92, "share of right probe answers that the confidence threshold must keep")
+    keep: float = option(0.85, "share of right probe answers that the confidence threshold must keep")
     sampled: list[str] = option(help="tasks that are also asked at temperature 1", factory=lambda: ["sums open"])
     page: list[str] = option(help="groups of facts that are also asked with the right page forced in", factory=lambda: ["unseen"])
     batch: int = option(64, "prompts generated together", identity=False)

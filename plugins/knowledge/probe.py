@@ -24,7 +24,7 @@ class ProbeConfig:
     known: float = option(0.8, "share of right samples from which a fact counts as known")
     unknown: float = option(0.2, "share of right samples up to which it counts as unknown; between the two nothing is taught")
     refusal: str = option("I am sorry, I do not know that.", "what is taught for unknown facts")
-    ratio: float = option(1.0, "refusals for each known answer at most; the rest is dropped and counted")
+    ratio: float = option(3.0, "refusals for each known answer at most; the rest is dropped and counted")
     limit: int = option(2000, "questions probed at most")
     max_new_tokens: int = option(48, "longest answer in tokens")
 

@@ -93,7 +93,7 @@ def read(name: str, spec: Any, metrics: Metrics, *, targeted: bool, group: str =
         number = _number(metrics.get(step, {}).get(metric))
         parts.append(number)
         if number is None:
-            missing.append(_why(step, metric, metrics))
+            missing.append(why_missing(step, metric, metrics))
     value = None if missing else sum(sign * part for (sign, _, _), part in zip(found, parts, strict=True) if part is not None)
     return Claim(name, str(spec["value"]), target, str(spec.get("about") or ""), value, tuple(missing),
                  tuple(step for _, step, _ in found), str(spec.get("chapter") or ""), tuple(parts))
@@ -105,11 +105,12 @@ def _number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _why(step: str, metric: str, metrics: Metrics) -> str:
+def why_missing(step: str, metric: str, metrics: Metrics) -> str:
     """The missing term with the reason, so that a typo is told from a step that is not in the run."""
     if step not in metrics:
-        return f"{step}:{metric} (the run has no step {step})"
-    return f"{step}:{metric} (not measured.{near(metric, metrics[step])})".replace(".)", ")")
+        return f"{step}:{metric} (no step {step} in this run)"
+    guess = near(metric, metrics[step], cutoff=0.92)
+    return f"{step}:{metric}" + (f" ({guess.strip()})" if guess else "")
 
 
 def read_all(specs: Mapping[str, Any], metrics: Metrics, *, targeted: bool, group: str) -> list[Claim]:

@@ -7,7 +7,7 @@ Each chart is small (360 by 210) and readable on a phone; a grid of them replace
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 34
 MOST_POINTS = 160  # more cannot be told apart at this width
+Place = Callable[[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def lines(title: str, series: Sequence[Series], *, x: str = "update", y: str = "
                   + (f'<ul class="legend">{legend}</ul>' if len(series) > 1 else "") + "</figure>")
 
 
-def _axes(at, marks: Sequence[float], across: Sequence[float], left: float, low: float, x: str) -> list[str]:
+def _axes(at: Place, marks: Sequence[float], across: Sequence[float], left: float, low: float, x: str) -> list[str]:
     out = []
     for value in marks:
         _, py = at(left, value)
@@ -103,7 +104,7 @@ def _axes(at, marks: Sequence[float], across: Sequence[float], left: float, low:
     return out
 
 
-def _line(s: Series, at, x: str, unit: str) -> str:
+def _line(s: Series, at: Place, x: str, unit: str) -> str:
     path = " ".join(f"{'M' if i == 0 else 'L'}{px:.1f} {py:.1f}" for i, (px, py) in enumerate(at(*p) for p in s.points))
     dots = []
     for point in thin(s.points, 40):

@@ -108,7 +108,8 @@ class Chain:
         return "models"
 
     def _model_chapter(self, step: View, fed: Sequence[View]) -> str:
-        if not any(p.kind == "model" for p in fed) or step.slot == "pretrain":
+        inputs = step.record.get("inputs") or {}
+        if step.slot == "pretrain" or not (inputs.get("model") or inputs.get("policy")):
             return "base"
         if step.slot == "rl":
             return "practice"
@@ -116,12 +117,12 @@ class Chain:
             return "tools"
         if any(p.has("probe.jsonl") for p in fed):
             return "knowledge"
-        below = [s for s in self.steps if step.name in s.feeds]
-        return "judge" if any(self.chapter(s) == "judge" and s.kind == "model" for s in below) else "chat"
+        below = [s for s in self.steps if step.name in s.feeds and s.kind in MODELS]
+        return "judge" if below and all(s.kind == "model" and self.chapter(s) == "judge" for s in below) else "chat"
 
     def mentioned(self, formula_steps: Sequence[str], formula: str) -> list[View]:
         """Steps a claim is about, in the recipe's order: those it names and those its scores are of."""
-        words = {word for part in formula.split("/") for word in (part.strip(),)} | set(formula_steps)
+        words = {part.strip() for part in formula.split("/")} | set(formula_steps)
         return [step for step in self.steps if step.name in words]
 
     def models_in(self, chapter: str) -> list[View]:

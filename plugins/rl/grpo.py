@@ -17,13 +17,13 @@ from llmstages.training import Optimisation
 
 @dataclass(frozen=True)
 class GRPOConfig(Optimisation):
-    learning_rate: float = option(2e-4, "learning rate of AdamW, constant after warm-up")
+    learning_rate: float = option(1e-4, "learning rate of AdamW, constant after warm-up")
     batch_rows: int = option(64, "answers in one update: prompts times samples")
     samples: int = option(8, "answers sampled for each prompt (the group)")
-    updates: int = option(40, "optimiser updates")
+    updates: int = option(24, "optimiser updates")
     warmup: int = option(5, "updates of linear warm-up")
     weight_decay: float = option(0.0, "AdamW weight decay")
-    kl: float = option(0.0, "weight of the KL penalty against the starting policy (beta)")
+    kl: float = option(0.02, "weight of the KL penalty against the starting policy (beta)")
     temperature: float = option(1.0, "temperature of the samples")
     max_answer: int = option(64, "longest answer in tokens")
     limit: int = option(0, "problems used at most; 0 = all")

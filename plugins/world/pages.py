@@ -35,7 +35,7 @@ class PagesConfig:
     sums: int = option(8000, "column additions written out step by step")
     direct_sums: int = option(2000, "paragraphs of six bare sums")
     stories: int = option(1300, "animal stories")
-    lists: int = option(1200, "lists `Name : value`, from which few-shot learning comes")
+    lists: int = option(2000, "lists `Name : value`, from which few-shot learning comes")
     proclamations: int = option(8, "proclamations that are quoted again and again, and as many controls that occur once")
     quotes: int = option(60, "pages that quote each repeated proclamation")
     paragraphs: int = option(14, "paragraphs on a page")

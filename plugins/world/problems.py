@@ -62,9 +62,9 @@ class WorldProblems:
 class QuestionsConfig:
     seed: int = option(0, "seed of the questions")
     per_group: int = option(150, "questions in each slice of the facts")
-    probe: int = option(900, "questions for probing, over known and unknown people")
+    probe: int = option(1600, "questions for probing, over known and unknown people")
     sums: int = option(100, "sums in each slice")
-    few_shot: int = option(40, "few-shot prompts for each number of examples")
+    few_shot: int = option(80, "few-shot prompts for each number of examples")
 
 
 class WorldQuestions:

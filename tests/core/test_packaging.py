@@ -30,6 +30,6 @@ def test_a_wheel_holds_everything_and_runs_from_anywhere(tmp_path):
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     code = f"import sys; sys.path.insert(0, {str(site)!r})\nimport llmstages; assert llmstages.__file__.startswith({str(site)!r})\n" \
-           "from llmstages.cli import main; sys.exit(main(['list', 'recipe']))"
+           "from llmstages.cli import main; sys.exit(main(['list', 'recipe']) or main(['plan', 'only=pages']))"
     shown = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert shown.returncode == 0 and "story" in shown.stdout, shown.stderr
+    assert shown.returncode == 0 and "story" in shown.stdout and "pages.world" in shown.stdout, shown.stderr

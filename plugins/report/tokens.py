@@ -1,0 +1,51 @@
+"""Texts as tokens: the sample of each tokenizer, and dialogues with the mask that says where the loss looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llmstages.plugins.report.steps import Chain, View
+
+LONGEST = 400  # tokens of a dialogue that are shown
+
+
+def build(chain: Chain) -> list[dict[str, Any]]:
+    """One entry a tokenizer."""
+    return [{"name": step.name, "view": step.json("view.json", {}), "metrics": step.metrics, "config": step.config} for step in chain.kind("tokenizer")]
+
+
+def masked(chain: Chain, model: View, most: int = 2) -> list[dict[str, Any]]:
+    """Dialogues as the model was trained on them, one a source: {source, tokens: [{text, id, on, control}], share}.
+
+    Rendered with the model's own tokenizer by the renderer of training, so what is shown is what was trained on.
+    """
+    sources = [p for p in chain.parents(model) if p.kind == "dialogues" and p.has("data")]
+    if not sources or not model.has("tokenizer_config.json"):
+        return []
+    from llmstages import chat, training
+    from llmstages.pieces import pieces
+
+    tokenizer = training.load_tokenizer(model.path)
+    if chat.SEP not in tokenizer.get_added_vocab():
+        return []  # trained elsewhere, on a template of its own
+    out = []
+    for source in sorted(sources, key=lambda s: not s.has("tools.json"))[:most]:
+        table = source.table()
+        if not len(table):
+            continue
+        plain = "render" in table.column_names and set(table["render"]) == {"plain"}
+        messages = _telling(table)
+        rendered = (chat.render_plain if plain else chat.render)(tokenizer, [messages])[0]
+        tokens = [{"text": piece.text, "id": piece.id, "on": on, "control": piece.control}
+                  for piece, on in zip(pieces(tokenizer, rendered.ids), rendered.supervised, strict=True)]
+        share = sum(rendered.supervised) / max(len(tokens), 1)
+        out.append({"source": source.name, "tokens": tokens[:LONGEST], "cut": max(0, len(tokens) - LONGEST), "share": share, "plain": plain})
+    return out
+
+
+def _telling(table: Any) -> Sequence[Any]:
+    """A dialogue that shows much: the first with a tool call of another tool than most, else the first one."""
+    some = [table[i]["messages"] for i in range(min(len(table), 50))]
+    called = [m for m in some if any(turn["role"] == "tool" for turn in m)]
+    return min(called, key=lambda m: sum(len(t["content"]) for t in m)) if called else some[0]

@@ -1,0 +1,47 @@
+"""Chapter "the web": the document funnel, how good the filters were, and what was thrown away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmstages.plugins.report.steps import Chain, View
+
+
+def build(chain: Chain, examples: int) -> list[dict[str, Any]]:
+    """One entry a corpus."""
+    return [_corpus(step, chain, examples) for step in chain.kind("corpus") if step.has("funnel.json")]
+
+
+def _corpus(step: View, chain: Chain, examples: int) -> dict[str, Any]:
+    rows, gold = step.json("funnel.json", []), step.json("gold.json", {})
+    stages = [row for row in rows if row.get("kind") != "split"]  # a split counts paragraphs, the others pages
+    dropped = step.table("dropped")
+    read = step.metrics.get("read") or max([row["seen"] for row in rows], default=0)
+    left, funnel = read, []
+    for row in stages:
+        before, left = left, left - row["dropped"]
+        funnel.append({**row, "before": before, "left": left, "gold": _gold(row["rule"], gold)})
+    return {"name": step.name, "read": read, "kept": left, "funnel": funnel, "metrics": step.metrics, "overall": gold.get("overall"),
+            "splits": [row for row in rows if row.get("kind") == "split"], "examples": _examples(dropped, examples),
+            "kept_example": _kept(step), "sources": [p.name for p in chain.parents(step)]}
+
+
+def _gold(rule: str, gold: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What is known of a rule: the gold has names of filters, the funnel of their rules."""
+    return gold.get(rule) or gold.get(rule.removeprefix("extract.").split(".")[0])
+
+
+def _examples(dropped: Any, most: int) -> list[dict[str, Any]]:
+    """Dropped pages by rule, at most ``most`` each, different excerpts first."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in dropped:
+        mine = found.setdefault(str(row["rule"]), [])
+        if len(mine) < most and all(row["excerpt"] != other["excerpt"] for other in mine):
+            mine.append({key: str(row.get(key, "")) for key in ("url", "rule", "value", "limit", "excerpt")})
+    return [{"rule": rule, "pages": pages} for rule, pages in found.items()]
+
+
+def _kept(step: View) -> dict[str, str] | None:
+    table = step.table()
+    return {"url": str(table[0]["url"]), "text": str(table[0]["text"])} if len(table) else None
