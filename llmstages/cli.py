@@ -52,9 +52,10 @@ def parser() -> argparse.ArgumentParser:
     chat = add("chat", "talk to a model of the run", "chat sft", overrides=False)
     chat.add_argument("step", nargs="?", help="a step that made a model (default: the last one)")
     chat.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES)
+    chat.add_argument("--history", action="store_true", help="keep what was said also with a small context")
     tokens = add("tokens", "show how a tokenizer cuts a text", 'tokens "Hello world" --tokenizer tokenizer', overrides=False)
-    tokens.add_argument("text")
-    tokens.add_argument("--tokenizer", metavar="STEP_OR_HUB", help="a step, a folder or hub:ORG/NAME@REVISION")
+    tokens.add_argument("text", help="the text, or - to read standard input")
+    tokens.add_argument("--tokenizer", metavar="STEP_OR_HUB", action="append", help="a step, a folder or hub:ORG/NAME@REVISION; several: side by side")
     return top
 
 
@@ -80,7 +81,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if unknown:
         from llmstages.schema import near
 
-        flags = ["--json", "--multirun", "--name", "--help", "--open", "--tokenizer"]
+        flags = ["--json", "--multirun", "--name", "--help", "--open", "--history", "--tokenizer"]
         print(f"error: unknown option {unknown[0]!r}.{near(unknown[0], flags)} See llmstages {args.command} --help", file=sys.stderr)
         raise SystemExit(2)
     if rest:  # overrides may stand on both sides of a flag

@@ -6,8 +6,10 @@ A reply that ends in a tool call is run by the tool, the result is injected, and
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from llmstages import chat
@@ -101,6 +103,16 @@ def reply(model: Any, tokenizer: Any, dialogues: Sequence[Sequence[Mapping[str, 
                 still.append(index)
         waiting = still
     return replies
+
+
+def open_tools(folder: Path) -> dict[str, Any]:
+    """The tools of a tools artifact (its tools.json), ready to be called: name -> tool."""
+    from llmstages.registry import load_part
+
+    tools = {name: load_part("tools", spec) for name, spec in json.loads((folder / "tools.json").read_text()).items()}
+    for tool in tools.values():
+        tool.open(folder)
+    return tools
 
 
 def call(tools: Tools, name: str, argument: str) -> str:

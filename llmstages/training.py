@@ -79,13 +79,16 @@ def load_tokenizer(folder: Path) -> Any:
 
 def save_model(model: Any, tokenizer: Any, ctx: Context) -> None:
     """Write weights and tokenizer; the cache stays on in the saved config, or generation would be ten times slower."""
-    import torch.distributed as dist
-
     model.config.use_cache = True
-    if dist.is_available() and dist.is_initialized() and dist.get_rank():
+    if not first_process():
         return
     model.save_pretrained(ctx.out)
     tokenizer.save_pretrained(ctx.out)
+
+
+def first_process() -> bool:
+    """Whether this process writes the artifact; with several, the others only compute."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def gate(name: str, value: float, limit: float, passed: bool, cure: str) -> dict[str, Any]:
@@ -103,7 +106,8 @@ def check_rows(rows: Sequence[chat.Rendered], tokenizer: Any, ctx: Context, *, l
     supervised = sum(sum(row.supervised) for row in rows)
     empty = sum(not any(row.supervised) for row in rows)
     one_bos = sum(row.ids[:1] == [marks[chat.BOS]] and row.ids.count(marks[chat.BOS]) == 1 for row in rows)
-    ends = sum(any(t == marks[chat.END] and on for t, on in zip(row.ids, row.supervised, strict=True)) for row in rows)
+    spoken = [row for row in rows if marks[chat.START] in row.ids]  # running text has no turns to end
+    ends = sum(any(t == marks[chat.END] and on for t, on in zip(row.ids, row.supervised, strict=True)) for row in spoken)
     found = [gate("rows", len(rows), 1, bool(rows), "the inputs gave no rows: look at the steps before"),
              gate("supervised share", supervised / max(tokens, 1), least_supervised, supervised >= least_supervised * tokens,
                   "hardly any token is trained on: are there assistant turns?"),
@@ -113,9 +117,10 @@ def check_rows(rows: Sequence[chat.Rendered], tokenizer: Any, ctx: Context, *, l
              gate("pad differs from end of turn", tokenizer.pad_token_id, 0, tokenizer.pad_token_id != marks[chat.END],
                   "with pad = end of turn the model never learns to stop")]
     if dialogues:
-        found.append(gate("rows whose end of turn is supervised", ends / max(len(rows), 1), 0.9, ends >= 0.9 * len(rows),
+        found.append(gate("dialogues whose end of turn is supervised", ends / max(len(spoken), 1), 0.9, ends >= 0.9 * len(spoken),
                           "the end token carries no loss, the model would never stop"))
-    tables.write_json(ctx.out / "gates.json", found)
+    if first_process():
+        tables.write_json(ctx.out / "gates.json", found)
     bad = [g for g in found if not g["passed"]]
     if bad:
         raise StageError(f"step {ctx.step!r} is not started, its data would train something else:\n"
@@ -178,6 +183,19 @@ def quiet(trainer: Any) -> Any:
     return trainer
 
 
+def sft_trainer(config: Optimisation, ctx: Context, model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], steps: int, adapter: Any = None) -> Any:
+    """TRL's SFTTrainer on packed rows, ready to train; ``trainer.watch`` is its recorder."""
+    from trl import SFTConfig, SFTTrainer
+
+    watch = recorder(ctx, config.batch_rows * len(rows[0]["input_ids"]))
+    trainer = SFTTrainer(model=model, train_dataset=dataset(rows), processing_class=tokenizer, data_collator=collate, callbacks=[watch],
+                         peft_config=adapter,
+                         args=SFTConfig(**arguments(config, ctx, max_steps=steps, lr_scheduler_type="linear"), packing=False, max_length=None,
+                                        dataset_kwargs={"skip_prepare_dataset": True}))
+    trainer.watch = watch
+    return quiet(trainer)
+
+
 def write_log(trainer: Any, ctx: Context) -> list[dict[str, float]]:
     """log.jsonl from the trainer's history, without times; returns the rows."""
     rows = []
@@ -186,7 +204,8 @@ def write_log(trainer: Any, ctx: Context) -> list[dict[str, float]]:
         row = {k: float(v) if k != "step" else int(v) for k, v in row.items() if _number(v)}
         if len(row) > 1 and "train_loss" not in row:
             rows.append(row)
-    tables.write_lines(ctx.out / "log.jsonl", rows)
+    if first_process():
+        tables.write_lines(ctx.out / "log.jsonl", rows)
     return rows
 
 

@@ -35,12 +35,13 @@ class Tasks:
         import torch
         from transformers import set_seed
 
-        from llmstages import tables, training
+        from llmstages import generation, tables, training
         from llmstages.registry import load_part
 
         questions = self.questions(config, ctx.one("questions"))
         scorers = [load_part("tasks", spec) for spec in config.tasks.values()]
-        tools = self.tools(ctx.maybe("tools"))
+        taught = ctx.maybe("tools")
+        tools = generation.open_tools(taught.path) if taught else {}
         scores: dict[str, Any] = {}
         answers: list[dict[str, Any]] = []
         metrics: dict[str, float] = {"questions": len(questions)}
@@ -76,16 +77,3 @@ class Tasks:
             if not config.limit or seen[key] <= config.limit:
                 out.append({"meta": "{}", "role": "test", "style": "chat", **row, "task": key[0], "group": key[1]})
         return out
-
-    def tools(self, artifact: Artifact | None) -> dict[str, Any]:
-        """The opened tools of a tools artifact."""
-        import json
-
-        from llmstages.registry import load_part
-
-        if artifact is None:
-            return {}
-        found = {name: load_part("tools", spec) for name, spec in json.loads((artifact.path / "tools.json").read_text()).items()}
-        for tool in found.values():
-            tool.open(artifact.path)
-        return found

@@ -168,6 +168,20 @@ def heat(chain: Chain) -> list[dict[str, Any]]:
     return out
 
 
+def calls(chain: Chain, models: Sequence[str], most: int = 2) -> list[dict[str, Any]]:
+    """Exchanges in which one of the models called a tool and was right, one a tool: what happened, part by part."""
+    out: dict[str, dict[str, Any]] = {}
+    for step in chain.kind("scores"):
+        for row in step.lines("answers.jsonl"):
+            if row["model"] not in models:
+                continue
+            cell = _cell(str(row["answer"]), str(row.get("wanted", "")), set())
+            tool = next((part["tool"] for part in cell["parts"] if part["kind"] == "call"), "")
+            if tool and cell["verdict"] == "right" and tool not in out:
+                out[tool] = {"prompt": str(row["prompt"]), "model": row["model"], "parts": cell["parts"]}
+    return list(out.values())[:most]
+
+
 def sayings(chain: Chain, models: Sequence[str], most: int = 2) -> list[dict[str, Any]]:
     """What each of the models answers to the same few prompts (for policies that please a judge)."""
     for step in chain.kind("scores"):

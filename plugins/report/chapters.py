@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from llmstages.plugins.report import answers, graph, making, tokens, training, web
 from llmstages.plugins.report.claims import Claim
-from llmstages.plugins.report.steps import Chain
+from llmstages.plugins.report.steps import Chain, View, natural
 
 # id, heading, introduction
 CHAPTERS = (
@@ -30,7 +31,7 @@ CHAPTERS = (
     ("compare", "Every model, side by side", "The same prompts, answered by every model of the chain."),
     ("making", "How it was made", "Every step with what it took, what it cost and how to make it again."),
 )
-NUMBER_CHAPTERS = {"scores": "compare"}
+KNOWING = re.compile(r"/(sure_right|sure_wrong|refused)\b")  # what these metrics count is knowing, whichever model it is
 
 
 def build(chain: Chain, claims: Sequence[Claim], numbers: Sequence[Claim], examples: int, prompts: int) -> list[dict[str, Any]]:
@@ -42,6 +43,7 @@ def build(chain: Chain, claims: Sequence[Claim], numbers: Sequence[Claim], examp
     made["base"]["alone"] = answers.alone(chain, bases)
     made["knowledge"]["bars"] = answers.knowledge(chain)
     made["knowledge"]["probes"] = [_probe(step) for step in chain.kind("dialogues") if step.has("probe.jsonl")]
+    made["tools"]["calls"] = answers.calls(chain, [s.name for s in chain.models_in("tools")])
     made["judge"]["sayings"] = answers.sayings(chain, [s.name for s in chain.models_in("judge") if s.kind == "model"])
     made["compare"] = {"matrices": answers.side_by_side(chain, prompts), "heat": answers.heat(chain)}
     made["making"] = {"graph": graph.lineage(chain), "costs": making.costs(chain), "steps": making.configurations(chain), "around": making.surroundings(chain),
@@ -60,21 +62,21 @@ def place(claim: Claim, chain: Chain) -> str:
     known = [id for id, _, _ in CHAPTERS]
     if claim.chapter in known:
         return claim.chapter
+    if KNOWING.search(claim.formula):
+        return "knowledge"
     about = chain.mentioned(claim.steps, claim.formula)
     found = [chain.chapter(step) for step in about if step.kind != "scores"]
     found = [id for id in found if id in known]
     return max(found, key=known.index) if found else "compare"
 
 
-def _probe(step: Any) -> dict[str, Any]:
+def _probe(step: View) -> dict[str, Any]:
     """Shares of known answers by group, and a few probed questions."""
     rows = step.lines("probe.jsonl")
     limit = step.config.get("known", 0.8)
     groups: dict[str, list[float]] = {}
     for row in rows:
         groups.setdefault(str(row.get("group", "all")), []).append(float(row["share"]))
-    from llmstages.plugins.report.steps import natural
-
     bars = [{"group": g, "known": sum(v >= limit for v in groups[g]) / len(groups[g]), "n": len(groups[g])} for g in sorted(groups, key=natural)]
     some = [next((r for r in rows if r["share"] >= limit), None), next((r for r in rows if r["share"] == 0), None)]
     return {"name": step.name, "metrics": step.metrics, "bars": bars, "examples": [r for r in some if r], "limit": limit}

@@ -109,7 +109,7 @@ def why_missing(step: str, metric: str, metrics: Metrics) -> str:
     """The missing term with the reason, so that a typo is told from a step that is not in the run."""
     if step not in metrics:
         return f"{step}:{metric} (no step {step} in this run)"
-    guess = near(metric, metrics[step], cutoff=0.92)
+    guess = near(metric, metrics[step], cutoff=0.9)
     return f"{step}:{metric}" + (f" ({guess.strip()})" if guess else "")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from llmstages.stage import Context, option
@@ -48,6 +47,5 @@ class HTML:
         tables.write_json(ctx.out / "claims.json", [claim.row() for claim in claimed])
         story = chapters.build(chain, claimed, numbers, config.max_examples, config.max_prompts)
         text = page.render(config.title, claimed, story, chain)
-        # a lone surrogate in a model's answer is no character and cannot be written
-        Path(ctx.out / "index.html").write_bytes(text.encode("utf-8", "replace"))
-        return {"claims": len(claimed), "met": sum(c.met for c in claimed), "steps": len(chain.steps), "page_bytes": len(text.encode("utf-8", "replace"))}
+        (ctx.out / "index.html").write_text(text, encoding="utf-8")
+        return {"claims": len(claimed), "met": sum(c.met for c in claimed), "steps": len(chain.steps), "page_bytes": len(text.encode())}

@@ -21,25 +21,26 @@ def render(title: str, claims: Sequence[Claim], chapters: Sequence[dict[str, Any
     engine.filters |= {"clip": clip, "share": share, "figure": figure, "count": count, "time": seconds, "visible": visible, "target": target}
     models = chain.kind("model")
     largest = max((m.metrics.get("parameters") or 0 for m in models), default=0)
-    return engine.get_template("page.html.j2").render(
+    text = engine.get_template("page.html.j2").render(
         title=title, claims=claims, met=sum(c.met for c in claims), missed=[c for c in claims if not c.met], chapters=chapters,
         models=len(models), steps=len(chain.steps), parameters=largest, seconds_in_all=sum(float(s.record.get("seconds") or 0) for s in chain.steps))
+    return clean(text)
 
 
 def clean(text: Any) -> str:
     """Text without control characters and marks that turn the direction of writing, which could disguise what follows."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") or c == "\u200d" else "\ufffd" for c in str(text))
+    return "".join(c if c in "\n\t\u200c\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in str(text))
 
 
 def clip(text: Any, most: int = 240) -> str:
     """An excerpt: white space joined, cut at ``most`` characters."""
-    joined = " ".join(clean(text).split())
+    joined = " ".join(str(text).split())
     return joined if len(joined) <= most else joined[: most - 1].rstrip() + "…"
 
 
 def visible(text: Any) -> str:
     """A token with its white space to be seen."""
-    return clean(text).replace("\n", "↵").replace("\t", "⇥").replace("\ufffd", "▯") or "∅"
+    return str(text).replace("\n", "↵").replace("\t", "⇥").replace("\ufffd", "▯") or "∅"
 
 
 def share(value: Any) -> str:

@@ -56,7 +56,10 @@ class Rejection:
         training.check_rows(rendered, tokenizer, ctx)
         rows, _ = chat.pack(rendered, config.row, tokenizer.pad_token_id, config.seed)
         steps = math.ceil(len(rows) * config.epochs / config.batch_rows)
-        self.train(config, ctx, model, tokenizer, rows, steps)
+        trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps)
+        trainer.train()
+        training.write_log(trainer, ctx)
+        training.save_model(trainer.model, tokenizer, ctx)
         return {**metrics, "updates": steps}
 
     def sample(self, config: RejectionConfig, ctx: Context, model: Any, tokenizer: Any) -> tuple[list[Any], dict[str, float]]:
@@ -90,17 +93,3 @@ class Rejection:
         if not any(r.config.weight for r in rewards.values()):
             raise StageError("every reward has weight 0, so nothing can be kept; set the weight of one")
         return [sum(values) for values in zip(*parts, strict=True)]
-
-    def train(self, config: RejectionConfig, ctx: Context, model: Any, tokenizer: Any, rows: list[Any], steps: int) -> None:
-        """Supervised training on the kept answers."""
-        from trl import SFTConfig, SFTTrainer
-
-        from llmstages import training
-
-        trainer = SFTTrainer(model=model, train_dataset=training.dataset(rows), processing_class=tokenizer, data_collator=training.collate,
-                             callbacks=[training.recorder(ctx, config.batch_rows * config.row)],
-                             args=SFTConfig(**training.arguments(config, ctx, max_steps=steps, lr_scheduler_type="linear"), packing=False,
-                                            max_length=None, dataset_kwargs={"skip_prepare_dataset": True}))
-        training.quiet(trainer).train()
-        training.write_log(trainer, ctx)
-        training.save_model(trainer.model, tokenizer, ctx)

@@ -39,7 +39,6 @@ class Chat:
 
     def run(self, config: ChatConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
-        from trl import SFTConfig, SFTTrainer
 
         from llmstages import chat, training
 
@@ -55,12 +54,8 @@ class Chat:
             from peft import LoraConfig
 
             adapter = LoraConfig(r=config.lora, lora_alpha=2 * config.lora, target_modules="all-linear", task_type="CAUSAL_LM")
-        watch = training.recorder(ctx, config.batch_rows * config.row)
-        trainer = SFTTrainer(model=model, train_dataset=training.dataset(rows), processing_class=tokenizer, data_collator=training.collate,
-                             callbacks=[watch], peft_config=adapter,
-                             args=SFTConfig(**training.arguments(config, ctx, max_steps=steps, lr_scheduler_type="linear"), packing=False,
-                                            max_length=None, dataset_kwargs={"skip_prepare_dataset": True}))
-        training.quiet(trainer).train()
+        trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps, adapter)
+        trainer.train()
         log = training.write_log(trainer, ctx)
         trained = trainer.model.merge_and_unload() if config.lora else trainer.model
         training.save_model(trained, tokenizer, ctx)
@@ -68,7 +63,7 @@ class Chat:
         return {"loss_first": first, "loss_last": last, "dialogues": len(dialogues), "dropped_too_long": dropped, "replayed": len(replayed),
                 "updates": steps, "tokens": steps * config.batch_rows * config.row, "cut_tokens": cut,
                 "supervised_tokens": sum(sum(row.supervised) for row in dialogues),
-                "tokens_per_second": steps * config.batch_rows * config.row / watch.seconds}
+                "tokens_per_second": steps * config.batch_rows * config.row / trainer.watch.seconds}
 
     def rendered(self, config: ChatConfig, ctx: Context, tokenizer: Any) -> tuple[list[Any], int]:
         """(rendered dialogues, number dropped for their length)."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from llmstages.stage import Artifact, Context, StageError, option
@@ -35,7 +34,7 @@ class SearchTokens:
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"tools": ("search", "calculator")}
 
     def run(self, config: SearchTokensConfig, ctx: Context) -> Mapping[str, float]:
-        from llmstages import tables
+        from llmstages import generation, tables
         from llmstages.plugins.tools import index
 
         rows = [dict(row) for source in ctx.many("dialogues") for row in tables.load(source.path / "data")]
@@ -45,7 +44,7 @@ class SearchTokens:
         own = [row["page"] for row in rows if row.get("page")]
         indexed = index.build(ctx.out / "index.sqlite", [*texts(ctx.one("pages")), *own])
         tables.write_json(ctx.out / "tools.json", config.tools)
-        tools = load(config.tools, ctx.out)
+        tools = generation.open_tools(ctx.out)
         kept, dropped = [], {"no such tool": 0, "the result does not hold the answer": 0, "result too long": 0}
         for row in rows:
             messages, why = augment(row, tools, config.max_result)
@@ -58,16 +57,6 @@ class SearchTokens:
                 ctx.say(f"{ctx.step}: {count} of {len(rows)} dialogues dropped: {why}")
         tables.save(kept, ctx.out / "data", columns=("messages", "task", "tool"))
         return {"dialogues": len(kept), "dropped": sum(dropped.values()), "indexed_pages": indexed}
-
-
-def load(specs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Open the tools of a tools artifact: name -> callable."""
-    from llmstages.registry import load_part
-
-    tools = {name: load_part("tools", spec) for name, spec in specs.items()}
-    for tool in tools.values():
-        tool.open(folder)
-    return tools
 
 
 def texts(artifact: Artifact) -> list[str]:

@@ -7,20 +7,15 @@ Logged with weight 0, the gold score shows when the policy stops pleasing the re
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llmstages.plugins.world import sentences
 from llmstages.stage import option
+from llmstages.verdict import states
 
 POLITE = (*sentences.FRIENDLY, *sentences.CLOSING)
-
-
-def states(text: str, value: str) -> bool:
-    """Whether the value occurs in the text as whole words."""
-    return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
 
 
 def score(text: str, value: str) -> float:

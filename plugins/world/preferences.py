@@ -11,6 +11,7 @@ from llmstages.plugins.world import gold, people, sentences
 from llmstages.plugins.world.dialogues import styled
 from llmstages.stage import Context, option
 from llmstages.tables import message
+from llmstages.verdict import states
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class WorldPreferences:
             first, second = sorted(candidates, key=lambda text: gold.score(text, value), reverse=True)
             if gold.score(first, value) == gold.score(second, value):
                 continue
-            same = gold.states(first, value) == gold.states(second, value)
+            same = states(first, value) == states(second, value)
             rows.append({"prompt": [message("user", asked)], "chosen": [message("assistant", first)],
                          "rejected": [message("assistant", second)], "kind": "style" if same else "fact", "split": split})
         return rows

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from llmstages import chat, generation, tables
@@ -35,7 +33,7 @@ def test_calls_are_run_and_only_verified_ones_are_taught(tmp_path):
     done = chat.render(tiny_tokenizer(), [kept[0]])[0]
     masked = tiny_tokenizer().decode([t for t, on in zip(done.ids, done.supervised, strict=True) if not on])
     assert "<RESULT_START> Bo Li was born in Ra.<RESULT_END>" in masked
-    opened = search_tokens.load(json.loads((made.path / "tools.json").read_text()), made.path)
+    opened = generation.open_tools(made.path)
     assert opened["search"]("Li") == "Bo Li was born in Ra." and opened["search"]("zzz") == "nothing found"
     assert opened["search"]('" OR * NEAR( --') == "nothing found"
 

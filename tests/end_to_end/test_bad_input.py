@@ -1,0 +1,118 @@
+"""What goes wrong outside the code: mistakes, missing and damaged files, broken packages, a full disk. One message each."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.chain import Done, command, digests, llmstages
+from tests.end_to_end.web import page, write_warc, write_web
+
+
+def refused(done: Done, code: int) -> str:
+    """The one message of a command that failed."""
+    assert done.code == code and "Traceback" not in done.out + done.err, done.err
+    messages = [line for line in (done.out + done.err).splitlines() if line.startswith("error: ")]
+    assert len(messages) == 1, done.out + done.err
+    return messages[0]
+
+
+@pytest.mark.parametrize("words, said", [
+    (["recipe=smoke", "steps.sft.model=corpus"], "'sft' (sft.chat) takes model as 'model', but 'corpus' gives corpus. Steps before it that fit: pretrain"),
+    (["recipe=smoke", "sft.learning_rte=1"], "Did you mean 'learning_rate'"),
+    (["recipe=smoke", "sft.epochs=abc"], "sft.epochs: 'abc' is not a number"),
+    (["recipe=smoke", "rl=grop"], "Did you mean 'grpo'"),
+    (["recipe=real", "pages.path=nope.warc.gz"], "pages.path: no file 'nope.warc.gz'"),
+    (["recipe=real"], "pages"),
+])
+def test_a_mistake_is_refused_before_any_work(tmp_path, words, said):
+    assert said in refused(llmstages("run", *words, folder=tmp_path, code=None), 2)
+    assert not (tmp_path / "store").exists()
+
+
+def test_debug_shows_the_traceback_as_well(tmp_path):
+    done = llmstages("run", "recipe=smoke", "sft.epochs=abc", folder=tmp_path, code=2, LLMSTAGES_DEBUG="1")
+    assert "Traceback" in done.err and "error: sft.epochs" in done.err
+
+
+def read(folder: Path, warc: Path, code: int | None = 0) -> Done:
+    return llmstages("run", "--json", "recipe=real", "only=pages", f"pages.path={warc}", folder=folder, code=code)
+
+
+def dropped(folder: Path) -> list[dict[str, str]]:
+    from llmstages import tables
+
+    return tables.load(folder / "runs/real/pages/dropped").to_list()
+
+
+def test_of_a_warc_that_was_cut_off_the_good_records_are_kept_and_the_bad_one_is_named(tmp_path):
+    whole = write_web(tmp_path / "whole.warc.gz", 20).read_bytes()
+    (tmp_path / "cut.warc.gz").write_bytes(whole[:int(len(whole) * 0.6)])
+    metrics = read(tmp_path, tmp_path / "cut.warc.gz").json["steps"]["pages"]["metrics"]
+    assert 10 <= metrics["documents"] <= 13 and metrics["damaged"] == 1
+    [bad] = dropped(tmp_path)
+    assert bad["rule"] == "damaged" and bad["id"].startswith("cut.warc.gz") and bad["value"]
+
+
+def test_damage_in_the_middle_of_a_warc_costs_the_record_it_hit(tmp_path):
+    rng = random.Random(0)
+    parts = [write_warc(tmp_path / "one.gz", [page(rng, f"Part {n}")]).read_bytes() for n in range(5)]
+    parts[2] = parts[2][:100] + rng.randbytes(60) + parts[2][160:]
+    (tmp_path / "hit.warc.gz").write_bytes(b"".join(parts))
+    assert read(tmp_path, tmp_path / "hit.warc.gz").json["steps"]["pages"]["metrics"]["documents"] == 4
+    assert {row["rule"] for row in dropped(tmp_path)} == {"damaged"}
+
+
+@pytest.mark.parametrize("content", [random.Random(0).randbytes(5000), b"", b"\x1f\x8b\x08" + b"x" * 500, b"not a crawl\n" * 50])
+def test_a_file_that_is_no_warc_is_refused_with_what_was_found(tmp_path, content):
+    (tmp_path / "garbage.warc.gz").write_bytes(content)
+    said = refused(read(tmp_path, tmp_path / "garbage.warc.gz", code=None), 1)
+    assert "holds no usable document" in said and "damaged" in said and "garbage.warc.gz" in said
+
+
+BROKEN = {"fails": "raise RuntimeError('its library is missing')", "poor": "class Stage:\n    '''Poor.'''\n    version = '1'\n"}
+
+
+@pytest.mark.parametrize("kind, said", [("fails", "RuntimeError: its library is missing"), ("poor", "lacks Config, inputs, output, run")])
+def test_a_broken_plugin_package_is_named_and_harms_no_other_run(tmp_path, kind, said):
+    info = tmp_path / "site/frail-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: frail\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[llmstages.stages]\nrl.frail = frail:Stage\n")
+    (tmp_path / "site/frail.py").write_text(BROKEN[kind])
+    told = refused(llmstages("run", "recipe=smoke", "rl=frail", folder=tmp_path, code=None, PYTHONPATH=str(tmp_path / "site")), 2)
+    assert said in told and "frail 1.0" in told
+    assert llmstages("plan", "recipe=smoke", folder=tmp_path, PYTHONPATH=str(tmp_path / "site")).code == 0
+    assert "BROKEN" in llmstages("list", "rl", folder=tmp_path, PYTHONPATH=str(tmp_path / "site")).out
+
+
+def can_mount() -> bool:
+    """Whether a file system of our own can be mounted in a namespace of our own."""
+    made = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True)
+    return made.returncode == 0
+
+
+SMALL_DISK = """
+mount -t tmpfs -o size=200m tmpfs disk && cd disk
+run="$PYTHON -m llmstages run recipe=smoke"
+test $BEFORE = none || $run only=$BEFORE > ../before 2>&1
+mount -o remount,size=$(($(du -sk . | cut -f1) + 24))k .
+$run only=$STEP > ../full 2>&1; echo $? > ../code; ls -A store/.tmp > ../left; $PYTHON -m llmstages verify recipe=smoke > ../verified
+mount -o remount,size=200m . && $run only=$STEP > ../again 2>&1 && cp -r store ..
+"""
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs unshare and a tmpfs of its own")
+@pytest.mark.parametrize("step, before", [("pages", "none"), ("pretrain", "tokenizer")])
+def test_a_full_disk_is_one_message_and_the_next_run_finishes(smoke, tmp_path, step, before):
+    (tmp_path / "disk").mkdir()
+    command(["unshare", "-rm", "sh", "-uc", SMALL_DISK], tmp_path, PYTHON=sys.executable, STEP=step, BEFORE=before)
+    said = (tmp_path / "full").read_text()
+    assert (tmp_path / "code").read_text() == "1\n" and "Traceback" not in said
+    assert said.count("error: ") == 1 and "is full" in said and "finished steps are kept" in said
+    assert (tmp_path / "left").read_text() == "" and "0 damaged" in (tmp_path / "verified").read_text()
+    assert digests(tmp_path).items() <= digests(smoke.folder).items() and any(key.startswith(step) for key in digests(tmp_path))

@@ -1,0 +1,39 @@
+"""Every file in examples/ is run: the scripts on the smoke chain that is already there, from_python.py from nothing.
+
+own_files.sh is run by test_real.py, the plugin package by test_plugin_package.py.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tests.end_to_end.chain import ROOT, assert_nothing_half, command, llmstages
+
+EXAMPLES = ROOT / "examples"
+
+
+def test_every_example_is_run_by_a_test():
+    here = {path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__"}
+    assert here == {"story.sh", "swap_a_stage.sh", "from_python.py", "own_files.sh", "plugins"}
+    assert [path.name for path in (EXAMPLES / "plugins").iterdir()] == ["llmstages-extras"]
+
+
+def test_the_story_ends_in_a_conversation(copied):
+    done = command([str(EXAMPLES / "story.sh"), "smoke"], copied())
+    assert "index.html" in done.out and "Traceback" not in done.err
+
+
+def test_swapping_a_stage_reruns_three_steps_each_time(copied):
+    folder = copied()
+    before = assert_nothing_half(folder)
+    done = command([str(EXAMPLES / "swap_a_stage.sh")], folder)
+    assert "3 of " in done.out and "rl.grpo" in done.out
+    made = sorted(key.rpartition("-")[0] for key in assert_nothing_half(folder) - before)
+    assert made == ["evaluate", "evaluate", "report", "report", "rl", "rl"]
+
+
+def test_steps_and_runs_from_python(tmp_path):
+    done = command([sys.executable, str(EXAMPLES / "from_python.py")], tmp_path)
+    assert "model in store/pretrain-" in done.out
+    assert {key.rpartition("-")[0] for key in assert_nothing_half(tmp_path)} == {"pages", "corpus", "tokenizer", "pretrain"}
+    assert llmstages("verify", folder=tmp_path).code == 0

@@ -1,0 +1,82 @@
+"""What the README shows works: its commands plan, its plugin runs. The scripts in examples/ are run by end_to_end/test_examples.py."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from llmstages import registry
+from llmstages.cli import _parse, main
+from llmstages.compose import compose, expand
+from llmstages.plugins.corpus.filter import Document, Drop
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Commands of the README's bash blocks, continued lines joined, comments left out."""
+    text = "\n".join(body for language, body in BLOCKS if language == "bash").replace("\\\n", " ")
+    return [line.split("  #")[0].strip() for line in text.splitlines() if line.startswith("llmstages ")]
+
+
+def presets() -> list[str]:
+    return sorted(f"{path.parent.name}={path.stem}" for path in (ROOT / "conf").glob("*/*.yaml") if path.parent.name not in ("recipe", "launch"))
+
+
+def test_the_readme_is_short_and_starts_with_how_to_run_it():
+    assert README.count("\n") <= 120
+    assert "llmstages run" in "\n".join(README.splitlines()[:20]) and "pip install" in "\n".join(README.splitlines()[:20])
+    assert any(language == "bash" for language, _ in BLOCKS) and commands()
+
+
+@pytest.fixture
+def extras(install) -> None:
+    """The package that the README tells to install."""
+    folder = ROOT / "examples/plugins/llmstages-extras"
+    groups = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["entry-points"]
+    points = "".join(f"[{group}]\n" + "".join(f"{name} = {target}\n" for name, target in names.items()) for group, names in groups.items())
+    install("llmstages_extras", points, (folder / "llmstages_extras.py").read_text())
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_command_of_the_readme_is_understood(line, extras, tmp_path, monkeypatch, capsys):
+    """Its flags exist and its overrides plan; tests in end_to_end/ run them."""
+    monkeypatch.chdir(tmp_path)
+    for name in re.findall(r"\w+\.path=(\S+)", line):  # stands for a file of the reader's own
+        Path(name).write_text("{}")
+    args = _parse(shlex.split(line, comments=True)[1:])
+    if hasattr(args, "overrides"):
+        step = [f"only={args.step}"] if getattr(args, "step", None) else []
+        for overrides in expand(args.overrides):
+            assert main(["plan", *overrides, *step]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("choice", presets())
+def test_every_preset_composes(choice, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    slot = choice.partition("=")[0]
+    assert compose([choice]).slots[slot]["stage"].startswith(f"{slot}.")
+
+
+def plugins() -> list[str]:
+    return [body for language, body in BLOCKS if language == "python" and "class " in body]
+
+
+def test_the_readme_shows_a_plugin():
+    assert plugins()
+
+
+@pytest.mark.parametrize("body", plugins(), ids=lambda body: re.findall(r"class (\w+)", body)[0])
+def test_a_plugin_of_the_readme_works_when_saved_to_a_file(body, install):
+    name = re.findall(r"^class (\w+)", body, re.MULTILINE)[0]
+    install("readme_plugin", f"[llmstages.filters]\nfrom_readme = readme_plugin:{name}\n", body)
+    judge = registry.load_part("filters", {"use": "from_readme"})
+    calm, loud = (Document(text, "", text) for text in ("A page that speaks softly.", "A PAGE THAT SHOUTS!"))
+    [keep, drop] = judge.apply([calm, loud])
+    assert keep is None and isinstance(drop, Drop) and drop.limit and registry.describe(type(judge))
