@@ -110,7 +110,7 @@ def stream(talk: Talk, ids: Sequence[int], made: list[int], show: Show, most: in
     from transformers.generation.streamers import BaseStreamer
 
     marks = chat.control_ids(talk.tokenizer) if talk.native else {}
-    opening = {marks[first]: name or "tool" for name, (first, _) in chat.CALLS.items()} if marks else {}
+    opening = {marks[first]: name or "tool" for name, (first, _) in chat.CALLS.items()} if marks and not talk.base else {}
     quiet = {*marks.values(), *talk.tokenizer.all_special_ids}
     part: list[int] = []
     state = {"shown": "", "what": "text", "prompt": True}

@@ -50,7 +50,7 @@ def _members(group: str) -> list[str]:
 def _about(group: str, name: str) -> str:
     """One line on a plugin; one that cannot be imported says why and harms nothing else."""
     try:
-        return registry.describe(registry.load(group, name))
+        return registry.describe(registry.load_stage(name) if group == registry.STAGES else registry.load(group, name))
     except StageError as error:
         return f"BROKEN: {error}"
 

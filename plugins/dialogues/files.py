@@ -16,7 +16,7 @@ class Files:
 
     @dc.dataclass(frozen=True)
     class Config:
-        path: str = option("", "file, folder or glob (in quotes): json, jsonl, parquet, csv; also .gz", file=True)
+        path: str = option(help="file, folder or glob (in quotes): json, jsonl, parquet, csv; also .gz", file=True)
         format: str = option("detect", "format of the rows; detect looks at each row's fields", choices=("detect", *DIALOGUES))
         limit: int = option(0, "read at most this many conversations; 0 reads all")
         max_characters: int = option(0, "drop conversations with more characters; 0 keeps all")

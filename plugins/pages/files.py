@@ -23,7 +23,7 @@ class Files:
 
     @dc.dataclass(frozen=True)
     class Config:
-        path: str = option("", "file, folder or glob (in quotes): WARC, HTML, txt, md, jsonl, json, parquet, csv; also .gz", file=True)
+        path: str = option(help="file, folder or glob (in quotes): WARC, HTML, txt, md, jsonl, json, parquet, csv; also .gz", file=True)
         text_column: str = option("", "column that holds the text in tables; empty: the first of text, content, html, body")
         text_block: int = option(100_000, "cut longer plain text files (books) at line ends into documents of about this many bytes; 0: never")
         limit: int = option(0, "read at most this many documents; 0 reads all")

@@ -16,7 +16,7 @@ class Files:
 
     @dc.dataclass(frozen=True)
     class Config:
-        path: str = option("", "file, folder or glob (in quotes): json, jsonl, parquet, csv; also .gz", file=True)
+        path: str = option(help="file, folder or glob (in quotes): json, jsonl, parquet, csv; also .gz", file=True)
         limit: int = option(0, "read at most this many pairs; 0 reads all")
         max_characters: int = option(0, "drop pairs with more characters in all their messages; 0 keeps all")
 

@@ -17,7 +17,7 @@ class Files:
 
     @dc.dataclass(frozen=True)
     class Config:
-        path: str = option("", "file, folder or glob (in quotes): json, jsonl, parquet, csv; also .gz", file=True)
+        path: str = option(help="file, folder or glob (in quotes): json, jsonl, parquet, csv; also .gz", file=True)
         task: str = option("", "task name for all rows; empty: the row's own, or gsm8k or questions")
         limit: int = option(0, "read at most this many problems; 0 reads all")
         test_share: float = option(0.1, "share of the problems kept from practice for evaluation (role = test)")

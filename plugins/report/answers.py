@@ -116,7 +116,8 @@ def side_by_side(chain: Chain, most: int) -> list[dict[str, Any]]:
     for step, found in scores(chain):
         asked: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
         for row in step.lines("answers.jsonl"):
-            entry = asked.setdefault((str(row["task"]), str(row.get("group") or "")), {}).setdefault(str(row["prompt"]), {"wanted": row.get("wanted", ""), "said": {}})
+            prompts = asked.setdefault((str(row["task"]), str(row.get("group") or "")), {})
+            entry = prompts.setdefault(str(row["prompt"]), {"wanted": row.get("wanted", ""), "said": {}})
             entry["said"][row["model"]] = _cell(str(row["answer"]), str(row.get("wanted", "")), refusals)
         chosen = _choose(asked, most)
         if chosen:

@@ -27,7 +27,8 @@ CHAPTERS = (
     ("practice", "Practice makes better", "Nobody shows the model how to solve these problems. It tries, a program checks the answer, and what led to right "
      "answers becomes more likely."),
     ("judge", "Pleasing a judge", "Where no program can check an answer, a second model learns from rankings what people prefer, and the first one is trained to "
-     "please it. For a while both improve. Then the policy finds out what the judge falls for: the score it is paid in (the proxy) rises, and what a careful reader would say (gold) falls."),
+     "please it. For a while both improve. Then the policy finds out what the judge falls for: the score it is paid in (the proxy) "
+     "rises, and what a careful reader would say (gold) falls."),
     ("compare", "Every model, side by side", "The same prompts, answered by every model of the chain."),
     ("making", "How it was made", "Every step with what it took, what it cost and how to make it again."),
 )

@@ -39,9 +39,10 @@ class Done:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Ours, with ``llmstages`` on the PATH, one thread, and no hub."""
+    """Ours, with ``llmstages`` on the PATH, one thread, and no hub. PYTHONPATH: folders of further packages."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PATH": path, **more}
+    found = os.pathsep.join(part for part in (more.pop("PYTHONPATH", ""), os.environ.get("PYTHONPATH", "")) if part)
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PATH": path, "PYTHONPATH": found, **more}
 
 
 def command(words: tuple[str, ...] | list[str], folder: Path, code: int | None = 0, **more: str) -> Done:

@@ -26,8 +26,9 @@ def refused(done: Done, code: int) -> str:
     (["recipe=smoke", "sft.learning_rte=1"], "Did you mean 'learning_rate'"),
     (["recipe=smoke", "sft.epochs=abc"], "sft.epochs: 'abc' is not a number"),
     (["recipe=smoke", "rl=grop"], "Did you mean 'grpo'"),
-    (["recipe=real", "pages.path=nope.warc.gz"], "pages.path: no file 'nope.warc.gz'"),
-    (["recipe=real"], "pages"),
+    (["recipe=real", "only=pages", "pages.path=nope.warc.gz"], "pages.path: no file 'nope.warc.gz'"),
+    (["recipe=real"], "pages needs a value for pages.path"),
+    (["recipe=real", "pages.path=/dev/null"], "dialogues needs a value for dialogues.path"),
 ])
 def test_a_mistake_is_refused_before_any_work(tmp_path, words, said):
     assert said in refused(llmstages("run", *words, folder=tmp_path, code=None), 2)
@@ -85,7 +86,7 @@ def test_a_broken_plugin_package_is_named_and_harms_no_other_run(tmp_path, kind,
     (info / "entry_points.txt").write_text("[llmstages.stages]\nrl.frail = frail:Stage\n")
     (tmp_path / "site/frail.py").write_text(BROKEN[kind])
     told = refused(llmstages("run", "recipe=smoke", "rl=frail", folder=tmp_path, code=None, PYTHONPATH=str(tmp_path / "site")), 2)
-    assert said in told and "frail 1.0" in told
+    assert said in told and "frail" in told.replace("rl.frail", "")
     assert llmstages("plan", "recipe=smoke", folder=tmp_path, PYTHONPATH=str(tmp_path / "site")).code == 0
     assert "BROKEN" in llmstages("list", "rl", folder=tmp_path, PYTHONPATH=str(tmp_path / "site")).out
 

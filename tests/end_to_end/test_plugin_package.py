@@ -39,7 +39,8 @@ def test_its_filter_drops_a_page_that_shouts_and_says_by_which_limit(site, tmp_p
     from llmstages import tables
 
     calm = ("The river runs past the old mill and the people of the town have walked along it with their children for many years, "
-            "to look at the boats and to talk about the weather, the harvest and the price of bread that is sold at the market.")
+            "to look at the boats and to talk about the weather, the harvest and the price of bread that is sold at the market. In the evening they go home to "
+            "their supper, and the lamps are lit in the windows of the houses on the hill, and nobody is in a hurry before the morning.")
     html = [f"<html><body><article><p>{text}</p></article></body></html>" for text in (calm, calm.upper())]
     write_warc(tmp_path / "two.warc.gz", html)
     done = llmstages("run", "--json", *SHOUTING, "~corpus.filters.language", "pages.path=two.warc.gz", folder=tmp_path, PYTHONPATH=site)

@@ -7,17 +7,23 @@ import json
 import random
 from pathlib import Path
 
-WHO = ("The baker", "An old sailor", "Our neighbour", "The teacher", "A young painter", "The mayor", "My grandmother", "The gardener")
-DID = ("carried a basket of apples to", "told a long story about", "planted a row of beans behind", "built a wooden bridge near",
-       "wrote three letters from", "painted the doors of", "found a silver coin in", "sang every evening at")
-WHERE = ("the harbour", "the market square", "the little library", "the mill on the river", "the railway station", "the school", "the orchard")
-WHY = ("because the winter had been hard", "although nobody had asked for it", "so that the children would have something to remember",
-       "and the whole town talked about it for weeks", "while the rain fell on the roofs", "which was more than anyone had expected")
+KINDS = "old young quiet busy clever tired cheerful careful famous lonely patient stubborn gentle curious".split()
+PEOPLE = "baker sailor teacher painter mayor gardener doctor farmer singer carpenter widow soldier student fisherman".split()
+HOW = "slowly gladly often never secretly finally carefully once suddenly rarely proudly bravely".split()
+DID = "carried painted found sold mended buried counted borrowed described washed collected promised".split()
+THINGS = "apples letters boats lanterns chairs coins maps ropes bottles books clocks baskets stones flags".split()
+WHERE = "near behind beyond beside above across".split()
+PLACES = "harbour market library mill station school orchard bridge church theatre hospital garden river forest".split()
+WHEN = "before after during despite without since".split()
+EVENTS = "storm wedding harvest war flood election festival winter fire trial strike concert".split()
 
 
 def sentence(rng: random.Random) -> str:
-    """One sentence of English with a year in it."""
-    return f"In {rng.randint(1800, 1999)} {rng.choice(WHO).lower()} {rng.choice(DID)} {rng.choice(WHERE)}, {rng.choice(WHY)}."
+    """One sentence of English; slots of one word, so that no long run of words is said twice."""
+    a, b, c = rng.sample(KINDS, 3)
+    return (f"In {rng.randint(1800, 1999)} the {a} {rng.choice(PEOPLE)} {rng.choice(HOW)} {rng.choice(DID)} {rng.randint(2, 99)} {b} "
+            f"{rng.choice(THINGS)} {rng.choice(WHERE)} the {rng.choice(PLACES)} and {rng.choice(HOW)} told the {rng.choice(PEOPLE)} of "
+            f"{rng.choice(THINGS)} {rng.choice(WHEN)} the {c} {rng.choice(EVENTS)}.")
 
 
 def page(rng: random.Random, title: str) -> str:
@@ -51,9 +57,9 @@ def write_everything(folder: Path) -> dict[str, Path]:
     """Slot -> file, in the formats people have."""
     rng = random.Random(1)
     sums = [(rng.randint(1, 9), rng.randint(1, 9)) for _ in range(40)]
-    alpaca = [{"instruction": f"Tell me about {rng.choice(WHERE)}.", "input": "", "output": sentence(rng)} for _ in range(60)]
-    hh = [{"chosen": f"\n\nHuman: What happened near {place}?\n\nAssistant: {sentence(rng)}",
-           "rejected": f"\n\nHuman: What happened near {place}?\n\nAssistant: No idea {number}."} for number, place in enumerate(WHERE * 4)]
+    alpaca = [{"instruction": f"Tell me about the {rng.choice(PLACES)}.", "input": "", "output": sentence(rng)} for _ in range(60)]
+    hh = [{"chosen": f"\n\nHuman: What happened near the {place}?\n\nAssistant: {sentence(rng)}",
+           "rejected": f"\n\nHuman: What happened near the {place}?\n\nAssistant: No idea {number}."} for number, place in enumerate(PLACES * 2)]
     gsm8k = [{"question": f"Ann has {a} apples and finds {b} more. How many apples has she now?",
               "answer": f"She has {a} + {b} = <<{a}+{b}={a + b}>>{a + b} apples.\n#### {a + b}"} for a, b in sums]
     files = {slot: folder / name for slot, name in (("dialogues", "alpaca.json"), ("preferences", "hh.jsonl"), ("problems", "gsm8k.jsonl"))}

@@ -135,7 +135,7 @@ def test_the_page_stands_alone_and_hostile_text_stays_text(run, tmp_path):
     assert all(link[1:] in page.ids for link in page.links), "every link leads somewhere on the page"
     assert not re.search(r"url\(|@import|https?:", re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1])
     assert "default-src 'none'" in text and 'name="viewport"' in text and 'lang="en"' in text
-    assert "49" not in re.findall(r"\{\{.*?\}\}|49(?=</)", text) and "{{ 7*7 }}" in "".join(page.text)
+    assert "{{ 7*7 }}" in "".join(page.text), "text is no template"
     assert "\x1b" not in text and "\u202e" not in text, "control characters could disguise what follows"
     assert len(text.encode()) < 3_000_000 and len(page.ids) == len(set(page.ids))
 
