@@ -57,18 +57,10 @@ def finish(tokenizer: Any) -> Any:
 def view(tokenizer: Any, text: str) -> dict[str, Any]:
     """The tokens of a text: id, the text piece, its bytes in hex."""
     from llmstages import chat
+    from llmstages.pieces import pieces
 
-    ids = chat.encode_texts(tokenizer, [text])[0]
-    decode = {c: b for b, c in _byte_characters().items()}
-    raw = [bytes(decode.get(c, 63) for c in tokenizer.convert_ids_to_tokens(i)) for i in ids]
-    return {"text": text, "tokens": [{"id": i, "text": b.decode("utf-8", "replace"), "bytes": b.hex(" ")} for i, b in zip(ids, raw, strict=True)]}
-
-
-def _byte_characters() -> dict[int, str]:
-    """GPT-2's printable stand-in for each byte."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [b for b in range(256) if b not in shown]
-    return {**{b: chr(b) for b in shown}, **{b: chr(256 + i) for i, b in enumerate(hidden)}}
+    shown = pieces(tokenizer, chat.encode_texts(tokenizer, [text])[0])
+    return {"text": text, "tokens": [{"id": p.id, "text": p.text, "bytes": p.hex} for p in shown]}
 
 
 class BPE:

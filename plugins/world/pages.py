@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from llmstages.plugins.world import dirt, people, sentences
 from llmstages.plugins.world.people import World
-from llmstages.stage import Context, option
+from llmstages.stage import Context, StageError, option
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,10 @@ class WorldPages:
         from llmstages import tables
         from llmstages.readers import Bad, read_warc
 
+        for tier in people.TIERS:
+            if getattr(config, tier) < 8:
+                raise StageError(f"{ctx.step}.{tier}={getattr(config, tier)}: a world needs at least 8 people of each tier, "
+                                 "or there is nobody to ask about")
         rng = random.Random(f"pages {config.seed}")
         counts = {tier: getattr(config, tier) for tier in people.TIERS}
         world = people.build(config.seed, counts, config.towns, config.asked, config.probe)

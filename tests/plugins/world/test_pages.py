@@ -13,7 +13,7 @@ from llmstages.readers import read_warc
 from llmstages.stage import StageError
 from tests.tiny import perform, saved
 
-SMALL = pages.PagesConfig(frequent=12, medium=6, rare=6, unseen=8, frequent_articles=5, medium_articles=3, towns=12, sums=40, direct_sums=8,
+SMALL = pages.PagesConfig(frequent=12, medium=8, rare=8, unseen=8, frequent_articles=5, medium_articles=3, towns=12, sums=40, direct_sums=8,
                           stories=30, lists=10, proclamations=2, quotes=9, questions=2, dirt=1.0)
 
 
@@ -50,7 +50,7 @@ def test_facts_have_their_frequencies_and_the_unseen_are_on_no_page(world):
 def test_the_encyclopaedia_knows_everybody(world, tmp_path):
     made, metrics = perform(pages.WorldEncyclopaedia, tmp_path / "encyclopaedia", pages.EncyclopaediaConfig(), world=world)
     text = " ".join(b.decode() for b in tables.load(made.path / "data")["body"])
-    assert metrics["pages"] == 32 and all(p.name in text and p.town in text for p in people.load(world).people)
+    assert metrics["pages"] == 36 and all(p.name in text and p.town in text for p in people.load(world).people)
 
 
 def test_steps_are_right():
@@ -61,3 +61,8 @@ def test_steps_are_right():
 def test_other_pages_are_refused_with_a_way_out(tmp_path):
     with pytest.raises(StageError, match="world.json"):
         people.load(saved(tmp_path / "pages", "documents", [{"id": "1", "url": "u", "body": b"x", "media": "text/plain"}]))
+
+
+def test_a_world_of_too_few_is_refused(tmp_path):
+    with pytest.raises(StageError, match="at least 8 people"):
+        perform(pages.WorldPages, tmp_path / "pages", pages.PagesConfig(frequent=4))
