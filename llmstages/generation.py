@@ -85,13 +85,14 @@ def reply(model: Any, tokenizer: Any, dialogues: Sequence[Sequence[Mapping[str, 
 
     An unknown tool or one that fails gives its error as the result, so that the model can go on.
     """
+    advance = how.pop("advance", None)
     replies = [Reply() for _ in dialogues]
     waiting = list(range(len(dialogues)))
     for turn in range(rounds):
         if not waiting:
             break
         prompts = chat.prompt_ids(tokenizer, [[*dialogues[i], *replies[i].messages] for i in waiting])
-        made, least = generate(model, tokenizer, prompts, **how)
+        made, least = generate(model, tokenizer, prompts, advance=None if turn else advance, **how)  # each dialogue counts once
         still = []
         for index, ids, confidence in zip(waiting, made, least, strict=True):
             said, ended = chat.parse_reply(tokenizer, ids)

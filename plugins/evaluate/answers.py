@@ -59,7 +59,7 @@ class Answers:
         for one, said in zip(marks, replies, strict=True):
             sure = said.confidence >= limit or bool(said.calls)
             one |= {"sure_right": one["right"] * sure, "sure_wrong": one["wrong"] * sure}
-        self.more(model, tokenizer, asked, marks, tools, how)
+        self.more(model, tokenizer, asked, marks, tools, {**how, "advance": None})
         prompts = chat.document_ids(tokenizer, [q["prompt"][0]["content"] for q in plain])
         made, _ = generation.generate(model, tokenizer, prompts, **how) if plain else ([], [])
         for q, ids in zip(plain, made, strict=True):

@@ -17,7 +17,7 @@ from llmstages.training import Optimisation
 
 @dataclass(frozen=True)
 class GRPOConfig(Optimisation):
-    learning_rate: float = option(1e-4, "learning rate of AdamW, constant after warm-up")
+    learning_rate: float = option(5e-5, "learning rate of AdamW, constant after warm-up")
     batch_rows: int = option(64, "answers in one update: prompts times samples")
     samples: int = option(8, "answers sampled for each prompt (the group)")
     updates: int = option(24, "optimiser updates")
