@@ -82,6 +82,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         from llmstages.schema import near
 
         flags = ["--json", "--multirun", "--name", "--help", "--open", "--history", "--tokenizer"]
+        flags = [flag for flag in flags if flag != unknown[0]]  # known, but not to this command
         print(f"error: unknown option {unknown[0]!r}.{near(unknown[0], flags)} See llmstages {args.command} --help", file=sys.stderr)
         raise SystemExit(2)
     if rest:  # overrides may stand on both sides of a flag

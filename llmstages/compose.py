@@ -33,27 +33,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmstages import explain, registry, schema
+from llmstages.composed import Composed
 from llmstages.launch import Launch
 from llmstages.stage import StageError
 
 RECIPE_KEYS = {"steps", "name"}  # all a recipe may say besides its defaults list
-
-
-@dc.dataclass(frozen=True)
-class Composed:
-    """A run as plain values: nothing of Hydra is left in it.
-
-    slots: step -> {"stage": name, **values}; steps: step -> {input: source}.
-    """
-
-    seed: int
-    store: str
-    runs: str
-    name: str
-    only: str | None
-    launch: Launch
-    slots: Mapping[str, Mapping[str, Any]]
-    steps: Mapping[str, Mapping[str, Any]]
 
 
 class StageSource(ConfigSource):

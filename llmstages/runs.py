@@ -50,7 +50,7 @@ class Last:
 
 def last_run(overrides: Sequence[str] = ()) -> Last:
     """The run touched last, or the one the overrides name (``name=`` or ``recipe=``); without runs, the newest of each step in the store."""
-    from llmstages.compose import compose
+    from llmstages.remembered import compose
 
     composed = compose(overrides)
     store, runs = Path(composed.store), Path(composed.runs or "runs")

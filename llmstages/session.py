@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmstages.compose import Composed, compose
+from llmstages.composed import Composed
 from llmstages.plan import Planned, Step, make_plan
+from llmstages.remembered import compose
 from llmstages.schema import near
 from llmstages.secrets import mask
 from llmstages.stage import StageError
@@ -41,6 +42,8 @@ def prepare(overrides: Sequence[str], name: str | None = None) -> Session:
     """Compose, wire and plan. Every mistake of the user ends here, before any work."""
     composed = compose(overrides)
     if name:
+        if Path(name).name != name or name in (".", ".."):
+            raise StageError(f"--name {name}: the name of a run is one folder under {composed.runs}/, without slashes")
         composed = dc.replace(composed, name=name)
     store = Store(composed.store)
     steps: list[Step] = make_steps(composed.slots, composed.steps, composed.only)

@@ -36,6 +36,11 @@ class Optimisation:
     bf16: bool = option(False, "bfloat16 autocast; pays on GPUs, not on small CPU models")
     log_every: int = option(10, "updates between log lines", identity=False)
 
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "batch_rows", "clip", "log_every"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+
 
 def arguments(config: Optimisation, ctx: Context, **more: Any) -> dict[str, Any]:
     """Keyword arguments for TrainingArguments and its TRL children."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import webbrowser
 
-from llmstages.compose import compose
+from llmstages.remembered import compose
 from llmstages.console import Console
 from llmstages.stage import StageError
 from llmstages.store import Store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from llmstages.compose import compose
+from llmstages.remembered import compose
 from llmstages.console import Console
 from llmstages.store import Store
 

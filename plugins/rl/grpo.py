@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llmstages.stage import Context, StageError, option
+from llmstages.stage import Context, option
 from llmstages.training import Optimisation
 
 
@@ -29,6 +29,11 @@ class GRPOConfig(Optimisation):
     limit: int = option(0, "problems used at most; 0 = all")
     rewards: dict[str, Any] = option(help="what is rewarded: name -> reward and its weight", factory=dict)
     log_every: int = option(2, "updates between log lines", identity=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples < 2 or self.batch_rows % self.samples:
+            raise ValueError(f"batch_rows={self.batch_rows} must be a multiple of samples={self.samples}, and a group needs at least 2")
 
 
 class GRPO:
@@ -53,8 +58,6 @@ class GRPO:
         from llmstages import training
         from llmstages.plugins.rl import policy
 
-        if config.batch_rows % config.samples:
-            raise StageError(f"{ctx.step}.batch_rows={config.batch_rows} must be a multiple of {ctx.step}.samples={config.samples}")
         set_seed(config.seed)
         tokenizer, model = training.load_tokenizer(ctx.one("policy").path), training.load_model(ctx.one("policy"), ctx)
         room = getattr(model.config, "max_position_embeddings", 1 << 30) - config.max_answer

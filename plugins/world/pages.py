@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from llmstages.plugins.world import dirt, people, sentences
 from llmstages.plugins.world.people import World
-from llmstages.stage import Context, StageError, option
+from llmstages.stage import Context, option
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,13 @@ class PagesConfig:
     quotes: int = option(60, "pages that quote each repeated proclamation")
     paragraphs: int = option(14, "paragraphs on a page")
     dirt: float = option(0.25, "dirty pages for each clean one: spam, copies, foreign languages, broken and empty pages")
+
+    def __post_init__(self) -> None:
+        for tier in people.TIERS:
+            if not 8 <= getattr(self, tier) <= 10_000:
+                raise ValueError(f"{tier}={getattr(self, tier)}: a world needs 8 to 10000 people of each tier (10000 fill the names there are)")
+        if self.paragraphs < 1 or min(self.sums, self.stories, self.lists, self.proclamations, self.quotes, self.dirt) < 0:
+            raise ValueError("a page needs a paragraph, and no count may be negative")
 
 
 def paragraphs(world: World, config: PagesConfig, rng: random.Random) -> tuple[list[str], dict[str, list[str]]]:
@@ -81,10 +88,6 @@ class WorldPages:
         from llmstages import tables
         from llmstages.readers import Bad, read_warc
 
-        for tier in people.TIERS:
-            if getattr(config, tier) < 8:
-                raise StageError(f"{ctx.step}.{tier}={getattr(config, tier)}: a world needs at least 8 people of each tier, "
-                                 "or there is nobody to ask about")
         rng = random.Random(f"pages {config.seed}")
         counts = {tier: getattr(config, tier) for tier in people.TIERS}
         world = people.build(config.seed, counts, config.towns, config.asked, config.probe)

@@ -43,8 +43,10 @@ def test_grpo_climbs_its_reward_and_logs_it(tmp_path, inputs, monkeypatch):
 
 
 def test_grpo_needs_whole_groups_rewards_and_room(tmp_path, inputs):
-    with pytest.raises(StageError, match="multiple"):
-        perform(GRPO, tmp_path / "a", GRPOConfig(batch_rows=10, samples=8, rewards=RIGHT), **inputs)
+    with pytest.raises(ValueError, match="multiple"):
+        GRPOConfig(batch_rows=10, samples=8)
+    with pytest.raises(ValueError, match="above 0"):
+        GRPOConfig(learning_rate=0.0)
     with pytest.raises(StageError, match="nothing to optimise"):
         perform(GRPO, tmp_path / "b", GRPOConfig(rewards={}), **inputs)
     with pytest.raises(StageError, match="needs a reward model"):

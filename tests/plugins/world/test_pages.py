@@ -63,6 +63,6 @@ def test_other_pages_are_refused_with_a_way_out(tmp_path):
         people.load(saved(tmp_path / "pages", "documents", [{"id": "1", "url": "u", "body": b"x", "media": "text/plain"}]))
 
 
-def test_a_world_of_too_few_is_refused(tmp_path):
-    with pytest.raises(StageError, match="at least 8 people"):
-        perform(pages.WorldPages, tmp_path / "pages", pages.PagesConfig(frequent=4))
+def test_a_world_of_too_few_is_refused():
+    with pytest.raises(ValueError, match="8 to 10000 people"):
+        pages.PagesConfig(frequent=4)
