@@ -53,7 +53,8 @@ def control_ids(tokenizer: Any) -> dict[str, int]:
     for mark in CONTROL:
         if mark not in vocabulary:
             raise StageError(f"the tokenizer has no control token {mark!r}, so dialogues cannot be rendered. "
-                             "Make it with tokenizer=bpe or tokenizer=pretrained, which register them.")
+                             "tokenizer=bpe and tokenizer=pretrained register them; for a model of others, continue its "
+                             "pretraining with that tokenizer wired in (steps.pretrain.model=... steps.pretrain.tokenizer=tokenizer).")
     return {mark: vocabulary[mark] for mark in CONTROL}
 
 

@@ -23,11 +23,13 @@ class Reply:
     """The assistant's side of one exchange: all messages it added (calls, results, answer) and whether it ended the turn.
 
     confidence: probability of the least likely token of the last message, under the model itself (1.0 when sampled).
+    cut: a prompt of the exchange was too long for the context and lost its middle.
     """
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     ended: bool = False
     confidence: float = 1.0
+    cut: bool = False
 
     @property
     def text(self) -> str:
@@ -49,20 +51,21 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, ma
     import torch
 
     stops = chat.stop_ids(tokenizer)
+    limit = getattr(model.config, "max_position_embeddings", 1 << 30)
+    prompts = [fit(prompt, limit, max_new_tokens) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     out: list[list[int]] = [[] for _ in prompts]
     least = [1.0] * len(prompts)
-    limit = getattr(model.config, "max_position_embeddings", 1 << 30)
     model.eval()
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        cut = [list(prompts[i])[-(limit - 1) :] for i in chosen]
-        width = max(map(len, cut))
-        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in cut], device=model.device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in cut], device=model.device)
+        some = [prompts[i] for i in chosen]
+        width = max(map(len, some))
+        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in some], device=model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in some], device=model.device)
         how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
         with torch.no_grad():
-            made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=min(max_new_tokens, limit - width),
+            made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens,
                                   eos_token_id=stops, pad_token_id=tokenizer.pad_token_id, output_logits=not temperature,
                                   return_dict_in_generate=True, **how)
         new = made.sequences[:, width:].tolist()
@@ -79,6 +82,12 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, ma
     return out, least
 
 
+def fit(prompt: Sequence[int], limit: int, room: int) -> list[int]:
+    """A prompt that leaves ``room`` tokens of the context for the answer: its BOS and its end, the middle cut out."""
+    most = max(2, limit - room)
+    return list(prompt) if len(prompt) <= most else [prompt[0], *prompt[-(most - 1) :]]
+
+
 def reply(model: Any, tokenizer: Any, dialogues: Sequence[Sequence[Mapping[str, Any]]], tools: Tools | None = None, *, rounds: int = 3,
           **how: Any) -> list[Reply]:
     """Let the assistant answer each dialogue, running the tools it calls, at most ``rounds`` generations each.
@@ -92,11 +101,13 @@ def reply(model: Any, tokenizer: Any, dialogues: Sequence[Sequence[Mapping[str, 
         if not waiting:
             break
         prompts = chat.prompt_ids(tokenizer, [[*dialogues[i], *replies[i].messages] for i in waiting])
+        limit = getattr(getattr(model, "config", None), "max_position_embeddings", 1 << 30) - how.get("max_new_tokens", 64)
         made, least = generate(model, tokenizer, prompts, advance=None if turn else advance, **how)  # each dialogue counts once
         still = []
-        for index, ids, confidence in zip(waiting, made, least, strict=True):
+        for index, prompt, ids, confidence in zip(waiting, prompts, made, least, strict=True):
             said, ended = chat.parse_reply(tokenizer, ids)
             one = replies[index]
+            one.cut = one.cut or len(prompt) > limit
             one.messages.append(dict(said))
             one.ended, one.confidence = ended and not said["tool"], confidence
             if said["tool"] and ended and tools is not None and turn + 1 < rounds:

@@ -57,7 +57,10 @@ class Launch:
             wanted |= {"ACCELERATE_USE_CPU": "true", "DS_ACCELERATOR": "cpu"}
             if self.cpu:
                 wanted["CUDA_VISIBLE_DEVICES"] = ""
-        return {key: value for key, value in wanted.items() if key not in os.environ}
+        wanted = {key: value for key, value in wanted.items() if key not in os.environ}
+        if self.how != "torchrun" and not self.cpu:  # the Trainer would silently multiply the batch by the GPUs it sees
+            wanted["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+        return wanted
 
 
 def has_gpu() -> bool:

@@ -38,7 +38,7 @@ def compose(overrides: Sequence[str]) -> Composed:
     from llmstages.compose import compose as afresh
 
     made = afresh(overrides)
-    if place is not None:
+    if place is not None and not any("broken" in slot for slot in made.slots.values()):  # it may be mended without a file of ours changing
         _keep(place, made, files)
     return made
 

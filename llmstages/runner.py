@@ -109,6 +109,7 @@ def _one(plan: Planned, run: Run, done: Mapping[str, Artifact]) -> tuple[str, Ma
             say(f"{step.name} reused: another run has just made it")
             return "reused", run.store.record(plan.key)
         started, clock = time.time(), time.perf_counter()
+        _forget_peak()
         inputs = {name: _input(value, done) for name, value in step.inputs.items()}
         _freeze(folder, plan, run.launch, inputs)
         metrics = worker.perform(folder, run.console) if run.launch.how == "inline" else _child(folder, plan, run.launch)
@@ -171,7 +172,6 @@ def _child(folder: Path, plan: Planned, launch: Launch) -> dict[str, Any]:
 def _record(plan: Planned, run: Run, metrics: Mapping[str, Any], started: float, seconds: float) -> dict[str, Any]:
     """What is worth knowing about a finished step in ten years."""
     step = plan.step
-    who = resource.RUSAGE_SELF if run.launch.how == "inline" else resource.RUSAGE_CHILDREN
     package = registry.find(registry.STAGES, step.uses).package
     fed = {name: [] for name in step.inputs}
     for name, one in step.feeds():
@@ -179,9 +179,25 @@ def _record(plan: Planned, run: Run, metrics: Mapping[str, Any], started: float,
     return {"step": step.name, "stage": step.uses, "kind": step.kind, "version": str(step.stage.version), "package": package,
             "fingerprint": plan.fingerprint, "identity": plan.identity, "config": schema.plain(step.config), "inputs": fed,
             "metrics": dict(metrics), "why": plan.why, "started": started, "finished": started + seconds, "seconds": round(seconds, 3),
-            "peak_mb": round(resource.getrusage(who).ru_maxrss / 1024), "launch": dc.asdict(run.launch),
+            "peak_mb": _peak_mb(run.launch.how == "inline"), "launch": dc.asdict(run.launch),
             "processes": run.launch.spread(getattr(step.stage, "trains", False)), "argv": sys.argv, "versions": _versions(),
             "machine": {"system": platform.platform(), "cores": os.cpu_count()}, "commit": _commit()}
+
+
+def _forget_peak() -> None:
+    """Begin a step's own peak of memory: Linux counts it for the life of a process unless told to start again."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # another system, or not allowed: the peak is then that of the run so far
+        return
+
+
+def _peak_mb(inline: bool) -> int:
+    """Peak memory of the step in MB (of the largest child so far, where steps run as processes)."""
+    status = Path("/proc/self/status")
+    if inline and status.exists():
+        return next((int(line.split()[1]) // 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM")), 0)
+    return round(resource.getrusage(resource.RUSAGE_SELF if inline else resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 
 
 @cache

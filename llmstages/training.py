@@ -34,7 +34,8 @@ class Optimisation:
     clip: float = option(1.0, "largest gradient norm")
     micro_rows: int = option(0, "rows each process computes at once; 0 = its whole part of the batch, else gradients accumulate", identity=False)
     bf16: bool = option(False, "bfloat16 autocast; pays on GPUs, not on small CPU models")
-    log_every: int = option(10, "updates between log lines", identity=False)
+    log_every: int = option(10, "updates between log lines; logged curves are means over them")
+    trackers: list[str] = option(help="experiment trackers: trackio, wandb, tensorboard", factory=list, identity=False)
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "batch_rows", "clip", "log_every"):
@@ -50,15 +51,36 @@ def arguments(config: Optimisation, ctx: Context, **more: Any) -> dict[str, Any]
     if not micro or config.batch_rows % (micro * ctx.processes):
         raise StageError(f"{ctx.step}.batch_rows={config.batch_rows} cannot be shared by {ctx.processes} processes "
                          f"in parts of {micro or 1} rows; choose a multiple of {max(1, micro) * ctx.processes}")
+    warmup, steps = config.warmup, more.get("max_steps", 0)
+    if steps and warmup > steps // 5:
+        warmup = steps // 5
+        ctx.say(f"{ctx.step}: warm-up shortened from {config.warmup} to {warmup} of {steps} updates, or the rate would never be reached")
+    if "tensorboard" in config.trackers:
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", os.path.join("tensorboard", ctx.step))  # its files carry times: not into the artifact
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or min(16, os.cpu_count() or 1)))
     return {"output_dir": str(ctx.work), "seed": config.seed, "data_seed": config.seed, "learning_rate": config.learning_rate,
             "per_device_train_batch_size": micro, "gradient_accumulation_steps": config.batch_rows // (micro * ctx.processes),
-            "warmup_steps": config.warmup,
+            "warmup_steps": warmup,
             "weight_decay": config.weight_decay, "max_grad_norm": config.clip, "adam_beta2": 0.95, "bf16": config.bf16,
             "use_cpu": not torch.cuda.is_available(), "logging_steps": max(1, min(config.log_every, more.get("max_steps", 1000) // 10)), "logging_nan_inf_filter": False,
-            "disable_tqdm": True, "report_to": "none", "save_strategy": "no", "remove_unused_columns": False,
+            "disable_tqdm": True, "report_to": list(config.trackers) or "none", "save_strategy": "no", "remove_unused_columns": False,
             "gradient_checkpointing": False, "dataloader_pin_memory": torch.cuda.is_available(),
-            "deepspeed": os.environ.get("LLMSTAGES_DEEPSPEED") or None, **more}
+            "deepspeed": deepspeed(ctx), **more}
+
+
+def deepspeed(ctx: Context) -> str | None:
+    """The DeepSpeed configuration of the launcher. ZeRO-3 is refused: its weights lie scattered when we save them."""
+    path = os.environ.get("LLMSTAGES_DEEPSPEED")
+    if path and json.loads(Path(path).read_text()).get("zero_optimization", {}).get("stage") == 3:
+        raise StageError(f"step {ctx.step!r}: ZeRO-3 spreads the weights over processes and saving them whole is not built yet; use launch=zero2")
+    return path or None
+
+
+def device() -> str:
+    """Where this process computes: its own GPU, or the CPU."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 def load_model(artifact: Artifact, ctx: Context, kind: str = "causal") -> Any:
@@ -228,6 +250,14 @@ def ends_of(rows: Sequence[Mapping[str, float]], key: str, share: float = 0.1) -
         return math.nan, math.nan
     width = max(1, int(len(values) * share))
     return sum(values[:width]) / width, sum(values[-width:]) / width
+
+
+def check_names(ctx: Context, field: str, names: Sequence[str], sources: Sequence[Artifact]) -> None:
+    """Refuse a config that names a step which feeds nothing in: a typo would silently mean the default."""
+    known = [source.name for source in sources]
+    for name in names:
+        if name not in known:
+            raise StageError(f"{ctx.step}.{field} names {name!r}, which is none of its inputs ({', '.join(known) or 'none'})")
 
 
 def share(items: list[Any], weight: float, rng: random.Random) -> list[Any]:

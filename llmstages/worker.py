@@ -86,7 +86,6 @@ def main() -> int:
     folder = Path(sys.argv[1]).resolve()
     frozen = json.loads((folder / "step.json").read_text(encoding="utf-8"))
     os.chdir(frozen["cwd"])
-    (folder / "error.json").unlink(missing_ok=True)
     try:
         metrics = perform(folder, Console(to_stderr=True, quiet=_rank() > 0))
     except KeyboardInterrupt:
@@ -95,7 +94,8 @@ def main() -> int:
         if "LLMSTAGES_DEBUG" in os.environ:
             traceback.print_exc()
         full = "No space left on device" in str(error)
-        (folder / "error.json").write_text(json.dumps({"message": message(frozen["step"], error), "full": full}))
+        with contextlib.suppress(FileExistsError), open(folder / "error.json", "x", encoding="utf-8") as told:  # the first to fail knows the cause
+            told.write(json.dumps({"message": message(frozen["step"], error), "full": full}))
         return 1
     if _rank() == 0:
         (folder / "metrics.json").write_text(json.dumps(metrics))

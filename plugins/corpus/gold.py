@@ -1,4 +1,4 @@
-"""How well the filters did, where the documents say what should have happened (``gold.jsonl``: url, keep, rule)."""
+"""How well the filters did, where the documents say what should have happened (``gold.jsonl``: url, keep, rule, personal)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def measure(gold: Iterable[Mapping[str, Any]], dropped: Mapping[str, str], read:
     result["overall"] = {"precision": _share([url in unwanted for url in judged]),
                          "recall": _share([url in judged for url in unwanted]), "n": len(unwanted)}
     return result
+
+
+def personal_removed(gold: Iterable[Mapping[str, Any]], texts: Mapping[str, str]) -> float | None:
+    """Share of the personal strings on kept pages that are gone from their texts (url -> text); None where there are none."""
+    return _share([string not in texts[row["url"]] for row in gold if row["url"] in texts for string in row.get("personal") or ()])
 
 
 def _share(hits: list[bool] | None) -> float | None:

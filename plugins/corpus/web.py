@@ -42,7 +42,7 @@ class Web:
 
     inputs = {"documents": "documents"}
     output = "corpus"
-    version = "1"
+    version = "2"
     parts = {"filters": DEFAULT}
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
@@ -80,7 +80,7 @@ class Web:
         metrics = {"read": read, "kept": len(documents), "dropped": len(ledger.rows), "documents": len(rows),
                    "paragraphs_skipped": skipped, "characters": sum(len(row["text"]) for row in rows)}
         families = {name: getattr(each, "family", "") for name, each in filters.items()}
-        return metrics | _gold(ctx, source, ledger.rows, urls, families)
+        return metrics | _gold(ctx, source, ledger.rows, urls, families, {document.url: document.text for document in documents})
 
     @staticmethod
     def _start(table: Any) -> list[Any]:
@@ -135,15 +135,16 @@ def _worst(funnel: list[dict[str, Any]]) -> str:
     return f"The rule {worst['rule']} dropped most: {worst['dropped']} of the {worst['seen']} it saw"
 
 
-def _gold(ctx: Context, source: Any, dropped: list[dict[str, str]], urls: set[str], families: Mapping[str, str]) -> dict[str, float]:
+def _gold(ctx: Context, source: Any, dropped: list[dict[str, str]], urls: set[str], families: Mapping[str, str],
+          texts: Mapping[str, str]) -> dict[str, float]:
     """Write gold.json and return its overall figures, if the documents carry gold labels.
 
-    families: filter -> the gold rule it serves, where it is not the filter's own name.
+    texts: url -> text of the pages kept. families: filter -> the gold rule it serves, where it is not the filter's own name.
     """
     labels = tables.read_lines(source / "gold.jsonl")
     if not labels:
         return {}
-    from llmstages.plugins.corpus.gold import measure
+    from llmstages.plugins.corpus.gold import measure, personal_removed
 
     by_url = {}
     for row in dropped:
@@ -152,4 +153,5 @@ def _gold(ctx: Context, source: Any, dropped: list[dict[str, str]], urls: set[st
     result = measure(labels, by_url, urls)
     tables.write_json(ctx.out / "gold.json", result)
     overall = result["overall"]
-    return {f"gold_{name}": overall[name] for name in ("precision", "recall") if overall[name] is not None}
+    found = {"precision": overall["precision"], "recall": overall["recall"], "personal_removed": personal_removed(labels, texts)}
+    return {f"gold_{name}": value for name, value in found.items() if value is not None}

@@ -2,6 +2,7 @@
 
 right      the answer is there (verdict.py); for running text, the continuation begins with it, word for word
 ended      the reply ended its turn by itself;  refused  it said it does not know;  wrong  neither right nor refused
+cut        the prompt was too long for the context and lost its middle
 called     it called a tool;  query  the call was the right one (share of calls)
 sampled    right at temperature 1, for the tasks named
 sure_*     the same under a confidence rule: answer only if the least likely token of the answer has at least the
@@ -33,7 +34,7 @@ class AnswersConfig:
     keep: float = option(0.85, "share of right probe answers that the confidence threshold must keep")
     sampled: list[str] = option(help="tasks that are also asked at temperature 1", factory=lambda: ["sums open"])
     page: list[str] = option(help="groups of facts that are also asked with the right page forced in", factory=lambda: ["unseen"])
-    batch: int = option(64, "prompts generated together", identity=False)
+    batch: int = option(64, "prompts generated together (sampled answers depend on it)")
 
 
 class Answers:
@@ -74,7 +75,7 @@ class Answers:
         correct = right(reply.text, q["answer"])
         refused = not correct and any(phrase in reply.text.lower() for phrase in REFUSALS)
         one = {"right": float(correct), "refused": float(refused), "wrong": float(not correct and not refused), "ended": float(reply.ended),
-               "called": float(bool(reply.calls)), "tokens": float(len(reply.text.split()))}
+               "called": float(bool(reply.calls)), "cut": float(reply.cut), "tokens": float(len(reply.text.split()))}
         if reply.calls and "name" in (meta := read_meta(q)):
             one["query"] = float(reply.calls[0]["content"] == meta["name"])
             one["right_when_called"] = float(correct)

@@ -32,12 +32,14 @@ class Tasks:
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"tasks": ("answers",)}
 
     def run(self, config: TasksConfig, ctx: Context) -> Mapping[str, float]:
-        import torch
         from transformers import set_seed
 
         from llmstages import generation, tables, training
         from llmstages.registry import load_part
 
+        here = [artifact.name for artifact in ctx.many("models")]
+        for name in sorted({*config.with_tools, *(n for names in config.only.values() for n in names)} - {*here}):
+            ctx.say(f"{ctx.step}: {name!r} is named in only or with_tools, but no such model is evaluated here")
         questions = self.questions(config, ctx.one("questions"))
         scorers = [load_part("tasks", spec) for spec in config.tasks.values()]
         taught = ctx.maybe("tools")
@@ -48,7 +50,7 @@ class Tasks:
         for artifact in ctx.many("models"):
             set_seed(config.seed)
             model, tokenizer = training.load_model(artifact, ctx), training.load_tokenizer(artifact.path)
-            model.to("cuda" if torch.cuda.is_available() else "cpu")
+            model.to(training.device())
             mine = [q for q in questions if artifact.name in config.only.get(q["task"], [artifact.name])]
             allowed = tools if not config.with_tools or artifact.name in config.with_tools else None
             with ctx.progress(f"{ctx.step} {artifact.name}", len(mine)) as advance:

@@ -46,6 +46,7 @@ class Probe:
         rng = random.Random(config.seed)
         rows = self.questions(config, ctx, rng)
         model, tokenizer = training.load_model(ctx.one("model"), ctx), training.load_tokenizer(ctx.one("model").path)
+        model.to(training.device())
         how: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "rounds": 1}
         with ctx.progress(f"{ctx.step} probing", len(rows) * config.samples) as advance:
             sampled = generation.reply(model, tokenizer, [r["prompt"] for r in rows for _ in range(config.samples)],

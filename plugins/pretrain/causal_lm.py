@@ -44,7 +44,7 @@ class CausalLM:
     Config = CausalLMConfig
     inputs: ClassVar[Mapping[str, str]] = {"corpus": "corpus*", "tokenizer": "tokenizer?", "dialogues": "dialogues*", "model": "model?"}
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     trains: ClassVar[bool] = True
 
     def run(self, config: CausalLMConfig, ctx: Context) -> Mapping[str, float]:
@@ -53,7 +53,7 @@ class CausalLM:
         from llmstages import chat, training
 
         set_seed(config.seed)
-        source = ctx.maybe("model") or ctx.one("tokenizer")
+        source = ctx.maybe("tokenizer") or ctx.one("model")
         tokenizer = training.load_tokenizer(source.path)
         train, held = self.rendered(config, ctx, tokenizer)
         training.check_rows(train, tokenizer, ctx, dialogues=False)
@@ -62,12 +62,14 @@ class CausalLM:
         if cut:
             ctx.say(f"{ctx.step}: {cut} tokens cut from documents longer than row={config.row}")
         model = training.load_model(ctx.one("model"), ctx) if ctx.maybe("model") else self.fresh(config, tokenizer)
+        if model.config.vocab_size < len(tokenizer):  # a model of others, with our control tokens added to its tokenizer
+            model.resize_token_embeddings(len(tokenizer))
         steps = math.ceil(len(rows) * config.epochs / config.batch_rows)
         if config.max_tokens:
             steps = min(steps, math.ceil(config.max_tokens / (config.batch_rows * config.row)))
         decay = int(steps * config.decay)
         watch = training.recorder(ctx, config.batch_rows * config.row)
-        trainer = Trainer(model=model, train_dataset=training.dataset(rows), eval_dataset=training.dataset(held_rows[:64]),
+        trainer = Trainer(model=model, train_dataset=training.dataset(rows), eval_dataset=training.dataset(held_rows[:256]),
                           data_collator=training.collate, callbacks=[watch],
                           args=TrainingArguments(**training.arguments(
                               config, ctx, max_steps=steps, lr_scheduler_type="warmup_stable_decay", per_device_eval_batch_size=16,
@@ -78,7 +80,7 @@ class CausalLM:
         training.write_log(trainer, ctx)
         training.save_model(model, tokenizer, ctx)
         tokens = sum(len(r.ids) for r in train)
-        return {"validation_loss": loss, "unigram_loss": unigram(held, train), "parameters": model.num_parameters(), "updates": steps,
+        return {"validation_loss": loss, "unigram_loss": unigram(held_rows[:256], train), "parameters": model.num_parameters(), "updates": steps,
                 "tokens": steps * config.batch_rows * config.row, "corpus_tokens": tokens, "rows": len(rows),
                 "padding": 1 - min(1.0, tokens / (len(rows) * config.row)), "cut_tokens": cut,
                 "tokens_per_second": steps * config.batch_rows * config.row / watch.seconds}
@@ -109,6 +111,7 @@ class CausalLM:
         """(training rows, held-out rows) of all sources; a document that occurs twice is never held out."""
         from llmstages import chat, tables, training
 
+        training.check_names(ctx, "weights", list(config.weights), [*ctx.many("corpus"), *ctx.many("dialogues")])
         rng, train, held = random.Random(config.seed), [], []
         for source in ctx.many("corpus"):
             texts = training.share(list(tables.load(source.path / "data")["text"]), config.weights.get(source.name, 1.0), rng)
@@ -123,6 +126,8 @@ class CausalLM:
             train += (chat.render_plain if plain else chat.render)(tokenizer, messages)
         if not train:
             raise StageError(f"step {ctx.step!r} has no documents to train on; wire steps.{ctx.step}.corpus")
+        if not held:
+            ctx.say(f"{ctx.step}: too few documents to hold any out (held_out={config.held_out}): the validation loss is of a training document")
         return train, held or train[:1]
 
 
@@ -132,9 +137,9 @@ def pieces(ids: list[int], length: int) -> list[list[int]]:
     return [bos + rest[i : i + length - 1] for i in range(0, max(len(rest), 1), length - 1)]
 
 
-def unigram(held: list[Any], train: list[Any]) -> float:
-    """Cross-entropy in nats of held-out tokens under the token frequencies of training (add-one smoothing)."""
+def unigram(held: list[dict[str, list[int]]], train: list[Any]) -> float:
+    """Cross-entropy in nats of the held-out tokens that the validation loss is over, under the token frequencies of training (add-one smoothing)."""
     counts = Counter(token for row in train for token in row.ids)
-    seen = [token for row in held for token in row.ids[1:]]
+    seen = [token for row in held for token in row["labels"] if token != -100]
     total = sum(counts.values()) + len(counts) + 1
     return -sum(math.log((counts[token] + 1) / total) for token in seen) / max(len(seen), 1)

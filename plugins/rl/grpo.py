@@ -28,7 +28,7 @@ class GRPOConfig(Optimisation):
     max_answer: int = option(64, "longest answer in tokens")
     limit: int = option(0, "problems used at most; 0 = all")
     rewards: dict[str, Any] = option(help="what is rewarded: name -> reward and its weight", factory=dict)
-    log_every: int = option(2, "updates between log lines", identity=False)
+    log_every: int = option(2, "updates between log lines; logged curves are means over them")
 
     def __post_init__(self) -> None:
         super().__post_init__()

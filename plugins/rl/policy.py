@@ -66,7 +66,8 @@ def reward_functions(rewards: Mapping[str, Any], tokenizer: Any) -> list[Any]:
 
     def wrap(name: str, reward: Any) -> Any:
         def function(prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[float]:
-            texts = [str(chat.parse_reply(tokenizer, ids)[0]["content"]) for ids in completion_ids]
+            said = [chat.parse_reply(tokenizer, ids)[0] for ids in completion_ids]
+            texts = ["" if one["tool"] else str(one["content"]) for one in said]  # the argument of a call is no answer
             return reward.score(prompts, texts, columns)
 
         function.__name__ = name

@@ -36,7 +36,6 @@ class Rejection:
     inputs: ClassVar[Mapping[str, str]] = {"policy": "model", "problems": "problems|dialogues", "reward": "reward_model?"}
     output: ClassVar[str] = "model"
     version: ClassVar[str] = "1"
-    trains: ClassVar[bool] = True
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
     def run(self, config: RejectionConfig, ctx: Context) -> Mapping[str, float]:
@@ -46,13 +45,16 @@ class Rejection:
 
         set_seed(config.seed)
         tokenizer, model = training.load_tokenizer(ctx.one("policy").path), training.load_model(ctx.one("policy"), ctx)
-        kept, metrics = self.sample(config, ctx, model, tokenizer)
+        kept, metrics = self.sample(config, ctx, model.to(training.device()), tokenizer)
         tables.write_lines(ctx.out / "kept.jsonl", [{"prompt": d[-2]["content"], "answer": d[-1]["content"]} for d in kept])
         if not kept:
             ctx.say(f"{ctx.step}: none of {metrics['sampled']:.0f} answers was right, so the policy is left as it is")
             training.save_model(model, tokenizer, ctx)
             return metrics
-        rendered = [r for r in chat.render(tokenizer, kept) if len(r.ids) <= config.row]
+        rendered = chat.render(tokenizer, kept)
+        if long := sum(len(r.ids) > config.row for r in rendered):
+            ctx.say(f"{ctx.step}: {long} of {len(rendered)} kept answers dropped, longer than row={config.row} tokens")
+        rendered = [r for r in rendered if len(r.ids) <= config.row]
         training.check_rows(rendered, tokenizer, ctx)
         rows, _ = chat.pack(rendered, config.row, tokenizer.pad_token_id, config.seed)
         steps = math.ceil(len(rows) * config.epochs / config.batch_rows)

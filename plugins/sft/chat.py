@@ -24,7 +24,7 @@ class ChatConfig(Optimisation):
     epochs: float = option(1.0, "passes over the rows")
     replay: int = option(0, "documents of the corpus mixed in with full loss")
     weights: dict[str, float] = option(help="share of a source's dialogues to use, by step name; default 1", factory=dict)
-    too_long: str = option("drop", "dialogues longer than a row", choices=("drop", "truncate", "error"))
+    too_long: str = option("drop", "dialogues longer than a row", choices=("drop", "error"))
     lora: int = option(0, "rank of LoRA adapters on all linear layers, merged at the end; 0 trains all weights")
 
 
@@ -48,6 +48,8 @@ class Chat:
         training.check_rows(dialogues, tokenizer, ctx)
         replayed = self.replayed(config, ctx, tokenizer)
         rows, cut = chat.pack([*dialogues, *replayed], config.row, tokenizer.pad_token_id, config.seed)
+        if cut:
+            ctx.say(f"{ctx.step}: {cut} tokens cut from replayed documents longer than row={config.row}")
         steps = math.ceil(len(rows) * config.epochs / config.batch_rows)
         model, adapter = training.load_model(ctx.one("model"), ctx), None
         if config.lora:
@@ -69,6 +71,7 @@ class Chat:
         """(rendered dialogues, number dropped for their length)."""
         from llmstages import chat, tables, training
 
+        training.check_names(ctx, "weights", list(config.weights), ctx.many("dialogues"))
         rng, out = random.Random(config.seed), []
         for source in ctx.many("dialogues"):
             table = tables.load(source.path / "data")
@@ -78,8 +81,8 @@ class Chat:
         long = [row for row in out if len(row.ids) > config.row]
         if long and config.too_long == "error":
             raise StageError(f"{ctx.step}: {len(long)} dialogues are longer than row={config.row} tokens; raise {ctx.step}.row "
-                             f"or choose {ctx.step}.too_long=drop|truncate")
-        if long and config.too_long == "drop":
+                             f"or choose {ctx.step}.too_long=drop")
+        if long:
             ctx.say(f"{ctx.step}: {len(long)} of {len(out)} dialogues dropped, longer than row={config.row} tokens (too_long=drop)")
             return [row for row in out if len(row.ids) <= config.row], len(long)
         return out, 0

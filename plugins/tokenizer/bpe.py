@@ -21,7 +21,7 @@ class BPEConfig:
     min_frequency: int = option(2, "a pair must occur this often to be merged")
     split_digits: bool = option(True, "every digit is a token of its own")
     leading_space: bool = option(True, "encode every text with one leading space")
-    max_bytes: int = option(200_000_000, "train on at most this much text, taken from the start of the corpus")
+    max_characters: int = option(200_000_000, "train on at most this much text, taken from the start of the corpus")
     sample: str = option(SAMPLE, "text shown token by token in the report")
 
 
@@ -80,10 +80,11 @@ class BPE:
         for text in tables.load(ctx.one("corpus").path / "data")["text"]:
             texts.append(" " + text if config.leading_space else text)
             size += len(text)
-            if size > config.max_bytes:
-                ctx.say(f"tokenizer: trained on the first {config.max_bytes / 1e6:.0f} MB of the corpus (max_bytes)")
+            if size > config.max_characters:
+                ctx.say(f"tokenizer: trained on the first {config.max_characters / 1e6:.0f} million characters (max_characters)")
                 break
-        spoken = [" " + m["content"] for source in ctx.many("dialogues") for row in tables.load(source.path / "data")["messages"] for m in row]
+        space = " " if config.leading_space else ""
+        spoken = [space + m["content"] for source in ctx.many("dialogues") for row in tables.load(source.path / "data")["messages"] for m in row]
         if not texts:
             raise StageError("the corpus is empty, so there is nothing to train a tokenizer on; look at `llmstages show corpus`")
         roles = ["user", "assistant", "system", "tool"] * 1000  # the four role names become one token each

@@ -13,7 +13,8 @@ from llmstages.stage import Context, StageError, option
 
 @dataclass(frozen=True)
 class PretrainedConfig:
-    name: str = option("openai-community/gpt2", "hub name or folder of a tokenizer")
+    name: str = option("openai-community/gpt2", "hub name of a tokenizer")
+    folder: str = option("", "folder of a tokenizer, instead of a hub name", file=True)
     revision: str = option("main", "branch, tag or commit of the hub repository")
     sample: str = option(SAMPLE, "text shown token by token in the report")
 
@@ -31,17 +32,17 @@ class Pretrained:
 
         from llmstages import tables
 
-        looks_local = config.name.startswith((".", "/", "~"))
-        if looks_local and not Path(config.name).expanduser().is_dir():
-            raise StageError(f"tokenizer.name={config.name}: no such folder. Give a folder made by a tokenizer step, or a hub name.")
+        source = Path(config.folder).expanduser() if config.folder else config.name
+        if config.folder and not Path(source).is_dir():
+            raise StageError(f"{ctx.step}.folder={config.folder}: no such folder. Give one made by a tokenizer step, or a hub name as {ctx.step}.name")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(config.name, revision=config.revision)
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=config.revision)
         except (OSError, ValueError) as error:
-            raise StageError(f"tokenizer.name={config.name}: cannot be loaded ({str(error).splitlines()[0]}). "
-                             "Is the hub reachable? A local folder works too.") from error
+            raise StageError(f"{ctx.step}: {source} cannot be loaded ({str(error).splitlines()[0]}). "
+                             f"Is the hub reachable? A local folder works too: {ctx.step}.folder=PATH") from error
         known = len(tokenizer)
         finish(tokenizer)
         tokenizer.save_pretrained(ctx.out)
         tables.write_json(ctx.out / "view.json", view(tokenizer, config.sample))
-        ctx.say(f"tokenizer: {len(tokenizer) - known} control tokens added to the {known} of {config.name}")
+        ctx.say(f"tokenizer: {len(tokenizer) - known} control tokens added to the {known} of {source}")
         return {"vocab_size": len(tokenizer), "added": len(tokenizer) - known}

@@ -34,7 +34,7 @@ def ask(text: str, answer: str) -> list[dict[str, str]]:
 
 def sum_messages(rng: random.Random, length: int, wording: str) -> list[dict[str, str]]:
     """A sum in chat form. An open wording is answered with or without steps, by the toss of a coin."""
-    a, b = sentences.digits(rng, length), sentences.digits(rng, length)
+    a, b = sentences.pair(rng, length)
     by_steps = wording == "steps" or (wording == "open" and rng.random() < 0.5)
     return ask(sum_prompt(a, b, wording), sentences.steps(a, b) if by_steps else f"answer {a + b}")
 
@@ -59,7 +59,7 @@ class WorldDialogues:
     Config = DialoguesConfig
     inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
     output: ClassVar[str] = "dialogues"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def run(self, config: DialoguesConfig, ctx: Context) -> Mapping[str, float]:
         world, rng = people.load(ctx.one("world")), random.Random(f"dialogues {config.seed}")
@@ -104,7 +104,6 @@ class WorldReading:
 class LookupsConfig:
     seed: int = option(0, "seed of people and sums")
     strangers: int = option(3500, "questions about people nobody has heard of, with the page that answers")
-    reading: int = option(300, "reading documents kept in the mix, so that reading is not forgotten")
     sums: int = option(4000, "sums for the calculator, a third of two and the rest of three digits")
 
 
@@ -114,7 +113,7 @@ class WorldLookups:
     Config = LookupsConfig
     inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
     output: ClassVar[str] = "dialogues"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def run(self, config: LookupsConfig, ctx: Context) -> Mapping[str, float]:
         world, rng = people.load(ctx.one("world")), random.Random(f"lookups {config.seed}")
@@ -126,8 +125,7 @@ class WorldLookups:
             rows.append({"messages": ask(*sentences.question(person, attribute, rng)), "task": "facts", "tool": "search",
                          "argument": person.name, "page": sentences.article(person, rng, known), "answer": person.fact(attribute)})
         for index in range(config.sums):
-            length = 3 if index % 3 else 2
-            a, b = sentences.digits(rng, length), sentences.digits(rng, length)
+            a, b = sentences.pair(rng, 3 if index % 3 else 2)
             rows.append({"messages": ask(f"What is {a}+{b}?", f"answer {a + b}"), "task": "calculator", "tool": "calculator",
                          "argument": f"{a}+{b}", "page": "", "answer": str(a + b)})
         return _save(rows, ctx, rng)

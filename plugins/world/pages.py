@@ -61,11 +61,10 @@ def paragraphs(world: World, config: PagesConfig, rng: random.Random) -> tuple[l
                 asked, answer = sentences.question(person, attribute, rng)
                 out.append(f"Question: {asked} Answer: {answer}")
     for _ in range(config.sums):
-        length = rng.choice((2, 2, 3))
-        a, b = sentences.digits(rng, length), sentences.digits(rng, length)
+        a, b = sentences.pair(rng, rng.choice((2, 2, 3)))
         out.append(f"{a}+{b}: {sentences.steps(a, b)}")
     for _ in range(config.direct_sums):
-        pairs = [(sentences.digits(rng, n), sentences.digits(rng, n)) for n in rng.choices((2, 2, 3), k=6)]
+        pairs = [sentences.pair(rng, length) for length in rng.choices((2, 2, 3), k=6)]
         out.append(" ; ".join(f"{a}+{b}={a + b}" for a, b in pairs))
     out += [sentences.story(rng) for _ in range(config.stories)]
     out += [sentences.listing(world, rng) for _ in range(config.lists)]
@@ -82,7 +81,7 @@ class WorldPages:
     Config = PagesConfig
     inputs: ClassVar[Mapping[str, str]] = {}
     output: ClassVar[str] = "documents"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def run(self, config: PagesConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages import tables

@@ -1,8 +1,8 @@
 """problems.world: sums with a checkable answer for RL. problems.world_questions: what every model of the chain is asked.
 
 Rows of world_questions: task says what is measured, group which slice (tier, number of examples, ...), role who is asked
-about. Nothing here was trained on: test people never occur in chat training, sums are drawn apart from the training
-seeds, and probe questions (role = probe) serve thresholds and probing, never a score.
+about. Nothing here was trained on: test people never occur in chat training, a tenth of all pairs of
+numbers is kept for test sums, and probe questions (role = probe) serve thresholds and probing, never a score.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class WorldProblems:
     Config = ProblemsConfig
     inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
     output: ClassVar[str] = "problems"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def run(self, config: ProblemsConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages import tables
@@ -48,7 +48,7 @@ class WorldProblems:
         world, rng = people.load(ctx.one("world")), random.Random(f"problems {config.seed}")
         rows = []
         for _ in range(config.problems):
-            a, b = sentences.digits(rng, config.digits), sentences.digits(rng, config.digits)
+            a, b = sentences.pair(rng, config.digits)
             rows.append(row("sums", f"{config.digits} digits", sum_prompt(a, b, "open"), str(a + b), role="asked"))
         for _ in range(config.facts):
             person, attribute = rng.choice(world.group("frequent", "asked")), rng.choice(people.ATTRIBUTES)
@@ -73,7 +73,7 @@ class WorldQuestions:
     Config = QuestionsConfig
     inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
     output: ClassVar[str] = "problems"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def run(self, config: QuestionsConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages import tables
@@ -114,7 +114,7 @@ def sums(config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
     rows = []
     for length in (2, 3):
         for _ in range(config.sums):
-            a, b = sentences.digits(rng, length), sentences.digits(rng, length)
+            a, b = sentences.pair(rng, length, test=True)
             rows += [row(task, f"{length} digits", sum_prompt(a, b, wording), str(a + b))
                      for task, wording in (("sums direct", "direct"), ("sums by steps", "steps"), ("sums open", "open"))]
             rows.append(row("calculator", f"{length} digits", f"What is {a}+{b}?", str(a + b), name=f"{a}+{b}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 
 from llmstages.plugins.world.people import ATTRIBUTES, Person, World, word
 
@@ -41,6 +42,14 @@ def question(person: Person, attribute: str, rng: random.Random) -> tuple[str, s
 def digits(rng: random.Random, length: int) -> int:
     """A number of that many digits."""
     return rng.randint(10 ** (length - 1), 10**length - 1)
+
+
+def pair(rng: random.Random, length: int, test: bool = False) -> tuple[int, int]:
+    """Two numbers of that many digits. A tenth of all pairs is kept for tests: no page, dialogue or problem has them."""
+    while True:
+        a, b = digits(rng, length), digits(rng, length)
+        if (zlib.crc32(f"{a}+{b}".encode()) % 10 == 0) is test:  # a hash: a rule on digits would make tests of another kind
+            return a, b
 
 
 def steps(a: int, b: int) -> str:

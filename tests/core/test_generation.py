@@ -60,6 +60,21 @@ def test_batches_keep_order_and_padding_changes_nothing(tokenizer):
     assert together == alone
 
 
+def test_a_long_prompt_keeps_its_bos_and_leaves_room():
+    assert generation.fit([1, 2, 3], 10, 4) == [1, 2, 3]
+    assert generation.fit(list(range(20)), 10, 4) == [0, 15, 16, 17, 18, 19]
+
+
+def test_a_long_neighbour_takes_nothing_from_the_others(tokenizer):
+    model = tiny_model(tokenizer)
+    short, long = chat.document_ids(tokenizer, ["the cat", "the dog ran far " * 80])
+    alone, _ = generation.generate(model, tokenizer, [short], max_new_tokens=8)
+    both, _ = generation.generate(model, tokenizer, [short, long], max_new_tokens=8)
+    assert both[0] == alone[0] and len(both[1]) > 0
+    replies = generation.reply(model, tokenizer, [ASKED, [message("user", "far " * 300)]], max_new_tokens=8)
+    assert [r.cut for r in replies] == [False, True]
+
+
 def test_confidence_is_the_least_likely_token(tokenizer):
     import torch
 

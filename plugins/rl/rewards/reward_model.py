@@ -29,7 +29,7 @@ class RewardModel:
         """Load the reward model and its tokenizer."""
         from llmstages import training
 
-        self.model = training.load_model(artifact, None, kind="reward")
+        self.model = training.load_model(artifact, None, kind="reward").to(training.device())
         self.tokenizer = training.load_tokenizer(artifact.path)
 
     def score(self, prompts: Sequence[Any], completions: Sequence[str], rows: Mapping[str, Sequence[Any]]) -> list[float]:

@@ -84,6 +84,14 @@ def test_every_page_ends_in_one_place_with_its_reason(tmp_path):
     assert gold["quality"] == {"precision": 1.0, "recall": 1.0, "n": 1} and gold["overall"]["n"] == 7
 
 
+def test_personal_strings_that_survive_are_counted():
+    from llmstages.plugins.corpus.gold import personal_removed
+
+    gold = [{"url": "a", "personal": ["x@y.com", "1.2.3.4"]}, {"url": "b", "personal": ["z@y.com"]}, {"url": "c", "personal": ["gone"]}]
+    assert personal_removed(gold, {"a": "write to [email] or 1.2.3.4", "b": "[email]"}) == pytest.approx(2 / 3, abs=1e-4)
+    assert personal_removed(gold, {}) is None
+
+
 def test_gold_counts_misses_and_false_alarms(tmp_path):
     gold = [{"url": "http://a.example/1", "keep": False, "rule": "language"}, {"url": "http://a.example/4", "keep": True, "rule": ""},
             {"url": "http://elsewhere.example", "keep": False, "rule": "url"}]

@@ -86,7 +86,9 @@ def test_rewards_read_the_answer_not_the_control_tokens():
 
     ids = chat.encode_texts(tokenizer, ["answer 4"])[0] + [tokenizer.eos_token_id] + [tokenizer.pad_token_id] * 3
     policy.reward_functions({"spy": Spy()}, tokenizer)[0](prompts=[[]], completion_ids=[ids], answer=["4"])
-    assert seen == ["answer 4"]
+    call = tokenizer("<CALC_START>4<CALC_END>", add_special_tokens=False)["input_ids"]
+    policy.reward_functions({"spy": Spy()}, tokenizer)[0](prompts=[[]], completion_ids=[call], answer=["4"])
+    assert seen == ["answer 4", ""]
 
 
 def test_problems_leave_the_test_rows_out(tmp_path):

@@ -53,10 +53,10 @@ def test_a_tokenizer_of_others_gets_the_control_tokens(tmp_path):
     engine.pre_tokenizer = pre_tokenizers.ByteLevel()
     engine.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=300, special_tokens=["<eos>"], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
     PreTrainedTokenizerFast(tokenizer_object=engine, eos_token="<eos>").save_pretrained(tmp_path / "foreign")
-    made, metrics = perform(Pretrained, tmp_path / "tokenizer", PretrainedConfig(name=str(tmp_path / "foreign")))
+    made, metrics = perform(Pretrained, tmp_path / "tokenizer", PretrainedConfig(folder=str(tmp_path / "foreign")))
     assert metrics["added"] == len(chat.CONTROL)
     with pytest.raises(StageError, match="no such folder"):
-        perform(Pretrained, tmp_path / "other", PretrainedConfig(name="./not-there"))
+        perform(Pretrained, tmp_path / "other", PretrainedConfig(folder="./not-there"))
 
 
 def test_texts_never_hold_control_ids():

@@ -38,6 +38,23 @@ def test_test_people_occur_in_no_training_dialogue(made):
     assert all(p.name not in asked for p in world.people if p.role == "asked")
 
 
+def test_test_sums_occur_in_no_page_dialogue_or_problem(tmp_path):
+    import random
+    import re
+
+    world = people.build(0, {t: 8 for t in people.TIERS}, 9, 0.55, 0.25)
+    texts, _ = pages.paragraphs(world, pages.PagesConfig(frequent=8, medium=8, rare=8, unseen=8), random.Random(0))
+    made = perform(pages.WorldPages, tmp_path / "pages", SMALL)[0]
+    rows = {}
+    for name, stage, config in (("dialogues", dialogues.WorldDialogues, dialogues.DialoguesConfig()), ("lookups", dialogues.WorldLookups, dialogues.LookupsConfig()),
+                                ("problems", problems.WorldProblems, problems.ProblemsConfig()), ("questions", problems.WorldQuestions, problems.QuestionsConfig(few_shot=4))):
+        rows[name] = json.dumps(list(tables.load(perform(stage, tmp_path / name, config, world=made)[0].path / "data")))
+    sums = {name: set(re.findall(r"(?<!\d)(\d{2,3}\+\d{2,3})(?!\d|\+)", text)) for name, text in {**rows, "pages": " ".join(texts)}.items()}
+    assert len(sums["questions"]) > 150 and len(sums["pages"]) > 5000
+    for name in ("pages", "dialogues", "lookups", "problems"):
+        assert not sums["questions"] & sums[name], name
+
+
 def test_probe_people_are_never_scored(made):
     world, rows = made
     probed = {json.loads(r["meta"])["name"] for r in rows["questions"] if r["task"] == "probe"}
