@@ -52,8 +52,8 @@ def arguments(config: Optimisation, ctx: Context, **more: Any) -> dict[str, Any]
         raise StageError(f"{ctx.step}.batch_rows={config.batch_rows} cannot be shared by {ctx.processes} processes "
                          f"in parts of {micro or 1} rows; choose a multiple of {max(1, micro) * ctx.processes}")
     warmup, steps = config.warmup, more.get("max_steps", 0)
-    if steps and warmup > steps // 5:
-        warmup = steps // 5
+    if steps and warmup > max(1, steps // 5):
+        warmup = max(1, steps // 5)
         ctx.say(f"{ctx.step}: warm-up shortened from {config.warmup} to {warmup} of {steps} updates, or the rate would never be reached")
     if "tensorboard" in config.trackers:
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", os.path.join("tensorboard", ctx.step))  # its files carry times: not into the artifact
@@ -64,7 +64,7 @@ def arguments(config: Optimisation, ctx: Context, **more: Any) -> dict[str, Any]
             "weight_decay": config.weight_decay, "max_grad_norm": config.clip, "adam_beta2": 0.95, "bf16": config.bf16,
             "use_cpu": not torch.cuda.is_available(), "logging_steps": max(1, min(config.log_every, more.get("max_steps", 1000) // 10)), "logging_nan_inf_filter": False,
             "disable_tqdm": True, "report_to": list(config.trackers) or "none", "save_strategy": "no", "remove_unused_columns": False,
-            "gradient_checkpointing": False, "dataloader_pin_memory": torch.cuda.is_available(),
+            "gradient_checkpointing": False, "ddp_find_unused_parameters": False, "dataloader_pin_memory": torch.cuda.is_available(),
             "deepspeed": deepspeed(ctx), **more}
 
 
