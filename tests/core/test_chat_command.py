@@ -24,7 +24,7 @@ def made(tmp_path_factory) -> Path:
     here = tmp_path_factory.mktemp("chat")
     chats = here / "chats"
     tables.save([{"messages": [message("user", "Who are you?"), message("assistant", "A model.")]}] * 8, chats / "data")
-    pages = step("pages", "pages.world", {"frequent": 12, "medium": 4, "rare": 4, "unseen": 8, "frequent_articles": 2, "medium_articles": 1, "towns": 10,
+    pages = step("pages", "pages.world", {"frequent": 12, "medium": 8, "rare": 8, "unseen": 8, "frequent_articles": 2, "medium_articles": 1, "towns": 10,
                                           "questions": 1, "sums": 20, "direct_sums": 4, "stories": 10, "lists": 4, "proclamations": 1, "quotes": 2})
     corpus = here / "corpus"
     for name in ("data", "dropped"):

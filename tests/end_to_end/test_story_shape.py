@@ -20,7 +20,7 @@ def test_every_step_of_the_first_run_is_new_and_told_as_json(smoke):
         assert step["why"] == "never run", name
         assert step["seconds"] > 0 and isinstance(step["metrics"], dict) and (smoke.folder / step["path"] / "record.json").is_file()
     assert (smoke.folder / done.json["report"]).is_file()
-    assert len(done.json["claims"]) >= 14
+    assert len(done.json["claims"]) >= 4 and all(c["met"] for c in done.json["claims"]), "smoke claims what machinery can hold"
     for claim in done.json["claims"]:
         assert isinstance(claim["name"], str) and isinstance(claim["target"], str) and isinstance(claim["met"], bool)
         assert isinstance(claim["value"], (int, float)) or claim["value"] is None and not claim["met"]

@@ -56,3 +56,14 @@ def test_mistakes_are_told(spec, words):
 def test_numbers_need_no_target_and_order_is_kept():
     found = claims.read_all({"b": {"value": "rl:length_last"}, "a": {"value": "rl:gone"}}, METRICS, targeted=False, group="numbers")
     assert [(n.name, n.value) for n in found] == [("b", 14.5), ("a", None)]
+
+
+def test_the_story_claims_speak_of_its_steps():
+    from llmstages.compose import compose
+
+    story = compose([])
+    claims = story.slots["report"]["claims"] | story.slots["report"]["numbers"]
+    assert len(story.slots["report"]["claims"]) >= 14
+    for name, claim in claims.items():
+        terms = claim["value"].replace(" - ", "\n").replace(" + ", "\n").splitlines()
+        assert {term.split(":")[0] for term in terms} <= set(story.steps), name
