@@ -25,7 +25,7 @@ class RejectionConfig(Optimisation):
     temperature: float = option(1.0, "temperature of the samples")
     max_answer: int = option(64, "longest answer in tokens")
     row: int = option(256, "tokens in a training row")
-    epochs: float = option(1.0, "passes over the kept answers")
+    epochs: float = option(2.0, "passes over the kept answers")
     rewards: dict[str, Any] = option(help="what is rewarded: name -> reward and its weight", factory=dict)
 
 
