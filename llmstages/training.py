@@ -266,6 +266,16 @@ def share(items: list[Any], weight: float, rng: random.Random) -> list[Any]:
     return items * whole + rng.sample(items, round(part * len(items)))
 
 
+def dialogue_rows(sources: Sequence[Artifact], weights: Mapping[str, float], tokenizer: Any, rng: random.Random) -> list[chat.Rendered]:
+    """The dialogues of all sources rendered: as running text where all rows say render=plain, else as chat."""
+    out: list[chat.Rendered] = []
+    for source in sources:
+        table = tables.load(source.path / "data")
+        plain = "render" in table.column_names and set(table["render"]) == {"plain"}
+        out += (chat.render_plain if plain else chat.render)(tokenizer, share(list(table["messages"]), weights.get(source.name, 1.0), rng))
+    return out
+
+
 def read_meta(row: Mapping[str, Any]) -> dict[str, Any]:
     """The meta column of a problem."""
     return json.loads(row.get("meta") or "{}")

@@ -119,11 +119,7 @@ class CausalLM:
             for index, (text, ids) in enumerate(zip(texts, chat.document_ids(tokenizer, texts), strict=True)):
                 into = held if index % config.held_out == config.held_out - 1 and often[text] == 1 else train
                 into += [chat.Rendered(part, [True] * len(part)) for part in pieces(ids, config.row)]
-        for source in ctx.many("dialogues"):
-            table = tables.load(source.path / "data")
-            plain = "render" in table.column_names and set(table["render"]) == {"plain"}
-            messages = training.share(list(table["messages"]), config.weights.get(source.name, 1.0), rng)
-            train += (chat.render_plain if plain else chat.render)(tokenizer, messages)
+        train += training.dialogue_rows(ctx.many("dialogues"), config.weights, tokenizer, rng)
         if not train:
             raise StageError(f"step {ctx.step!r} has no documents to train on; wire steps.{ctx.step}.corpus")
         if not held:

@@ -69,15 +69,10 @@ class Chat:
 
     def rendered(self, config: ChatConfig, ctx: Context, tokenizer: Any) -> tuple[list[Any], int]:
         """(rendered dialogues, number dropped for their length)."""
-        from llmstages import chat, tables, training
+        from llmstages import training
 
         training.check_names(ctx, "weights", list(config.weights), ctx.many("dialogues"))
-        rng, out = random.Random(config.seed), []
-        for source in ctx.many("dialogues"):
-            table = tables.load(source.path / "data")
-            plain = "render" in table.column_names and set(table["render"]) == {"plain"}
-            out += (chat.render_plain if plain else chat.render)(
-                tokenizer, training.share(list(table["messages"]), config.weights.get(source.name, 1.0), rng))
+        out = training.dialogue_rows(ctx.many("dialogues"), config.weights, tokenizer, random.Random(config.seed))
         long = [row for row in out if len(row.ids) > config.row]
         if long and config.too_long == "error":
             raise StageError(f"{ctx.step}: {len(long)} dialogues are longer than row={config.row} tokens; raise {ctx.step}.row "

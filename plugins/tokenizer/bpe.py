@@ -87,13 +87,14 @@ class BPE:
         spoken = [space + m["content"] for source in ctx.many("dialogues") for row in tables.load(source.path / "data")["messages"] for m in row]
         if not texts:
             raise StageError("the corpus is empty, so there is nothing to train a tokenizer on; look at `llmstages show corpus`")
-        roles = ["user", "assistant", "system", "tool"] * 1000  # the four role names become one token each
+        roles = [*chat.ROLES] * 1000  # the four role names become one token each
         tokenizer = build([*texts, *spoken, *roles], config)
         tokenizer.save_pretrained(ctx.out)
         tables.write_json(ctx.out / "view.json", view(tokenizer, config.sample))
         some = texts[:: max(1, len(texts) // 2000)]
-        tokens = sum(map(len, tokenizer(some, add_special_tokens=False)["input_ids"]))
-        lost = sum(tokenizer.decode(ids) != text for ids, text in zip(tokenizer(some, add_special_tokens=False)["input_ids"], some, strict=True))
+        encoded = tokenizer(some, add_special_tokens=False)["input_ids"]
+        tokens = sum(map(len, encoded))
+        lost = sum(tokenizer.decode(ids) != text for ids, text in zip(encoded, some, strict=True))
         if len(tokenizer) < config.vocab_size:
             ctx.say(f"tokenizer: the corpus gave only {len(tokenizer)} of the {config.vocab_size} entries asked for")
         return {"vocab_size": len(tokenizer), "bytes_per_token": sum(len(t.encode()) for t in some) / max(tokens, 1),
