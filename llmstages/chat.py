@@ -9,11 +9,11 @@ A tool call sits inside the assistant's turn: ``<|im_start|>assistant<|im_sep|><
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmstages import packing
 from llmstages.stage import StageError
 from llmstages.tables import message
 
@@ -182,45 +182,10 @@ def stop_ids(tokenizer: Any) -> list[int]:
     return [marks[END], marks[BOS], *(marks[last] for _, last in CALLS.values())]
 
 
-def pack(rows: Sequence[Rendered], length: int, pad: int, seed: int, window: int = 40) -> tuple[list[dict[str, list[int]]], int]:
-    """Whole documents, first fit, into rows of ``length`` tokens: (rows of input_ids, labels, position_ids; cut tokens).
+def pack(rows: Sequence[Rendered], length: int, pad: int, seed: int) -> tuple[list[dict[str, list[int]]], int]:
+    """Rendered rows packed whole into rows of ``length`` tokens (packing.py): (rows of input_ids, labels, position_ids; cut tokens).
 
-    Positions restart with each document, which is how transformers keeps packed documents from seeing each other.
     A document longer than a row is cut, and the tokens cut are counted.
     """
-    rng, cut = random.Random(seed), 0
-    order = list(range(len(rows)))
-    rng.shuffle(order)
-    open_rows: list[list[Rendered]] = []
-    used: list[int] = []
-    full: list[list[Rendered]] = []
-    for index in order:
-        ids, marks = rows[index].ids, rows[index].supervised
-        cut += max(0, len(ids) - length)
-        item = Rendered(ids[:length], marks[:length])
-        fits = [i for i, size in enumerate(used) if size + len(item.ids) <= length]
-        if fits:
-            best = max(fits, key=used.__getitem__)
-            open_rows[best].append(item)
-            used[best] += len(item.ids)
-        else:
-            open_rows.append([item])
-            used.append(len(item.ids))
-            if len(open_rows) > window:
-                worst = max(range(len(used)), key=used.__getitem__)
-                full.append(open_rows.pop(worst))
-                used.pop(worst)
-    full += open_rows
-    rng.shuffle(full)
-    return [_row(items, length, pad) for items in full], cut
-
-
-def _row(items: list[Rendered], length: int, pad: int) -> dict[str, list[int]]:
-    ids, labels, positions = [], [], []
-    for item in items:
-        ids += item.ids
-        labels += [t if on else -100 for t, on in zip(item.ids, item.supervised, strict=True)]
-        labels[len(ids) - len(item.ids)] = -100  # nothing predicts the first token of a document
-        positions += range(len(item.ids))
-    rest = length - len(ids)
-    return {"input_ids": ids + [pad] * rest, "labels": labels + [-100] * rest, "position_ids": positions + list(range(rest))}
+    packed = packing.Packed(packing.Pieces.of(rows), length, pad, seed)
+    return [{name: values.tolist() for name, values in row.items()} for row in packed], packed.cut

@@ -46,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
         made = add(name, help, f"{name} rl", overrides=False)
         made.add_argument("step", help="name of a step of the recipe")
         made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES)
+        if name == "show":
+            made.add_argument("--url", help="of a corpus or documents step: what became of the page with this URL (or id) in the last run")
     report = add("report", "print the path of the last report", "report --open")
     report.add_argument("--open", action="store_true", help="open it in a browser")
     add("verify", "read every stored file again and compare digests", "verify")
@@ -81,7 +83,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if unknown:
         from llmstages.schema import near
 
-        flags = ["--json", "--multirun", "--name", "--help", "--open", "--history", "--tokenizer"]
+        flags = ["--json", "--multirun", "--name", "--help", "--open", "--history", "--tokenizer", "--url"]
         flags = [flag for flag in flags if flag != unknown[0]]  # known, but not to this command
         print(f"error: unknown option {unknown[0]!r}.{near(unknown[0], flags)} See llmstages {args.command} --help", file=sys.stderr)
         raise SystemExit(2)

@@ -82,7 +82,8 @@ def _node(group: str, name: str) -> DictConfig:
     try:
         if f"{group}.{name}" in registry.entries(registry.STAGES):
             stage = registry.load_stage(f"{group}.{name}")
-            made = schema.make_schema(stage.Config, "stage", f"{group}.{name}", getattr(stage, "parts", None))
+            parts = {part: registry.chosen(members) for part, members in getattr(stage, "parts", {}).items()}
+            made = schema.make_schema(stage.Config, "stage", f"{group}.{name}", parts)
         else:
             made = schema.make_schema(registry.load(group, name).Config, "use", name)
     except StageError as error:

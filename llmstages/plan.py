@@ -109,6 +109,8 @@ def _fields(config: Any, where: str, digests: Digests, parts: Mapping[str, Any] 
         value, label = getattr(config, field.name), f"{where}.{field.name}"
         if field.name in parts:
             found[field.name] = {m: _part(field.name, spec, f"{label}.{m}", digests) for m, spec in value.items()}
+            if len(value) > 1:
+                found[f"order of {field.name}"] = list(value)  # keys alone are compared in sorted order
         elif not field.metadata.get("identity", True):
             continue
         elif field.metadata.get("file"):

@@ -18,7 +18,7 @@ from llmstages import schema
 from llmstages.stage import StageError
 
 STAGES = "stages"
-PARTS = ("filters", "rewards", "tools", "tasks")  # smaller plugins: a class with Config, version, __init__(config)
+PARTS = ("filters", "extractors", "rewards", "tools", "tasks")  # smaller plugins: a class with Config, version, __init__(config)
 
 
 @dc.dataclass(frozen=True)
@@ -101,6 +101,11 @@ def part_config(group: str, spec: Mapping[str, Any]) -> tuple[type, Any]:
     cls = load(group, spec["use"])
     fields = {key: value for key, value in spec.items() if key != "use"}
     return cls, schema.build(cls.Config, fields, f"{group}.{spec['use']}")
+
+
+def chosen(parts: Mapping[str, str] | tuple[str, ...]) -> dict[str, str]:
+    """Member -> name of its default, from what a stage declares: names alone are members of that name."""
+    return dict(parts) if isinstance(parts, Mapping) else {name: name for name in parts}
 
 
 def describe(cls: type) -> str:

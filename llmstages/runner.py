@@ -111,7 +111,7 @@ def _one(plan: Planned, run: Run, done: Mapping[str, Artifact]) -> tuple[str, Ma
         started, clock = time.time(), time.perf_counter()
         _forget_peak()
         inputs = {name: _input(value, done) for name, value in step.inputs.items()}
-        _freeze(folder, plan, run.launch, inputs)
+        _freeze(folder, plan, run, inputs)
         metrics = worker.perform(folder, run.console) if run.launch.how == "inline" else _child(folder, plan, run.launch)
         took = time.perf_counter() - clock
         record = run.store.commit(plan.key, _record(plan, run, metrics, started, took))
@@ -129,11 +129,12 @@ def _input(value: Any, done: Mapping[str, Artifact]) -> Any:
     return {**dc.asdict(artifact), "path": str(artifact.path)}
 
 
-def _freeze(folder: Path, plan: Planned, launch: Launch, inputs: Mapping[str, Any]) -> None:
+def _freeze(folder: Path, plan: Planned, run: Run, inputs: Mapping[str, Any]) -> None:
     """Write step.json: all a worker needs, and what a person needs to repeat the step by hand."""
-    step = plan.step
+    step, launch = plan.step, run.launch
     frozen = {"step": step.name, "stage": step.uses, "config": schema.plain(step.config), "inputs": inputs, "cwd": os.getcwd(),
-              "processes": launch.spread(getattr(step.stage, "trains", False)), "launch": dc.asdict(launch)}
+              "processes": launch.spread(getattr(step.stage, "trains", False)), "launch": dc.asdict(launch),
+              "cache": str(run.store.cache.resolve())}
     (folder / "step.json").write_text(json.dumps(frozen, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -34,7 +34,7 @@ def hints(config: type) -> dict[str, Any]:
     return typing.get_type_hints(config)
 
 
-def make_schema(config: type, key: str, value: str, parts: Mapping[str, tuple[str, ...]] | None = None) -> type:
+def make_schema(config: type, key: str, value: str, parts: Mapping[str, Mapping[str, str]] | None = None) -> type:
     """A mutable copy of a Config for OmegaConf, with one more key (``stage: rl.grpo``) and a defaults list for its parts.
 
     A field called ``seed`` takes the run's ``seed`` unless it is set.
@@ -48,7 +48,7 @@ def make_schema(config: type, key: str, value: str, parts: Mapping[str, tuple[st
         else:
             fields.append((field.name, _annotation(hints(config)[field.name]), _default(field)))
     if parts:
-        chosen = [{f"/{group}@{group}.{name}": name} for group, names in parts.items() for name in names]
+        chosen = [{f"/{group}@{group}.{member}": name} for group, members in parts.items() for member, name in members.items()]
         fields.append(("defaults", list[Any], dc.field(default_factory=lambda: ["_self_", *chosen])))
     return dc.make_dataclass(config.__qualname__.replace(".", "_"), fields, init=False, repr=False, eq=False)  # read, never made
 

@@ -60,6 +60,7 @@ class Context:
     out: the folder to fill, empty at the start; becomes the artifact when run() returns.
     work: scratch that survives an interruption (checkpoints); removed when the step is done.
     inputs: input name -> Artifact, a tuple of them for "many" inputs, None for an optional input left open.
+    cache: where runs of one store share what they derive (see cached()); None: within work.
     progress(description, total): context manager giving a Progress; say(line): one line to the user.
     """
 
@@ -68,6 +69,7 @@ class Context:
     work: Path
     inputs: Mapping[str, Artifact | tuple[Artifact, ...] | None]
     processes: int = 1
+    cache: Path | None = None
     progress: Callable[[str, float | None], Any] = _silent
     say: Callable[[str], None] = lambda line: None
 
@@ -88,6 +90,16 @@ class Context:
         found = self.inputs.get(name)
         return (found,) if isinstance(found, Artifact) else tuple(found or ())
 
+    def cached(self, key: str, make: Callable[[Path], None]) -> Path:
+        """A folder of derived data, filled by ``make(folder)`` unless a step of this store has made it before.
+
+        key: a name that says all the content follows from (a digest of it). Made once, also by several processes at
+        the same time; found damaged, it is made again with a line. Not an artifact: anybody may delete it.
+        """
+        from llmstages.cache import cached
+
+        return cached(self.cache or self.work / "cache", key, make, self.say)
+
 
 class Stage(Protocol):
     """One class in one file: Config, inputs, output, version, run.
@@ -95,7 +107,8 @@ class Stage(Protocol):
     inputs: name -> kind. "model?" may be left open, "corpus*" takes any number, "problems|dialogues" takes either,
     "*" alone takes any number of any kind.
     parts: Config field -> registry group, for fields that hold a mapping of smaller plugins (``filters``); the names
-    listed are the defaults: ``{"filters": ("url", "language")}``. Absent where a stage has none.
+    listed are the defaults: ``{"filters": ("url", "language")}``, or ``{"extractors": {"html": "trafilatura"}}`` where a member is
+    a role. Absent where a stage has none.
     trains: True for stages a launcher may spread over processes; the others always run once.
     """
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from llmstages.cache import flush as _flush
 from llmstages.digest import canonical, sha256, sha256_file
 from llmstages.secrets import mask
 from llmstages.stage import StageError
@@ -39,6 +40,11 @@ class Store:
     def temporary(self, key: str) -> Path:
         """Where a step is made: ``out`` becomes the artifact, ``work`` survives an interruption."""
         return self.path / ".tmp" / key
+
+    @property
+    def cache(self) -> Path:
+        """Where steps share derived data that is no result (cache.py)."""
+        return self.path / ".cache"
 
     def has_work(self, key: str) -> bool:
         """Whether an interrupted run left something to resume from."""
@@ -176,12 +182,3 @@ class Store:
                 f"the disk of the store {str(self.path)!r} is full: the step had written {written / 1e6:.1f} MB and needs more; "
                 f"{free / 1e6:.1f} MB are free now that its temporary folder is removed. Free space or choose store=FOLDER, "
                 "then run again: finished steps are kept") from error
-
-
-def _flush(path: Path) -> None:
-    """fsync a file or folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmstages import chat, tables
+from llmstages import chat, packing, tables
 from llmstages.stage import Artifact, Context, StageError, option
 
 TIMES = ("runtime", "per_second", "step_time", "total_flos", "num_tokens", "epoch")
@@ -123,18 +123,17 @@ def gate(name: str, value: float, limit: float, passed: bool, cure: str) -> dict
     return {"gate": name, "value": round(float(value), 6), "limit": limit, "passed": bool(passed), "cure": cure}
 
 
-def check_rows(rows: Sequence[chat.Rendered], tokenizer: Any, ctx: Context, *, least_supervised: float = 0.01, dialogues: bool = True) -> None:
-    """The gates on rendered rows, written to gates.json; a gate that fails blocks training.
+def check_rows(rows: Sequence[chat.Rendered] | packing.Pieces, tokenizer: Any, ctx: Context, *, least_supervised: float = 0.01,
+               dialogues: bool = True) -> None:
+    """The gates on rendered rows or pieces of documents, written to gates.json; a gate that fails blocks training.
 
     Raises StageError naming every failed gate and its cure.
     """
     marks = chat.control_ids(tokenizer)
-    tokens = sum(len(row.ids) for row in rows)
-    supervised = sum(sum(row.supervised) for row in rows)
-    empty = sum(not any(row.supervised) for row in rows)
-    one_bos = sum(row.ids[:1] == [marks[chat.BOS]] and row.ids.count(marks[chat.BOS]) == 1 for row in rows)
-    spoken = [row for row in rows if marks[chat.START] in row.ids]  # running text has no turns to end
-    ends = sum(any(t == marks[chat.END] and on for t, on in zip(row.ids, row.supervised, strict=True)) for row in spoken)
+    pieces = rows if isinstance(rows, packing.Pieces) else packing.Pieces.of(rows)
+    tokens, on = int(pieces.sizes().sum()), pieces.supervised()
+    supervised, empty = int(on.sum()), int((on == 0).sum())
+    one_bos = int((pieces.begins_with(marks[chat.BOS]) & (pieces.occurrences(marks[chat.BOS]) == 1)).sum())
     found = [gate("rows", len(rows), 1, bool(rows), "the inputs gave no rows: look at the steps before"),
              gate("supervised share", supervised / max(tokens, 1), least_supervised, supervised >= least_supervised * tokens,
                   "hardly any token is trained on: are there assistant turns?"),
@@ -144,7 +143,9 @@ def check_rows(rows: Sequence[chat.Rendered], tokenizer: Any, ctx: Context, *, l
              gate("pad differs from end of turn", tokenizer.pad_token_id, 0, tokenizer.pad_token_id != marks[chat.END],
                   "with pad = end of turn the model never learns to stop")]
     if dialogues:
-        found.append(gate("dialogues whose end of turn is supervised", ends / max(len(spoken), 1), 0.9, ends >= 0.9 * len(spoken),
+        turns = pieces.occurrences(marks[chat.START]) > 0  # running text has no turns to end
+        spoken, ends = int(turns.sum()), int((turns & (pieces.occurrences(marks[chat.END], supervised=True) > 0)).sum())
+        found.append(gate("dialogues whose end of turn is supervised", ends / max(spoken, 1), 0.9, ends >= 0.9 * spoken,
                           "the end token carries no loss, the model would never stop"))
     if first_process():
         tables.write_json(ctx.out / "gates.json", found)
@@ -162,10 +163,12 @@ def dataset(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Stack packed rows. use_cache=False goes with the batch: it keeps packed documents apart, and stays out of the config."""
+    """Stack packed rows of lists or arrays. use_cache=False goes with the batch: it keeps packed documents apart, and stays out of the config."""
+    import numpy as np
     import torch
 
-    return {key: torch.tensor([row[key] for row in rows]) for key in ("input_ids", "labels", "position_ids")} | {"use_cache": False}
+    stacked = {key: np.array([row[key] for row in rows], np.int64) for key in ("input_ids", "labels", "position_ids")}
+    return {key: torch.from_numpy(values) for key, values in stacked.items()} | {"use_cache": False}
 
 
 def recorder(ctx: Context, tokens_per_step: float, unit: str = "updates") -> Any:
@@ -260,10 +263,17 @@ def check_names(ctx: Context, field: str, names: Sequence[str], sources: Sequenc
             raise StageError(f"{ctx.step}.{field} names {name!r}, which is none of its inputs ({', '.join(known) or 'none'})")
 
 
-def share(items: list[Any], weight: float, rng: random.Random) -> list[Any]:
+def share(items: Sequence[Any], weight: float, rng: random.Random) -> list[Any]:
     """The items ``weight`` times over: a random part below 1, repeats above."""
+    return [items[index] for index in share_of(len(items), weight, rng).tolist()]
+
+
+def share_of(count: int, weight: float, rng: random.Random) -> Any:
+    """The same for items that are not in memory: an array of indices below ``count``."""
+    import numpy as np
+
     whole, part = int(weight), weight - int(weight)
-    return items * whole + rng.sample(items, round(part * len(items)))
+    return np.concatenate([np.tile(np.arange(count), whole), np.array(rng.sample(range(count), round(part * count)), np.int64)])
 
 
 def dialogue_rows(sources: Sequence[Artifact], weights: Mapping[str, float], tokenizer: Any, rng: random.Random) -> list[chat.Rendered]:

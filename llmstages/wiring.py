@@ -44,7 +44,7 @@ def make_step(name: str, uses: str, values: Mapping[str, Any], wires: Mapping[st
     parts = getattr(stage, "parts", {})
     values = {key: value for key, value in values.items() if key != "stage"}
     for group, members in parts.items():
-        chosen = values.get(group, {member: {"use": member} for member in members})
+        chosen = values.get(group, {member: {"use": use} for member, use in registry.chosen(members).items()})
         values[group] = {key: spec for key, spec in chosen.items() if spec is not None}
         for spec in values[group].values():
             registry.part_config(group, spec)

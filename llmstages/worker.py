@@ -30,7 +30,8 @@ def perform(folder: Path, console: Console) -> dict[str, Any]:
     config = schema.build(stage.Config, frozen["config"], frozen["step"])
     inputs = {name: _artifacts(value) for name, value in frozen["inputs"].items()}
     context = Context(step=frozen["step"], out=folder / "out", work=folder / "work", inputs=inputs,
-                      processes=frozen["processes"], progress=console.progress, say=lambda line: console.say(f"  {line}"))
+                      processes=frozen["processes"], cache=Path(frozen["cache"]), progress=console.progress,
+                      say=lambda line: console.say(f"  {line}"))
     # libraries print; standard output belongs to the result
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         if "LLMSTAGES_DEBUG" not in os.environ:

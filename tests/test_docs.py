@@ -78,5 +78,5 @@ def test_a_plugin_of_the_readme_works_when_saved_to_a_file(body, install):
     install("readme_plugin", f"[llmstages.filters]\nfrom_readme = readme_plugin:{name}\n", body)
     judge = registry.load_part("filters", {"use": "from_readme"})
     calm, loud = (Document(text, "", text) for text in ("A page that speaks softly.", "A PAGE THAT SHOUTS!"))
-    [keep, drop] = judge.apply([calm, loud])
+    [keep, drop] = judge.judge([calm, loud])
     assert keep is None and isinstance(drop, Drop) and drop.limit and registry.describe(type(judge))

@@ -17,8 +17,14 @@ from llmstages.store import Store
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print everything there is to know about one step."""
+    """Print everything there is to know about one step, or about one page in it."""
     console = Console()
+    if args.url:
+        from llmstages.fate import tell
+
+        for line in tell(args.step, args.url, args.overrides):
+            console.say(line)
+        return 0
     made = session.prepare([*args.overrides, f"only={args.step}"])
     plan = made.find(args.step)
     step, entry = plan.step, registry.find(registry.STAGES, plan.step.uses)

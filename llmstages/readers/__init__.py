@@ -2,24 +2,26 @@
 
 ``read(path)`` yields ``Record`` (a page or a text) or ``Bad`` (what was left out, where and why) for a WARC, HTML, text,
 Markdown, JSON(L), Parquet or CSV file; ``rows(path)`` does the same for tables of examples; ``find(...)`` turns what
-a user wrote (file, glob, folder) into files. Left out on purpose: ARC files, PDF, and anything read from a network.
+a user wrote (file, glob, folder) into files. All of them stream: memory holds a document or two, however large the file
+and whatever it expands to. Left out on purpose: ARC files, PDF, and anything read from a network.
 """
 
 from __future__ import annotations
 
-import dataclasses as dc
 import difflib
 import glob
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmstages.readers.record import Bad, Record
-from llmstages.readers.rows import TABLES, clean, open_file, rows
+from llmstages.readers.record import MAX_BYTES, Bad, Record, clean, scrub, too_large
+from llmstages.readers.rows import TABLES, rows
+from llmstages.readers.streams import Meter, open_file
+from llmstages.readers.texts import read_page, read_text
 from llmstages.readers.warc import read_warc
 from llmstages.stage import StageError
 
-__all__ = ["Bad", "Record", "TABLES", "clean", "find", "open_file", "read", "read_warc", "rows"]
+__all__ = ["MAX_BYTES", "TABLES", "Bad", "Meter", "Record", "clean", "find", "open_file", "read", "read_warc", "rows", "scrub", "too_large"]
 
 WARCS = (".warc",)
 PAGES = (".html", ".htm", ".xhtml")
@@ -27,6 +29,7 @@ TEXTS = (".txt", ".md")
 COMPRESSED = (".gz", ".zst")
 TEXT_FIELDS = ("text", "content", "html", "body")
 URL_FIELDS = ("url", "source_url", "link", "uri")
+PAGE = re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)
 
 
 def suffix(path: Path) -> str:
@@ -68,59 +71,53 @@ def _near(path: Path) -> str:
     return f" ({there} has {', '.join(names)})" if names else f" ({there} has nothing named like {path.name!r})"
 
 
-def read(path: Path, text_column: str = "", block: int = 0) -> Iterator[Record | Bad]:
-    """Every document of one file, in order.
+def read(path: Path, text_column: str = "", block: int = 0, max_bytes: int = MAX_BYTES, meter: Meter | None = None) -> Iterator[Record | Bad]:
+    """Every document of one file, in order; at least one Bad that says why when it holds none.
 
     text_column: the column of tables that holds the text (default: guessed). block: cut plain text files at line ends
-    into documents of about this many bytes (0: one document a file).
+    into documents of about this many bytes (0: one document a file). max_bytes: a longer document is a Bad, and is
+    never held in memory. meter: told how far reading is.
     """
+    nothing = True
+    try:
+        for found in _reader(path, text_column, block, max_bytes, meter or Meter()):
+            nothing = False
+            yield found
+    except OSError as error:  # no permission, a broken disk: this file alone
+        yield Bad(path.name, f"{type(error).__name__}: {error.strerror or error}", url=f"file:{path.name}")
+        return
+    if nothing:
+        yield Bad(path.name, "the file is empty" if not path.stat().st_size else "the file holds no document", "empty", f"file:{path.name}")
+
+
+def _reader(path: Path, text_column: str, block: int, max_bytes: int, meter: Meter) -> Iterator[Record | Bad]:
     kind = suffix(path)
     if kind in WARCS:
-        yield from read_warc(path)
-    elif kind in PAGES:
-        yield _whole(path, "text/html")
-    elif kind in TEXTS:
-        whole = _whole(path, "text/plain")
-        yield from [whole] if isinstance(whole, Bad) else _cut(whole, block)
-    elif kind in TABLES:
-        for position, row in rows(path):
-            yield row if isinstance(row, Bad) else _from_row(path, position, row, text_column)
-    else:
-        known = ", ".join(WARCS + PAGES + TEXTS + TABLES)
-        raise StageError(f"{path}: files of type {kind or 'none'!r} cannot be read; known types are {known}, each also with .gz")
+        return read_warc(path, max_bytes, meter)
+    if kind in PAGES:
+        return iter([read_page(path, max_bytes, meter)])
+    if kind in TEXTS:
+        return read_text(path, block, max_bytes, meter)
+    if kind in TABLES:
+        return (row if isinstance(row, Bad) else _from_row(path, position, row, text_column, max_bytes)
+                for position, row in rows(path, max_bytes, meter))
+    known = ", ".join(WARCS + PAGES + TEXTS + TABLES)
+    raise StageError(f"{path}: files of type {kind or 'none'!r} cannot be read; known types are {known}, each also with .gz")
 
 
-def _whole(path: Path, media: str) -> Record | Bad:
-    try:
-        with open_file(path) as stream:
-            return Record(path.name, f"file:{path.name}", stream.read(), media)
-    except (OSError, EOFError) as error:
-        return Bad(path.name, f"{type(error).__name__}: {error}", url=f"file:{path.name}")
-
-
-def _cut(record: Record, block: int) -> Iterator[Record]:
-    """A long text as several documents, cut at the first blank line (or line end) after each ``block`` bytes."""
-    body = record.body
-    if not block or len(body) <= 2 * block or body[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16: line ends are not one byte
-        yield record
-        return
-    start = number = 0
-    while start < len(body):
-        near = body.find(b"\n\n", start + block, start + 2 * block)
-        end = near + 2 if near != -1 else body.find(b"\n", start + block) + 1
-        end = len(body) if end <= 0 or len(body) - end < block // 10 else end
-        number += 1
-        yield dc.replace(record, id=f"{record.id}:{number}", url=f"{record.url}#{number}", body=body[start:end])
-        start = end
-
-
-def _from_row(path: Path, position: str, row: dict, text_column: str) -> Record | Bad:
+def _from_row(path: Path, position: str, row: dict, text_column: str, max_bytes: int) -> Record | Bad:
     """A table row as a document. Text that starts like a page is taken for HTML."""
     names = (text_column,) if text_column else TEXT_FIELDS
     name = next((name for name in names if isinstance(row.get(name), (str, bytes)) and row[name]), "")
-    url = next((str(row[field]) for field in URL_FIELDS if row.get(field)), f"file:{position}")
+    url = clean(next((str(row[field]) for field in URL_FIELDS if row.get(field)), f"file:{position}"))
     if not name:
-        return Bad(position, f"no text in {' or '.join(names)}; the row has {', '.join(row) or 'no fields'}", "empty", url)
-    body = row[name] if isinstance(row[name], bytes) else clean(row[name]).encode()
-    page = name == "html" or re.match(rb"\s*<(!doctype html|html)", body[:200], re.IGNORECASE)
-    return Record(str(row.get("id") or position), url, body, "text/html" if page else "text/plain")
+        null = next((name for name in names if name in row and row[name] is None), "")
+        if null:
+            return Bad(position, f"the text in {null!r} is null", "null_text", url)
+        return Bad(position, f"no text in {' or '.join(names)}; the row has {', '.join(map(str, row)) or 'no fields'}"[:500], "empty", url)
+    text, replaced = scrub(row[name]) if isinstance(row[name], str) else (row[name], 0)
+    body = text.encode() if isinstance(text, str) else text
+    if len(body) > max_bytes:
+        return too_large(position, "a text", max_bytes, url)
+    page = name == "html" or PAGE.match(body[:200])
+    return Record(clean(str(row.get("id") or position)), url, body, "text/html" if page else "text/plain", replaced=replaced)

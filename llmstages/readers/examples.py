@@ -11,8 +11,8 @@ from typing import Any
 
 from llmstages import tables
 from llmstages.formats import Unusable
-from llmstages.readers.record import Bad
-from llmstages.readers.rows import clean, rows
+from llmstages.readers.record import Bad, clean
+from llmstages.readers.rows import rows
 from llmstages.stage import Context, StageError
 
 DROPPED = ("id", "url", "rule", "value", "limit", "excerpt")

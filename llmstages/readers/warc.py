@@ -1,220 +1,184 @@
 """WARC files, record by record, whatever happened to them.
 
-warcio parses the records; finding them is done here, because its ArchiveIterator stops at the first damage and says
-nothing about a file that was cut off. A gzipped file is walked member by member: a damaged member gives what was
+warcio parses the headers; finding the records is done here, because its ArchiveIterator stops at the first damage and
+says nothing about a file that was cut off. A gzipped file is walked member by member: a damaged member gives what was
 readable before the damage, and reading goes on at the next member. Within plain text, reading goes on at the next line
 that starts a record. A whole file in one gzip member (gzip instead of ``warcio recompress``) is read like plain text.
+Everything streams: of a record larger than allowed only the start is held, the rest is passed over.
 """
 
 from __future__ import annotations
 
+import dataclasses as dc
 import io
-import logging
-import mmap
 import re
-import tempfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from llmstages.readers.record import Bad, Record
+from llmstages.readers.feed import Feed
+from llmstages.readers.record import MAX_BYTES, Bad, Record
+from llmstages.readers.response import Stored, document
+from llmstages.readers.streams import GZIP, Damage, Meter, Source, inflate, open_plain, unzstd
 
-BLOCK = 1 << 16
-IN_MEMORY = 1 << 26          # a larger gzip member goes through a temporary file
-GZIP = b"\x1f\x8b\x08"
-START = re.compile(rb"(?:^|\n)(WARC/[01]\.)")
-CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
+HEADER = 1 << 20  # bytes; a longer line of a record header is damage
+VERSIONS = ["WARC/1.1", "WARC/1.0", "WARC/0.17", "WARC/0.18"]
+LINE = re.compile(rb"WARC/[01]\.")
+START = re.compile(rb"\n(WARC/[01]\.[0-9]{1,2}\r?\n)")
+INSIDE = re.compile(rb"\n(WARC/[01]\.[0-9]{1,2}\r?\n[A-Za-z-]{1,60}:)")  # more certain than START
+END = re.compile(rb"[\r\n\0 ]*(\Z|WARC/[01]\.)")
+BLANK = b"\r\n\0 "
 KEPT = ("response", "resource", "conversion")
-HTML = ("text/html", "application/xhtml+xml")
+WRONG = "{} record is cut off, or its Content-Length is wrong"
 
 
-def read_warc(path: Path | str) -> Iterator[Record | Bad]:
-    """Pages of a WARC file (.warc, .warc.gz) in order, and a Bad for each record that is damaged or no page.
+def read_warc(path: Path | str, max_bytes: int = MAX_BYTES, meter: Meter | None = None) -> Iterator[Record | Bad]:
+    """Pages of a WARC file (.warc, also .gz and .zst) in order, and a Bad for each record that is damaged or no page.
 
     Reads ``response`` (2xx), ``resource`` and ``conversion`` records; request, metadata, revisit and warcinfo records
     are bookkeeping and are passed over. Record.id is ``file name:number``, the number counting all records from 1.
     """
     path = Path(path)
     number = 0
-    for place, found in _records(path):
+    for found in _records(path, 2 * max_bytes, meter or Meter()):  # as stored: some servers send chunks of a few bytes
         if isinstance(found, Bad):
             yield found
             continue
         number += 1
-        record, payload = found
-        if record.rec_type in KEPT:
-            document = _document(f"{path.name}:{number}", place, record, payload)
-            if document is not None:
-                yield document
+        if found.kind in KEPT:
+            page = document(found, f"{path.name}:{number}", max_bytes)
+            if page is not None:
+                yield page
 
 
-def _records(path: Path) -> Iterator[tuple[str, Bad | tuple[Any, bytes]]]:
+def _records(path: Path, most: int, meter: Meter) -> Iterator[Bad | Stored]:
     if path.stat().st_size == 0:
-        yield path.name, Bad(path.name, "the file is empty")
+        yield Bad(path.name, "the file is empty")
         return
-    with open(path, "rb") as file:
-        if file.read(3) != GZIP:
-            file.seek(0)
-            yield from _parse(file, path.name)
+    with Source(path, meter) as source:
+        start = source.at(0, 5)
+        if start[:3] == GZIP or path.suffix.lower() == ".gz" and start != b"WARC/":
+            yield from _in_members(path.name, source, most)
             return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for offset, stream, error in _members(data):
-                place = f"{path.name}, byte {offset}"
-                with stream:
-                    yield from _parse(stream, place)
-                if error:
-                    yield place, Bad(place, error)
+    meter.at = 0
+    with open_plain(path, meter) as stored:
+        feed = Feed.of_pieces(unzstd(stored)) if path.suffix.lower() == ".zst" else Feed(stored)
+        yield from _parse(feed, path.name, most)
+        if feed.damage:
+            yield Bad(path.name, str(feed.damage))
 
 
-def _members(data: mmap.mmap) -> Iterator[tuple[int, IO[bytes], str]]:
-    """(offset, decompressed stream, error or "") for each gzip member, damaged ones included."""
-    start, size = 0, len(data)
-    while start < size:
-        if data[start] == 0:  # padding some writers leave between members
-            start += 1
+def _in_members(name: str, source: Source, most: int) -> Iterator[Bad | Stored]:
+    start = 0
+    while start < source.size:
+        place = f"{name}, byte {start}"
+        block = source.at(start, 512)
+        if block[:1] == b"\0":  # padding some writers leave between members
+            start += len(block) - len(block.lstrip(b"\0"))
             continue
-        if data[start:start + 3] != GZIP:
-            following = _next_member(data, start + 1)
-            yield start, io.BytesIO(), f"{following - start} bytes that are no gzip member; skipped to the next one"
+        if block[:3] != GZIP:
+            following = source.find_member(start + 1, _starts_record)
+            yield Bad(place, f"{following - start} bytes that are no gzip member; skipped to the next one")
             start = following
             continue
-        spool = tempfile.SpooledTemporaryFile(IN_MEMORY)
-        end, error = _inflate(data, start, spool)
-        while not error and data[end:end + 3] == GZIP and not _starts_record(data, end):
-            end, error = _inflate(data, end, spool)  # some writers spread one record over several members
-        if error:
-            end = _next_member(data, start + 1)
-            error += f"; {size - start} bytes to the end are lost" if end == size else f"; going on at byte {end}"
-        spool.seek(0)
-        yield start, spool, error
-        start = end
+        member = _Member(source, start)
+        feed = Feed.of_pieces(member.pieces())
+        told = False
+        for found in _parse(feed, place, most):
+            if isinstance(found, Bad) and feed.damage and str(feed.damage) in found.reason:
+                told, found = True, dc.replace(found, reason=f"{found.reason}; {_going_on(source, start)}")
+            yield found
+        if feed.damage and not told:
+            yield Bad(place, f"{feed.damage}; {_going_on(source, start)}")
+        start = source.find_member(start + 1, _starts_record) if feed.damage else member.end
 
 
-def _inflate(data: mmap.mmap, start: int, spool: IO[bytes]) -> tuple[int, str]:
-    """Decompress one member into ``spool``; returns where it ends and what was wrong."""
-    inflate, position, step = zlib.decompressobj(31), start, BLOCK
-    while not inflate.eof and position < len(data):
-        before, chunk = inflate.copy(), data[position:position + step]
-        try:
-            rest = chunk
-            while rest:
-                spool.write(inflate.decompress(rest, IN_MEMORY))
-                rest = inflate.unconsumed_tail
-        except zlib.error as error:
-            if step == 1:
-                return position, f"damaged gzip member ({error})"
-            inflate, step = before, 1 if step <= 64 else 64  # once more in small steps: keep all before the damage
-            continue
-        position += len(chunk)
-    if not inflate.eof:
-        return position, "the file is cut off in the middle of a gzip member"
-    return position - len(inflate.unused_data), ""
+class _Member:
+    """One gzip member, and those after it that start no record: some writers spread one record over several."""
+
+    def __init__(self, source: Source, start: int) -> None:
+        self._source, self.end = source, start
+
+    def pieces(self) -> Iterator[bytes | Exception]:
+        """The content; a Damage ends it. Otherwise ``end`` is then where the next member starts."""
+        while True:
+            try:
+                self.end = yield from inflate(self._source, self.end)
+            except Damage as damage:
+                yield damage
+                return
+            if self._source.at(self.end, 3) != GZIP or _starts_record(self._source.content(self.end)):
+                return
 
 
-def _next_member(data: mmap.mmap, start: int) -> int:
-    """Where the next member that holds a WARC record starts; the end of the file when there is none."""
-    while (start := data.find(GZIP, start)) != -1:
-        if _starts_record(data, start):
-            return start
-        start += 1  # three bytes that look like a member by chance, or the rest of a record
-    return len(data)
+def _starts_record(content: bytes) -> bool:
+    return content.startswith(b"WARC/")
 
 
-def _starts_record(data: mmap.mmap, start: int) -> bool:
-    try:
-        return zlib.decompressobj(31).decompress(data[start:start + 4096], 5) == b"WARC/"
-    except zlib.error:
-        return False
+def _going_on(source: Source, start: int) -> str:
+    following = source.find_member(start + 1, _starts_record)
+    return f"going on at byte {following}" if following < source.size else f"{source.size - start} bytes to the end are lost"
 
 
-def _parse(stream: IO[bytes], place: str) -> Iterator[tuple[str, Bad | tuple[Any, bytes]]]:
-    """Records of a plain stream: (record, payload bytes as stored), or a Bad where one is damaged."""
-    from warcio.exceptions import ArchiveLoadFailed
-    from warcio.recordloader import ArcWarcRecordLoader
-    from warcio.statusandheaders import StatusAndHeadersParserException
-
-    logging.getLogger("warcio.recordloader").setLevel(logging.ERROR)  # it warns of every space in a URI
-    loader = ArcWarcRecordLoader(verify_http=False, arc2warc=False)
-    while True:
-        position = stream.tell()
-        line = stream.readline()
-        if not line:
-            return
-        if not line.strip(b"\r\n\0 "):
-            continue
-        where = f"{place} + {position}"
-        if not START.match(line):
-            skipped = _seek_record(stream, position) - position
-            yield where, Bad(where, f"{skipped} bytes that belong to no record (a wrong Content-Length, or damage)")
-            continue
-        stream.seek(position)
-        try:
-            record = loader.parse_record_stream(stream, known_format="warc")
-            payload = record.raw_stream.read()
-            short = record.length is None or getattr(record.raw_stream, "limit", 0) > 0
-        except (ArchiveLoadFailed, StatusAndHeadersParserException, EOFError, ValueError, AttributeError) as error:
-            yield where, Bad(where, f"damaged record ({type(error).__name__}: {str(error)[:100]})")
-            _seek_record(stream, position + 5)
-            continue
-        if short:
-            url = record.rec_headers.get_header("WARC-Target-URI") or ""
-            yield where, Bad(where, f"{record.rec_type} record is cut off, or its Content-Length is wrong", url=url)
-            _seek_record(stream, position + 5)
-            continue
-        yield where, (record, payload)
-
-
-def _seek_record(stream: IO[bytes], position: int) -> int:
-    """Move the stream to the next line that starts a record (or the end) and return that position."""
-    while True:
-        stream.seek(position)
-        block = stream.read(1 << 20)
-        found = re.search(rb"\n(WARC/[01]\.)", block)
-        if found:
-            stream.seek(position + found.start(1))
-            return position + found.start(1)
-        if len(block) < 16:
-            return stream.seek(0, io.SEEK_END)
-        position += len(block) - 8  # a start may lie across two blocks
-
-
-def _document(name: str, place: str, record: Any, payload: bytes) -> Record | Bad | None:
-    """The page in a record; a Bad that says why there is none; None for wget's notes about itself."""
-    url = record.rec_headers.get_header("WARC-Target-URI") or ""
-    if url.startswith("metadata:"):
-        return None
-    headers, payload = _http(record, payload)
-    status = headers.get_statuscode() if headers else ""
-    if status and not status.startswith("2"):
-        return Bad(name, f"HTTP status {status}", "status", url)
-    declared = (headers.get_header("Content-Type") if headers else record.content_type) or ""
-    media = declared.split(";")[0].strip().lower()
-    try:
-        body = _decoded(record, payload)
-    except Exception as error:  # warcio's decoders raise many kinds; whichever it is, this one record is bad
-        return Bad(name, f"undecodable content at {place} ({type(error).__name__}: {error})", "damaged", url)
-    if not media or media == "application/octet-stream":
-        media = "text/html" if re.match(rb"\s*<(!doctype|html)", body[:200], re.IGNORECASE) else media
-    if media not in HTML and media != "text/plain":
-        return Bad(name, f"media type {media or 'unknown'}", "media", url)
-    charset = CHARSET.search(declared)
-    return Record(name, url, body, "text/html" if media in HTML else "text/plain", charset.group(1) if charset else "")
-
-
-def _http(record: Any, payload: bytes) -> tuple[Any, bytes]:
-    """HTTP headers and the body. warcio parses them for http: URIs only; crawls store pages under other names as well."""
-    if record.http_headers or not (record.content_type or "").lower().startswith("application/http"):
-        return record.http_headers, payload
+def _parse(feed: Feed, place: str, most: int) -> Iterator[Bad | Stored]:
+    """Records of a plain stream, each with up to ``most`` bytes of payload; a Bad where one is damaged."""
     from warcio.statusandheaders import StatusAndHeadersParser
 
-    stream = io.BytesIO(payload)
-    record.http_headers = StatusAndHeadersParser(["HTTP/"], verify=False).parse(stream)
-    return record.http_headers, stream.read()
+    parser = StatusAndHeadersParser(VERSIONS)
+    while line := feed.readline(HEADER):
+        if not line.strip(BLANK):
+            continue
+        position = feed.position - len(line)
+        where = f"{place} + {position}"
+        if LINE.match(line):
+            yield _record(feed, line, where, most, parser)
+            continue
+        feed.unread(line)
+        feed.pass_over(START)
+        yield Bad(where, f"{feed.position - position} bytes that belong to no record (a wrong Content-Length, or damage)")
 
 
-def _decoded(record: Any, payload: bytes) -> bytes:
-    """The content without transfer and content encoding. Servers that announce chunks and send none are believed by content."""
-    record.raw_stream = io.BytesIO(payload)
-    body = record.content_stream().read()
-    return body if body or not payload.strip() else payload
+def _record(feed: Feed, line: bytes, where: str, most: int, parser: Any) -> Bad | Stored:
+    """The record that starts with this line. When it is damaged, the stream then stands where the next one starts."""
+    from warcio.statusandheaders import StatusAndHeadersParserException
+
+    lines, size = [line], 0
+    while lines[-1].strip() and size < HEADER:
+        lines.append(feed.readline(HEADER))
+        size += len(lines[-1])
+    header = b"".join(lines)
+    try:
+        headers = parser.parse(io.BytesIO(header))
+        length = int(headers.get_header("Content-Length") or -1)
+    except (StatusAndHeadersParserException, EOFError, ValueError, AttributeError) as error:
+        return _damaged(feed, header[5:], where, f"damaged record ({type(error).__name__}: {str(error)[:100]})")
+    kind, url = headers.get_header("WARC-Type") or "", (headers.get_header("WARC-Target-URI") or "").strip()
+    url = (url[1:-1] if url.startswith("<") and url.endswith(">") else url).replace(" ", "%20")  # as wget 1.19 wrote them
+    if length < 0 or not lines[-1] or lines[-1].strip():
+        return _damaged(feed, header[5:], where, f"{kind or 'a'} record without a whole header", url)
+    payload = feed.read(min(length, most))
+    if len(payload) < min(length, most):
+        return _damaged(feed, payload, where, WRONG.format(kind), url)
+    inside = None
+    if length > most:  # so large a record is believed only as far as no other one starts in it
+        inside = INSIDE.search(payload)
+        if not inside and not feed.pass_over(INSIDE, length - most, payload[-80:]):
+            return _bad(feed, where, WRONG.format(kind), url)
+    elif not END.match(ahead := feed.peek(256)):
+        inside = INSIDE.search(payload + ahead)
+    if inside:
+        feed.unread(payload)
+        feed.read(inside.start(1))
+        return _bad(feed, where, WRONG.format(kind), url)
+    return Stored(where, kind, url, headers.get_header("Content-Type") or "", payload, length > most)
+
+
+def _damaged(feed: Feed, again: bytes, where: str, reason: str, url: str = "") -> Bad:
+    """Look for the next record within what was taken for this one, and after it."""
+    feed.unread(again)
+    feed.pass_over(START)
+    return _bad(feed, where, reason, url)
+
+
+def _bad(feed: Feed, where: str, reason: str, url: str) -> Bad:
+    return Bad(where, f"{reason}: {feed.damage}" if feed.damage else reason, url=url)

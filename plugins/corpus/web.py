@@ -2,156 +2,146 @@
 
 The order of the filters is the order of the mapping; filters that need the URL alone run before extraction. Nothing is
 lost in silence: what is read is kept or stands in ``dropped/`` with the rule, the value and the limit, and the stage
-fails if the two do not add up. Decontamination and the C4 and FineWeb quality rules are not here yet.
+fails if the two do not add up. Memory does not grow with the texts: they stay in Arrow files from beginning to end.
 """
 
 from __future__ import annotations
 
 import dataclasses as dc
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from llmstages import tables
-from llmstages.registry import load_part
+from llmstages.registry import entries, part_config
+from llmstages.schema import near
 from llmstages.stage import Context, StageError, option
 
-COLUMNS = ("id", "url", "text")
-DROPPED = ("id", "url", "rule", "value", "limit", "excerpt")
 DEFAULT = ("url", "language", "gopher_repetition", "gopher_quality", "exact_dedup", "minhash_dedup", "pii")
+FEW, SMALL = 200, 20_000_000  # documents and bytes; with less than this, a second process costs more than it saves
 
 
 class Web:
-    """Extraction with trafilatura, then filters in the order given (default: the FineWeb recipe, as far as it is here)."""
+    """Extraction, then filters in the order given; what is dropped, edited and why is written down."""
 
     @dc.dataclass(frozen=True)
     class Config:
-        filters: dict[str, Any] = option(help="name -> {use: filter, ...its fields}; run in this order", factory=dict)
-        comments: bool = option(False, "keep the comments under an article")
-        tables: bool = option(True, "keep the text of tables")
-        favour_precision: bool = option(False, "extract less, with less boilerplate (FineWeb's choice)")
-        fast: bool = option(False, "extract without the fallback algorithms: some 1.4 times as fast, slightly worse")
+        filters: dict[str, Any] = option(help="name -> {use: filter, ...its fields}", factory=dict)
+        order: tuple[str, ...] = option((), "filters that run first, in this order; the others follow in the order of ``filters``")
+        extractors: dict[str, Any] = option(help="html: what takes the text from a page (trafilatura, resiliparse or plain)",
+                                            factory=lambda: {"html": {"use": "trafilatura"}})
+        words: str = option("fast", "how texts are cut into words: fast; spacy, for the decisions of datatrove; whitespace, for technical text",
+                            choices=("fast", "spacy", "whitespace"))
+        words_language: str = option("en", "ISO code of the language for words=spacy")
+        mode: str = option("drop", "annotate: keep every document and write down every value of every rule (annotations/, sweep.json)",
+                           choices=("drop", "annotate"))
         seconds: float = option(10.0, "CPU seconds one page may take to extract")
+        memory_mb: int = option(2048, "memory an extraction process may take before the page is dropped")
         max_bytes: int = option(10_000_000, "pages larger than this many bytes are dropped unparsed")
         max_characters: int = option(1_000_000, "texts longer than this many characters are dropped")
+        max_word: int = option(100_000, "texts with more characters than this between two blanks are dropped")
+        max_depth: int = option(1000, "pages with more elements inside each other are dropped unparsed")
         max_replaced: float = option(0.01, "largest share of U+FFFD (undecodable) characters in a text")
         split: str = option("none", "paragraph: every line of a kept page becomes a document of its own, after all filters",
                             choices=("none", "paragraph"))
         min_paragraph_words: int = option(0, "with split=paragraph: shorter paragraphs (headings) are skipped; unit: words between blanks")
-        max_error_rate: float = option(0.01, "share of a batch on which a filter may fail before the stage stops")
-        workers: int = option(0, "extraction processes; 0: one a CPU, none for fewer than 200 documents", identity=False)
+        max_error_rate: float = option(0.01, "share of documents on which a filter may fail before the stage stops")
+        engine: str = option("datasets", "what spreads the work: datasets (this machine), or datatrove (its executors, many machines)",
+                             choices=("datasets", "datatrove"), identity=False)
+        engine_options: dict[str, str] = option(help="for engine=datatrove: executor=local|slurm|ray, tasks, and what that executor takes",
+                                                factory=dict, identity=False)
+        workers: int = option(0, "processes; 0: one a CPU, and one alone for little work", identity=False)
 
-    inputs = {"documents": "documents"}
+    inputs = {"documents": "documents", "evaluations": "problems|dialogues|preferences*"}
     output = "corpus"
-    version = "2"
-    parts = {"filters": DEFAULT}
+    version = "3"
+    parts = {"filters": DEFAULT, "extractors": {"html": "trafilatura"}}
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
-        from llmstages.plugins.corpus.pipeline import Ledger, run_filters
+        from llmstages.plugins.corpus import engines
+        from llmstages.plugins.corpus.chain import KEPT
+        from llmstages.plugins.corpus.settling import Ledger, compare, settle
+        from llmstages.plugins.corpus.writing import Writing, watched
 
         source = ctx.one("documents").path
-        table = tables.load(source / "data")
-        filters = {name: load_part("filters", spec) for name, spec in config.filters.items()}
-        early = {name: each for name, each in filters.items() if getattr(each, "early", False)}
-        late = {name: each for name, each in filters.items() if name not in early}
-        ledger = Ledger()
-        documents = self._start(table)
-        read = len(documents)
-        urls = {document.url for document in documents}
-        documents = run_filters(early, documents, ledger, config.max_error_rate)
-        documents = self._extract(config, ctx, table, documents, ledger)
-        with ctx.progress("filtering", None) as tick:
-            documents = run_filters(late, documents, ledger, config.max_error_rate, tick)
-        if read != len(documents) + len(ledger.rows):
-            raise StageError(f"{ctx.step}: {read} documents were read, but {len(documents)} kept and {len(ledger.rows)} dropped; "
-                             "a filter loses documents. Take filters out one by one to find it, and report it")
-        if not documents:
-            raise StageError(f"{ctx.step}: no document is left of {read}. {_worst(ledger.funnel())}. Loosen that rule, or try the "
-                             f"preset {ctx.step}=short for short pages or {ctx.step}=none for extraction alone")
-        rows, skipped = _rows(config, documents)
-        if not rows:
-            raise StageError(f"{ctx.step}: all {skipped} paragraphs have fewer than min_paragraph_words={config.min_paragraph_words} "
-                             f"words; lower it, or keep pages whole with {ctx.step}.split=none")
-        if config.split == "paragraph":
-            ledger.open("split.min_paragraph_words", "split", len(rows) + skipped)
-            ledger.by_rule["split.min_paragraph_words", "split.min_paragraph_words"] = skipped
-        tables.save(rows, ctx.out / "data", COLUMNS)
-        tables.save(ledger.rows, ctx.out / "dropped", DROPPED)
-        tables.write_json(ctx.out / "funnel.json", ledger.funnel())
-        metrics = {"read": read, "kept": len(documents), "dropped": len(ledger.rows), "documents": len(rows),
-                   "paragraphs_skipped": skipped, "characters": sum(len(row["text"]) for row in rows)}
-        families = {name: getattr(each, "family", "") for name, each in filters.items()}
-        return metrics | _gold(ctx, source, ledger.rows, urls, families, {document.url: document.text for document in documents})
-
-    @staticmethod
-    def _start(table: Any) -> list[Any]:
-        from llmstages.plugins.corpus.filter import Document
-
-        return [Document(id, url, row=row) for row, (id, url) in enumerate(zip(table["id"], table["url"], strict=True))]
-
-    @staticmethod
-    def _extract(config: Config, ctx: Context, table: Any, documents: list[Any], ledger: Any) -> list[Any]:
-        """Fill in the texts; documents that give none are dropped by a rule of kind "extract"."""
-        from llmstages.plugins.corpus.extract import Settings
-        from llmstages.plugins.corpus.filter import Drop
-        from llmstages.plugins.corpus.pool import extract_all
-
-        settings = Settings(**{field.name: getattr(config, field.name) for field in dc.fields(Settings)})
-
-        def jobs() -> Iterator[tuple[bytes, str, str]]:
-            for document in documents:
-                row = table[document.row]
-                yield row["body"] or b"", row["media"], row.get("charset") or ""
-
-        kept = []
-        ledger.open("extract", "extract", len(documents))
-        with ctx.progress("extracting", len(documents)) as tick:
-            results = extract_all(jobs(), len(documents), settings, config.workers)
-            for document, result in zip(documents, results, strict=True):
-                tick(1)
-                if result.rule:
-                    ledger.drop("extract", document, Drop(result.rule, result.value, result.limit), result.excerpt)
-                    continue
-                document.text = result.text
-                kept.append(document)
-        return kept
+        files, read = sorted((source / "data").glob("*.arrow")), len(tables.load(source / "data"))
+        chain, ends = _chain(config, ctx)
+        ledger, writing, rows = Ledger(chain), Writing(chain, ctx.out, config.split, config.min_paragraph_words), read
+        for number, last in enumerate(ends):
+            work = ctx.work / f"pass-{number}"
+            chain = dc.replace(chain, last=last, progress=str(work / "progress"))
+            with watched(ctx, work / "progress", rows, "extracting and filtering" if number == 0 else f"filtering again after {chain.parts[chain.first].name}"):
+                outcomes = engines.run(config.engine, chain, files, rows, work, _workers(config, files, rows), config.engine_options)
+            made = settle(chain, outcomes, work)
+            ledger.pass_(made)
+            files, rows = writing.take(made, ledger, work, last == ends[-1])
+            if last != ends[-1]:
+                chain = dc.replace(chain, first=last, finding=compare(made, last, made.at == KEPT, work))
+        ledger.check(config.max_error_rate)
+        metrics = writing.close(ctx, read, ledger)
+        return metrics | _gold(ctx, source, writing.drops, config)
 
 
-def _rows(config: Web.Config, documents: list[Any]) -> tuple[list[dict[str, str]], int]:
-    """Rows of the corpus, and the number of paragraphs that were too short to be one."""
-    if config.split == "none":
-        return [{"id": d.id, "url": d.url, "text": d.text} for d in documents], 0
-    rows, skipped = [], 0
-    for document in documents:
-        for number, line in enumerate(document.lines):
-            if len(line.split()) < config.min_paragraph_words:
-                skipped += 1
-            else:
-                rows.append({"id": f"{document.id}#{number}", "url": document.url, "text": line})
-    return rows, skipped
+def _chain(config: Web.Config, ctx: Context) -> tuple[Any, list[int]]:
+    """The chain, and where its passes end."""
+    from llmstages.plugins.corpus.chain import Chain, Part
+    from llmstages.plugins.corpus.extraction import Settings
+
+    if set(config.extractors) != {"html"}:
+        raise StageError(f"{ctx.step}.extractors needs one member, html; it has {', '.join(config.extractors) or 'none'}. "
+                         f"Choose with extractors@{ctx.step}.extractors.html=resiliparse")
+    early, late = [], []
+    for name, spec in _ordered(config, ctx.step):
+        cls, _ = part_config("filters", spec)
+        if getattr(cls, "wants", "") == "evaluations" and not (ctx.many("evaluations") or spec.get("path")):
+            raise StageError(f"{ctx.step}.filters.{name} needs texts to look for: wire the steps that evaluate, "
+                             f"steps.{ctx.step}.evaluations=[problems], or give {ctx.step}.filters.{name}.path=FILE")
+        if getattr(cls, "edits", False) and config.mode == "annotate":
+            raise StageError(f"{ctx.step}.mode=annotate keeps texts as they are, but {name} edits by what all documents have; "
+                             f"take it out with ~{ctx.step}.filters.{name}")
+        (early if getattr(cls, "early", False) else late).append((Part(name, cls.kind, dict(spec)), getattr(cls, "edits", False)))
+    steps = [*early, (Part("extract", "extract", dict(config.extractors["html"])), False), *late]
+    parts = tuple(part for part, _ in steps)
+    ends = [at for at, (part, edits) in enumerate(steps) if edits and part.kind == "group"] + [len(parts)]
+    settings = Settings(**{field.name: getattr(config, field.name) for field in dc.fields(Settings)})
+    return Chain(parts, ends[0], settings=settings, words=config.words, language=config.words_language, annotate=config.mode == "annotate",
+                 sources=tuple(artifact.path for artifact in ctx.many("evaluations"))), ends
 
 
-def _worst(funnel: list[dict[str, Any]]) -> str:
-    worst = max(funnel, key=lambda row: row["dropped"])
-    return f"The rule {worst['rule']} dropped most: {worst['dropped']} of the {worst['seen']} it saw"
+def _ordered(config: Web.Config, step: str) -> list[tuple[str, Any]]:
+    """Filters in the order they run."""
+    for name in config.order:
+        if name not in config.filters and name not in entries("filters"):  # one taken out may still be named
+            raise StageError(f"{step}.order names {name!r}, which is no filter.{near(name, config.filters)} There are: {', '.join(config.filters)}")
+    first = [name for name in config.order if name in config.filters]
+    return [(name, config.filters[name]) for name in [*first, *(name for name in config.filters if name not in first)]]
 
 
-def _gold(ctx: Context, source: Any, dropped: list[dict[str, str]], urls: set[str], families: Mapping[str, str],
-          texts: Mapping[str, str]) -> dict[str, float]:
-    """Write gold.json and return its overall figures, if the documents carry gold labels.
+def _workers(config: Web.Config, files: Sequence[Path], rows: int) -> int:
+    if config.workers:
+        return config.workers
+    size = sum(file.stat().st_size for file in files)
+    return 1 if rows < FEW or size < SMALL and rows < 20 * FEW else os.cpu_count() or 1
 
-    texts: url -> text of the pages kept. families: filter -> the gold rule it serves, where it is not the filter's own name.
-    """
+
+def _gold(ctx: Context, source: Path, drops: Mapping[str, str], config: Web.Config) -> dict[str, float]:
+    """Write gold.json and return its overall figures, if the documents carry gold labels. drops: url -> rule that dropped it."""
     labels = tables.read_lines(source / "gold.jsonl")
     if not labels:
         return {}
     from llmstages.plugins.corpus.gold import measure, personal_removed
 
+    families = {name: getattr(part_config("filters", spec)[0], "family", "") for name, spec in config.filters.items()}
     by_url = {}
-    for row in dropped:
-        name = row["rule"].removeprefix("extract.").split(".")[0]
-        by_url[row["url"]] = families.get(name) or name
-    result = measure(labels, by_url, urls)
+    for url, rule in drops.items():
+        name = rule.removeprefix("extract.").split(".")[0]
+        by_url[url] = families.get(name) or name
+    result = measure(labels, by_url, set(tables.load(source / "data")["url"]))
     tables.write_json(ctx.out / "gold.json", result)
     overall = result["overall"]
+    texts: dict[str, str] = {}
+    for row in tables.load(ctx.out / "data"):  # of a page that was split, all paragraphs
+        texts[row["url"]] = texts.get(row["url"], "") + row["text"] + "\n"
     found = {"precision": overall["precision"], "recall": overall["recall"], "personal_removed": personal_removed(labels, texts)}
     return {f"gold_{name}": value for name, value in found.items() if value is not None}

@@ -1,16 +1,16 @@
 """pretrain.causal_lm: next-token prediction with transformers' Trainer, from scratch or continued.
 
 Corpora are trained on in full; dialogues carry loss on answers only, as running text (rows with render = plain) or as
-chat. Whole documents are packed into rows, each begun by BOS, and do not see each other. Reported beside the loss: the
-entropy of the unigram distribution, the loss of a model that knows only how frequent each token is.
+chat. A corpus is encoded once into memory-mapped tokens (shards.py), so it may be larger than memory; dialogues stay in
+memory. Whole documents are packed into rows, each begun by BOS, and do not see each other. Reported beside the loss:
+the entropy of the unigram distribution, the loss of a model that knows only how frequent each token is.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -50,17 +50,17 @@ class CausalLM:
     def run(self, config: CausalLMConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import Trainer, TrainingArguments, set_seed
 
-        from llmstages import chat, training
+        from llmstages import packing, training
 
         set_seed(config.seed)
         source = ctx.maybe("tokenizer") or ctx.one("model")
         tokenizer = training.load_tokenizer(source.path)
-        train, held = self.rendered(config, ctx, tokenizer)
+        train, held = self.documents(config, ctx, tokenizer)
         training.check_rows(train, tokenizer, ctx, dialogues=False)
-        rows, cut = chat.pack(train, config.row, tokenizer.pad_token_id, config.seed)
-        held_rows, _ = chat.pack(held, config.row, tokenizer.pad_token_id, config.seed)
-        if cut:
-            ctx.say(f"{ctx.step}: {cut} tokens cut from documents longer than row={config.row}")
+        rows = packing.Packed(train, config.row, tokenizer.pad_token_id, config.seed)
+        held_rows = packing.Packed(held, config.row, tokenizer.pad_token_id, config.seed).first(256)
+        if rows.cut:
+            ctx.say(f"{ctx.step}: {rows.cut} tokens cut from documents longer than row={config.row}")
         model = training.load_model(ctx.one("model"), ctx) if ctx.maybe("model") else self.fresh(config, tokenizer)
         if model.config.vocab_size < len(tokenizer):  # a model of others, with our control tokens added to its tokenizer
             model.resize_token_embeddings(len(tokenizer))
@@ -69,7 +69,7 @@ class CausalLM:
             steps = min(steps, math.ceil(config.max_tokens / (config.batch_rows * config.row)))
         decay = int(steps * config.decay)
         watch = training.recorder(ctx, config.batch_rows * config.row)
-        trainer = Trainer(model=model, train_dataset=training.dataset(rows), eval_dataset=training.dataset(held_rows[:256]),
+        trainer = Trainer(model=model, train_dataset=rows, eval_dataset=held_rows,
                           data_collator=training.collate, callbacks=[watch],
                           args=TrainingArguments(**training.arguments(
                               config, ctx, max_steps=steps, lr_scheduler_type="warmup_stable_decay", per_device_eval_batch_size=16,
@@ -79,10 +79,11 @@ class CausalLM:
         loss = trainer.evaluate()["eval_loss"]
         training.write_log(trainer, ctx)
         training.save_model(model, tokenizer, ctx)
-        tokens = sum(len(r.ids) for r in train)
-        return {"validation_loss": loss, "unigram_loss": unigram(held_rows[:256], train), "parameters": model.num_parameters(), "updates": steps,
+        counts = train.counts()
+        tokens = int(counts.sum())
+        return {"validation_loss": loss, "unigram_loss": unigram(held_rows, counts), "parameters": model.num_parameters(), "updates": steps,
                 "tokens": steps * config.batch_rows * config.row, "corpus_tokens": tokens, "rows": len(rows),
-                "padding": 1 - min(1.0, tokens / (len(rows) * config.row)), "cut_tokens": cut,
+                "padding": 1 - min(1.0, tokens / (len(rows) * config.row)), "cut_tokens": rows.cut,
                 "tokens_per_second": steps * config.batch_rows * config.row / watch.seconds}
 
     def fresh(self, config: CausalLMConfig, tokenizer: Any) -> Any:
@@ -107,35 +108,40 @@ class CausalLM:
             copy_friendly.apply(model)
         return model
 
-    def rendered(self, config: CausalLMConfig, ctx: Context, tokenizer: Any) -> tuple[list[Any], list[Any]]:
-        """(training rows, held-out rows) of all sources; a document that occurs twice is never held out."""
-        from llmstages import chat, tables, training
+    def documents(self, config: CausalLMConfig, ctx: Context, tokenizer: Any) -> tuple[Any, Any]:
+        """(pieces to train on, held-out pieces) of all sources; a document that occurs twice is never held out."""
+        import numpy as np
 
+        from llmstages import packing, shards, training
+
+        if config.row < 2:
+            raise StageError(f"{ctx.step}.row={config.row} has no room for a token after BOS; choose 2 or more")
         training.check_names(ctx, "weights", list(config.weights), [*ctx.many("corpus"), *ctx.many("dialogues")])
         rng, train, held = random.Random(config.seed), [], []
         for source in ctx.many("corpus"):
-            texts = training.share(list(tables.load(source.path / "data")["text"]), config.weights.get(source.name, 1.0), rng)
-            often = Counter(texts)
-            for index, (text, ids) in enumerate(zip(texts, chat.document_ids(tokenizer, texts), strict=True)):
-                into = held if index % config.held_out == config.held_out - 1 and often[text] == 1 else train
-                into += [chat.Rendered(part, [True] * len(part)) for part in pieces(ids, config.row)]
-        train += training.dialogue_rows(ctx.many("dialogues"), config.weights, tokenizer, rng)
-        if not train:
+            shard = shards.tokens(ctx, source, tokenizer)
+            used = training.share_of(len(shard), config.weights.get(source.name, 1.0), rng)
+            often = np.bincount(shard.same[used], minlength=len(shard))[shard.same[used]]
+            apart = (np.arange(len(used)) % config.held_out == config.held_out - 1) & (often == 1)
+            body = packing.Tokens(shard.ids, bos=tokenizer.bos_token_id)
+            for into, chosen in ((train, used[~apart]), (held, used[apart])):
+                starts = shard.starts[chosen]
+                into.append(packing.Pieces.cut(body, starts, shard.starts[chosen + 1] - starts, config.row - 1))
+        train.append(packing.Pieces.of(training.dialogue_rows(ctx.many("dialogues"), config.weights, tokenizer, rng)))
+        all_of, kept = packing.Pieces.join(train), packing.Pieces.join(held)
+        if not len(all_of):
             raise StageError(f"step {ctx.step!r} has no documents to train on; wire steps.{ctx.step}.corpus")
-        if not held:
+        if not len(kept):
             ctx.say(f"{ctx.step}: too few documents to hold any out (held_out={config.held_out}): the validation loss is of a training document")
-        return train, held or train[:1]
+        return all_of, kept if len(kept) else all_of.first(1)
 
 
-def pieces(ids: list[int], length: int) -> list[list[int]]:
-    """A document in parts that fit a row, each begun by the document's BOS; nothing is lost."""
-    bos, rest = ids[:1], ids[1:]
-    return [bos + rest[i : i + length - 1] for i in range(0, max(len(rest), 1), length - 1)]
+def unigram(held: Iterable[Mapping[str, Any]], counts: Any) -> float:
+    """Cross-entropy in nats of the held-out tokens that the validation loss is over, under the token frequencies of training.
 
-
-def unigram(held: list[dict[str, list[int]]], train: list[Any]) -> float:
-    """Cross-entropy in nats of the held-out tokens that the validation loss is over, under the token frequencies of training (add-one smoothing)."""
-    counts = Counter(token for row in train for token in row.ids)
-    seen = [token for row in held for token in row["labels"] if token != -100]
-    total = sum(counts.values()) + len(counts) + 1
-    return -sum(math.log((counts[token] + 1) / total) for token in seen) / max(len(seen), 1)
+    counts: occurrences by token id; one is added to each (add-one smoothing).
+    """
+    often = dict(enumerate(counts.tolist()))
+    seen = [token for row in held for token in row["labels"].tolist() if token != -100]
+    total = sum(often.values()) + sum(count > 0 for count in often.values()) + 1
+    return -sum(math.log((often.get(token, 0) + 1) / total) for token in seen) / max(len(seen), 1)

@@ -57,10 +57,10 @@ def thin(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list
 
 
 def lines(title: str, series: Sequence[Series], *, x: str = "update", y: str = "", unit: str = "", zero: bool = False,
-          limits: Sequence[tuple[float, str]] = ()) -> Markup:
+          limits: Sequence[tuple[float, str]] = (), at_x: float | None = None) -> Markup:
     """A chart with its legend, or nothing when there is nothing to draw.
 
-    limits: horizontal lines (value, label). zero: the axis begins at 0. unit: shown in tooltips.
+    limits: horizontal lines (value, label). at_x: a vertical line there. zero: the axis begins at 0. unit: shown in tooltips.
     """
     series = [Series(s.name, thin([p for p in s.points if math.isfinite(p[0]) and math.isfinite(p[1])]), s.style) for s in series]
     series = [s for s in series if s.points]
@@ -81,6 +81,9 @@ def lines(title: str, series: Sequence[Series], *, x: str = "update", y: str = "
         _, py = at(left, value)
         parts.append(f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>'
                      f'<text class="limit" x="{WIDTH - RIGHT}" y="{py - 4:.1f}" text-anchor="end">{escape(label)}</text>')
+    if at_x is not None and left <= at_x <= right:
+        px, _ = at(at_x, low)
+        parts.append(f'<line class="limit" x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"><title>limit {short(at_x)}</title></line>')
     for s in series:
         parts.append(_line(s, at, x, unit))
     told = "; ".join(f"{s.name}: {short(s.points[0][1])} at {x} {short(s.points[0][0])}, {short(s.points[-1][1])} at {short(s.points[-1][0])}" for s in series)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llmstages.plugins.report import plots
 from llmstages.plugins.report.steps import Chain, View
 
 
@@ -24,7 +25,21 @@ def _corpus(step: View, chain: Chain, examples: int) -> dict[str, Any]:
         funnel.append({**row, "before": before, "left": left, "gold": _gold(row["rule"], gold)})
     return {"name": step.name, "read": read, "kept": left, "funnel": funnel, "metrics": step.metrics, "overall": gold.get("overall"),
             "splits": [row for row in rows if row.get("kind") == "split"], "examples": _examples(dropped, examples),
-            "kept_example": _kept(step), "sources": [p.name for p in chain.parents(step)]}
+            "kept_example": _kept(step), "sweep": _sweep(step.json("sweep.json", [])), "sources": [p.name for p in chain.parents(step)]}
+
+
+def _sweep(rules: list[dict[str, Any]]) -> list[Any]:
+    """For each rule of an annotated corpus: the share of documents that a limit would drop, over the limit; the limit set is marked."""
+    charts = []
+    for rule in rules:
+        values, most = rule["quantiles"], rule["most"] is not None
+        if values[0] == values[-1]:
+            continue
+        points = [(value, 100 - share if most else share) for share, value in enumerate(values)]
+        now = rule["most"] if most else rule["least"]
+        charts.append(plots.lines(f"{rule['filter']}.{rule['rule']}", [plots.Series("dropped", points)], x="most allowed" if most else "least allowed",
+                                  y=f"% dropped by the limit; now {now:g}", unit=" %", zero=True, at_x=now))
+    return charts
 
 
 def _gold(rule: str, gold: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -83,12 +83,12 @@ class Chat:
         return out, 0
 
     def replayed(self, config: ChatConfig, ctx: Context, tokenizer: Any) -> list[Any]:
-        """Documents of the corpus, with full loss."""
+        """Documents of the corpus, with full loss. Only those drawn are read and encoded: the corpus may be a million times as many."""
         from llmstages import chat, tables
 
         corpus = ctx.maybe("corpus")
         if not config.replay or corpus is None:
             return []
-        texts = list(tables.load(corpus.path / "data")["text"])
-        texts = random.Random(config.seed).sample(texts, min(config.replay, len(texts)))
-        return [chat.Rendered(ids, [True] * len(ids)) for ids in chat.document_ids(tokenizer, texts)]
+        table = tables.load(corpus.path / "data")
+        drawn = random.Random(config.seed).sample(range(len(table)), min(config.replay, len(table)))
+        return [chat.Rendered(ids, [True] * len(ids)) for ids in chat.document_ids(tokenizer, table.select_columns(["text"])[drawn]["text"])]

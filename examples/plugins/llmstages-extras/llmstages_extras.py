@@ -2,29 +2,23 @@
 
 from dataclasses import dataclass
 
-from llmstages.plugins.corpus.filter import Drop
+from llmstages.plugins.corpus.filter import Check, Rules
 from llmstages.plugins.rl.grpo import GRPO
 from llmstages.stage import option
 
 
-class Shouting:
+class Shouting(Rules):
     """Drops pages in which too many letters are capitals."""
 
     @dataclass(frozen=True)
     class Config:
         limit: float = option(0.3, "largest share of letters that are capitals")
 
-    kind, version = "judge", "1"
+    version = "1"
 
-    def __init__(self, config):
-        self.config = config
-
-    def apply(self, documents):
-        return [self.judge([c for c in d.text if c.isalpha()]) for d in documents]
-
-    def judge(self, letters):
-        share = sum(c.isupper() for c in letters) / max(len(letters), 1)
-        return Drop("capitals", share, f"<= {self.config.limit}") if share > self.config.limit else None
+    def rules(self, document):
+        letters = [c for c in document.text if c.isalpha()]
+        yield Check("capitals", sum(map(str.isupper, letters)) / max(len(letters), 1), most=self.config.limit)
 
 
 class DrGRPO(GRPO):

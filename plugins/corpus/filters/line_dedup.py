@@ -1,17 +1,21 @@
 """Lines that occur on many pages (menus, licences, slogans) are removed from all of them.
 
 Not in the default list: it also removes what a model would learn to recite, which is the point of the recitation
-experiment (train with and without it). Source of the idea: C4 (Raffel et al. 2020, section 2.2) and CCNet.
+experiment (train with and without it). Source of the idea: C4 (Raffel et al. 2020, section 2.2) and CCNet (Wenzek et al.
+2020, section 3.1). Lines are compared by 64-bit digests, in as many rounds as it takes to count a bounded number at a time.
 """
 
 from __future__ import annotations
 
 import dataclasses as dc
-from collections import Counter
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from llmstages.plugins.corpus.filter import Document, Drop, Edit, Verdict
+from llmstages.plugins.corpus.filter import Document, Drop, Edit, Signed, Verdict
 from llmstages.stage import option
+
+ROUND = 1 << 24  # lines counted at a time: 128 MB of digests
 
 
 class LineDedup:
@@ -23,22 +27,57 @@ class LineDedup:
         min_words: int = option(1, "leave shorter lines alone; unit: words between blanks")
 
     kind = "group"
-    version = "1"
+    edits = True
+    version = "2"
 
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def apply(self, documents: Sequence[Document]) -> Sequence[Verdict]:
-        counts = Counter(line for document in documents for line in set(document.lines))
-        frequent = {line for line, count in counts.items()
-                    if count > self.config.max_documents and len(line.split()) >= self.config.min_words}
-        return [self._edit(document, frequent) for document in documents]
+    def sign(self, documents: Sequence[Document]) -> list[bytes]:
+        """8 bytes for each different line that is long enough."""
+        return [b"".join(dict.fromkeys(filter(None, map(self._digest, document.text.split("\n"))))) for document in documents]
 
-    def _edit(self, document: Document, frequent: set[str]) -> Verdict:
-        removed = sum(line in frequent for line in document.lines)
+    def _digest(self, line: str) -> bytes:
+        """Of a line without the blanks around it; nothing where it is too short."""
+        line = line.strip()
+        if not line or len(line.split(None, self.config.min_words)) < self.config.min_words:
+            return b""
+        return hashlib.blake2b(line.encode("utf-8", "replace"), digest_size=8).digest()
+
+    def compare(self, signed: Signed) -> Any:
+        """The digests (uint64, ascending) of the lines that too many documents have."""
+        import numpy as np
+
+        rounds = sum(map(len, signed.signatures)) // (8 * ROUND) + 1
+        found = []
+        for number in range(rounds):
+            digests = np.concatenate([block[block % np.uint64(rounds) == number] for block in _blocks(signed.signatures)] or [np.zeros(0, np.uint64)])
+            digests.sort()
+            most = self.config.max_documents  # one in more documents equals the one so many places on
+            found.append(np.unique(digests[most:][digests[most:] == digests[:len(digests) - most]]))
+        return np.sort(np.concatenate(found))
+
+    def judge(self, documents: Sequence[Document], finding: Any) -> list[Verdict]:
+        return [self._edit(document, finding) for document in documents]
+
+    def _edit(self, document: Document, frequent: Any) -> Verdict:
+        import numpy as np
+
+        lines = document.text.split("\n")
+        digests = [self._digest(line) for line in lines]
+        wanted = [i for i, digest in enumerate(digests) if digest]
+        own = np.frombuffer(b"".join(digests), "<u8")
+        places = np.minimum(np.searchsorted(frequent, own), max(len(frequent) - 1, 0))
+        removed = {wanted[i] for i in np.flatnonzero(frequent[places] == own)} if len(frequent) else set()
         if not removed:
             return None
-        text = "\n".join(line for line in document.text.split("\n") if line.strip() not in frequent).strip()
-        if not text:
-            return Drop("empty", removed, "a line that few pages have")
-        return Edit(text, removed)
+        text = "\n".join(line for i, line in enumerate(lines) if i not in removed).strip()
+        return Edit(text, len(removed)) if text else Drop("empty", len(removed), "a line that few pages have")
+
+
+def _blocks(signatures: Sequence[bytes], many: int = 4096) -> Iterator[Any]:
+    """The digests of many documents at a time (uint64)."""
+    import numpy as np
+
+    for start in range(0, len(signatures), many):
+        yield np.frombuffer(b"".join(signatures[i] for i in range(start, min(start + many, len(signatures)))), "<u8")

@@ -1,25 +1,23 @@
 """Near duplicates by MinHash: texts that share most of their 5-word sequences.
 
-Source: FineWeb (Penedo et al. 2024, section 3.4): word 5-grams, 112 hashes in 14 bands of 8, so that a pair of
-similarity 0.75 is found with probability 0.77 and one of 0.8 with 0.92; one document of each cluster stays, here the
-first in order. Words are compared in lower case, without accents' forms differing (NFC), numbers or punctuation.
-Hashes are keyed by the seed and by nothing else: no process, order or Python version changes them.
+Source: FineWeb (Penedo et al. 2024, section 3.4): word 5-grams, 112 hashes in 14 bands of 8, so that a pair of similarity
+0.75 is found with probability 0.77 and one of 0.8 with 0.92; one document of each connected cluster stays, here the first in
+order. Words are compared in lower case, without accents, numbers' digits or punctuation. Hashes are keyed by the seed and
+by nothing else: no process, batch, order or Python version changes them. A text without any word is like no other.
 """
 
 from __future__ import annotations
 
 import dataclasses as dc
 import hashlib
-import re
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llmstages.plugins.corpus.filter import Document, Drop, Verdict
+from llmstages.plugins.corpus.filter import Document, Drop, Signed
+from llmstages.plugins.corpus.filters.duplicates import Duplicates, equal, join
 from llmstages.stage import option
 
-WORDS = re.compile(r"\w+")
-DIGITS = re.compile(r"\d+")
+BLOCK = 1 << 16  # n-grams hashed at a time, and signatures compared at a time, so that they stay in cache
 
 
 class MinHashDedup:
@@ -33,65 +31,122 @@ class MinHashDedup:
         min_similarity: float = option(0.0, "estimated Jaccard similarity a found pair must have; 0 trusts the bands, as FineWeb does")
         hash_seed: int = option(1, "seed of the hash functions")
 
+        def __post_init__(self) -> None:
+            if min(self.bands, self.rows, self.ngram) < 1:
+                raise ValueError("bands, rows and ngram must be 1 or more")
+
     kind = "group"
-    version = "1"
+    version = "2"
 
     def __init__(self, config: Config) -> None:
         import numpy as np
 
         self.config = config
-        draw = np.random.default_rng(config.hash_seed)
         count = config.bands * config.rows
-        self._factors = draw.integers(1, 2**63, count, np.uint64) * np.uint64(2) + np.uint64(1)
-        self._terms = draw.integers(0, 2**63, count, np.uint64)
-        self._words: dict[str, int] = {}
+        drawn = np.frombuffer(hashlib.shake_128(f"minhash {config.hash_seed}".encode()).digest(8 * count), "<u4").astype(np.uint32)
+        self._factors, self._terms = drawn[:count] | np.uint32(1), drawn[count:]  # odd: no two n-grams get one value
 
-    def apply(self, documents: Sequence[Document]) -> Sequence[Verdict]:
+    def sign(self, documents: Sequence[Document]) -> list[bytes]:
+        """bands * rows numbers (uint32) a document: the least value of each hash function over its n-grams."""
         import numpy as np
 
-        c = self.config
-        signatures = np.stack([self.signature(document.text) for document in documents]) if documents else np.empty((0, 0))
-        parent = list(range(len(documents)))
+        width = 4 * len(self._factors)
+        grams = [self._grams(document.feature("hashes")) for document in documents]
+        signed = [b"" if len(gram) else hashlib.shake_128(document.id.encode("utf-8", "replace")).digest(width)  # of no words: like no other
+                  for gram, document in zip(grams, documents, strict=True)]
+        for block in _blocks(grams):
+            least = self._least([grams[i] for i in block])
+            for i, signature in zip(block, np.ascontiguousarray(least.T, "<u4"), strict=True):
+                signed[i] = signature.tobytes()
+        return signed
 
-        def root(index: int) -> int:
-            while parent[index] != index:
-                parent[index] = index = parent[parent[index]]
-            return index
+    def _grams(self, hashes: Any) -> Any:
+        """One number (uint32) an n-gram of the words that have a letter or digit; a text of fewer words is one n-gram."""
+        import numpy as np
 
+        words = hashes[hashes != 0].astype(np.uint64)
+        size = min(self.config.ngram, len(words))
+        grams = np.zeros(len(words) - size + 1 if size else 0, np.uint64)
+        for offset in range(size):  # a polynomial over the words, modulo 2**64
+            grams *= np.uint64(0x9E3779B97F4A7C15)
+            grams += words[offset:offset + len(grams)]
+        grams ^= grams >> np.uint64(32)
+        grams *= np.uint64(0xD6E8FEB86659FD93)
+        return (grams >> np.uint64(32)).astype(np.uint32)
+
+    def _least(self, grams: Sequence[Any]) -> Any:
+        """(hash functions, documents): one hash function at a time over all n-grams of several documents, seven times as fast
+        as one document at a time."""
+        import numpy as np
+
+        together = np.concatenate(grams)
+        begins = np.cumsum([0, *map(len, grams[:-1])])
+        hashed, least = np.empty_like(together), np.empty((len(self._factors), len(grams)), np.uint32)
+        for i, (factor, term) in enumerate(zip(self._factors, self._terms, strict=True)):
+            np.multiply(together, factor, out=hashed)
+            np.add(hashed, term, out=hashed)
+            np.minimum.reduceat(hashed, begins, out=least[i])
+        return least
+
+    def compare(self, signed: Signed) -> Mapping[int, Drop]:
+        import numpy as np
+
+        if not len(signed):
+            return {}
+        c, table = self.config, signed.signatures.view("<u4")
+        roots = np.arange(len(table), dtype=np.int64)
         for band in range(c.bands):
-            first: dict[bytes, int] = {}
-            for index, part in enumerate(np.ascontiguousarray(signatures[:, band * c.rows:(band + 1) * c.rows])):
-                other = first.setdefault(part.tobytes(), index)
-                if other != index and _similarity(signatures, other, index) >= c.min_similarity:
-                    low, high = sorted((root(other), root(index)))
-                    parent[high] = low
-        limit = f"< {1 / c.bands ** (1 / c.rows):.2f}" if c.min_similarity <= 0 else f"< {c.min_similarity:g}"
-        return [None if root(i) == i else Drop("", f"{_similarity(signatures, root(i), i):.2f} like {documents[root(i)].id}", limit)
-                for i in range(len(documents))]
-
-    def signature(self, text: str) -> Any:
-        """The MinHash of a text: uint32, bands * rows values."""
-        import numpy as np
-
-        words = WORDS.findall(DIGITS.sub("0", unicodedata.normalize("NFC", text.lower())))
-        ids = np.fromiter((self._word(word) for word in words), np.uint64, len(words))
-        size = min(self.config.ngram, len(ids))
-        grams = np.zeros(max(len(ids) - size + 1, 1), np.uint64)
-        for offset in range(size):  # a polynomial over the word hashes, modulo 2**64
-            grams = grams * np.uint64(0x9E3779B97F4A7C15) + ids[offset:offset + len(grams)]
-        grams = np.unique(grams ^ (grams >> np.uint64(29)))
-        low = np.full(len(self._factors), np.iinfo(np.uint64).max, np.uint64)
-        for start in range(0, len(grams), 4096):  # bounds the table to 4096 x 112 numbers
-            table = grams[start:start + 4096, None] * self._factors + self._terms
-            low = np.minimum(low, table.min(axis=0))
-        return (low >> np.uint64(32)).astype(np.uint32)
-
-    def _word(self, word: str) -> int:
-        known = self._words.get(word)
-        if known is None:
-            known = self._words[word] = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
-        return known
+            columns = slice(band * c.rows, (band + 1) * c.rows)
+            ones, others = equal(_keys(table, columns))
+            apart = roots[ones] != roots[others]
+            ones, others = ones[apart], others[apart]
+            found = _shared(table, columns, ones, others) == c.rows
+            if c.min_similarity > 0:
+                found &= _shared(table, slice(None), ones, others) >= c.min_similarity * table.shape[1]
+            join(roots, ones[found], others[found])
+        gone = np.flatnonzero(roots != np.arange(len(roots)))
+        gone = gone[np.argsort(signed.rows[gone])]
+        firsts = roots[gone]
+        shared = _shared(table, slice(None), firsts, gone) / table.shape[1]
+        limit = f"< {c.min_similarity:g}" if c.min_similarity > 0 else f"< {(1 / c.bands) ** (1 / c.rows):.2f}"
+        return Duplicates(signed.rows[gone], lambda i: Drop("", f"{shared[i]:.2f} like {signed.ids[int(firsts[i])]}", limit))
 
 
-def _similarity(signatures: Any, one: int, other: int) -> float:
-    return float((signatures[one] == signatures[other]).mean())
+def _keys(table: Any, columns: slice) -> Any:
+    """One number (uint64) a signature, equal where the columns are equal (and hardly ever elsewhere)."""
+    import numpy as np
+
+    keys = np.zeros(len(table), np.uint64)
+    for start in range(0, len(table), BLOCK):
+        part, block = keys[start:start + BLOCK], table[start:start + BLOCK, columns].astype(np.uint64)
+        for column in block.T:
+            part += column + np.uint64(1)
+            part *= np.uint64(0x9E3779B97F4A7C15)
+            part ^= part >> np.uint64(32)
+    return keys
+
+
+def _shared(table: Any, columns: slice, ones: Any, others: Any) -> Any:
+    """In how many columns the signatures of each pair agree."""
+    import numpy as np
+
+    counts = np.zeros(len(ones), np.int64)
+    for start in range(0, len(ones), BLOCK):
+        one, other = (table[which[start:start + BLOCK], columns] for which in (ones, others))
+        counts[start:start + BLOCK] = (one == other).sum(axis=1)
+    return counts
+
+
+def _blocks(grams: Sequence[Any]) -> Iterator[list[int]]:
+    """Numbers of the documents with n-grams, in blocks of about BLOCK n-grams."""
+    block: list[int] = []
+    size = 0
+    for i, gram in enumerate(grams):
+        if block and size + len(gram) > BLOCK:
+            yield block
+            block, size = [], 0
+        if len(gram):
+            block.append(i)
+            size += len(gram)
+    if block:
+        yield block

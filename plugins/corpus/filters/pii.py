@@ -1,26 +1,21 @@
-"""Personal data by pattern: e-mail addresses, public IPv4 addresses and phone numbers become placeholders.
+"""Personal data by pattern: e-mail and public IP addresses, phone numbers, bank accounts and payment cards become placeholders.
 
-Source: FineWeb replaces e-mail and public IPv4 addresses (Penedo et al. 2024, section 3.5); it draws them from a list
-with a counter that runs over documents, so its output depends on the shard, while these placeholders are constant.
-Phone numbers are added, by strict patterns (international form, or North American grouping): dates, prices and years
-must survive. Names, street addresses, IPv6 and account numbers are left out; they need a model or checksums.
+Source: FineWeb replaces e-mail and public IPv4 addresses (Penedo et al. 2024, section 3.5); it draws them from a list with a
+counter that runs over documents, so its output depends on the shard, while these placeholders are constant. The rest is
+added, by strict patterns and checksums (pii_patterns.py): dates, prices, years and version numbers must survive. Names need a
+model: see pii_names.
 """
 
 from __future__ import annotations
 
 import dataclasses as dc
-import ipaddress
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from llmstages.plugins.corpus.filter import Document, Edit, Verdict
-from llmstages.stage import option
+from llmstages.plugins.corpus.filter import Check, Document, Edit, Verdict
+from llmstages.plugins.corpus.filters import pii_patterns
+from llmstages.stage import StageError, option
 
-EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])")
-IPV4 = re.compile(r"(?<![\d.])(?<!version )(?<!Version )(?<!\bv)(?:\d{1,3}\.){3}\d{1,3}(?![\d]|\.\d)")
-PHONE = re.compile(
-    r"(?<![\w+.-])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){1,4}"   # +49 30 1234567
-    r"|(?:\(\d{3}\) ?|\d{3}[-.])\d{3}[-.]\d{4})(?![\w-]|\.\d)")                          # (555) 123-4567
+Spans = Callable[[str], Iterator[tuple[int, int]]]
 
 
 class PII:
@@ -29,49 +24,64 @@ class PII:
     @dc.dataclass(frozen=True)
     class Config:
         email: str = option("[email]", "placeholder of an e-mail address; empty leaves them")
+        iban: str = option("[iban]", "placeholder of a bank account number (IBAN with a right checksum); empty leaves them")
+        card: str = option("[card]", "placeholder of a payment card number (with a right checksum); empty leaves them")
+        ipv6: str = option("[ip]", "placeholder of a public IPv6 address; empty leaves them")
         ip: str = option("[ip]", "placeholder of a public IPv4 address; empty leaves them")
         phone: str = option("[phone]", "placeholder of a phone number; empty leaves them")
+        phone_regions: tuple[str, ...] = option((), "ISO country codes (DE, US): find numbers also as people write them there, with the package "
+                                                    "phonenumbers (100 times slower); empty: international and North American form alone")
 
     kind = "edit"
-    version = "1"
+    version = "2"
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        kinds: dict[str, Spans] = {**pii_patterns.KINDS}  # in this order: a card number may hold what looks like a phone number
+        if config.phone and config.phone_regions:
+            kinds["phone"] = _phones(config.phone_regions)
+        self._kinds = [(name, find, getattr(config, name)) for name, find in kinds.items() if getattr(config, name)]
 
-    def apply(self, documents: Sequence[Document]) -> Sequence[Verdict]:
-        return [self._edit(document.text) for document in documents]
+    def judge(self, documents: Sequence[Document]) -> Sequence[Verdict]:
+        verdicts: list[Verdict] = []
+        for document in documents:
+            text, counts = self._replace(document.text)
+            verdicts.append(Edit(text, sum(counts.values())) if any(counts.values()) else None)
+        return verdicts
 
-    def _edit(self, text: str) -> Verdict:
-        c, total = self.config, 0
-        if c.email and "@" in text:
-            text, count = EMAIL.subn(lambda _: c.email, text)
-            total += count
-        if not any(map(str.isdigit, text)):
-            return Edit(text, total) if total else None
-        if c.ip:
-            text, count = _replace(IPV4, text, c.ip, _is_public)
-            total += count
-        if c.phone:
-            text, count = _replace(PHONE, text, c.phone, lambda found: 8 <= sum(map(str.isdigit, found)) <= 15)
-            total += count
-        return Edit(text, total) if total else None
+    def measure(self, documents: Sequence[Document]) -> list[list[Check]]:
+        """How many of each kind."""
+        return [[Check(name, count) for name, count in self._replace(document.text)[1].items()] for document in documents]
 
-
-def _replace(pattern: re.Pattern[str], text: str, placeholder: str, accept) -> tuple[str, int]:
-    count = 0
-
-    def one(match: re.Match[str]) -> str:
-        nonlocal count
-        if not accept(match.group()):
-            return match.group()
-        count += 1
-        return placeholder
-
-    return pattern.sub(one, text), count
+    def _replace(self, text: str) -> tuple[str, dict[str, int]]:
+        counts = dict.fromkeys((name for name, _, _ in self._kinds), 0)
+        possible = pii_patterns.possible(text)
+        for name, find, placeholder in self._kinds:
+            if name not in possible:
+                continue
+            parts, end = [], 0
+            for start, stop in find(text):
+                if start >= end:
+                    parts += [text[end:start], placeholder]
+                    end, counts[name] = stop, counts[name] + 1
+            if parts:
+                text = "".join([*parts, text[end:]])
+        return text, counts
 
 
-def _is_public(found: str) -> bool:
+def _phones(regions: Sequence[str]) -> Spans:
+    """Phone numbers as the package phonenumbers sees them, in each region, beside the strict patterns."""
     try:
-        return ipaddress.IPv4Address(found).is_global
-    except ValueError:  # 999.1.1.1 is no address
-        return False
+        import phonenumbers
+    except ImportError as error:
+        raise StageError("pii.phone_regions needs the package phonenumbers: pip install 'llmstages[phone]', or leave phone_regions empty") from error
+    unknown = sorted(set(regions) - set(phonenumbers.SUPPORTED_REGIONS))
+    if unknown:
+        raise StageError(f"pii.phone_regions: {', '.join(unknown)} is no region that phonenumbers knows; give ISO codes of countries, such as DE or US")
+
+    def find(text: str) -> Iterator[tuple[int, int]]:
+        spans = {*pii_patterns.phones(text)}
+        for region in regions:
+            spans.update((match.start, match.end) for match in phonenumbers.PhoneNumberMatcher(text, region))
+        yield from sorted(spans, key=lambda span: (span[0], -span[1]))
+
+    return find

@@ -1,72 +1,113 @@
-"""Addresses that say what the page is: a list of domains and of words. Runs before extraction, on the URL alone.
+"""Addresses that say what the page is: lists of domains, addresses, words and parts of words. Runs before extraction, on the URL alone.
 
-Source: FineWeb and RefinedWeb filter by the UT1 blocklist and by words in the URL (Penedo et al. 2023, appendix G.1).
-The lists here (url_domains.txt, url_words.txt) are a small start written for this project, not UT1: name your own with
-``blocklist``. Words are compared whole, so that Essex and Scunthorpe pass; an entry of several words is matched in a row
-(``adult videos`` finds adult-videos.example and leaves adult education alone).
+Source: FineWeb and RefinedWeb filter by the UT1 blocklist and by words in the URL (Penedo et al. 2023, appendix G.1): one
+hard word suffices, of soft ones two. The lists here (url_*.txt) are a small start written for this project, not UT1: name
+your own. Words are compared whole, so that Essex and Scunthorpe pass; an entry of several words is matched in a row (``adult
+videos`` finds adult-videos.example and leaves adult education alone). An entry of a list of domains covers what is below it.
 """
 
 from __future__ import annotations
 
 import dataclasses as dc
+import gzip
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from llmstages.plugins.corpus.filter import Document, Drop, Verdict
 from llmstages.stage import StageError, option
 
+WORD = re.compile(r"[^\W_\d]+")
+FRONT = re.compile(r"(?:https?:)?(?://)?(?:www\.)?")
+MIDDLE = {"ac", "co", "com", "edu", "go", "gov", "ne", "net", "or", "org"}  # of example.co.uk
+
 
 class URL:
-    """Drops pages whose host is listed or whose URL holds a listed word."""
+    """Drops pages whose address is listed, in whole or in part."""
 
     @dc.dataclass(frozen=True)
     class Config:
-        blocklist: str = option("", "a file of more domains (with a dot), words and phrases, one a line, # for comments", file=True)
+        blocklist: str = option("", "a file of domains (with a dot), words and phrases, one a line, # for comments; it may end in .gz", file=True)
+        domains: str = option("", "a file of domains and hosts, as above", file=True)
+        urls: str = option("", "a file of whole addresses; scheme, www., fragment and the slash at the end do not matter", file=True)
+        words: str = option("", "a file of words and phrases that suffice alone", file=True)
+        soft_words: str = option("", "a file of words that count only together", file=True)
+        substrings: str = option("", "a file of strings searched in the URL without its punctuation", file=True)
+        min_soft_words: int = option(2, "different soft words that suffice")
         shipped: bool = option(True, "use the small lists that come with llmstages")
 
     kind = "judge"
-    version = "1"
+    version = "2"
     early = True
 
     def __init__(self, config: Config) -> None:
-        self.domains: set[str] = set()
-        self.words: set[str] = set()
-        self.phrases: list[str] = []
-        if config.shipped:
-            for name in ("url_domains.txt", "url_words.txt"):
-                self._add(Path(__file__).with_name(name))
-        if config.blocklist:
-            path = Path(config.blocklist).expanduser()
-            if not path.is_file():
-                raise StageError(f"filters.url.blocklist={config.blocklist}: there is no such file; it holds one domain or word a line")
-            self._add(path)
+        own = Path(__file__).parent if config.shipped else None
+        self.config = config
+        mixed = list(_lines("blocklist", config.blocklist))
+        domains = [*_lines("domains", config.domains, own), *(entry for entry in mixed if "." in entry)]
+        words = [*_lines("words", config.words, own), *(entry for entry in mixed if "." not in entry)]
+        self._domains = {entry.removeprefix("www.") for entry in domains}
+        self._urls = {_bare(entry) for entry in _lines("urls", config.urls)}
+        self._words = {entry for entry in words if " " not in entry}
+        self._phrases = [" ".join(entry.split()) for entry in words if " " in entry]
+        self._soft = set(_lines("soft_words", config.soft_words, own))
+        self._substrings = list(_lines("substrings", config.substrings))
 
-    def apply(self, documents: Sequence[Document]) -> Sequence[Verdict]:
+    def judge(self, documents: Sequence[Document]) -> Sequence[Verdict]:
         return [self._judge(document.url) for document in documents]
-
-    def _add(self, path: Path) -> None:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            entry = line.split("#")[0].strip().lower()
-            if "." in entry:
-                self.domains.add(entry.removeprefix("www."))
-            elif " " in entry:
-                self.phrases.append(" ".join(entry.split()))
-            elif entry:
-                self.words.add(entry)
 
     def _judge(self, url: str) -> Verdict:
         try:
             host = (urlsplit(url).hostname or "").lower()
         except ValueError as error:  # an unclosed bracket, say: no browser opens it either
             return Drop("invalid", f"{url[:100]}: {error}", "a URL")
-        labels = host.split(".")
+        labels = host.rstrip(".").split(".")
         for start in range(len(labels) - 1):
             domain = ".".join(labels[start:])
-            if domain in self.domains:
-                return Drop("domain", domain, "a domain that is not listed")
-        words = re.findall(r"[^\W_\d]+", url.lower())
+            if domain in self._domains:
+                return Drop("domain" if _registered(labels[start:]) else "subdomain", domain, "a domain that is not listed")
+        if self._urls and _bare(url.lower()) in self._urls:
+            return Drop("url", url[:200], "an address that is not listed")
+        words = WORD.findall(url.lower())
         joined = f" {' '.join(words)} "
-        word = next((word for word in words if word in self.words), "") or next((p for p in self.phrases if f" {p} " in joined), "")
-        return Drop("word", word, "no listed word in the URL") if word else None
+        word = next((word for word in words if word in self._words), "") or next((p for p in self._phrases if f" {p} " in joined), "")
+        if word:
+            return Drop("word", word, "no listed word in the URL")
+        soft = dict.fromkeys(word for word in words if word in self._soft)
+        if len(soft) >= self.config.min_soft_words:
+            return Drop("soft_words", ", ".join(soft), f"< {self.config.min_soft_words} different soft words in the URL")
+        if self._substrings:
+            letters = "".join(filter(str.isalnum, url.lower()))
+            if part := next((part for part in self._substrings if part in letters), ""):
+                return Drop("substring", part, "no listed part in the URL")
+        return None
+
+
+def _bare(url: str) -> str:
+    """An address without what does not matter."""
+    return FRONT.sub("", url.partition("#")[0], count=1).rstrip("/")
+
+
+def _registered(labels: Sequence[str]) -> bool:
+    """Whether these labels look like what one registers: example.com, example.co.uk."""
+    return len(labels) == 2 or len(labels) == 3 and len(labels[2]) == 2 and labels[1] in MIDDLE
+
+
+def _lines(field: str, given: str, own: Path | None = None) -> Iterator[str]:
+    """Entries of the shipped list and of one's own, in lower case, without comments."""
+    if own:
+        yield from _entries(own / f"url_{field}.txt")
+    if given:
+        path = Path(given).expanduser()
+        if not path.is_file():
+            raise StageError(f"filters.url.{field}={given}: there is no such file; it holds one entry a line")
+        yield from _entries(path)
+
+
+def _entries(path: Path) -> Iterator[str]:
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8", "replace")
+    for line in text.splitlines():
+        if entry := re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip().lower():
+            yield entry

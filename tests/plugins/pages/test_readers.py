@@ -106,7 +106,7 @@ def test_tables_keep_every_good_row_and_number_the_bad(tmp_path):
     assert [(each.id, each.body.decode()) for each in found if isinstance(each, Record)] == [
         ("a.jsonl:1", "one"), ("a.jsonl:4", "b\ufffdd"), ("a.jsonl:7", "\ufffd lone"), ("a.jsonl:8", "<p>x")]
     assert [(each.position, each.rule) for each in found if isinstance(each, Bad)] == [
-        ("a.jsonl:3", "format"), ("a.jsonl:5", "empty"), ("a.jsonl:6", "format")]
+        ("a.jsonl:3", "format"), ("a.jsonl:5", "null_text"), ("a.jsonl:6", "format")]
     assert found[-1].media == "text/html"
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from llmstages import tables
 from llmstages.plugins.pretrain import causal_lm
 from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
-from llmstages.stage import Artifact, StageError
+from llmstages.stage import Artifact, Context, StageError
 from llmstages.tables import message
 from tests.tiny import TEXTS, perform, saved, saved_model, tiny_model, tiny_tokenizer
 
@@ -41,16 +43,64 @@ def test_training_goes_on_from_a_model(tmp_path, inputs):
 
 
 def test_dialogues_carry_loss_on_answers_only(tmp_path, inputs):
-    from llmstages.stage import Context
-
-    rows, _ = CausalLM().rendered(TINY, Context("pretrain", tmp_path, tmp_path, {**inputs, "corpus": ()}), tiny_tokenizer())
-    text = tiny_tokenizer().decode([t for row in rows for t, on in zip(row.ids, row.supervised, strict=True) if on])
+    rows, _ = CausalLM().documents(TINY, Context("pretrain", tmp_path, tmp_path, {**inputs, "corpus": ()}), tiny_tokenizer())
+    text = tiny_tokenizer().decode([t for ids, on in map(rows.read, range(len(rows))) for t in ids[on]])
     assert text == " Ra." * 5
 
 
-def test_long_documents_are_split_and_nothing_is_lost():
-    parts = causal_lm.pieces([1, *range(10, 40)], 8)
-    assert all(p[0] == 1 and len(p) <= 8 for p in parts) and [t for p in parts for t in p[1:]] == list(range(10, 40))
+def plainly(config, tokenizer, texts, weight, spoken):
+    """(training rows, held-out rows) as lists of ids, the way it reads without shards."""
+    import random
+
+    from llmstages import chat, training
+
+    rng, train, held = random.Random(config.seed), [], []
+    texts = training.share(texts, weight, rng)
+    for index, (text, ids) in enumerate(zip(texts, chat.document_ids(tokenizer, texts), strict=True)):
+        into = held if index % config.held_out == config.held_out - 1 and texts.count(text) == 1 else train
+        into += [[ids[0], *ids[i : i + config.row - 1]] for i in range(1, max(len(ids), 2), config.row - 1)]
+    train += [row.ids for row in training.dialogue_rows(spoken, config.weights, tokenizer, rng)]
+    return train, held or train[:1]
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.6, 2.3])
+def test_documents_are_split_shared_and_held_out_as_lists_would_be(tmp_path, inputs, weight):
+    import dataclasses as dc
+
+    texts = ["", *(f"{t} {i}" for i, t in enumerate(TEXTS)), *TEXTS[:2] * 2, "one short text"]
+    corpus = saved(tmp_path / "mixed", "corpus", [{"id": str(i), "url": "u", "text": t} for i, t in enumerate(texts)])
+    config = dc.replace(TINY, held_out=4, seed=3, row=40, weights={"mixed": weight, "reading": 0.5})
+    ctx = Context("pretrain", tmp_path, tmp_path, {**inputs, "corpus": (corpus,)})
+    found = CausalLM().documents(config, ctx, tiny_tokenizer())
+    expected = plainly(config, tiny_tokenizer(), texts, weight, inputs["dialogues"])
+    for pieces, lists in zip(found, expected, strict=True):
+        assert [pieces.read(i)[0].tolist() for i in range(len(pieces))] == lists and lists
+
+
+def test_unigram_loss_is_that_of_the_frequencies():
+    import numpy as np
+
+    held = [{"labels": np.array([-100, 3, 3, 1, 9, -100])}]
+    counts = np.array([0, 2, 0, 5])  # 9 was never seen
+    total = 2 + 5 + 2 + 1
+    assert causal_lm.unigram(held, counts) == pytest.approx(-sum(math.log(n / total) for n in (6, 6, 3, 1)) / 4)
+
+
+def test_the_corpus_is_encoded_once_for_all_runs_of_a_store(tmp_path, inputs, monkeypatch):
+    from llmstages import chat
+
+    said, plain, asked = [], chat.encode_texts, []
+    monkeypatch.setattr(chat, "encode_texts", lambda tokenizer, texts: (asked.extend(texts), plain(tokenizer, texts))[1])
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        ctx = Context("pretrain", tmp_path / name, tmp_path / name, {**inputs, "dialogues": ()}, cache=tmp_path / "cache", say=said.append)
+        CausalLM().documents(TINY, ctx, tiny_tokenizer())
+    assert len(asked) == len(TEXTS) and "tokens: encoded" in said[0] and "tokens: reused" in said[1]
+
+
+def test_a_row_needs_room(tmp_path, inputs):
+    with pytest.raises(StageError, match="row=1 has no room"):
+        perform(CausalLM, tmp_path / "one", CausalLMConfig(row=1), **inputs)
 
 
 def test_a_nan_stops_before_the_weights_change(tmp_path, inputs):

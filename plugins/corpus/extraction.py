@@ -1,9 +1,8 @@
-"""From the bytes of a page to its main text.
+"""From the bytes of a page to clean text: decode, extract, hold against the limits.
 
-trafilatura does the work, with ``deduplicate=False``: its own deduplication keeps a cache across documents, so its
-result would depend on the order and on the process (of five equal pages three came through). Comments are left out by
-default as in FineWeb (and F1 on trafilatura's own evaluation pages rises by 0.005). The time limit counts CPU time, so
-that a busy machine drops nothing that an idle one keeps.
+The extractor is a plugin (``extractors/``). Whatever a page does, it costs only itself: the time limit counts CPU time, so
+that a busy machine drops nothing that an idle one keeps, and the process an extractor runs in is ended when even that does
+not stop it (see extraction_pool.py).
 """
 
 from __future__ import annotations
@@ -13,13 +12,16 @@ import dataclasses as dc
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from llmstages.readers import clean
 
 META = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+TAG = re.compile(r"<(/?)([a-zA-Z][\w-]*+)[^<>]*+>")  # possessive, so linear in any input
+VOID = frozenset("area base br col embed hr img input link meta param source track wbr p li td tr th dt dd option".split())  # or closed implicitly
 # Encodings of pages that declare none or lie (WHATWG Encoding, legacy); without DOS code pages, which decode anything.
 GUESSES = ("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r", "shift_jis", "euc_jp", "gb18030", "big5", "euc_kr")
 
@@ -28,14 +30,13 @@ GUESSES = ("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256",
 class Settings:
     """How to extract; the fields of the stage's Config that a worker needs."""
 
-    comments: bool = False
-    tables: bool = True
-    favour_precision: bool = False
-    fast: bool = False
     seconds: float = 10.0
     max_bytes: int = 10_000_000
     max_characters: int = 1_000_000
     max_replaced: float = 0.01
+    max_word: int = 100_000
+    max_depth: int = 1000
+    memory_mb: int = 2048
 
 
 @dc.dataclass(frozen=True)
@@ -53,14 +54,9 @@ class _OutOfTime(BaseException):
     """No Exception, because trafilatura catches those."""
 
 
-def can_limit_time() -> bool:
-    """Signals reach the main thread only."""
-    return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-
-
 @contextmanager
 def _cpu_limit(seconds: float) -> Iterator[None]:
-    if not can_limit_time() or seconds <= 0:
+    if threading.current_thread() is not threading.main_thread() or seconds <= 0:  # signals reach the main thread only
         yield
         return
 
@@ -118,37 +114,63 @@ def _codec(name: str) -> str:
     return "cp1252" if found in ("iso8859-1", "ascii") else found
 
 
-def extract(body: bytes, media: str, charset: str, settings: Settings) -> Extracted:
-    """The text of one document. Whatever the page does, this returns: a page that breaks the extractor breaks a rule."""
+def extract(body: bytes, media: str, charset: str, url: str, settings: Settings, extractor: Any) -> Extracted:
+    """The text of one document. Whatever the page does, this returns: a page that breaks the extractor breaks a rule.
+
+    extractor: used where media is "text/html"; other texts are only decoded.
+    """
     if len(body) > settings.max_bytes:
         return Extracted("", "too_large", len(body), f"<= {settings.max_bytes} bytes")
     source = ""
     try:
         with _cpu_limit(settings.seconds):
             source = decode(body, charset, media == "text/html")
-            text = _main_text(source, settings) if media == "text/html" else source
+            if media == "text/html":
+                if (deep := depth(source, settings.max_depth)) > settings.max_depth:
+                    return Extracted("", "html_depth", deep, f"<= {settings.max_depth} elements inside each other", clean(source[:200]))
+                source_text = extractor.extract(source, url)
+            else:
+                source_text = source
     except _OutOfTime:
-        return Extracted("", "timeout", settings.seconds, f"<= {settings.seconds:g} s of CPU time", source[:200])
+        return Extracted("", "timeout", settings.seconds, f"<= {settings.seconds:g} s of CPU time", clean(source[:200]))
+    except MemoryError:
+        return Extracted("", "memory", settings.memory_mb, f"<= {settings.memory_mb} MB", clean(source[:200]))
     except (Exception, RecursionError) as error:  # any failure of a parser belongs to this page alone, and is recorded
-        return Extracted("", "error", f"{type(error).__name__}: {error}"[:200], "extraction without error", source[:200])
-    text = clean(text.replace("\r\n", "\n").replace("\r", "\n")).strip()
+        return Extracted("", "error", f"{type(error).__name__}: {error}"[:200], "extraction without error", clean(source[:200]))
+    return held(clean(source_text.replace("\r\n", "\n").replace("\r", "\n")).strip(), source, settings)
+
+
+def held(text: str, source: str, settings: Settings) -> Extracted:
+    """A text held against the limits. source: what it came from, for the excerpt of a page without text."""
     if not text:
         return Extracted("", "empty", 0, "some text", clean(source[:200]))
     if len(text) > settings.max_characters:
         return Extracted("", "too_long", len(text), f"<= {settings.max_characters} characters", text[:200])
+    if len(text) > settings.max_word and (longest := max(map(len, text.split()))) > settings.max_word:
+        return Extracted("", "longest_word", longest, f"<= {settings.max_word} characters without a blank", text[:200])
     replaced = text.count("\ufffd") / len(text)
     if replaced > settings.max_replaced:
         return Extracted("", "encoding", replaced, f"<= {settings.max_replaced} replaced characters", text[:200])
     return Extracted(text)
 
 
-def _main_text(source: str, settings: Settings) -> str:
-    import trafilatura
+def depth(source: str, limit: int) -> int:
+    """How many elements stand inside each other at most; counted only where the page has enough tags to pass the limit."""
+    if source.count("<") <= limit or _at_most(source) <= limit:
+        return 0
+    most = now = 0
+    for found in TAG.finditer(source):
+        closing, name = found.groups()
+        if name.lower() not in VOID and not found.group().endswith("/>"):
+            now = max(now - 1, 0) if closing else now + 1
+            most = max(most, now)
+    return most
 
-    return trafilatura.extract(
-        source, include_comments=settings.comments, include_tables=settings.tables, fast=settings.fast,
-        favor_precision=settings.favour_precision, deduplicate=False) or ""
 
+def _at_most(source: str) -> int:
+    """An upper bound of the depth, much faster: every tag that is not closed counts, also those that never are."""
+    import numpy as np
 
-Job = tuple[bytes, str, str]  # body, media, declared charset
-Extract = Callable[[Job], Extracted]
+    signs = np.frombuffer(source.encode("utf-8", "replace") + b"  ", np.uint8)
+    follows = signs[np.flatnonzero(signs == 60) + 1]  # what comes after each <
+    return int(np.cumsum(np.where(follows == 47, -1, (follows | 32) >= 97)).max(initial=0))

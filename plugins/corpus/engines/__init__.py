@@ -1,0 +1,23 @@
+"""How the corpus chain is spread over processes or machines. Every engine runs the same chain and gives the same result.
+
+An engine is a function ``run(chain, files, rows, work, workers, options) -> list[Path]``: it reads the Arrow streams in
+``files`` (``rows`` rows in all), hands them to the chain in batches and returns Arrow streams of outcomes, in the order of
+the rows. Left out on purpose: any knowledge of filters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+CHOICES = ("datasets", "datatrove")
+
+
+def run(name: str, chain: Any, files: Sequence[Path], rows: int, work: Path, workers: int, options: Mapping[str, str]) -> list[Path]:
+    """Run the chain under the engine of a name (one of CHOICES)."""
+    from llmstages.plugins.corpus.engines import datasets, datatrove
+
+    engine = {"datasets": datasets, "datatrove": datatrove}[name]
+    work.mkdir(parents=True, exist_ok=True)
+    return engine.run(chain, files, rows, work, workers, options)
