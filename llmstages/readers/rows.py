@@ -63,15 +63,28 @@ def _parquet(path: Path, most: int, meter: Meter) -> Iterator[Row]:
                 end = number + about.num_rows
                 try:
                     for batch in file.iter_batches(at_once, [group]):
-                        for row in batch.to_pylist():
+                        for row in _python(batch):
                             number += 1
                             yield number, row
                         meter.at = size * number // max(1, file.metadata.num_rows)
-                except (pyarrow.ArrowException, OSError) as error:
+                except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
                     yield number + 1, Bad("", f"damaged row group, {end - number} rows lost: {error}")
                 number = end
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, ValueError) as error:
         yield number + 1, Bad("", f"not Parquet, or damaged from here: {error}", "format")
+
+
+def _python(batch: Any) -> list[dict[str, Any]]:
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:  # Parquet does not check its strings
+        import pyarrow
+
+        columns = {name: column.cast(pyarrow.binary()).to_pylist() if column.type == pyarrow.string() else column.to_pylist()
+                   for name, column in zip(batch.schema.names, batch.columns)}
+        lists = ([cell.decode("utf-8", "surrogateescape") if isinstance(cell, bytes) and batch.column(name).type == pyarrow.string() else cell
+                  for cell in cells] for name, cells in columns.items())
+        return [dict(zip(columns, row)) for row in zip(*lists)]
 
 
 class _TooLong(Exception):
