@@ -32,7 +32,7 @@ def tell(step: str, url: str, overrides: Sequence[str] = ()) -> Iterator[str]:
         found |= bool(lines)
         yield from (f"  {one.name + ':' if i == 0 else '':10}{line}" for i, line in enumerate(lines or ["not here"]))
     if not found:
-        names = [name for one in chain for name in _names(one)]
+        names = list(dict.fromkeys(name for one in chain for name in _names(one)))
         close = [name for name in names if url in name][:3] or difflib.get_close_matches(url, names[:5000], 3, 0.5)
         raise StageError(f"no page has the URL or id {url!r} in {', '.join(one.name for one in chain)}"
                          + (f"; near: {', '.join(close)}" if close else f"; {chain[0].name} has {len(names)} pages"))

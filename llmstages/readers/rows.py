@@ -80,11 +80,12 @@ def _python(batch: Any) -> list[dict[str, Any]]:
     except UnicodeDecodeError:  # Parquet does not check its strings
         import pyarrow
 
-        columns = {name: column.cast(pyarrow.binary()).to_pylist() if column.type == pyarrow.string() else column.to_pylist()
-                   for name, column in zip(batch.schema.names, batch.columns)}
-        lists = ([cell.decode("utf-8", "surrogateescape") if isinstance(cell, bytes) and batch.column(name).type == pyarrow.string() else cell
-                  for cell in cells] for name, cells in columns.items())
-        return [dict(zip(columns, row)) for row in zip(*lists)]
+        def cells(column: Any) -> list[Any]:
+            if column.type not in (pyarrow.string(), pyarrow.large_string()):
+                return column.to_pylist()
+            return [cell and cell.decode("utf-8", "surrogateescape") for cell in column.cast(pyarrow.binary()).to_pylist()]
+
+        return [dict(zip(batch.schema.names, row)) for row in zip(*map(cells, batch.columns))]
 
 
 class _TooLong(Exception):

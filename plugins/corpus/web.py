@@ -96,7 +96,8 @@ def _chain(config: Web.Config, ctx: Context) -> tuple[Any, list[int]]:
         cls, _ = part_config("filters", spec)
         if getattr(cls, "wants", "") == "evaluations" and not (ctx.many("evaluations") or spec.get("path")):
             raise StageError(f"{ctx.step}.filters.{name} needs texts to look for: wire the steps that evaluate, "
-                             f"steps.{ctx.step}.evaluations=[problems], or give {ctx.step}.filters.{name}.path=FILE")
+                             f"steps.{ctx.step}.evaluations=[problems] (a step that stands before {ctx.step} in the recipe), or give "
+                             f"{ctx.step}.filters.{name}.path=FILE")
         if getattr(cls, "edits", False) and config.mode == "annotate":
             raise StageError(f"{ctx.step}.mode=annotate keeps texts as they are, but {name} edits by what all documents have; "
                              f"take it out with ~{ctx.step}.filters.{name}")

@@ -127,6 +127,19 @@ def test_line_dedup_is_a_switch(tmp_path):
     assert metrics["kept"] == 8 and funnel[-1]["edited"] >= 8
 
 
+def test_documents_that_hold_an_evaluation_are_dropped_with_the_words_they_share(tmp_path):
+    folder = tmp_path / "problems-1"
+    folder.mkdir()
+    tables.save([{"prompt": [{"role": "user", "content": story(5)[1], "tool": ""}], "answer": "forty-two", "task": "t", "group": "g", "meta": "{}"}], folder / "data")
+    source = documents(tmp_path / "in", [(f"http://a/{i}", html(*story(i)), "text/html") for i in range(8)])
+    filters = {"decontaminate": {"use": "decontaminate", "questions": True}}
+    with pytest.raises(StageError, match="needs texts to look for"):
+        run(source, tmp_path / "a", filters=filters)
+    wires = {"evaluations": (Artifact("problems", "problems", folder, "1"),)}
+    _, _, dropped, _ = run(source, tmp_path / "b", wires=wires, filters=filters)
+    assert [row["id"] for row in dropped] == ["p:5"] and "problems" in dropped[0]["value"]
+
+
 class Odd:
     """A filter that misbehaves as told."""
 
