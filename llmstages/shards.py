@@ -115,16 +115,25 @@ def encode(folder: Path, table: Any, tokenizer: Any, progress: Callable[[str, fl
     with open(folder / "tokens.bin", "wb") as stream, progress("tokens", len(table)) as advance:
         for texts in _batches(table):
             rows = [np.asarray(ids, dtype) for ids in chat.encode_texts(tokenizer, texts)]
-            np.concatenate(rows).tofile(stream)
+            stream.write(np.concatenate(rows).data)  # not tofile(): of a full disk it says only that bytes are missing
             for text, row in zip(texts, rows, strict=True):
                 raw = text.encode("utf-8", "surrogatepass")
                 size += len(raw)
                 prints += blake2b(raw, digest_size=16).digest()
                 starts.append(starts[-1] + len(row))
             advance(len(texts), f"{starts[-1] / 1e6:.1f} M")
-    np.save(folder / "starts.npy", np.frombuffer(starts, np.int64))
-    np.save(folder / "same.npy", _same(np.frombuffer(bytes(prints), np.uint64).reshape(-1, 2)))
+    _save(folder / "starts.npy", np.frombuffer(starts, np.int64))
+    _save(folder / "same.npy", _same(np.frombuffer(prints, np.uint64).reshape(-1, 2)))
     return size
+
+
+def _save(path: Path, values: Any) -> None:
+    """np.save, without its tofile()."""
+    from numpy.lib import format as npy
+
+    with open(path, "wb") as stream:
+        npy.write_array_header_1_0(stream, npy.header_data_from_array_1_0(values))
+        stream.write(values.data)
 
 
 def _batches(table: Any) -> Iterator[list[str]]:

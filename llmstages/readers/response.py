@@ -83,6 +83,8 @@ def _decoded(headers: Any, payload: bytes, max_bytes: int) -> bytes:
     encoding = (headers.get_header("Content-Encoding") or "").strip().lower()
     if encoding and body:
         body = _expanded(encoding, body, max_bytes + 1)
+    if not body and BINARY.search(payload[:1000]):
+        raise ValueError("it expands to nothing")
     return body if body or not payload.strip() else payload
 
 

@@ -28,6 +28,7 @@ START = re.compile(rb"\n(WARC/[01]\.[0-9]{1,2}\r?\n)")
 INSIDE = re.compile(rb"\n(WARC/[01]\.[0-9]{1,2}\r?\n[A-Za-z-]{1,60}:)")  # more certain than START
 END = re.compile(rb"[\r\n\0 ]*(\Z|WARC/[01]\.)")
 BLANK = b"\r\n\0 "
+CHECK = re.compile("incorrect (data|length) check")
 KEPT = ("response", "resource", "conversion")
 WRONG = "{} record is cut off, or its Content-Length is wrong"
 
@@ -131,7 +132,10 @@ def _parse(feed: Feed, place: str, most: int) -> Iterator[Bad | Stored]:
         position = feed.position - len(line)
         where = f"{place} + {position}"
         if LINE.match(line):
-            yield _record(feed, line, where, most, parser)
+            found = _record(feed, line, where, most, parser)
+            if position == 0 and feed.damage and isinstance(found, Stored) and CHECK.search(str(feed.damage)) and not feed.peek(1):
+                found = _bad(feed, where, f"{found.kind} record is damaged", found.url)  # it is alone in its member: who else?
+            yield found
             continue
         feed.unread(line)
         feed.pass_over(START)
