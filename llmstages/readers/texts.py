@@ -63,6 +63,10 @@ class _Text:
             near = self._buffer.find(b"\n\n", block, 2 * block)
             end = near + 2 if near != -1 else self._line_end()
             if end > self.max_bytes:
+                end = self._buffer.rfind(b"\n", 0, block) + 1  # the lines before the one that is too long
+                if end:
+                    yield self._part(end)
+                    continue
                 self.number += 1
                 yield too_large(f"{self.path.name}:{self.number}", "text without a line end", self.max_bytes, self._url())
                 self._skip_line()

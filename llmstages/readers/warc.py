@@ -133,7 +133,7 @@ def _parse(feed: Feed, place: str, most: int) -> Iterator[Bad | Stored]:
         where = f"{place} + {position}"
         if LINE.match(line):
             found = _record(feed, line, where, most, parser)
-            if position == 0 and feed.damage and isinstance(found, Stored) and CHECK.search(str(feed.damage)) and not feed.peek(1):
+            if position == 0 and feed.damage and isinstance(found, Stored) and CHECK.search(str(feed.damage)) and not feed.peek(256).strip(BLANK):
                 found = _bad(feed, where, f"{found.kind} record is damaged", found.url)  # it is alone in its member: who else?
             yield found
             continue

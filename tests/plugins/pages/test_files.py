@@ -79,3 +79,47 @@ def test_hub_streams_and_explains_a_missing_network(tmp_path, monkeypatch):
         run(Hub, tmp_path / "c", data_set="x/y")
     with pytest.raises(StageError, match="pages.data_set=OWNER/NAME"):
         run(Hub, tmp_path / "d")
+
+
+def test_hub_streams_a_local_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    lines = ['{"text": "one", "url": "http://a/1", "id": "first"}', '{"text": null, "url": "http://a/2"}', '{"text": "three \\u0000", "url": null}',
+             '{"text": "%s"}' % ("x" * 200)]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "train.jsonl").write_text("\n".join(lines))
+    (tmp_path / "mine" / "test.jsonl").write_text('{"text": "held out"}')
+    metrics, data, dropped, _ = run(Hub, tmp_path / "a", data_set=str(tmp_path / "mine"), max_bytes=100)
+    assert [(row["id"], row["url"], row["body"]) for row in data] == [("first", "http://a/1", b"one"), ("mine:3", "hub:mine:3", b"three ")]
+    assert [(row["id"], row["rule"]) for row in dropped] == [("mine:2", "null_text"), ("mine:4", "too_large")]
+    _, data, _, _ = run(Hub, tmp_path / "b", data_set=str(tmp_path / "mine"), split="test")
+    assert data["body"][:] == [b"held out"]
+    for split, broken in (("dev", ""), ("train", "no JSON")):
+        (tmp_path / "mine" / "train.jsonl").write_text(broken or lines[0])
+        with pytest.raises(StageError, match="the folder .*mine, split .* cannot be read as a data set.*pages=files reads them row by row"):
+            run(Hub, tmp_path / split, data_set=str(tmp_path / "mine"), split=split)
+
+
+def test_progress_moves_within_a_file_and_ends_at_its_size(tmp_path, monkeypatch):
+    from contextlib import contextmanager
+
+    from llmstages.plugins.pages import files
+
+    monkeypatch.setattr(files, "EVERY", 0)
+    (tmp_path / "a.jsonl").write_text('{"text": "%s"}\n' % ("x" * 1000) * 1000)
+    moves = []
+
+    @contextmanager
+    def progress(description, total):
+        moves.append(total)
+        yield lambda n=1, note="": moves.append((n, note))
+
+    (tmp_path / "out").mkdir()
+    Files().run(Files.Config(path=str(tmp_path / "a.jsonl")), Context("pages", tmp_path / "out", tmp_path, {}, progress=progress))
+    steps = [n for n, _ in moves[1:]]
+    assert moves[0] == 1.0 and abs(sum(steps) - 1.013) < 1e-6 and sum(n > 0 for n in steps) >= 4 and "1000 documents, " in moves[-1][1]
+
+
+@pytest.mark.parametrize("stage, values", [(Files, {"max_bytes": 0}), (Files, {"text_block": -1}), (Files, {"limit": -1}), (Hub, {"max_bytes": 10**9})])
+def test_limits_that_make_no_sense_are_refused(stage, values):
+    with pytest.raises(ValueError, match=next(iter(values))):
+        stage.Config(**({"path": "x"} if stage is Files else {}), **values)
