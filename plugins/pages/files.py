@@ -32,6 +32,8 @@ class Files:
         def __post_init__(self) -> None:
             if not 1 <= self.max_bytes <= 500_000_000:
                 raise ValueError(f"max_bytes={self.max_bytes}: a document may have 1 to 500000000 bytes")
+            if min(self.text_block, self.limit) < 0:
+                raise ValueError(f"text_block={self.text_block}, limit={self.limit}: neither may be negative (0 turns it off)")
 
     inputs: dict[str, str] = {}
     output = "documents"
