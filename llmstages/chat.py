@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmstages import packing
+from llmstages import encoding
 from llmstages.stage import StageError
 from llmstages.tables import message
 
@@ -64,7 +65,7 @@ def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
         return []
     if tokenizer.init_kwargs.get("leading_space"):
         texts = [text if text.startswith(" ") or not text else " " + text for text in texts]
-    return tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return encoding.encode(tokenizer, texts)
 
 
 def document_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

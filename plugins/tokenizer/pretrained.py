@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from llmstages.plugins.tokenizer.bpe import SAMPLE, finish, view
+from llmstages.plugins.tokenizer.trained import AT_HAND, SAMPLE, finish, view
 from llmstages.stage import Context, StageError, option
 
 
@@ -16,21 +16,25 @@ class PretrainedConfig:
     name: str = option("openai-community/gpt2", "hub name of a tokenizer")
     folder: str = option("", "folder of a tokenizer, instead of a hub name", file=True)
     revision: str = option("main", "branch, tag or commit of the hub repository")
+    compare: tuple[str, ...] = option(AT_HAND, "tokenizers to compare with where they are at hand: a folder, a hub name in the cache, or tiktoken:NAME; "
+                                      "nothing is downloaded", identity=False)
     sample: str = option(SAMPLE, "text shown token by token in the report")
 
 
 class Pretrained:
-    """A tokenizer somebody else trained."""
+    """A tokenizer somebody else trained. A corpus, where one is wired in, is only measured on."""
 
     Config = PretrainedConfig
-    inputs: ClassVar[Mapping[str, str]] = {}
+    inputs: ClassVar[Mapping[str, str]] = {"corpus": "corpus?"}
     output: ClassVar[str] = "tokenizer"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def run(self, config: PretrainedConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import AutoTokenizer
 
         from llmstages import tables
+        from llmstages.plugins.tokenizer import measure
+        from llmstages.plugins.tokenizer.sample import MEASURED
 
         source = Path(config.folder).expanduser() if config.folder else config.name
         if config.folder and not Path(source).is_dir():
@@ -45,4 +49,7 @@ class Pretrained:
         tokenizer.save_pretrained(ctx.out)
         tables.write_json(ctx.out / "view.json", view(tokenizer, config.sample))
         ctx.say(f"tokenizer: {len(tokenizer) - known} control tokens added to the {known} of {source}")
-        return {"vocab_size": len(tokenizer), "added": len(tokenizer) - known}
+        corpus = ctx.maybe("corpus")
+        texts = tables.load(corpus.path / "data")["text"] if corpus else []
+        some = list(texts[:: max(1, len(texts) // MEASURED)])
+        return {**measure.write(tokenizer, some, ctx, held_out=True, compare=config.compare, sample=config.sample), "added": len(tokenizer) - known}

@@ -1,0 +1,63 @@
+"""tokenizer.wordpiece: the longest pieces from the left, as in Bert (Schuster and Nakajima 2012; Devlin et al. 2019).
+
+Not lossless, by its nature: every kind and number of blanks comes back as one or none, control characters are dropped, and
+a word with a character that is no piece becomes ``[UNK]``. The report counts both. Good for comparison and for encoders;
+a model that is to write code or copy a text back should have ``bpe`` or ``unigram``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llmstages.plugins.tokenizer.trained import Trained, TrainedConfig, finish
+from llmstages.stage import option
+
+UNKNOWN = "[UNK]"
+
+
+@dataclass(frozen=True)
+class WordPieceConfig(TrainedConfig):
+    vocab_size: int = option(8192, "entries, control tokens included")
+    leading_space: bool = option(False, "encode every text with one leading space, which Bert's words do not show")
+    min_frequency: int = option(2, "a pair must occur this often to be merged")
+    lowercase: bool = option(False, "drop capitals and accents, as uncased Bert does")
+    alphabet: int = option(1000, "different characters kept; words with others are unknown")
+
+
+def build(texts: Iterable[str], config: WordPieceConfig) -> Any:
+    """Train on texts; returns a PreTrainedTokenizerFast with chat template and control tokens."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from llmstages import chat
+
+    engine = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    engine.normalizer = normalizers.BertNormalizer(lowercase=config.lowercase, strip_accents=config.lowercase)
+    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    engine.decoder = decoders.WordPiece(cleanup=True)
+    engine.train_from_iterator(texts, trainers.WordPieceTrainer(
+        vocab_size=config.vocab_size, min_frequency=config.min_frequency, limit_alphabet=config.alphabet,
+        special_tokens=[UNKNOWN, *chat.CONTROL], initial_alphabet=[chr(c) for c in range(33, 127)], show_progress=False))
+    return finish(PreTrainedTokenizerFast(tokenizer_object=engine, unk_token=UNKNOWN, leading_space=config.leading_space))
+
+
+class WordPiece(Trained):
+    """Train a WordPiece on the corpus, as Bert has it: words are split at blanks and signs, and blanks are lost."""
+
+    Config = WordPieceConfig
+    version = "1"
+    word: ClassVar[int] = 1300
+
+    def smallest(self, config: WordPieceConfig) -> tuple[int, str]:
+        from llmstages import chat
+
+        return config.alphabet + len(chat.CONTROL) + 1, f"{config.alphabet} characters (alphabet) and {len(chat.CONTROL)} control tokens"
+
+    def words(self, config: WordPieceConfig) -> Any:
+        from tokenizers import pre_tokenizers
+
+        return pre_tokenizers.BertPreTokenizer()
+
+    build = staticmethod(build)
