@@ -52,7 +52,8 @@ def dropped(folder: Path) -> list[dict[str, str]]:
 
 def test_of_a_warc_that_was_cut_off_the_good_records_are_kept_and_the_bad_one_is_named(tmp_path):
     whole = write_web(tmp_path / "whole.warc.gz", 20).read_bytes()
-    (tmp_path / "cut.warc.gz").write_bytes(whole[:int(len(whole) * 0.6)])
+    start = whole.rfind(b"\x1f\x8b\x08", 0, int(len(whole) * 0.6))  # ids differ from run to run, and a cut between records is no damage
+    (tmp_path / "cut.warc.gz").write_bytes(whole[:start + 100])
     metrics = read(tmp_path, tmp_path / "cut.warc.gz").json["steps"]["pages"]["metrics"]
     assert 10 <= metrics["documents"] <= 13 and metrics["damaged"] == 1
     [bad] = dropped(tmp_path)
