@@ -124,28 +124,27 @@ def speed(args: argparse.Namespace, rows: list[dict[str, str]], theirs: Datatrov
             file.writelines(json.dumps(row) + "\n" for row in rows[task::args.workers])
     kept = {}
 
-    def we(*more: str, words: str = "fast") -> Callable[[], float]:
+    def we(*filters: str, words: str = "fast") -> Callable[[], float]:
         def go() -> float:
-            seconds, corpus = ours(source, folder / "ours", (*FILTERS, *more), args.workers, words)
-            kept["ours", more, words] = len([None for rule, _ in fates(corpus).values() if rule is None])
+            seconds, corpus = ours(source, folder / "ours", filters, args.workers, words)
+            kept["ours", " ".join(filters), words] = len([None for rule, _ in fates(corpus).values() if rule is None])
             return seconds
         return go
 
-    def they(minhash: bool) -> Callable[[], float]:
+    def they(minhash: str) -> Callable[[], float]:
         def go() -> float:
             found = theirs("run", source=str(source), folder=str(folder / "theirs"), workers=args.workers, minhash=minhash)
-            kept["datatrove"] = found["kept"]
+            kept["datatrove",] = found["kept"]
             return found["seconds"]
         return go
 
-    in_turns(args.rounds, we(), they(False), "4 text filters", ">= 6x")
-    in_turns(args.rounds, we("minhash_dedup"), they(True), "4 filters + MinHash (ours: + dedup)", ">= 8x")
-    in_turns(args.rounds, we(words="spacy"), they(False), "4 text filters, words: spacy", "none")
-    print(f"kept of {len(rows)}: " + ", ".join(f"{' '.join(filter(None, map(str, map(_plain, [key] if isinstance(key, str) else key))))} {n}" for key, n in kept.items()))
-
-
-def _plain(part: Any) -> str:
-    return " ".join(part) if isinstance(part, tuple) else part
+    we(*FILTERS)()  # imports
+    in_turns(args.rounds, we(*FILTERS), they("none"), "4 text filters", ">= 6x")
+    in_turns(args.rounds, we("minhash_dedup", *FILTERS), they("all"), "MinHash of all, then 4 filters", ">= 8x")
+    in_turns(args.rounds, we(*FILTERS, "minhash_dedup"), they("kept"), "4 filters, then MinHash of the kept", "none")
+    in_turns(args.rounds, we(*FILTERS, words="spacy"), they("none"), "4 text filters, words: spacy", "none")
+    print("MinHash: ours removes duplicates as well, datatrove's signs alone")
+    print(f"kept of {len(rows)}:\n" + "\n".join(f"  {count:6} {', '.join(key)}" for key, count in kept.items()))
 
 
 def decisions(args: argparse.Namespace, rows: list[dict[str, str]], theirs: Datatrove, folder: Path) -> None:

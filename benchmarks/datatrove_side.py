@@ -42,14 +42,14 @@ def filters(folder=None):
 
 
 def run(source, folder, workers, minhash):
-    """Seconds of the pipeline over the files in the folder ``source``, one task a file."""
+    """Seconds of the pipeline over the files in the folder ``source``, one task a file. minhash: sign none, the kept or all."""
     shutil.rmtree(folder, ignore_errors=True)
+    sign = MinhashDedupSignature(f"{folder}/signatures", MinhashConfig(hash_config=HashConfig(hash_fc="sha1")))
     steps = [JsonlReader(source), *filters(folder).values(), JsonlWriter(f"{folder}/kept", compression=None)]
-    if minhash:
-        config = MinhashConfig(hash_config=HashConfig(hash_fc="sha1"))
-        steps.append(MinhashDedupSignature(f"{folder}/signatures", config))
+    pipelines = {"none": [steps], "kept": [[*steps, sign]], "all": [[JsonlReader(source), sign], steps]}[minhash]  # signing hands no document on
     start = time.perf_counter()
-    LocalPipelineExecutor(steps, tasks=workers, workers=workers, logging_dir=f"{folder}/logs", start_method="fork").run()
+    for number, pipeline in enumerate(pipelines):
+        LocalPipelineExecutor(pipeline, tasks=workers, workers=workers, logging_dir=f"{folder}/logs{number}", start_method="fork").run()
     seconds = time.perf_counter() - start
     kept = sum(sum(1 for _ in open(file)) for file in Path(folder, "kept").glob("*.jsonl"))
     return {"seconds": seconds, "kept": kept}

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses as dc
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -54,12 +54,17 @@ class Document:
     @cached_property
     def codes(self) -> Any:
         """The words as numbers (int64, one a word); equal words have equal numbers within a batch."""
-        return self.splitter.vocabulary.encode(self.words)
+        return self.splitter.codes(self._text)
 
     def feature(self, name: str) -> Any:
         """One value a word: "lengths", "alphabetic", "symbols" or "hashes" (see words.Vocabulary)."""
         codes = self.codes  # first, since it may add words to the vocabulary
         return getattr(self.splitter.vocabulary, name)()[codes]
+
+    def different(self, words: Iterable[str]) -> int:
+        """How many of some words occur."""
+        codes, vocabulary = self.codes, self.splitter.vocabulary
+        return sum(bool((codes == vocabulary[word]).any()) for word in words)
 
     @cached_property
     def lines(self) -> list[str]:

@@ -33,6 +33,7 @@ BACK = re.compile(rf"(?:\.\.+|---?|['’][sS]|(?<=[0-9])(?:\+|%|[kKmM]?m|[kmM]?g
 INSIDE = re.compile(
     r"(\.\.+|(?<=[0-9])[+\-*^](?=[0-9\-])|(?<=[a-zß-ÿ])\.(?=[A-ZÀ-Þ])|(?<=[^\W\d_]),(?=[^\W\d_])"
     r"|(?<=[^\W_])(?:---?|[-–—~])(?=[^\W\d_])|(?<=[^\W_])[:<>=/](?=[^\W\d_]))")
+UNITS = frozenset("sSmMgGKkbBthlz")  # the letters BACK can end with
 CONTRACTION = re.compile(r"(.*[a-zA-Z])(n['’]t|['’](?:ve|re|ll|d|m|s))", re.IGNORECASE)
 WHOLE = re.compile(  # addresses and abbreviations
     r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.[\w.]+|[a-z]\.(?:[a-z]\.)*"
@@ -60,12 +61,6 @@ class Vocabulary(dict):
         code = self[word] = len(self._order)
         self._order.append(word)
         return code
-
-    def encode(self, words: Sequence[str]) -> Any:
-        """int64 array, one number a word."""
-        import numpy as np
-
-        return np.fromiter(map(self.__getitem__, words), np.int64, len(words))
 
     def lengths(self) -> Any:
         """Characters of each word."""
@@ -121,6 +116,7 @@ class Splitter:
     def __init__(self) -> None:
         self.vocabulary = Vocabulary()
         self._pieces = _Pieces(self.cut)
+        self._coded = _Pieces(lambda piece: map(self.vocabulary.__getitem__, self._pieces[piece]))
 
     def cut(self, piece: str) -> Sequence[str]:
         """The words of a piece between blanks: marks are peeled off both ends, what is left is cut inside."""
@@ -131,24 +127,31 @@ class Splitter:
             return WORD.findall(piece)
         front: list[str] = []
         back: list[str] = []
-        while piece and not piece.isalnum() and not WHOLE.fullmatch(piece):
-            if found := FRONT.match(piece):
+        while piece and not piece.isalnum() and not (("." in piece or "/" in piece) and WHOLE.fullmatch(piece)):
+            first, last = piece[0], piece[-1]
+            if not first.isalnum() and (found := FRONT.match(piece)):
                 front.append(found.group())
                 piece = piece[found.end():]
-            elif found := BACK.search(piece, max(len(piece) - 4, 0)):
+            elif (last in UNITS or not last.isalpha()) and (found := BACK.search(piece, max(len(piece) - 4, 0))):
                 back.append(found.group())
                 piece = piece[:found.start()]
             elif ("'" in piece or "’" in piece) and (found := CONTRACTION.fullmatch(piece)):
                 back.append(found[2])
                 piece = found[1]
             else:
-                front += filter(None, INSIDE.split(piece))
+                front += (piece,) if piece.isidentifier() else filter(None, INSIDE.split(piece))
                 piece = ""
         return [*front, *([piece] if piece else []), *reversed(back)]
 
     def words(self, text: str) -> list[str]:
         """Words and punctuation marks, in order, without blanks."""
         return list(chain.from_iterable(map(self._pieces.__getitem__, text.split())))
+
+    def codes(self, text: str) -> Any:
+        """The same words as numbers of the vocabulary (int64)."""
+        import numpy as np
+
+        return np.fromiter(chain.from_iterable(map(self._coded.__getitem__, text.split())), np.int64)
 
     def sentences(self, text: str) -> int:
         """Number of sentences, by the rule of spaCy's sentencizer: one begins at the first word after a mark that ends one."""
@@ -164,10 +167,11 @@ class Splitter:
         if len(self.vocabulary) > MOST or len(self._pieces) > MOST:
             self.vocabulary.forget()
             self._pieces.clear()
+            self._coded.clear()
 
 
 class _Pieces(dict):
-    """Piece between blanks -> its words."""
+    """Piece between blanks -> its words, or their numbers."""
 
     def __init__(self, cut: Any) -> None:
         super().__init__()

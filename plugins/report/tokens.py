@@ -11,8 +11,20 @@ LONGEST = 400  # tokens of a dialogue that are shown
 
 
 def build(chain: Chain) -> list[dict[str, Any]]:
-    """One entry a tokenizer."""
-    return [{"name": step.name, "view": step.json("view.json", {}), "metrics": step.metrics, "config": step.config} for step in chain.kind("tokenizer")]
+    """One entry a tokenizer: its sample, and what it measured of itself where it did."""
+    return [{"name": step.name, "view": step.json("view.json", {}), "metrics": step.metrics, "config": step.config,
+             "report": step.json("report.json", {}), "languages": _languages(step)} for step in chain.kind("tokenizer")]
+
+
+def _languages(step: View) -> dict[str, Any]:
+    """One text in many languages: {columns, missing, rows: [{name, costs: tokens a word, most}]}, this tokenizer first."""
+    others = step.json("comparison.json", [])
+    made = [one for one in others if not one.get("missing")]
+    samples = step.json("report.json", {}).get("samples", {})
+    rows = [(name, [one["languages"][name]["tokens_per_word"] for one in made] or [cost["tokens_per_word"]]) for name, cost in samples.items()]
+    most = max((cost for _, costs in rows for cost in costs), default=1.0)
+    return {"columns": [one["name"] for one in made] or [step.name], "rows": [{"name": name, "costs": [(c, c / most) for c in costs]} for name, costs in rows],
+            "missing": [one["name"] for one in others if one.get("missing")], "sizes": [(one["name"], one["documents"]["bytes_per_token"], one["vocab_size"]) for one in made]}
 
 
 def masked(chain: Chain, model: View, most: int = 2) -> list[dict[str, Any]]:

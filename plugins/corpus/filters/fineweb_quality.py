@@ -40,4 +40,4 @@ class FineWebQuality(Rules):
                 seen.add(line)
         newlines = text.count("\n")
         yield Check("char_dup_ratio", repeated / max(len(text) - newlines, 1), most=c.max_duplicate_characters)
-        yield Check("list_ratio", newlines / max(len(document.words), 1), most=c.max_newlines_per_word)
+        yield Check("list_ratio", newlines / max(len(document.codes), 1), most=c.max_newlines_per_word)

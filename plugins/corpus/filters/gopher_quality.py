@@ -58,4 +58,4 @@ class GopherQuality(Rules):
         yield Check("too_many_bullets", sum(line.lstrip().startswith(BULLETS) for line in lines) / rows, most=c.max_bullet_lines)
         yield Check("too_many_end_ellipsis", sum(line.rstrip().endswith(ELLIPSES) for line in lines) / rows, most=c.max_ellipsis_lines)
         yield Check("below_alpha_threshold", int(document.feature("alphabetic").sum()) / total, least=c.min_alphabetic)
-        yield Check("enough_stop_words", len(self._stop.intersection(document.words)), least=c.min_stop_words, unit="different stop words")
+        yield Check("enough_stop_words", document.different(self._stop), least=c.min_stop_words, unit="different stop words")

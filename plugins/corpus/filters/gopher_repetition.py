@@ -102,7 +102,7 @@ def _repeats(codes: Any) -> Iterator[tuple[int, _Repeats]]:
         beside = np.flatnonzero(starts[1:] == starts[:-1] + 1)  # both (n-1)-grams of the n-gram repeat
         if len(beside):
             keys = groups[beside] * spread + groups[beside + 1]
-            order = np.argsort(keys, kind="stable")
+            order = np.argsort(keys)
             ordered = keys[order]
             same = ordered[1:] == ordered[:-1]
             first = np.concatenate([[True], ~same])
