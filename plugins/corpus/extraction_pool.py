@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -45,33 +46,25 @@ class Worker:
 
     def _attempt(self, jobs: Sequence[Job], settings: Settings, extractor: Spec, done: list[Extracted]) -> None:
         self.process = process = self.process or self._start()
-        wall = (settings.seconds or 60) * PATIENCE
-        hung = threading.Event()
-
-        def kill() -> None:
-            hung.set()
-            process.kill()
-
+        watch = Watch(process, (settings.seconds or 60) * PATIENCE)
         try:
             pickle.dump((settings, extractor, jobs), process.stdin)
             process.stdin.flush()
             for _ in jobs:
-                timer = threading.Timer(wall, kill)
-                timer.start()
-                try:
-                    found = pickle.load(process.stdout)
-                finally:
-                    timer.cancel()
+                watch.again()
+                found = pickle.load(process.stdout)
                 if isinstance(found, StageError):
                     self.close()
                     raise found
                 done.append(found)
         except (EOFError, BrokenPipeError, pickle.UnpicklingError):
             code, self.process = process.wait(), None
-            if hung.is_set() or code == -signal.SIGPROF:  # the worker's own limit on CPU time
+            if watch.hung or code == -signal.SIGPROF:  # the worker's own limit on CPU time
                 done.append(Extracted("", "timeout", settings.seconds, f"<= {settings.seconds:g} s of CPU time"))
             else:
                 done.append(Extracted("", "crashed", code, "extraction without a crash"))
+        finally:
+            watch.over.set()
 
     def _start(self) -> Any:
         if _forked():
@@ -93,6 +86,26 @@ class Worker:
             self.process.wait()
             self.process.stdout.close()
             self.process = None
+
+
+class Watch:
+    """Kills a process that has not answered for so many seconds (``again`` starts counting anew) until it is over."""
+
+    def __init__(self, process: Any, seconds: float) -> None:
+        self.process, self.seconds, self.hung, self.over = process, seconds, False, threading.Event()
+        self.again()
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def again(self) -> None:
+        """It has answered."""
+        self.deadline = time.monotonic() + self.seconds
+
+    def _wait(self) -> None:
+        while (left := self.deadline - time.monotonic()) > 0:
+            if self.over.wait(left):
+                return
+        self.hung = True
+        self.process.kill()
 
 
 class Fork:

@@ -28,8 +28,20 @@ class Trafilatura:
         import trafilatura
 
         self._extract, self.config = trafilatura.extract, config
+        _one_class()
 
     def extract(self, source: str, url: str) -> str:
         c = self.config
         return self._extract(source, include_comments=c.comments, include_tables=c.tables, fast=c.fast,
                              favor_precision=c.favour_precision, deduplicate=False) or ""
+
+
+def _one_class() -> None:
+    """Let trafilatura's parser make every element an HtmlElement: by default lxml asks a Python function for the class of each
+    one (some have their own, for forms), which takes 6 % of an extraction and changes nothing in its text."""
+    from lxml import etree, html
+    from trafilatura import utils
+
+    if parser := getattr(utils, "HTML_PARSER", None):
+        parser.set_element_class_lookup(etree.ElementDefaultClassLookup(
+            element=html.HtmlElement, comment=html.HtmlComment, pi=html.HtmlProcessingInstruction, entity=html.HtmlEntity))
