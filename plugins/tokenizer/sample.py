@@ -117,4 +117,5 @@ def words(texts: Iterable[str], spec: dict[str, Any], size: int) -> Words:
         if read < PROBE:
             seen.update(found)
             read += sum(len(text.encode()) for text in block)
+    seen.discard(b"\0")  # what stands between texts
     return Words(int(len(seen) * max(1.0, size / max(read, 1)) ** GROWTH), longest.decode())

@@ -6,9 +6,8 @@ none) and after (control tokens, the view, the measurement) is the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, ClassVar
 
 from llmstages import cutting
@@ -61,6 +60,20 @@ def view(tokenizer: Any, text: str) -> dict[str, Any]:
     return {"text": text, "tokens": [{"id": p.id, "text": p.text, "bytes": p.hex} for p in shown]}
 
 
+@dataclass(frozen=True)
+class Texts:
+    """What is trained on; may be gone through again and again."""
+
+    sample: Iterable[str]
+    space: str
+
+    def __iter__(self) -> Iterator[str]:
+        from llmstages import chat
+
+        yield from (self.space + text for text in self.sample)
+        yield from [*chat.ROLES] * 1000  # the four role names become one token each
+
+
 class Trained:
     """Base of the stages that train a tokenizer on the corpus."""
 
@@ -83,7 +96,7 @@ class Trained:
         raise NotImplementedError
 
     def run(self, config: Any, ctx: Context) -> Mapping[str, float]:
-        from llmstages import chat, tables
+        from llmstages import tables
         from llmstages.plugins.tokenizer import measure
         from llmstages.plugins.tokenizer.sample import Sample
 
@@ -93,9 +106,7 @@ class Trained:
         sample = Sample(tables.load(ctx.one("corpus").path / "data"), [tables.load(d.path / "data") for d in ctx.many("dialogues")],
                         max_bytes=config.max_bytes, seed=config.seed, held_out=config.held_out)
         self.announce(sample, config, ctx)
-        space = " " if config.leading_space else ""
-        roles = [*chat.ROLES] * 1000  # the four role names become one token each
-        tokenizer = self.build(chain((space + text for text in sample), roles), config)
+        tokenizer = self.build(Texts(sample, " " if config.leading_space else ""), config)
         tokenizer.save_pretrained(ctx.out)
         tables.write_json(ctx.out / "view.json", view(tokenizer, config.sample))
         if len(tokenizer) < config.vocab_size:
