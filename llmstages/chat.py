@@ -13,8 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmstages import packing
-from llmstages import encoding
+from llmstages import encoding, packing
 from llmstages.stage import StageError
 from llmstages.tables import message
 
@@ -61,11 +60,14 @@ def control_ids(tokenizer: Any) -> dict[str, int]:
 
 def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Ids of plain texts, with one leading space where the tokenizer was trained so (a name has one spelling then)."""
-    if not texts:
-        return []
-    if tokenizer.init_kwargs.get("leading_space"):
-        texts = [text if text.startswith(" ") or not text else " " + text for text in texts]
-    return encoding.encode(tokenizer, texts)
+    return encoding.encode(tokenizer, spaced(tokenizer, texts))
+
+
+def spaced(tokenizer: Any, texts: Sequence[str]) -> list[str]:
+    """The texts as they are encoded."""
+    if not tokenizer.init_kwargs.get("leading_space"):
+        return list(texts)
+    return [text if text.startswith(" ") or not text else " " + text for text in texts]
 
 
 def document_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

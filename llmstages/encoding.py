@@ -48,9 +48,14 @@ def plain(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Ids of texts: the plain way for few, for many the quick one where there is one."""
+    return [row if isinstance(row, list) else row.tolist() for row in encode_rows(tokenizer, texts)]
+
+
+def encode_rows(tokenizer: Any, texts: Sequence[str]) -> list[Any]:
+    """The same, each row a list or, the quick way, an int32 array, which saves a fifth of the time."""
     texts = [whole(text) for text in texts]
     quick = encoder(tokenizer, texts) if sum(map(len, texts)) >= WORTH else None
-    return quick.lists(texts) if quick else plain(tokenizer, texts)
+    return quick.arrays(texts) if quick else plain(tokenizer, texts)
 
 
 def encoder(tokenizer: Any, texts: Sequence[str] = (), say: Callable[[str], None] | None = None) -> Encoder | None:
@@ -86,17 +91,17 @@ class Encoder:
         engine = getattr(tokenizer, "backend_tokenizer", None)
         if engine is None:
             raise Unknown("it is not of the tokenizers library")
-        spec = json.loads(engine.to_str())
-        if spec["normalizer"] and spec["normalizer"]["type"] != "NFC":
-            raise Unknown(f"its normalizer is {spec['normalizer']['type']}")
-        self.cut, inner = cutting(spec["pre_tokenizer"] or {})
+        normalizer = engine.normalizer and json.loads(engine.normalizer.__getstate__())
+        if normalizer and normalizer["type"] != "NFC":
+            raise Unknown(f"its normalizer is {normalizer['type']}")
+        self.cut, inner = cutting(json.loads(engine.pre_tokenizer.__getstate__()) if engine.pre_tokenizer else {})
         self.tokenizer, self.threads = weakref.ref(tokenizer), threads or min(os.cpu_count() or 1, 8)
-        self.normalizer = engine.normalizer if spec["normalizer"] else None
+        self.normalizer = engine.normalizer
         # Tokens added without being special are looked for in every text, whatever is asked: a text that holds one goes the plain way.
-        self.apart = [MARK, *(token["content"] for token in spec["added_tokens"] if not token["special"])]
+        self.apart = [MARK, *(token.content for token in engine.get_added_tokens_decoder().values() if not token.special)]
         # The same model without added tokens: from text it can make only what merging makes.
-        self.engine = Tokenizer.from_str(json.dumps({**spec, "added_tokens": [], "normalizer": None, "pre_tokenizer": inner,
-                                                     "post_processor": None, "truncation": None, "padding": None}))
+        self.engine = Tokenizer(engine.model)
+        self.engine.pre_tokenizer = _pre_tokenizer(inner)
         self.engine.add_special_tokens([MARK])
         self.mark = self.engine.token_to_id(MARK)
         self.memory = Memory()
@@ -173,9 +178,17 @@ class Encoder:
         import numpy as np
 
         groups = [words[i:i + GROUP] for i in range(0, len(words), GROUP)]
-        done = self.engine.encode_batch_fast([MARK.join([*map(bytes.decode, group), ""]) for group in groups], add_special_tokens=False)
+        done = self.engine.encode_batch_fast([(MARK.encode().join(group) + MARK.encode()).decode() for group in groups], add_special_tokens=False)
         ids = np.concatenate([np.array(one.ids, np.int32) for one in done])
         return ids, np.flatnonzero(ids == self.mark)
+
+
+def _pre_tokenizer(spec: dict[str, Any]) -> Any:
+    """The pre-tokenizer of a tokenizer.json."""
+    from tokenizers import Tokenizer, models
+
+    empty = json.loads(Tokenizer(models.BPE()).to_str())
+    return Tokenizer.from_str(json.dumps({**empty, "pre_tokenizer": spec})).pre_tokenizer
 
 
 class Memory:

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from llmstages import chat, tables
+from llmstages import chat, encoding, tables
 from llmstages.digest import canonical, sha256, sha256_file
 from llmstages.stage import Artifact, Context
 
@@ -114,7 +114,7 @@ def encode(folder: Path, table: Any, tokenizer: Any, progress: Callable[[str, fl
     starts, prints, size, dtype = array("q", [0]), bytearray(), 0, wide(tokenizer)
     with open(folder / "tokens.bin", "wb") as stream, progress("tokens", len(table)) as advance:
         for texts in _batches(table):
-            rows = [np.asarray(ids, dtype) for ids in chat.encode_texts(tokenizer, texts)]
+            rows = [np.asarray(ids, dtype) for ids in encoding.encode_rows(tokenizer, chat.spaced(tokenizer, texts))]
             stream.write(np.concatenate(rows).data)  # not tofile(): of a full disk it says only that bytes are missing
             for text, row in zip(texts, rows, strict=True):
                 raw = text.encode("utf-8", "surrogatepass")

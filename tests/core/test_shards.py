@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmstages import chat, shards, tables
+from llmstages import chat, encoding, shards, tables
 from llmstages.stage import Artifact, Context
 from tests.tiny import TEXTS, saved, tiny_tokenizer
 
@@ -20,8 +20,8 @@ WORDS = [*TEXTS, "", "naïve 東京 🙂", "a" * 300, "", TEXTS[0]]
 @pytest.fixture
 def calls(monkeypatch):
     """How many texts were handed to the tokenizer."""
-    seen, plain = [], chat.encode_texts
-    monkeypatch.setattr(chat, "encode_texts", lambda tokenizer, texts: (seen.extend(texts), plain(tokenizer, texts))[1])
+    seen, plain = [], encoding.encode_rows
+    monkeypatch.setattr(encoding, "encode_rows", lambda tokenizer, texts: (seen.extend(texts), plain(tokenizer, texts))[1])
     return seen
 
 

@@ -87,10 +87,10 @@ def test_unigram_loss_is_that_of_the_frequencies():
 
 
 def test_the_corpus_is_encoded_once_for_all_runs_of_a_store(tmp_path, inputs, monkeypatch):
-    from llmstages import chat
+    from llmstages import encoding
 
-    said, plain, asked = [], chat.encode_texts, []
-    monkeypatch.setattr(chat, "encode_texts", lambda tokenizer, texts: (asked.extend(texts), plain(tokenizer, texts))[1])
+    said, plain, asked = [], encoding.encode_rows, []
+    monkeypatch.setattr(encoding, "encode_rows", lambda tokenizer, texts: (asked.extend(texts), plain(tokenizer, texts))[1])
     for name in "ab":
         (tmp_path / name).mkdir()
         ctx = Context("pretrain", tmp_path / name, tmp_path / name, {**inputs, "dialogues": ()}, cache=tmp_path / "cache", say=said.append)
