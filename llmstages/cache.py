@@ -1,7 +1,6 @@
 """Derived data that runs of one store share: made at most once, used whole or not at all, never an artifact.
 
-``CACHE/KEY/`` holds what ``make`` wrote and ``done.json`` (size and SHA-256 of every file), written last, before one
-rename puts the folder in place. The key names all that the content follows from, so nothing in here is ever out of
+``CACHE/KEY/`` is a sealed folder (sealed.py). The key names all that the content follows from, so nothing in here is ever out of
 date, and any of it may be deleted: it is made again. A lock a key lets one process make it; the others wait for it.
 Left out on purpose: any removal by itself, and file systems where flock or rename do not keep their promises (NFS).
 """
@@ -9,17 +8,14 @@ Left out on purpose: any removal by itself, and file systems where flock or rena
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llmstages.digest import sha256_file
+from llmstages.sealed import damage, seal
 from llmstages.stage import StageError
-
-DONE = "done.json"
 
 
 def cached(cache: Path, key: str, make: Callable[[Path], None], say: Callable[[str], None] = lambda line: None) -> Path:
@@ -39,37 +35,12 @@ def cached(cache: Path, key: str, make: Callable[[Path], None], say: Callable[[s
     return home
 
 
-def damage(home: Path) -> str | None:
-    """None if every file is what was written (each is read again), "" if the folder is absent, otherwise what is wrong."""
-    if not home.is_dir():
-        return ""
-    try:
-        files = json.loads((home / DONE).read_text(encoding="utf-8"))["files"]
-        for name, (size, digest) in files.items():
-            path = home / name
-            if path.stat().st_size != size:
-                return f"{home.name}/{name} has {path.stat().st_size} bytes, recorded {size}"
-            if sha256_file(path) != digest:
-                return f"{home.name}/{name} is not what was written (its SHA-256 differs)"
-    except FileNotFoundError as error:
-        return f"{home.name}/{Path(error.filename).name} is gone"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{home.name}/{DONE} cannot be read"
-    return None
-
-
 def _fill(home: Path, part: Path, make: Callable[[Path], None]) -> None:
     """Make aside, seal, rename. Whatever goes wrong, nothing stays: a full disk gets its space back."""
     try:
         part.mkdir(parents=True)
         make(part)
-        written = sorted(path for path in part.rglob("*") if path.is_file())
-        files = {path.relative_to(part).as_posix(): [path.stat().st_size, sha256_file(path)] for path in written}
-        (part / DONE).write_text(json.dumps({"files": files}, indent=1) + "\n", encoding="utf-8")
-        for path in (*part.rglob("*"), part):
-            flush(path)
-        os.rename(part, home)
-        flush(home.parent)
+        seal(part, home)
     except FileNotFoundError as error:
         if part.exists():
             raise
@@ -93,12 +64,3 @@ def _alone(cache: Path, key: str, say: Callable[[str], None]) -> Iterator[None]:
             if path.exists() and path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
                 yield
                 return
-
-
-def flush(path: Path) -> None:
-    """fsync a file or folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

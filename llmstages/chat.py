@@ -191,4 +191,4 @@ def pack(rows: Sequence[Rendered], length: int, pad: int, seed: int) -> tuple[li
     A document longer than a row is cut, and the tokens cut are counted.
     """
     packed = packing.Packed(packing.Pieces.of(rows), length, pad, seed)
-    return [{name: values.tolist() for name, values in row.items()} for row in packed], packed.cut
+    return [{name: values.tolist() for name, values in row.items() if name != "row"} for row in packed], packed.cut

@@ -247,4 +247,4 @@ class Packed:
             labels[at + 1 : end] = np.where(on, own, -100)[1:]  # nothing predicts the first token of a document
             at = end
         positions[at:] = np.arange(self.length - at)
-        return {"input_ids": ids, "labels": labels, "position_ids": positions}
+        return {"row": row, "input_ids": ids, "labels": labels, "position_ids": positions}

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llmstages.cache import flush as _flush
 from llmstages.digest import canonical, sha256, sha256_file
+from llmstages.sealed import flush as _flush
 from llmstages.secrets import mask
 from llmstages.stage import StageError
 

@@ -1,7 +1,6 @@
-"""What all training stages share: arguments, log, progress, gates, and the guard against non-finite numbers.
+"""What all training stages share: arguments, log, gates, rows. How they are watched is in watch.py, how they go on in resume.py.
 
-Every stage trains with a Trainer of the transformers family, so one callback serves them all. Torch is imported inside
-functions only. Left to a later step: crash-safe checkpoints and exact resume.
+Every stage trains with a Trainer of the transformers family, so one way serves them all. Torch is imported inside functions only.
 """
 
 from __future__ import annotations
@@ -10,14 +9,14 @@ import json
 import math
 import os
 import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmstages import chat, packing, tables
+from llmstages import chat, packing, resume, tables
 from llmstages.stage import Artifact, Context, StageError, option
+from llmstages.watch import recorder
 
 TIMES = ("runtime", "per_second", "step_time", "total_flos", "num_tokens", "epoch")
 
@@ -35,6 +34,10 @@ class Optimisation:
     micro_rows: int = option(0, "rows each process computes at once; 0 = its whole part of the batch, else gradients accumulate", identity=False)
     bf16: bool = option(False, "bfloat16 autocast; pays on GPUs, not on small CPU models")
     log_every: int = option(10, "updates between log lines; logged curves are means over them")
+    skip_spikes: float = option(0.0, "updates whose loss or gradient stands out by so many standard deviations are skipped and counted; 0: none")
+    save_minutes: float = option(10.0, "minutes between checkpoints; 0: none by time", identity=False)
+    save_every: int = option(0, "updates between checkpoints; 0: by time alone", identity=False)
+    save_last: int = option(2, "checkpoints kept", identity=False)
     trackers: list[str] = option(help="experiment trackers: trackio, wandb, tensorboard", factory=list, identity=False)
 
     def __post_init__(self) -> None:
@@ -159,7 +162,7 @@ def dataset(rows: Sequence[Mapping[str, Any]]) -> Any:
     """A datasets.Dataset of packed rows."""
     import datasets
 
-    return datasets.Dataset.from_list([dict(row) for row in rows])
+    return datasets.Dataset.from_list([{"row": number, **row} for number, row in enumerate(rows)])
 
 
 def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -171,59 +174,28 @@ def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {key: torch.from_numpy(values) for key, values in stacked.items()} | {"use_cache": False}
 
 
-def recorder(ctx: Context, tokens_per_step: float, unit: str = "updates") -> Any:
-    """A TrainerCallback that shows progress, writes log.jsonl, and stops before non-finite gradients change weights."""
-    import torch
-    from transformers import TrainerCallback
-
-    class Recorder(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.started, self.note, self.shown = time.perf_counter(), "", ctx.progress(f"{ctx.step}", state.max_steps)
-            self.advance = self.shown.__enter__()
-
-        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-            total = sum(p.grad.sum() for p in model.parameters() if p.grad is not None)
-            if not torch.isfinite(torch.as_tensor(total)):
-                raise StageError(f"step {ctx.step!r}: the gradient is not finite at update {state.global_step + 1}; stopped before the "
-                                 f"weights changed. Lower {ctx.step}.learning_rate, or look at the rows of this update.")
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            speed = tokens_per_step * state.global_step / (time.perf_counter() - self.started) if tokens_per_step else 0
-            self.advance(1, self.note + (f", {speed / 1e3:.1f}k tok/s" if speed else ""))
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            shown = {k: logs[k] for k in ("loss", "reward") if k in logs}
-            self.note = ", ".join(f"{k} {float(v):.3f}" for k, v in shown.items()) or self.note
-            if "loss" in logs and not math.isfinite(float(logs["loss"])):
-                raise StageError(f"step {ctx.step!r}: the loss is {logs['loss']} at update {state.global_step}; "
-                                 f"lower {ctx.step}.learning_rate or look at the data")
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.shown.__exit__(None, None, None)
-            self.seconds = time.perf_counter() - self.started
-
-    return Recorder()
-
-
-def quiet(trainer: Any) -> Any:
-    """Remove the callback that prints dictionaries; the recorder shows progress."""
+def train(trainer: Any, config: Optimisation, ctx: Context, tokens_per_step: float = 0.0) -> Any:
+    """Train with progress, guards and checkpoints; returns what watched (``seconds``, ``spikes.skipped``)."""
     from transformers import PrinterCallback
 
+    watch = recorder(ctx, tokens_per_step, config.skip_spikes)
+    watch.attach(trainer)
     trainer.remove_callback(PrinterCallback)
-    return trainer
+    trainer.add_callback(watch)
+    try:
+        resume.train(trainer, config, ctx, watch)
+    finally:
+        watch.close()
+    return watch
 
 
 def sft_trainer(config: Optimisation, ctx: Context, model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], steps: int, adapter: Any = None) -> Any:
-    """TRL's SFTTrainer on packed rows, ready to train; ``trainer.watch`` is its recorder."""
+    """TRL's SFTTrainer on packed rows, ready to train."""
     from trl import SFTConfig, SFTTrainer
 
-    watch = recorder(ctx, config.batch_rows * len(rows[0]["input_ids"]))
-    trainer = SFTTrainer(model=model, train_dataset=dataset(rows), processing_class=tokenizer, data_collator=collate, callbacks=[watch],
-                         peft_config=adapter,
-                         args=SFTConfig(**arguments(config, ctx, max_steps=steps, lr_scheduler_type="linear"), packing=False, max_length=None,
-                                        dataset_kwargs={"skip_prepare_dataset": True}))
-    trainer.watch = watch
-    return quiet(trainer)
+    return SFTTrainer(model=model, train_dataset=dataset(rows), processing_class=tokenizer, data_collator=collate, peft_config=adapter,
+                      args=SFTConfig(**arguments(config, ctx, max_steps=steps, lr_scheduler_type="linear"), packing=False, max_length=None,
+                                     dataset_kwargs={"skip_prepare_dataset": True}))
 
 
 def write_log(trainer: Any, ctx: Context) -> list[dict[str, float]]:

@@ -68,14 +68,13 @@ class CausalLM:
         if config.max_tokens:
             steps = min(steps, math.ceil(config.max_tokens / (config.batch_rows * config.row)))
         decay = int(steps * config.decay)
-        watch = training.recorder(ctx, config.batch_rows * config.row)
         trainer = Trainer(model=model, train_dataset=rows, eval_dataset=held_rows,
-                          data_collator=training.collate, callbacks=[watch],
+                          data_collator=training.collate,
                           args=TrainingArguments(**training.arguments(
                               config, ctx, max_steps=steps, lr_scheduler_type="warmup_stable_decay", per_device_eval_batch_size=16,
                               lr_scheduler_kwargs={"num_decay_steps": decay, "min_lr_ratio": 0.05, "decay_type": "linear"},
                               eval_strategy="steps", eval_steps=max(1, steps // 10), prediction_loss_only=True)))
-        training.quiet(trainer).train()
+        watch = training.train(trainer, config, ctx, config.batch_rows * config.row)
         loss = trainer.evaluate()["eval_loss"]
         training.write_log(trainer, ctx)
         training.save_model(model, tokenizer, ctx)

@@ -56,13 +56,12 @@ class Pairwise:
         model = training.load_model(ctx.one("model"), ctx, kind="reward")
         model.config.pad_token_id = tokenizer.pad_token_id
         steps = math.ceil(len(train) * config.epochs / config.batch_rows)
-        watch = training.recorder(ctx, 0)
         trainer = RewardTrainer(
-            model=model, processing_class=tokenizer, callbacks=[watch],
+            model=model, processing_class=tokenizer,
             train_dataset=datasets.Dataset.from_list([{k: r[k] for k in ("chosen_ids", "rejected_ids")} for r in train]),
             args=RewardConfig(**training.arguments(config, ctx, max_steps=steps, lr_scheduler_type="cosine") | {"remove_unused_columns": True},
                               max_length=config.max_length))
-        training.quiet(trainer).train()
+        training.train(trainer, config, ctx)
         training.write_log(trainer, ctx)
         training.save_model(trainer.model, tokenizer, ctx)
         return {"pairs": len(train), "test_pairs": len(test), "updates": steps, "dropped_too_long": len(rows) - len(short),

@@ -63,15 +63,14 @@ class GRPO:
         room = getattr(model.config, "max_position_embeddings", 1 << 30) - config.max_answer
         rows = policy.too_long(policy.problems(ctx, "problems", config.limit), tokenizer, room, ctx)
         rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx.step)
-        watch = training.recorder(ctx, 0)
         trainer = policy.safe_trainer()(
-            model=model, processing_class=tokenizer, train_dataset=datasets.Dataset.from_list(rows), callbacks=[watch],
+            model=model, processing_class=tokenizer, train_dataset=datasets.Dataset.from_list(rows),
             reward_funcs=policy.reward_functions(rewards, tokenizer),
             args=trl.GRPOConfig(**training.arguments(config, ctx, max_steps=config.updates, lr_scheduler_type="constant_with_warmup"),
                                 num_generations=config.samples, max_completion_length=config.max_answer, temperature=config.temperature,
                                 beta=config.kl, reward_weights=[float(r.config.weight) for r in rewards.values()],
                                 generation_kwargs={"eos_token_id": tokenizer.eos_token_id}, **self.trl_options(config)))
-        training.quiet(trainer).train()
+        training.train(trainer, config, ctx)
         log = training.write_log(trainer, ctx)
         training.save_model(trainer.model, tokenizer, ctx)
         metrics = {"updates": config.updates, "answers": config.updates * config.batch_rows, "problems": len(rows)}

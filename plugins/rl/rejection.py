@@ -59,7 +59,7 @@ class Rejection:
         rows, _ = chat.pack(rendered, config.row, tokenizer.pad_token_id, config.seed)
         steps = math.ceil(len(rows) * config.epochs / config.batch_rows)
         trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps)
-        trainer.train()
+        training.train(trainer, config, ctx, config.batch_rows * config.row)
         training.write_log(trainer, ctx)
         training.save_model(trainer.model, tokenizer, ctx)
         return {**metrics, "updates": steps}

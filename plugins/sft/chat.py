@@ -57,7 +57,7 @@ class Chat:
 
             adapter = LoraConfig(r=config.lora, lora_alpha=2 * config.lora, target_modules="all-linear", task_type="CAUSAL_LM")
         trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps, adapter)
-        trainer.train()
+        watch = training.train(trainer, config, ctx, config.batch_rows * config.row)
         log = training.write_log(trainer, ctx)
         trained = trainer.model.merge_and_unload() if config.lora else trainer.model
         training.save_model(trained, tokenizer, ctx)
@@ -65,7 +65,7 @@ class Chat:
         return {"loss_first": first, "loss_last": last, "dialogues": len(dialogues), "dropped_too_long": dropped, "replayed": len(replayed),
                 "updates": steps, "tokens": steps * config.batch_rows * config.row, "cut_tokens": cut,
                 "supervised_tokens": sum(sum(row.supervised) for row in dialogues),
-                "tokens_per_second": steps * config.batch_rows * config.row / trainer.watch.seconds}
+                "tokens_per_second": steps * config.batch_rows * config.row / watch.seconds}
 
     def rendered(self, config: ChatConfig, ctx: Context, tokenizer: Any) -> tuple[list[Any], int]:
         """(rendered dialogues, number dropped for their length)."""

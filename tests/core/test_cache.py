@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from llmstages import run, step
-from llmstages.cache import DONE, cached, damage
+from llmstages.cache import cached
+from llmstages.sealed import DONE, damage
 from llmstages.stage import Context, StageError
 from llmstages.store import Store
 

@@ -1,0 +1,151 @@
+"""Training that is stopped anywhere ends with the bits of training that was not."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses as dc
+import json
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from llmstages import resume, sealed
+from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
+from llmstages.plugins.reward.pairwise import Pairwise, PairwiseConfig
+from llmstages.plugins.rl.grpo import GRPO, GRPOConfig
+from llmstages.plugins.sft.chat import Chat, ChatConfig
+from llmstages.stage import Artifact, Context, StageError
+from llmstages.tables import message
+from tests.tiny import TALK, TEXTS, saved, saved_model, tiny_tokenizer
+
+QUIET = {"save_minutes": 0.0}
+PRETRAIN = CausalLMConfig(hidden=32, layers=2, heads=2, intermediate=64, context=128, row=64, epochs=6.0, held_out=10, warmup=2, batch_rows=4, micro_rows=2, log_every=3, **QUIET)
+
+
+def inputs_of(kind, folder) -> dict[str, Any]:
+    if kind == "pretrain":
+        tiny_tokenizer().save_pretrained(folder / "tokenizer")
+        corpus = saved(folder / "corpus", "corpus", [{"id": str(i), "url": "u", "text": f"{t} {i}"} for i, t in enumerate(TEXTS)])
+        return {"corpus": (corpus,), "dialogues": (), "tokenizer": Artifact("tokenizer", "tokenizer", folder / "tokenizer", "t"), "model": None}
+    model = saved_model(folder / "model")
+    if kind.startswith("sft"):
+        return {"model": model, "dialogues": (saved(folder / "chats", "dialogues", [{"messages": [message("user", f"{i}?"), *TALK[1:]]} for i in range(30)]),), "corpus": None}
+    if kind == "reward":
+        pairs = [{"prompt": [message("user", f"Where? {i}")], "chosen": [message("assistant", "near the river")], "rejected": [message("assistant", "no")]} for i in range(30)]
+        return {"model": model, "preferences": saved(folder / "pairs", "preferences", pairs)}
+    problems = [{"prompt": [message("user", f"{i}+1=?")], "answer": str(i + 1), "meta": "{}"} for i in range(12)]
+    return {"policy": model, "problems": saved(folder / "problems", "problems", problems), "reward": None}
+
+
+STAGES = {
+    "pretrain": (CausalLM, PRETRAIN),
+    "sft": (Chat, ChatConfig(row=64, epochs=3.0, batch_rows=2, log_every=2, **QUIET)),
+    "sft-lora": (Chat, ChatConfig(row=64, epochs=3.0, batch_rows=2, log_every=2, lora=4, **QUIET)),
+    "reward": (Pairwise, PairwiseConfig(epochs=2.0, batch_rows=4, log_every=2, **QUIET)),
+    "grpo": (GRPO, GRPOConfig(updates=7, batch_rows=8, samples=4, max_answer=6, micro_rows=4, rewards={"exact_answer": {"use": "exact_answer"}}, **QUIET)),
+}
+
+
+def perform(kind, folder, inputs, stop_at=0, say=None, sent=signal.SIGTERM, **changes):
+    """Run a stage in a folder that keeps its work, as the store does; at an update, send the process a signal."""
+    stage, config = STAGES[kind]
+    out, work = folder / "out", folder / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    for old in out.glob("*") if out.exists() else ():
+        old.unlink()
+    out.mkdir(exist_ok=True)
+
+    @contextlib.contextmanager
+    def progress(name: str, total: float | None) -> Iterator[Any]:
+        done = 0
+
+        def advance(count: float = 1, note: str = "") -> None:
+            nonlocal done
+            done += count
+            if name == kind and stop_at and done == stop_at:
+                os.kill(os.getpid(), sent)
+        yield advance
+
+    said: list[str] = [] if say is None else say
+    metrics = stage().run(dc.replace(config, **changes), Context(kind, out, work, inputs, say=said.append, progress=progress, cache=folder / "cache"))
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.suffix in (".safetensors", ".jsonl")}, metrics
+
+
+def stopped(kind, folder, inputs, update, **more):
+    with pytest.raises(SystemExit) as left:
+        perform(kind, folder, inputs, update, **more)
+    assert left.value.code == 75
+    assert json.loads((folder / resume.STOPPED).read_text())["update"] == update
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """For a stage: its inputs, and what it gives undisturbed."""
+    known: dict[str, Any] = {}
+
+    def make(kind):
+        if kind not in known:
+            folder = tmp_path_factory.mktemp(kind)
+            inputs = inputs_of(kind, folder)
+            known[kind] = inputs, *perform(kind, folder / "straight", inputs)
+        return known[kind]
+    return make
+
+
+def test_every_update_of_a_run_can_be_the_last(tmp_path, made):
+    inputs, straight, metrics = made("pretrain")
+    assert metrics["updates"] >= 40, metrics
+    for update in range(1, 41):
+        folder = tmp_path / str(update)
+        stopped("pretrain", folder, inputs, update)
+        assert perform("pretrain", folder, inputs)[0] == straight, f"stopped after update {update}"
+
+
+def test_stopped_again_and_again(tmp_path, made):
+    inputs, straight, _ = made("pretrain")
+    said: list[str] = []
+    for update in (3, 4, 11, 30):
+        stopped("pretrain", tmp_path, inputs, update, say=said)
+    assert perform("pretrain", tmp_path, inputs, say=said)[0] == straight
+    assert [line.split()[-1] for line in said if "goes on after update" in line] == ["3", "4", "11", "30"]
+
+
+@pytest.mark.parametrize("kind", ["sft", "sft-lora", "reward", "grpo"])
+def test_other_stages_go_on_with_the_same_bits(tmp_path, made, kind):
+    inputs, straight, metrics = made(kind)
+    last = int(metrics["updates"]) - 1
+    assert last >= 5
+    for update in sorted({1, 2, 3, last - 1, last}):
+        stopped(kind, tmp_path / str(update), inputs, update)
+        assert perform(kind, tmp_path / str(update), inputs)[0] == straight, f"stopped after update {update}"
+
+
+def test_checkpoints_by_count_change_nothing_and_the_last_ones_stay(tmp_path, made):
+    inputs, straight, _ = made("pretrain")
+    assert perform("pretrain", tmp_path, inputs, save_every=4, save_last=3)[0] == straight
+    kept = sorted(path.name for path in (tmp_path / "work" / "checkpoints").iterdir())
+    assert len(kept) == 3 and all(sealed.damage(tmp_path / "work" / "checkpoints" / name) is None for name in kept)
+
+
+def test_ctrl_c_saves_too(tmp_path, made):
+    inputs, straight, _ = made("pretrain")
+    with pytest.raises(KeyboardInterrupt):
+        perform("pretrain", tmp_path, inputs, 5, sent=signal.SIGINT)
+    said: list[str] = []
+    assert perform("pretrain", tmp_path, inputs, say=said)[0] == straight
+    assert any("goes on after update 5" in line for line in said)
+
+
+def test_another_number_of_processes_or_rows_is_refused(tmp_path, made):
+    inputs, _, _ = made("pretrain")
+    stopped("pretrain", tmp_path, inputs, 3)
+    with pytest.raises(StageError, match="micro_rows=2; with 4"):
+        perform("pretrain", tmp_path, inputs, micro_rows=4)
+    home = next((tmp_path / "work" / "checkpoints").iterdir())
+    noted = json.loads((home / sealed.DONE).read_text())
+    (home / sealed.DONE).write_text(json.dumps({**noted, "processes": 2}))
+    with pytest.raises(StageError, match="with 2 processes and would now go on with 1"):
+        perform("pretrain", tmp_path, inputs)
