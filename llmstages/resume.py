@@ -116,6 +116,8 @@ def _saver(trainer: Any, config: Any, ctx: Context, processes: Processes, receiv
             self.saved = time.monotonic()
             if found:
                 watch.spikes.restore(_restore(trainer, found.path, args.process_index)["spikes"])
+                if hasattr(trainer, "skip_epochs"):  # its sampler knows nothing of epochs
+                    trainer.skip_epochs(int(state.epoch + 1e-6))
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             late = config.save_minutes > 0 and time.monotonic() - self.saved > 60 * config.save_minutes

@@ -24,6 +24,7 @@ from llmstages import hub, registry, schema, worker
 from llmstages.console import Console
 from llmstages.launch import Launch
 from llmstages.plan import Planned, Source, lines
+from llmstages.resume import STOPPED
 from llmstages.stage import Artifact, StageError
 from llmstages.store import Store
 
@@ -145,7 +146,7 @@ def _child(folder: Path, plan: Planned, launch: Launch) -> dict[str, Any]:
     if launch.deepspeed and trains:
         (folder / "deepspeed.json").write_text(json.dumps(launch.deepspeed))
         environment["LLMSTAGES_DEEPSPEED"] = str(folder / "deepspeed.json")
-    for name in ("metrics.json", "error.json"):
+    for name in ("metrics.json", "error.json", STOPPED):
         (folder / name).unlink(missing_ok=True)
     child = subprocess.Popen(launch.command(folder, trains), env=environment, stdout=2)
     try:
@@ -161,6 +162,10 @@ def _child(folder: Path, plan: Planned, launch: Launch) -> dict[str, Any]:
     if (folder / "error.json").exists():
         told = json.loads((folder / "error.json").read_text())
         raise StageError(told["message"]) if not told["full"] else OSError(28, "No space left on device")
+    if (folder / STOPPED).exists():  # torchrun itself ends with 1, whatever its processes end with
+        if json.loads((folder / STOPPED).read_text())["signal"] == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(75)
     if code in (75, 130):
         raise SystemExit(code)
     if code or not (folder / "metrics.json").exists():

@@ -1,6 +1,6 @@
 """Folders that are whole or not there: written aside, sealed by a list of their files, put in place by one rename.
 
-The list (DONE) is written last and holds the size and SHA-256 of every file, read back from the disk; nothing counts as there
+The list (DONE) is written last and holds the size and SHA-256 of every file, read back from the disk, and its own; nothing counts as there
 whose files are not exactly those. A rename is the only step that shows, so a process may be killed at any moment.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmstages.digest import sha256_file
+from llmstages.digest import canonical, sha256, sha256_file
 
 DONE = "done.json"
 
@@ -22,7 +22,8 @@ def seal(part: Path, home: Path, about: Mapping[str, Any] | None = None) -> None
     """List and flush the files of ``part``, then rename it to ``home``. about: noted beside the list. Raises OSError of the disk."""
     written = sorted(path for path in part.rglob("*") if path.is_file())
     files = {path.relative_to(part).as_posix(): [path.stat().st_size, sha256_file(path)] for path in written}
-    (part / DONE).write_text(json.dumps({**(about or {}), "files": files}, indent=1) + "\n", encoding="utf-8")
+    listed = {**(about or {}), "files": files}
+    (part / DONE).write_text(json.dumps({**listed, "digest": sha256(canonical(listed))}, indent=1) + "\n", encoding="utf-8")
     for path in (*part.rglob("*"), part):
         flush(path)
     os.rename(part, home)
@@ -34,7 +35,10 @@ def damage(home: Path) -> str | None:
     if not home.is_dir():
         return ""
     try:
-        files = json.loads((home / DONE).read_text(encoding="utf-8"))["files"]
+        listed = json.loads((home / DONE).read_text(encoding="utf-8"))
+        if listed.pop("digest") != sha256(canonical(listed)):
+            return f"{home.name}/{DONE} is not what was written (its SHA-256 differs)"
+        files = listed["files"]
         for name, (size, digest) in files.items():
             path = home / name
             if path.stat().st_size != size:
@@ -51,7 +55,7 @@ def damage(home: Path) -> str | None:
 
 def noted(home: Path) -> dict[str, Any]:
     """What was noted when the folder was sealed."""
-    return {key: value for key, value in json.loads((home / DONE).read_text(encoding="utf-8")).items() if key != "files"}
+    return {key: value for key, value in json.loads((home / DONE).read_text(encoding="utf-8")).items() if key not in ("files", "digest")}
 
 
 def remove(home: Path) -> None:

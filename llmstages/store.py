@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from llmstages.checkpoints import FOLDER, PREFIX
 from llmstages.digest import canonical, sha256, sha256_file
 from llmstages.sealed import flush as _flush
 from llmstages.secrets import mask
@@ -47,9 +48,8 @@ class Store:
         return self.path / ".cache"
 
     def has_work(self, key: str) -> bool:
-        """Whether an interrupted run left something to resume from."""
-        work = self.temporary(key) / "work"
-        return work.is_dir() and any(work.iterdir())
+        """Whether an interrupted run left checkpoints to go on from."""
+        return any((self.temporary(key) / "work" / FOLDER).glob(PREFIX + "*"))
 
     def record(self, key: str) -> dict[str, Any]:
         """The record of a finished step."""
@@ -176,7 +176,10 @@ class Store:
             if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and "No space left on device" not in str(error):
                 raise
             written = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-            shutil.rmtree(folder, ignore_errors=True)
+            kept = folder / "work" / FOLDER  # what training goes on from once there is room
+            for path in (folder / "out", *(folder / "work").glob("*")) if kept.is_dir() else (folder,):
+                if path != kept:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
             free = shutil.disk_usage(self.path).free
             raise StageError(
                 f"the disk of the store {str(self.path)!r} is full: the step had written {written / 1e6:.1f} MB and needs more; "

@@ -73,96 +73,107 @@ class Spikes:
         self.seen = [deque(past, maxlen=WINDOW) for past in state["seen"]]
 
 
+class Watch:
+    """What a recorder does; ``recorder`` makes it a TrainerCallback."""
+
+    seconds, shown = 0.0, None
+
+    def __init__(self, ctx: Context, tokens_per_step: float, skip_spikes: float) -> None:
+        self.ctx, self.tokens_per_step, self.spikes = ctx, tokens_per_step, Spikes(skip_spikes)
+
+    def attach(self, trainer: Any) -> None:
+        """See every micro batch and its loss."""
+        plain, step, loader, compute = trainer.data_collator, trainer.training_step, trainer.get_eval_dataloader, trainer.compute_loss
+        self.fed = trainer.data_collator = Fed(plain)
+
+        def training_step(model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
+            loss = step(model, inputs, *rest, **more)
+            self.losses.append(loss.detach().float().reshape(()))
+            if len(self.losses) == trainer.current_gradient_accumulation_steps:
+                self.norm = _norm(model)  # before it is clipped
+            return loss
+
+        def get_eval_dataloader(*rest: Any, **more: Any) -> Any:
+            trainer.data_collator = plain
+            try:
+                return loader(*rest, **more)
+            finally:
+                trainer.data_collator = self.fed
+
+        def compute_loss(model: Any, *rest: Any, **more: Any) -> Any:
+            found = compute(model, *rest, **more)
+            loss = found[0] if isinstance(found, tuple) else found
+            if model.training and not math.isfinite(loss.item()):
+                self._stop(trainer.state.global_step + 1, [loss.item()], [self.fed.batches[len(self.losses)]], alone=True)
+            return found
+
+        trainer.training_step, trainer.get_eval_dataloader = training_step, get_eval_dataloader
+        if trainer.is_deepspeed_enabled:  # its engine changes the weights within backward, so the loss must be looked at before
+            trainer.compute_loss = compute_loss
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.processes, self.losses, self.fed.batches = Processes(), [], deque()
+        self.first, self.started, self.note = state.global_step, time.perf_counter(), ""
+        self.shown = self.ctx.progress(self.ctx.step, state.max_steps)
+        self.advance = self.shown.__enter__()
+        if state.global_step:
+            self.advance(state.global_step, "")
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        import torch
+
+        losses, self.losses = torch.stack(self.losses), []
+        rows = [self.fed.batches.popleft() for _ in range(min(len(losses), len(self.fed.batches)))]
+        numbers = torch.stack([losses.sum(), self.norm.to(losses.device)]).tolist()  # the one place that waits for a GPU
+        if not all(map(math.isfinite, numbers)):
+            self._stop(state.global_step + 1, losses.tolist(), rows)
+        if self.spikes.deviations and self.spikes.out(*self.processes.most(*numbers)):
+            for p in model.parameters():
+                p.grad = None  # an optimizer leaves a weight without gradient as it is
+            self.ctx.say(f"{self.ctx.step}: update {state.global_step + 1} skipped, its loss or gradient stands out (loss {numbers[0]:.3g}; rows {_few(rows)})")
+
+    def _stop(self, update: int, losses: Sequence[float], rows: Sequence[Sequence[Any]], alone: bool = False) -> None:
+        bad = [batch for loss, batch in zip(losses, rows, strict=False) if not math.isfinite(loss)]
+        told = [(bad, rows)] if alone else self.processes.gather((bad, rows))  # a gradient that is not finite is so everywhere
+        guilty = [(rank, batch) for rank, (found, _) in enumerate(told) for batch in found]
+        what = "loss" if guilty else "gradient"
+        named = "; ".join(f"{f'process {rank}: ' if len(told) > 1 else ''}{_few([batch])}" for rank, batch in guilty) if guilty \
+            else "; ".join(f"{f'process {rank}: ' if len(told) > 1 else ''}{_few(fed)}" for rank, (_, fed) in enumerate(told))
+        raise StageError(f"step {self.ctx.step!r}: the {what} is not finite at update {update}; stopped before the weights changed. Rows of it: {named}. "
+                         f"Look at these rows, or lower {self.ctx.step}.learning_rate")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        speed = self.tokens_per_step * (state.global_step - self.first) / (time.perf_counter() - self.started) if self.tokens_per_step else 0
+        self.advance(1, self.note + (f", {speed / 1e3:.1f}k tok/s" if speed else ""))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        shown = {k: logs[k] for k in ("loss", "reward") if k in logs}
+        self.note = ", ".join(f"{k} {float(v):.3f}" for k, v in shown.items()) or self.note
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seconds = time.perf_counter() - self.started
+        if self.spikes.skipped:
+            self.ctx.say(f"{self.ctx.step}: {self.spikes.skipped} updates were skipped as spikes (skip_spikes={self.spikes.deviations:g})")
+
+    def close(self) -> None:
+        """End the progress bar, however training ended."""
+        if self.shown:
+            self.shown.__exit__(None, None, None)
+
+
 def recorder(ctx: Context, tokens_per_step: float, skip_spikes: float = 0.0) -> Any:
-    """The callback. ``attach(trainer)`` must be called before training; ``seconds`` and ``spikes.skipped`` hold after it."""
-    import torch
+    """The callback. Call ``attach(trainer)`` before training; ``seconds`` and ``spikes.skipped`` hold after it."""
     from transformers import TrainerCallback
 
-    class Recorder(TrainerCallback):
-        seconds, shown = 0.0, None
+    return type("Recorder", (Watch, TrainerCallback), {})(ctx, tokens_per_step, skip_spikes)
 
-        def __init__(self) -> None:
-            self.spikes = Spikes(skip_spikes)
 
-        def attach(self, trainer: Any) -> None:
-            """See every micro batch and its loss."""
-            plain, step, loader, compute = trainer.data_collator, trainer.training_step, trainer.get_eval_dataloader, trainer.compute_loss
-            self.fed = trainer.data_collator = Fed(plain)
+def _norm(model: Any) -> Any:
+    """Norm of all gradients of a model together."""
+    import torch
 
-            def training_step(model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
-                loss = step(model, inputs, *rest, **more)
-                self.losses.append(loss.detach().float().reshape(()))
-                return loss
-
-            def get_eval_dataloader(*rest: Any, **more: Any) -> Any:
-                trainer.data_collator = plain
-                try:
-                    return loader(*rest, **more)
-                finally:
-                    trainer.data_collator = self.fed
-
-            def compute_loss(model: Any, *rest: Any, **more: Any) -> Any:
-                found = compute(model, *rest, **more)
-                loss = found[0] if isinstance(found, tuple) else found
-                if model.training and not math.isfinite(loss.item()):
-                    self._stop(trainer.state.global_step + 1, [loss.item()], [self.fed.batches[len(self.losses)]], alone=True)
-                return found
-
-            trainer.training_step, trainer.get_eval_dataloader = training_step, get_eval_dataloader
-            if trainer.is_deepspeed_enabled:  # its engine changes the weights within backward, so the loss must be looked at before
-                trainer.compute_loss = compute_loss
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.processes, self.losses, self.fed.batches = Processes(), [], deque()
-            self.first, self.started, self.note = state.global_step, time.perf_counter(), ""
-            self.shown = ctx.progress(ctx.step, state.max_steps)
-            self.advance = self.shown.__enter__()
-            if state.global_step:
-                self.advance(state.global_step, "")
-
-        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-            gradients = [p.grad for p in model.parameters() if p.grad is not None]
-            norms = torch._foreach_norm(gradients) if gradients else [torch.zeros(())]
-            norm = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device, torch.float32) for n in norms]))
-            losses, self.losses = torch.stack(self.losses), []
-            rows = [self.fed.batches.popleft() for _ in range(min(len(losses), len(self.fed.batches)))]
-            numbers = torch.stack([losses.sum(), norm.to(losses.device)]).tolist()  # the one place that waits for a GPU
-            if not all(map(math.isfinite, numbers)):
-                self._stop(state.global_step + 1, losses.tolist(), rows)
-            if self.spikes.deviations and self.spikes.out(*self.processes.most(*numbers)):
-                for p in model.parameters():
-                    p.grad = None  # an optimizer leaves a weight without gradient as it is
-                ctx.say(f"{ctx.step}: update {state.global_step + 1} skipped, its loss or gradient stands out (loss {numbers[0]:.3g}; rows {_few(rows)})")
-
-        def _stop(self, update: int, losses: Sequence[float], rows: Sequence[Sequence[Any]], alone: bool = False) -> None:
-            bad = [batch for loss, batch in zip(losses, rows, strict=False) if not math.isfinite(loss)]
-            told = [(bad, rows)] if alone else self.processes.gather((bad, rows))  # a gradient that is not finite is so everywhere
-            guilty = [(rank, batch) for rank, (found, _) in enumerate(told) for batch in found]
-            what = "loss" if guilty else "gradient"
-            named = "; ".join(f"{f'process {rank}: ' if len(told) > 1 else ''}{_few([batch])}" for rank, batch in guilty) if guilty \
-                else "; ".join(f"{f'process {rank}: ' if len(told) > 1 else ''}{_few(fed)}" for rank, (_, fed) in enumerate(told))
-            raise StageError(f"step {ctx.step!r}: the {what} is not finite at update {update}; stopped before the weights changed. Rows of it: {named}. "
-                             f"Look at these rows, or lower {ctx.step}.learning_rate")
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            speed = tokens_per_step * (state.global_step - self.first) / (time.perf_counter() - self.started) if tokens_per_step else 0
-            self.advance(1, self.note + (f", {speed / 1e3:.1f}k tok/s" if speed else ""))
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            shown = {k: logs[k] for k in ("loss", "reward") if k in logs}
-            self.note = ", ".join(f"{k} {float(v):.3f}" for k, v in shown.items()) or self.note
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.seconds = time.perf_counter() - self.started
-            if self.spikes.skipped:
-                ctx.say(f"{ctx.step}: {self.spikes.skipped} updates were skipped as spikes (skip_spikes={self.spikes.deviations:g})")
-
-        def close(self) -> None:
-            """End the progress bar, however training ended."""
-            if self.shown:
-                self.shown.__exit__(None, None, None)
-
-    return Recorder()
+    norms = torch._foreach_norm([p.grad for p in model.parameters() if p.grad is not None]) or [torch.zeros(())]
+    return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device, torch.float32) for norm in norms]))
 
 
 def _few(rows: Sequence[Sequence[Any]]) -> str:

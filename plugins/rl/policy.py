@@ -77,7 +77,8 @@ def reward_functions(rewards: Mapping[str, Any], tokenizer: Any) -> list[Any]:
 
 
 def safe_trainer() -> type:
-    """GRPOTrainer whose prompts come from the one renderer."""
+    """GRPOTrainer whose prompts come from the one renderer, and whose order of prompts can be taken up again."""
+    import torch
     from trl import GRPOTrainer
 
     from llmstages import chat
@@ -85,5 +86,14 @@ def safe_trainer() -> type:
     class SafeGRPOTrainer(GRPOTrainer):
         def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
             return chat.prompt_ids(self.processing_class, prompts), None, {}
+
+        def _get_train_sampler(self, *rest: Any, **more: Any) -> Any:
+            self.sampler = super()._get_train_sampler(*rest, **more)
+            return self.sampler
+
+        def skip_epochs(self, count: int) -> None:
+            """Bring the order of prompts to where it was after so many epochs: TRL's sampler draws on and on from one seed."""
+            for _ in range(count):
+                torch.randperm(self.sampler.num_samples, generator=self.sampler.generator)
 
     return SafeGRPOTrainer

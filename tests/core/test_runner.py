@@ -74,8 +74,7 @@ def test_a_stage_that_saves_on_a_signal_exits_75_and_resumes(toys, cli):
 def test_work_left_by_an_interruption_is_resumed_from(toys, cli):
     path = cli("plan", "--json", "recipe=toy").json["steps"]["toymodel"]["path"]
     left = toys / path.replace("store/", "store/.tmp/") / "work"
-    left.mkdir(parents=True)
-    (left / "checkpoint").write_text("1")
+    (left / "checkpoints" / "update-00000001").mkdir(parents=True)
     (left.parent / "out").mkdir()
     (left.parent / "out" / "leftover").write_text("of a killed attempt")
     done = cli("run", "--json", "recipe=toy")
