@@ -6,8 +6,14 @@ import contextlib
 import dataclasses as dc
 import json
 import os
+import random
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +25,19 @@ from llmstages.plugins.rl.grpo import GRPO, GRPOConfig
 from llmstages.plugins.sft.chat import Chat, ChatConfig
 from llmstages.stage import Artifact, Context, StageError
 from llmstages.tables import message
-from tests.tiny import TALK, TEXTS, saved, saved_model, tiny_tokenizer
+from tests.tiny import TALK, TEXTS, tiny_tokenizer
 
+ROOT = Path(__file__).parents[2]
 QUIET = {"save_minutes": 0.0}
 PRETRAIN = CausalLMConfig(hidden=32, layers=2, heads=2, intermediate=64, context=128, row=64, epochs=6.0, held_out=10, warmup=2, batch_rows=4, micro_rows=2, log_every=3, **QUIET)
 
 
-def inputs_of(kind, folder) -> dict[str, Any]:
+def inputs_of(kind, folder, write=True) -> dict[str, Any]:
+    """Inputs of a stage, written into a folder (or found there)."""
+    if not write:
+        saved, saved_model = (lambda where, what, rows: Artifact(where.name, what, where, where.name)), (lambda where: Artifact(where.name, "model", where, where.name))
+    else:
+        from tests.tiny import saved, saved_model
     if kind == "pretrain":
         tiny_tokenizer().save_pretrained(folder / "tokenizer")
         corpus = saved(folder / "corpus", "corpus", [{"id": str(i), "url": "u", "text": f"{t} {i}"} for i, t in enumerate(TEXTS)])
@@ -49,12 +61,12 @@ STAGES = {
 }
 
 
-def perform(kind, folder, inputs, stop_at=0, say=None, sent=signal.SIGTERM, **changes):
+def perform(kind, folder, inputs, stop_at=0, say=None, sent=signal.SIGTERM, processes=1, **changes):
     """Run a stage in a folder that keeps its work, as the store does; at an update, send the process a signal."""
     stage, config = STAGES[kind]
     out, work = folder / "out", folder / "work"
     work.mkdir(parents=True, exist_ok=True)
-    for old in out.glob("*") if out.exists() else ():
+    for old in out.glob("*") if out.exists() and processes == 1 else ():
         old.unlink()
     out.mkdir(exist_ok=True)
 
@@ -70,7 +82,7 @@ def perform(kind, folder, inputs, stop_at=0, say=None, sent=signal.SIGTERM, **ch
         yield advance
 
     said: list[str] = [] if say is None else say
-    metrics = stage().run(dc.replace(config, **changes), Context(kind, out, work, inputs, say=said.append, progress=progress, cache=folder / "cache"))
+    metrics = stage().run(dc.replace(config, **changes), Context(kind, out, work, inputs, say=said.append, progress=progress, cache=folder / "cache", processes=processes))
     return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.suffix in (".safetensors", ".jsonl")}, metrics
 
 
@@ -151,3 +163,48 @@ def test_another_number_of_processes_or_rows_is_refused(tmp_path, made):
     (home.with_name("as of two")).rename(home)
     with pytest.raises(StageError, match="with 2 processes and would now go on with 1"):
         perform("pretrain", tmp_path, inputs)
+
+
+def start(processes, *words):
+    """The helper in one process, or under torchrun in several; a group of its own, so that all of it can be killed."""
+    torchrun = ["torch.distributed.run", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", f"--nproc_per_node={processes}", "-m"] if processes > 1 else []
+    return subprocess.Popen([sys.executable, "-m", *torchrun, "tests.core.spread", *map(str, words)], cwd=ROOT, text=True, start_new_session=True,
+                            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def ended(process):
+    """What it printed."""
+    out, err = process.communicate()
+    assert process.returncode == 0, err[-3000:]
+    return json.loads(out.strip().splitlines()[-1])
+
+
+@pytest.mark.parametrize(("kind", "updates"), [
+    ("pretrain", (1, 20, 41)), pytest.param("pretrain", range(1, 41), marks=pytest.mark.slow), pytest.param("sft", (1, 2, 5, 9), marks=pytest.mark.slow)])
+def test_two_processes_go_on_with_the_same_bits_when_one_is_stopped(tmp_path, kind, updates):
+    told = ended(start(2, "stop", kind, tmp_path, *updates))
+    straight = told.pop("straight")
+    assert len(told) == len(updates) and {left for left, _ in told.values()} == {"left 75"}
+    assert [update for update, (_, then) in told.items() if then != straight] == []
+
+
+@pytest.mark.parametrize(("processes", "kills"), [(1, 2), pytest.param(1, 20, marks=pytest.mark.slow), pytest.param(2, 20, marks=pytest.mark.slow)])
+def test_killed_while_it_saves(tmp_path, processes, kills):
+    straight, draw = ended(start(processes, "stop", "pretrain", tmp_path))["straight"], random.Random(processes)
+    work, done = tmp_path / "killed" / "work", 0
+    while done < kills:
+        process = start(processes, "save", "pretrain", tmp_path)
+        wanted = draw.randrange(1, 8)  # of the saves after it went on
+        seen: set[str] = set()
+        while process.poll() is None and len(seen) < wanted:
+            seen |= {path.name for path in work.glob("checkpoint-*")}
+            time.sleep(0.0005)
+        time.sleep(draw.choice((0, 0.001, 0.004, 0.01, 0.03)))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            done += 1
+        else:
+            assert ended(process)["made"] == straight, f"after {done} kills"
+            shutil.rmtree(tmp_path / "killed")
+        process.communicate()
+    assert ended(start(processes, "save", "pretrain", tmp_path))["made"] == straight
