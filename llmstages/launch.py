@@ -1,12 +1,13 @@
 """How steps are started, never what they make: nothing in here enters a fingerprint.
 
-Left out so far: fsdp (Accelerate silently falls back to DDP on CPU, so it needs a GPU test first) and slurm.
+What was asked travels in the environment, and training holds what it got against it (processes.py).
 """
 
 from __future__ import annotations
 
 import dataclasses as dc
 import glob
+import json
 import os
 import sys
 from pathlib import Path
@@ -25,12 +26,20 @@ class Launch:
     cpu: bool | None = option(None, "train on the CPU; unset: where the machine has no GPU")
     threads: int | None = option(None, "CPU threads a process; unset: the cores divided by the processes, at most 16")
     deepspeed: dict[str, Any] = option(factory=dict, help="DeepSpeed configuration; empty for none")
+    fsdp: dict[str, Any] = option(factory=dict, help="fsdp_config of transformers (FSDP2); empty for none")
 
     def __post_init__(self) -> None:
         if self.processes < 1:
             raise ValueError(f"processes is {self.processes}; give at least 1")
         if self.processes > 1 and self.how != "torchrun":
             raise ValueError(f"processes={self.processes} needs how=torchrun: choose launch=ddp, zero2 or zero3")
+
+    @property
+    def kind(self) -> str:
+        """How a training step is spread, in one word: none, ddp, zero1 to zero3, or fsdp."""
+        if self.how != "torchrun" or self.processes == 1 and not self.deepspeed and not self.fsdp:
+            return "none"
+        return "fsdp" if self.fsdp else f"zero{self.deepspeed.get('zero_optimization', {}).get('stage', 0)}" if self.deepspeed else "ddp"
 
     def spread(self, trains: bool) -> int:
         """Processes for a step: only training stages are spread."""
@@ -53,8 +62,10 @@ class Launch:
                   "TRANSFORMERS_VERBOSITY": "error", "TRL_EXPERIMENTAL_SILENCE": "1"}
         if "LLMSTAGES_DEBUG" not in os.environ:
             wanted["PYTHONWARNINGS"] = "ignore"
+        if trains:
+            wanted |= {"LLMSTAGES_LAUNCH": self.kind, "LLMSTAGES_DEEPSPEED": json.dumps(self.deepspeed), "LLMSTAGES_FSDP": json.dumps(self.fsdp)}
         if self.cpu or (self.cpu is None and not has_gpu()):
-            wanted |= {"ACCELERATE_USE_CPU": "true", "DS_ACCELERATOR": "cpu"}
+            wanted |= {"DS_ACCELERATOR": "cpu"} if self.deepspeed else {"ACCELERATE_USE_CPU": "true"}  # with which DeepSpeed would be left out in silence
             if self.cpu:
                 wanted["CUDA_VISIBLE_DEVICES"] = ""
         wanted = {key: value for key, value in wanted.items() if key not in os.environ}

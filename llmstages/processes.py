@@ -2,8 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
+
+from llmstages.stage import Context, StageError
+
+ASKED = "LLMSTAGES_LAUNCH"  # how the runner spread this step (launch.Launch.kind)
+KINDS = {"NO": "none", "MULTI_GPU": "ddp", "MULTI_CPU": "ddp", "FSDP": "fsdp"}  # of accelerate
+
+
+def check(trainer: Any, ctx: Context) -> None:
+    """Hold what the launcher gave against what was asked for; StageError on any difference.
+
+    Several plausible commands train one process where two were asked for, or independent copies, and end with exit code 0.
+    """
+    accelerator, asked = trainer.accelerator, os.environ.get(ASKED)
+    name = accelerator.distributed_type.name
+    kind = f"zero{accelerator.state.deepspeed_plugin.zero_stage}" if name == "DEEPSPEED" else KINDS.get(name, name.lower())
+    if trainer.args.n_gpu > 1:
+        raise StageError(f"step {ctx.step!r} would use {trainer.args.n_gpu} GPUs in one process, which multiplies its batch; choose launch=ddp launch.processes="
+                         f"{trainer.args.n_gpu}, or show it one: CUDA_VISIBLE_DEVICES=0")
+    if accelerator.num_processes != ctx.processes or asked and kind != asked:
+        raise StageError(f"step {ctx.step!r} was to be spread as {asked or 'asked'} over {ctx.processes} processes, but accelerate made {kind} over "
+                         f"{accelerator.num_processes} of it; nothing was trained. Start it by `llmstages run launch=...`, not inside another launcher, and without "
+                         "ACCELERATE_* variables of your own")
 
 
 class Processes:

@@ -143,9 +143,6 @@ def _child(folder: Path, plan: Planned, launch: Launch) -> dict[str, Any]:
     """Run the worker in its own process or processes, and read back what it says."""
     folder, trains = folder.resolve(), getattr(plan.step.stage, "trains", False)
     environment = {**os.environ, **launch.environment(trains)}
-    if launch.deepspeed and trains:
-        (folder / "deepspeed.json").write_text(json.dumps(launch.deepspeed))
-        environment["LLMSTAGES_DEEPSPEED"] = str(folder / "deepspeed.json")
     for name in ("metrics.json", "error.json", STOPPED):
         (folder / name).unlink(missing_ok=True)
     child = subprocess.Popen(launch.command(folder, trains), env=environment, stdout=2)

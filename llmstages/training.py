@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmstages import chat, packing, resume, tables
+from llmstages import chat, packing, processes, resume, tables
 from llmstages.stage import Artifact, Context, StageError, option
 from llmstages.watch import recorder
 
@@ -46,8 +46,8 @@ class Optimisation:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
 
 
-def arguments(config: Optimisation, ctx: Context, **more: Any) -> dict[str, Any]:
-    """Keyword arguments for TrainingArguments and its TRL children."""
+def arguments(config: Optimisation, ctx: Context, sharded: bool = False, **more: Any) -> dict[str, Any]:
+    """Keyword arguments for TrainingArguments and its TRL children. sharded: see spreading()."""
     import torch
 
     micro = config.micro_rows or config.batch_rows // ctx.processes
@@ -68,15 +68,21 @@ def arguments(config: Optimisation, ctx: Context, **more: Any) -> dict[str, Any]
             "use_cpu": not torch.cuda.is_available(), "logging_steps": max(1, min(config.log_every, more.get("max_steps", 1000) // 10)), "logging_nan_inf_filter": False,
             "disable_tqdm": True, "report_to": list(config.trackers) or "none", "save_strategy": "no", "remove_unused_columns": False,
             "gradient_checkpointing": False, "ddp_find_unused_parameters": False, "dataloader_pin_memory": torch.cuda.is_available(),
-            "deepspeed": deepspeed(ctx), **more}
+            **spreading(ctx, sharded), **more}
 
 
-def deepspeed(ctx: Context) -> str | None:
-    """The DeepSpeed configuration of the launcher. ZeRO-3 is refused: its weights lie scattered when we save them."""
-    path = os.environ.get("LLMSTAGES_DEEPSPEED")
-    if path and json.loads(Path(path).read_text()).get("zero_optimization", {}).get("stage") == 3:
-        raise StageError(f"step {ctx.step!r}: ZeRO-3 spreads the weights over processes and saving them whole is not built yet; use launch=zero2")
-    return path or None
+def spreading(ctx: Context, sharded: bool) -> dict[str, Any]:
+    """Arguments for DeepSpeed or FSDP, where the launcher asks for them. sharded: the stage can save weights that lie spread over processes."""
+    import torch
+
+    told = {name: json.loads(os.environ.get(f"LLMSTAGES_{name.upper()}") or "{}") for name in ("deepspeed", "fsdp")}
+    if not sharded and (told["fsdp"] or told["deepspeed"].get("zero_optimization", {}).get("stage") == 3):
+        raise StageError(f"step {ctx.step!r} works with its model between updates and cannot do so while the weights lie spread over processes; "
+                         "use launch=zero2 or launch=ddp for it")
+    if told["fsdp"] and not torch.cuda.is_available():
+        raise StageError(f"step {ctx.step!r}: launch=fsdp needs GPUs. On a CPU accelerate quietly trains something else (DDP, or a copy in each process); "
+                         "use launch=ddp, zero2 or zero3")
+    return {"deepspeed": told["deepspeed"] or None, **({"fsdp": True, "fsdp_config": told["fsdp"]} if told["fsdp"] else {})}
 
 
 def device() -> str:
@@ -107,12 +113,17 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def save_model(model: Any, tokenizer: Any, ctx: Context) -> None:
-    """Write weights and tokenizer; the cache stays on in the saved config, or generation would be ten times slower."""
+def save_model(model: Any, tokenizer: Any, ctx: Context, trainer: Any = None) -> None:
+    """Write weights and tokenizer; the cache stays on in the saved config, or generation would be ten times slower.
+
+    trainer: gathers weights that lie spread over processes (ZeRO-3, FSDP); all processes must then be here.
+    """
     model.config.use_cache = True
+    spread = trainer is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+    whole = {"state_dict": trainer.accelerator.get_state_dict(trainer.model_wrapped)} if spread else {}
     if not first_process():
         return
-    model.save_pretrained(ctx.out)
+    model.save_pretrained(ctx.out, **whole)
     tokenizer.save_pretrained(ctx.out)
 
 
@@ -178,6 +189,7 @@ def train(trainer: Any, config: Optimisation, ctx: Context, tokens_per_step: flo
     """Train with progress, guards and checkpoints; returns what watched (``seconds``, ``spikes.skipped``)."""
     from transformers import PrinterCallback
 
+    processes.check(trainer, ctx)
     watch = recorder(ctx, tokens_per_step, config.skip_spikes)
     watch.attach(trainer)
     trainer.remove_callback(PrinterCallback)
@@ -189,12 +201,13 @@ def train(trainer: Any, config: Optimisation, ctx: Context, tokens_per_step: flo
     return watch
 
 
-def sft_trainer(config: Optimisation, ctx: Context, model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], steps: int, adapter: Any = None) -> Any:
+def sft_trainer(config: Optimisation, ctx: Context, model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], steps: int, adapter: Any = None,
+                sharded: bool = False) -> Any:
     """TRL's SFTTrainer on packed rows, ready to train."""
     from trl import SFTConfig, SFTTrainer
 
     return SFTTrainer(model=model, train_dataset=dataset(rows), processing_class=tokenizer, data_collator=collate, peft_config=adapter,
-                      args=SFTConfig(**arguments(config, ctx, max_steps=steps, lr_scheduler_type="linear"), packing=False, max_length=None,
+                      args=SFTConfig(**arguments(config, ctx, sharded, max_steps=steps, lr_scheduler_type="linear"), packing=False, max_length=None,
                                      dataset_kwargs={"skip_prepare_dataset": True}))
 
 

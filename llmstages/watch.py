@@ -172,7 +172,8 @@ def _norm(model: Any) -> Any:
     """Norm of all gradients of a model together."""
     import torch
 
-    norms = torch._foreach_norm([p.grad for p in model.parameters() if p.grad is not None]) or [torch.zeros(())]
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norms = torch._foreach_norm(gradients) if gradients else [torch.zeros(())]  # none: they lie with DeepSpeed
     return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device, torch.float32) for norm in norms]))
 
 

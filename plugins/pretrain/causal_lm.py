@@ -71,13 +71,13 @@ class CausalLM:
         trainer = Trainer(model=model, train_dataset=rows, eval_dataset=held_rows,
                           data_collator=training.collate,
                           args=TrainingArguments(**training.arguments(
-                              config, ctx, max_steps=steps, lr_scheduler_type="warmup_stable_decay", per_device_eval_batch_size=16,
+                              config, ctx, sharded=True, max_steps=steps, lr_scheduler_type="warmup_stable_decay", per_device_eval_batch_size=16,
                               lr_scheduler_kwargs={"num_decay_steps": decay, "min_lr_ratio": 0.05, "decay_type": "linear"},
                               eval_strategy="steps", eval_steps=max(1, steps // 10), prediction_loss_only=True)))
         watch = training.train(trainer, config, ctx, config.batch_rows * config.row)
         loss = trainer.evaluate()["eval_loss"]
         training.write_log(trainer, ctx)
-        training.save_model(model, tokenizer, ctx)
+        training.save_model(model, tokenizer, ctx, trainer)
         counts = train.counts()
         tokens = int(counts.sum())
         return {"validation_loss": loss, "unigram_loss": unigram(held_rows, counts), "parameters": model.num_parameters(), "updates": steps,

@@ -56,11 +56,11 @@ class Chat:
             from peft import LoraConfig
 
             adapter = LoraConfig(r=config.lora, lora_alpha=2 * config.lora, target_modules="all-linear", task_type="CAUSAL_LM")
-        trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps, adapter)
+        trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps, adapter, sharded=not config.lora)
         watch = training.train(trainer, config, ctx, config.batch_rows * config.row)
         log = training.write_log(trainer, ctx)
         trained = trainer.model.merge_and_unload() if config.lora else trainer.model
-        training.save_model(trained, tokenizer, ctx)
+        training.save_model(trained, tokenizer, ctx, trainer)
         first, last = training.ends_of(log, "loss")
         return {"loss_first": first, "loss_last": last, "dialogues": len(dialogues), "dropped_too_long": dropped, "replayed": len(replayed),
                 "updates": steps, "tokens": steps * config.batch_rows * config.row, "cut_tokens": cut,
