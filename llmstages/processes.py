@@ -17,9 +17,7 @@ def check(trainer: Any, ctx: Context) -> None:
 
     Several plausible commands train one process where two were asked for, or independent copies, and end with exit code 0.
     """
-    accelerator, asked = trainer.accelerator, os.environ.get(ASKED)
-    name = accelerator.distributed_type.name
-    kind = f"zero{accelerator.state.deepspeed_plugin.zero_stage}" if name == "DEEPSPEED" else KINDS.get(name, name.lower())
+    accelerator, asked, kind = trainer.accelerator, os.environ.get(ASKED), spread(trainer)
     if trainer.args.n_gpu > 1:
         raise StageError(f"step {ctx.step!r} would use {trainer.args.n_gpu} GPUs in one process, which multiplies its batch; choose launch=ddp launch.processes="
                          f"{trainer.args.n_gpu}, or show it one: CUDA_VISIBLE_DEVICES=0")
@@ -27,6 +25,12 @@ def check(trainer: Any, ctx: Context) -> None:
         raise StageError(f"step {ctx.step!r} was to be spread as {asked or 'asked'} over {ctx.processes} processes, but accelerate made {kind} over "
                          f"{accelerator.num_processes} of it; nothing was trained. Start it by `llmstages run launch=...`, not inside another launcher, and without "
                          "ACCELERATE_* variables of your own")
+
+
+def spread(trainer: Any) -> str:
+    """How accelerate spreads a training: none, ddp, zero1 to zero3, or fsdp."""
+    name = trainer.accelerator.distributed_type.name
+    return f"zero{trainer.accelerator.state.deepspeed_plugin.zero_stage}" if name == "DEEPSPEED" else KINDS.get(name, name.lower())
 
 
 class Processes:

@@ -119,7 +119,7 @@ def save_model(model: Any, tokenizer: Any, ctx: Context, trainer: Any = None) ->
     trainer: gathers weights that lie spread over processes (ZeRO-3, FSDP); all processes must then be here.
     """
     model.config.use_cache = True
-    spread = trainer is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+    spread = trainer is not None and processes.spread(trainer) in ("zero3", "fsdp")
     whole = {"state_dict": trainer.accelerator.get_state_dict(trainer.model_wrapped)} if spread else {}
     if not first_process():
         return
