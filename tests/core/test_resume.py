@@ -208,3 +208,38 @@ def test_killed_while_it_saves(tmp_path, processes, kills):
             shutil.rmtree(tmp_path / "killed")
         process.communicate()
     assert ended(start(processes, "save", "pretrain", tmp_path))["made"] == straight
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed")])
+def test_a_full_disk_while_saving_leaves_the_one_before(tmp_path, made, monkeypatch, error):
+    import torch
+
+    inputs, straight, _ = made("pretrain")
+    real, calls = torch.save, []
+
+    def save(value, path, *rest, **more):
+        calls.append(str(path))
+        if sum("optimizer" in call for call in calls) == 3:
+            raise error
+        return real(value, path, *rest, **more)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError, match="No space left on device for a checkpoint of pretrain; the one before it is kept"):
+        perform("pretrain", tmp_path, inputs, save_every=4)
+    monkeypatch.undo()
+    assert [path.name for path in sorted((tmp_path / "work" / "checkpoints").iterdir())] == ["update-00000004", "update-00000008"]
+    assert not list((tmp_path / "work").glob("checkpoint-*"))
+    said: list[str] = []
+    assert perform("pretrain", tmp_path, inputs, say=said)[0] == straight
+    assert any("goes on after update 8" in line for line in said)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, made):
+    inputs, straight, _ = made("pretrain")
+    with pytest.raises(SystemExit):
+        perform("pretrain", tmp_path, inputs, 9, save_every=4)
+    newest = sorted((tmp_path / "work" / "checkpoints").iterdir())[-1]
+    (newest / "model.safetensors").write_bytes((newest / "model.safetensors").read_bytes()[:-1])
+    said: list[str] = []
+    assert perform("pretrain", tmp_path, inputs, say=said)[0] == straight
+    assert any("damaged" in line and newest.name in line for line in said) and any("goes on after update 8" in line for line in said)
