@@ -29,6 +29,8 @@ def main() -> None:
     """Measure and print."""
     import torch
 
+    from llmstages.plugins.pretrain import speed
+
     gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (LARGE if gpu else SMALL).items():
@@ -37,7 +39,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="pairs, the median counts (default 5)")
     parser.add_argument("--vocab-size", type=int, default=32768 if gpu else 1024, help="entries of the tokenizer")
     parser.add_argument("--compile", action="store_true", help="torch.compile on both sides")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU time of this process instead of the wall's, for a machine that others share")
     args = parser.parse_args()
+    if args.cpu_time:
+        speed.clock = time.process_time
     with tempfile.TemporaryDirectory() as folder:
         for row in args.row:
             measure(args, row, Path(folder) / str(row), gpu)
@@ -45,6 +50,7 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, row: int, folder: Path, gpu: bool) -> None:
     """One length of rows: pairs of runs, and a line of the table."""
+    from llmstages.plugins.pretrain import speed
     from llmstages.plugins.pretrain.causal_lm import CausalLMConfig
 
     config = CausalLMConfig(hidden=args.hidden, layers=args.layers, heads=args.heads, intermediate=args.intermediate, row=row, context=max(512, row),
@@ -53,12 +59,14 @@ def measure(args: argparse.Namespace, row: int, folder: Path, gpu: bool) -> None
     inputs = made(folder, args.vocab_size)
     pairs = []
     for turn in range(args.rounds):
-        ours, peak, source, parameters = stage(config, inputs, folder / str(turn))
-        plain, loss = loop(config, inputs, folder / f"{turn}-loop")
+        sides = {"stage": lambda turn=turn: stage(config, inputs, folder / f"{turn}-stage"), "loop": lambda turn=turn: loop(config, inputs, folder / f"{turn}-loop")}
+        results = {name: sides[name]() for name in sorted(sides, reverse=turn % 2 == 0)}  # who goes first changes
+        ours, (plain, loss) = results["stage"], results["loop"]
         pairs.append((ours["tokens_per_second"], plain, ours["mfu"]))
         print(f"round {turn + 1}: stage {pairs[-1][0]:,.0f} tokens/s, loop {plain:,.0f}, ratio {pairs[-1][0] / plain:.3f} (loss of the loop {loss:.2f})", flush=True)
+    peak, source = speed.peak(gpu)
     middle = [statistics.median(values) for values in zip(*pairs, strict=True)]
-    print(f"\n{parameters / 1e6:.1f} M parameters, rows of {row} x {args.batch_rows}, {'bfloat16' if gpu else 'float32'}, peak {peak / 1e12:.3g} TFLOP/s ({source})")
+    print(f"\n{ours['parameters'] / 1e6:.1f} M parameters, rows of {row} x {args.batch_rows}, {'bfloat16' if gpu else 'float32'}, peak {peak / 1e12:.3g} TFLOP/s ({source})")
     print(f"stage {middle[0]:,.0f} tokens/s, loop {middle[1]:,.0f} tokens/s, ratio {statistics.median(a / b for a, b, _ in pairs):.3f}, "
           f"spread {min(a / b for a, b, _ in pairs):.3f}-{max(a / b for a, b, _ in pairs):.3f}, mfu {middle[2]:.1%}\n")
 
@@ -78,13 +86,11 @@ def made(folder: Path, vocab_size: int) -> dict[str, Any]:
             "dialogues": (), "model": None}
 
 
-def stage(config: Any, inputs: dict[str, Any], folder: Path) -> tuple[dict[str, float], float, str, int]:
-    """(metrics of the stage, peak of the device, where that is from, parameters)."""
-    from llmstages.plugins.pretrain import speed
+def stage(config: Any, inputs: dict[str, Any], folder: Path) -> dict[str, float]:
+    """Metrics of the stage."""
     from llmstages.plugins.pretrain.causal_lm import CausalLM
 
-    metrics = dict(CausalLM().run(config, context(folder, inputs)))
-    return metrics, *speed.peak(config.bf16), int(metrics["parameters"])
+    return dict(CausalLM().run(config, context(folder, inputs)))
 
 
 def context(folder: Path, inputs: dict[str, Any]) -> Any:
@@ -102,6 +108,7 @@ def loop(config: Any, inputs: dict[str, Any], folder: Path) -> tuple[float, floa
     from transformers import set_seed
 
     from llmstages import packing, training
+    from llmstages.plugins.pretrain import speed
     from llmstages.plugins.pretrain.causal_lm import CausalLM
 
     set_seed(config.seed)
@@ -117,7 +124,7 @@ def loop(config: Any, inputs: dict[str, Any], folder: Path) -> tuple[float, floa
     for index, batch in enumerate(batches):
         if index == 1:
             finished()
-            start = time.perf_counter()
+            start = speed.clock()
         with torch.autocast("cuda" if torch.cuda.is_available() else "cpu", dtype=torch.bfloat16, enabled=config.bf16):
             loss = run(**batch).loss
         loss.backward()
@@ -125,7 +132,7 @@ def loop(config: Any, inputs: dict[str, Any], folder: Path) -> tuple[float, floa
         optimizer.step()
         optimizer.zero_grad()
     finished()
-    return (updates - 1) * config.batch_rows * config.row / (time.perf_counter() - start), loss.item()
+    return (updates - 1) * config.batch_rows * config.row / (speed.clock() - start), loss.item()
 
 
 def finished() -> None:

@@ -12,6 +12,9 @@ PEAKS = (("gb200", 2.5e15), ("b200", 2.25e15), ("h200 nvl", 836e12), ("h200", 98
          ("rtx 5090", 209.5e12), ("rtx 4090", 165.2e12), ("rtx 3090", 71e12), ("mi325x", 1307e12), ("mi300x", 1307e12), ("mi250x", 383e12))
 
 
+clock = time.perf_counter  # of all times here, in seconds
+
+
 @cache
 def peak(bf16: bool) -> tuple[float, str]:
     """(FLOP/s of this process's device, where the figure is from): the data sheet of a known GPU (always that of bfloat16),
@@ -24,12 +27,12 @@ def peak(bf16: bool) -> tuple[float, str]:
         return known, f"data sheet of {name}"
     size, device = (8192, "cuda") if gpu else (1024, "cpu")
     a = torch.ones(size, size, dtype=torch.bfloat16 if bf16 else torch.float32, device=device)
-    best, began = float("inf"), time.perf_counter()
-    while best == float("inf") or time.perf_counter() - began < 0.25:
-        start = time.perf_counter()
+    best, began = float("inf"), clock()
+    while best == float("inf") or clock() - began < 0.25:
+        start = clock()
         a @ a
         _wait()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, clock() - start)
     return 2 * size**3 / best, f"matrix products on this {name}"
 
 
@@ -68,7 +71,7 @@ def stopwatch() -> Any:
         updates, seconds, since, skipped = 0, 0.0, None, False
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.since = time.perf_counter() if self.since is None else self.since
+            self.since = clock() if self.since is None else self.since
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.updates += 1
@@ -82,7 +85,7 @@ def stopwatch() -> Any:
             """Stop until the next update begins; called by whatever is about to take time of its own."""
             if self.since is not None:
                 _wait()
-                self.seconds += time.perf_counter() - self.since
+                self.seconds += clock() - self.since
                 self.since = None
 
     return Stopwatch()
