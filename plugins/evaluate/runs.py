@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 CHUNK = 1 << 20  # tokens looked at in one go
+BITS = 20
 BASE = 0x9E3779B97F4A7C15  # odd, so that no power of it loses bits
 
 
@@ -82,11 +83,11 @@ def longest(shard: Any, texts: Sequence[Sequence[int]], most: int) -> list[int]:
         tried = {i: (low[i] + high[i] + 1) // 2 for i in waiting}
         for length in sorted({*tried.values()}):
             mine = {i: hashes(np.asarray(texts[i]), length) for i in waiting if tried[i] == length}
-            wanted, seen = np.unique(np.concatenate(list(mine.values()))), []
-            for _, found in scan(shard, length, most):
-                at = np.searchsorted(wanted, found)
-                seen.append(np.unique(at[wanted[np.minimum(at, len(wanted) - 1)] == found]))
-            hit = wanted[np.unique(np.concatenate(seen))] if seen else wanted[:0]
+            wanted = np.concatenate(list(mine.values()))
+            likely = np.zeros(1 << BITS, bool)  # by the first bits of a hash, so that few runs of the corpus need a closer look
+            likely[wanted >> np.uint64(64 - BITS)] = True
+            seen = [np.unique(found[likely[found >> np.uint64(64 - BITS)]]) for _, found in scan(shard, length, most)]
+            hit = np.intersect1d(wanted, np.concatenate(seen)) if seen else wanted[:0]
             for i, own in mine.items():
                 if np.isin(own, hit).any():
                     low[i] = length

@@ -98,4 +98,5 @@ def write(derived: dict[str, Any], updates: int, config: Any, ctx: Context) -> N
         ctx.say(f"{ctx.step}: {PASSES:g} passes over the corpus are {tokens / 1e6:.1f} M tokens, fewer than the {wanted / 1e6:.1f} M that depth "
                 f"{config.depth} asks for; a smaller depth would use this corpus better")
     if training.first_process():
-        tables.write_json(ctx.out / "derived.json", {**derived, "updates": updates, "tokens": tokens, "row": config.row})
+        told = {name: value for name, value in derived.items() if name != "micro_rows"}  # that is how, and follows from the launcher
+        tables.write_json(ctx.out / "derived.json", {**told, "updates": updates, "tokens": tokens, "row": config.row})
