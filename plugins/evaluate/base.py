@@ -11,6 +11,7 @@ the model was trained on: they say what it keeps, not how good it is.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -119,6 +120,8 @@ def kept(said: str, wanted: str) -> float:
     """Share of the wanted words that were said before the first other one."""
     words, answer = wanted.split(), said.split()
     same = next((i for i, (a, b) in enumerate(zip(words, answer, strict=False)) if a != b), min(len(words), len(answer)))
+    if same == len(words) - 1 < len(answer) and re.fullmatch(re.escape(words[-1]) + r"\W.*", answer[same]):
+        same += 1  # a comma may follow the last one
     return same / max(1, len(words))
 
 

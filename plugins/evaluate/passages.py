@@ -39,11 +39,18 @@ def group_of(groups: Sequence[tuple[int, str]], count: int) -> str | None:
 
 
 def recitations(shard: Any, tokenizer: Any, begin: int, end: int, per_group: int, most: int, rng: random.Random) -> list[dict[str, Any]]:
-    """``begin`` tokens of a passage and the whole words of the next ``end``; passages do not overlap."""
+    """``begin`` tokens of a passage and the whole words of the next ``end``; passages do not overlap.
+
+    Beginnings of documents are taken first: a base model has read them just so, behind BOS, and a passage from the middle never.
+    """
+    import numpy as np
+
     length, rows = begin + end, []
     first, often = runs.counted(shard, length, most, KEPT)
     order = list(range(len(first)))
     rng.shuffle(order)
+    opens = np.isin(first, shard.starts)
+    order.sort(key=lambda index: not opens[index])
     have: Counter[str] = Counter()
     taken: set[int] = set()
     for index in order:

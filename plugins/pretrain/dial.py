@@ -5,7 +5,8 @@ width = 64 a layer, in heads of 128 (of 64 below a width of 512); tokens = ``rat
 batch = 2**19 tokens at depth 12, growing with tokens ** 0.383 (Bergsma et al. 2025, "Power Lines"), a power of two;
 rate = 6e-4 at width 768 and 2**19 tokens (Brown et al. 2020), falling with the width (Yang et al. 2022) and rising with
 the root of the batch. A corpus is read at most four times (Muennighoff et al. 2023). Whatever is set explicitly is kept,
-and the rest is derived from it. Not derived: row, context, warm-up, weight decay, vocabulary.
+and the rest is derived from it. Not derived: row, context, warm-up, weight decay, vocabulary. Below depth 4 the batch is
+extrapolated far from where it was measured; there a smaller one, set explicitly, gives a small model more updates.
 """
 
 from __future__ import annotations

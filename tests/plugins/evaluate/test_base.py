@@ -71,6 +71,22 @@ def test_the_longest_shared_run_is_that_of_comparing_everything(monkeypatch, chu
     assert runs.longest(shard_of(*documents), texts, 10**9) == wanted and max(wanted) > 4 and wanted[-1] == 0
 
 
+def test_passages_are_beginnings_first_do_not_overlap_and_end_in_whole_words():
+    from llmstages import chat
+
+    texts = [f"{'the cat sat on the mat while a dog ran far ' * 3}{i} {POEM}" for i in range(6)] + [f"no {i} " + POEM for i in range(3)]
+    tokenizer = tiny_tokenizer()
+    shard = shard_of(*chat.encode_texts(tokenizer, texts))
+    rows = passages.recitations(shard, tokenizer, 6, 14, 2, 10**9, random.Random(0))
+    assert {row["group"] for row in rows} > {"4 to 15 copies"}
+    beginning = [row for row in rows if any(text.startswith(row["prompt"][0]["content"]) for text in texts)]
+    assert {row["group"] for row in beginning} >= {"4 to 15 copies", "1 copy"}
+    for row in rows:
+        joined = row["prompt"][0]["content"] + json.loads(row["meta"])["between"] + row["answer"]
+        assert any(joined + " " in text for text in texts), "the answer ends where a word does"
+    assert passages.recitations(shard, tokenizer, 400, 400, 2, 10**9, random.Random(0)) == []
+
+
 def test_names_stand_inside_sentences_and_are_not_given_away():
     texts = [POEM, *["Then we all walked for many hours over the hills to Marlan. Marlan was closed."] * 12]
     rows = passages.names(texts, 5, random.Random(0))
@@ -92,7 +108,7 @@ def test_lists_show_the_rule_and_ask_for_the_last():
 
 
 def test_what_is_kept_ends_at_the_first_other_word():
-    assert [kept(*pair) for pair in (("a b c d", "a b c d"), ("a b x d", "a b c d"), ("", "a"), ("a b", "a b c d"))] == [1.0, 0.5, 0.0, 0.5]
+    assert [kept(*pair) for pair in (("a b c d", "a b c d"), ("a b x d", "a b c d"), ("", "a"), ("a b", "a b c d"), ("a b, c", "a b"), ("a, b", "a b"), ("ab", "a"))] == [1, 0.5, 0, 0.5, 1, 0, 0]
 
 
 def test_surprise_is_the_loss_of_the_answer_alone_and_padding_changes_nothing():

@@ -81,6 +81,28 @@ def test_a_saved_muon_goes_on_bit_for_bit(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parted.parameters(), strict=True))
 
 
+def test_the_trainer_goes_on_from_its_checkpoint_of_muon_bit_for_bit(tmp_path):
+    import torch
+    from transformers import TrainingArguments
+
+    from llmstages import training
+
+    rows = [{"input_ids": [3 + i, *range(4, 19)], "labels": [-100, *range(4, 19)], "position_ids": list(range(16))} for i in range(24)]
+    config = dc.replace(TINY, optimizer="muon", learning_rate=1e-2, z_loss=1e-4)
+    kind = optimizing.trainer_class(config, Context("pretrain", tmp_path, tmp_path, {}))
+
+    def weights(resume):
+        net = tiny_model(tiny_tokenizer())
+        args = TrainingArguments(str(tmp_path / "checkpoints"), max_steps=6, per_device_train_batch_size=4, save_strategy="steps", save_steps=3, report_to="none",
+                                 use_cpu=True, disable_tqdm=True, remove_unused_columns=False, **optimizing.schedule(config, 6))
+        kind(model=net, args=args, train_dataset=rows, data_collator=training.collate).train(resume_from_checkpoint=resume)
+        return list(net.parameters())
+
+    whole = weights(None)
+    resumed = weights(str(tmp_path / "checkpoints" / "checkpoint-3"))
+    assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
+
+
 def test_a_schedule_reaches_both_workers():
     import torch
 
@@ -123,6 +145,15 @@ def test_the_z_loss_stays_out_of_validation(tmp_path, inputs):
     _, with_z = perform(CausalLM, tmp_path / "z", config, **inputs)
     _, without = perform(CausalLM, tmp_path / "plain", dc.replace(config, z_loss=0.0), **inputs)
     assert with_z["validation_loss"] == pytest.approx(without["validation_loss"], abs=1e-4)
+
+
+def test_the_z_loss_is_the_same_where_gradients_accumulate(tmp_path, inputs):
+    config = dc.replace(TINY, epochs=0.5, z_loss=0.1)
+    _, whole = perform(CausalLM, tmp_path / "whole", config, **inputs)
+    _, parts = perform(CausalLM, tmp_path / "parts", dc.replace(config, micro_rows=1), **inputs)
+    _, without = perform(CausalLM, tmp_path / "without", dc.replace(config, z_loss=0.0), **inputs)
+    assert parts["validation_loss"] == pytest.approx(whole["validation_loss"], abs=2e-4)
+    assert abs(without["validation_loss"] - whole["validation_loss"]) > 1e-3
 
 
 def test_recomputing_activations_changes_nothing(tmp_path, inputs):
