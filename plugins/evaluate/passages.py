@@ -111,5 +111,5 @@ def examples(texts: Iterable[str], each: int, rng: random.Random) -> list[dict[s
             kind, chosen = index % 3, rng.sample(words, 2 * (shots + 1))
             pairs = [(a, a) if kind == 0 else (a, a.capitalize()) if kind == 1 else (f"{a} {b}", b) for a, b in zip(chosen[::2], chosen[1::2], strict=True)]
             shown = "".join(f"{left} : {right} ; " for left, right in pairs[:-1])
-            rows.append(question("pattern from examples", f"{shots} examples", f"{shown}{pairs[-1][0]} :", pairs[-1][1]))
+            rows.append(question("pattern from examples", f"{shots} example{'s' * (shots != 1)}", f"{shown}{pairs[-1][0]} :", pairs[-1][1]))
     return rows

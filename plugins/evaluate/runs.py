@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 CHUNK = 1 << 20  # tokens looked at in one go
-BITS = 20
+BITS = 20  # of a hash that are looked at first
 BASE = 0x9E3779B97F4A7C15  # odd, so that no power of it loses bits
 
 

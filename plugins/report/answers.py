@@ -45,8 +45,8 @@ def alone(chain: Chain, bases: Sequence[str]) -> list[dict[str, Any]]:
             asked = {m for by_model in groups.values() for m in by_model}
             if not asked or not asked <= set(bases):
                 continue
-            bars = [{"group": g, "value": value, "n": v.get("n"), "model": m, "bits": v.get("bits_per_byte")} for g in sorted(groups, key=natural) for m, v in groups[g].items()
-                    if (value := v.get("right", v.get("copied"))) is not None]
+            bars = [{"group": g, "value": value, "n": v.get("n"), "model": m, "bits": v.get("bits_per_byte")}
+                    for g in sorted(groups, key=natural) for m, v in groups[g].items() if (value := v.get("right", v.get("copied"))) is not None]
             copied = any("copied" in v for by_model in groups.values() for v in by_model.values())
             out.append({"task": task, "note": NOTES.get(task, ""), "bars": bars, "counts": "texts that copy" if copied else "right answers",
                         "samples": _copies(said, task) if copied else _samples(said, task)})

@@ -81,4 +81,6 @@ def facts(step: View) -> list[tuple[str, Any]]:
               ("answers", "answers sampled"), ("sampled", "answers sampled"), ("kept", "answers kept"), ("supervised_tokens", "supervised tokens"),
               ("accuracy", "accuracy on held-out pairs"), ("validation_bits_per_byte", "bits per byte, held out"), ("tokens_per_second", "tokens a second"),
               ("mfu", "of the device's peak (MFU)"))
-    return [(label, step.metrics[key]) for key, label in wanted if isinstance(step.metrics.get(key), int | float)]
+    dial = (("depth", "depth, the dial"), ("hidden", "width"), ("batch_tokens", "tokens a batch"), ("learning_rate", "peak learning rate"))
+    return [(label, values[key]) for values, keys in ((step.metrics, wanted), (step.json("derived.json", {}), dial))
+            for key, label in keys if isinstance(values.get(key), int | float)]

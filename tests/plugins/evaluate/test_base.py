@@ -98,7 +98,7 @@ def test_names_stand_inside_sentences_and_are_not_given_away():
 def test_lists_show_the_rule_and_ask_for_the_last():
     letters = [a + b + "ane" for a in "bdfglmnprst" for b in "aeiou"]
     rows = passages.examples([" " + " ".join(letters) + " end."] * 2, 6, random.Random(0))
-    assert {row["group"] for row in rows} == {"0 examples", "1 examples", "2 examples", "4 examples"} and len(rows) == 24
+    assert {row["group"] for row in rows} == {"0 examples", "1 example", "2 examples", "4 examples"} and len(rows) == 24
     for row in rows:
         *shown, asked = row["prompt"][0]["content"].split(" ; ")
         assert asked.endswith(" :") and len(shown) == int(row["group"][0])
