@@ -8,8 +8,13 @@ from typing import Any
 
 from llmstages.stage import Context, StageError
 
-ASKED = "LLMSTAGES_LAUNCH"  # how the runner spread this step (launch.Launch.kind)
+ASKED = "LLMSTAGES_LAUNCH"  # set by launch.Launch.environment
 KINDS = {"NO": "none", "MULTI_GPU": "ddp", "MULTI_CPU": "ddp", "FSDP": "fsdp"}  # of accelerate
+
+
+def asked() -> str:
+    """How the runner spread this step (launch.Launch.kind); "none" where it did not say."""
+    return os.environ.get(ASKED, "none")
 
 
 def check(trainer: Any, ctx: Context) -> None:
@@ -17,12 +22,12 @@ def check(trainer: Any, ctx: Context) -> None:
 
     Several plausible commands train one process where two were asked for, or independent copies, and end with exit code 0.
     """
-    accelerator, asked, kind = trainer.accelerator, os.environ.get(ASKED), spread(trainer)
+    accelerator, wanted, kind = trainer.accelerator, os.environ.get(ASKED), spread(trainer)
     if trainer.args.n_gpu > 1:
         raise StageError(f"step {ctx.step!r} would use {trainer.args.n_gpu} GPUs in one process, which multiplies its batch; choose launch=ddp launch.processes="
                          f"{trainer.args.n_gpu}, or show it one: CUDA_VISIBLE_DEVICES=0")
-    if accelerator.num_processes != ctx.processes or asked and kind != asked:
-        raise StageError(f"step {ctx.step!r} was to be spread as {asked or 'asked'} over {ctx.processes} processes, but accelerate made {kind} over "
+    if accelerator.num_processes != ctx.processes or wanted and kind != wanted:
+        raise StageError(f"step {ctx.step!r} was to be spread as {wanted or 'asked'} over {ctx.processes} processes, but accelerate made {kind} over "
                          f"{accelerator.num_processes} of it; nothing was trained. Start it by `llmstages run launch=...`, not inside another launcher, and without "
                          "ACCELERATE_* variables of your own")
 

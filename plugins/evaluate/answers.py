@@ -61,13 +61,8 @@ class Answers:
             sure = said.confidence >= limit or bool(said.calls)
             one |= {"sure_right": one["right"] * sure, "sure_wrong": one["wrong"] * sure}
         self.more(model, tokenizer, asked, marks, tools, {**how, "advance": None})
-        prompts = chat.document_ids(tokenizer, [q["prompt"][0]["content"] for q in plain])
-        made, _ = generation.generate(model, tokenizer, prompts, **how) if plain else ([], [])
-        for q, ids in zip(plain, made, strict=True):
-            text = chat.decode(tokenizer, ids).strip()
-            exact = text.startswith(q["answer"]) and not text[len(q["answer"]) :][:1].isalnum()
-            marks.append({"right": float(exact)})
-            answers.append({"task": q["task"], "group": q["group"], "prompt": q["prompt"][0]["content"], "wanted": q["answer"], "answer": text})
+        found, said = continued(model, tokenizer, plain, how)
+        marks, answers = [*marks, *found], [*answers, *said]
         return average([*asked, *plain], marks), answers, {"threshold": limit}
 
     def mark(self, q: Mapping[str, Any], reply: generation.Reply) -> dict[str, float]:
@@ -100,6 +95,20 @@ class Answers:
             forced.append([*asked[i]["prompt"], message("assistant", name, "search"), message("tool", generation.call(tools, "search", name), "search")])
         for i, r in zip(chosen, generation.reply(model, tokenizer, forced, tools, **how), strict=True):
             marks[i]["page_right"] = float(right(r.text, asked[i]["answer"]))
+
+
+def continued(model: Any, tokenizer: Any, questions: Sequence[Mapping[str, Any]], how: dict[str, Any]) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
+    """Let a model go on with running text: (marks, what was said) of each question. Right: it goes on with the answer, word for word."""
+    if not questions:
+        return [], []
+    made, _ = generation.generate(model, tokenizer, chat.document_ids(tokenizer, [q["prompt"][0]["content"] for q in questions]), **how)
+    marks, answers = [], []
+    for q, ids in zip(questions, made, strict=True):
+        text = chat.decode(tokenizer, ids).strip()
+        exact = text.startswith(q["answer"]) and not text[len(q["answer"]) :][:1].isalnum()
+        marks.append({"right": float(exact)})
+        answers.append({"task": q["task"], "group": q["group"], "prompt": q["prompt"][0]["content"], "wanted": q["answer"], "answer": text})
+    return marks, answers
 
 
 def written(messages: Sequence[Mapping[str, Any]]) -> str:

@@ -3,39 +3,63 @@
 Corpora are trained on in full; dialogues carry loss on answers only, as running text (rows with render = plain) or as
 chat. A corpus is encoded once into memory-mapped tokens (shards.py), so it may be larger than memory; dialogues stay in
 memory. Whole documents are packed into rows, each begun by BOS, and do not see each other. Reported beside the loss:
-the entropy of the unigram distribution, the loss of a model that knows only how frequent each token is.
+bits per byte, which compares models of different tokenizers, and the entropy of the unigram distribution, the loss of a
+model that knows only how frequent each token is. ``depth`` is one dial for everything that should grow together (dial.py).
 """
 
 from __future__ import annotations
 
+import dataclasses as dc
 import math
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llmstages.plugins.pretrain import copy_friendly
+from llmstages.plugins.pretrain import dial, model, optimizing, samples, speed
 from llmstages.stage import Context, StageError, option
 from llmstages.training import Optimisation
 
 
 @dataclass(frozen=True)
 class CausalLMConfig(Optimisation):
-    learning_rate: float = option(3e-3, "peak learning rate of AdamW")
+    depth: int = option(0, "one dial for a compute-optimal run: layers, from which all that is 0 below follows (dial.py); 0 = off, a small model")
+    ratio: float = option(12.0, "training tokens for each weight of layers and head, where depth decides them (Chinchilla: 20)")
+    learning_rate: float = option(0.0, "peak learning rate; 0 = 0.003, or by depth")
+    batch_rows: int = option(0, "rows in one update, over all processes; 0 = 4, or by depth")
+    skip_spikes: float = option(6.0, "updates whose loss or gradient stands out by so many standard deviations are skipped and counted; 0: none")
     warmup: int = option(50, "updates of linear warm-up")
     architecture: str = option("llama", "model type known to transformers' AutoConfig")
-    hidden: int = option(128, "width of the model")
-    layers: int = option(4, "transformer layers")
-    heads: int = option(4, "attention heads")
-    intermediate: int = option(384, "width of the feed-forward layer")
+    hidden: int = option(0, "width of the model; 0 = 128, or by depth")
+    layers: int = option(0, "transformer layers; 0 = 4, or the depth")
+    heads: int = option(0, "attention heads; 0 = 4, or by depth")
+    kv_heads: int = option(0, "key-value heads, fewer than heads for grouped-query attention; 0 = as many as heads")
+    intermediate: int = option(0, "width of the feed-forward layer; 0 = 384, or by depth")
     context: int = option(512, "longest sequence the model can be used with")
     row: int = option(256, "tokens in a training row")
     start: str = option("copy_friendly", "how weights start", choices=("copy_friendly", "plain"))
-    epochs: float = option(1.0, "passes over the rows")
-    max_tokens: int = option(0, "stop after this many tokens; 0 = no limit")
-    decay: float = option(0.4, "share of the run in which the rate falls linearly to a twentieth")
+    epochs: float = option(0.0, "passes over the rows; 0 = 1, or with depth as many as its tokens need, at most 4")
+    max_tokens: int = option(0, "stop after this many tokens; 0 = no limit, or by depth")
+    optimizer: str = option("adamw", "muon: hidden matrices by Muon, the rest by AdamW", choices=("adamw", "muon"))
+    schedule: str = option("wsd", "the rate after the warm-up: steady then falling (wsd), a cosine, or steady to the end", choices=("wsd", "cosine", "constant"))
+    decay: float = option(0.4, "share of the run in which wsd falls linearly to a twentieth")
+    z_loss: float = option(0.0, "weight of the squared log normaliser, against logits that drift (1e-4 in PaLM); in the training loss, not in validation")
+    attention: str = option("sdpa", "how attention is computed", choices=("sdpa", "eager", "flash_attention_2"), identity=False)
+    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, a third more time", identity=False)
+    compile: bool = option(False, "torch.compile: faster after some minutes of compiling", identity=False)
+    liger: bool = option(False, "Liger's fused kernels: less memory for large vocabularies, GPU only", identity=False)
     weights: dict[str, float] = option(help="share of a source's rows to use, by step name; default 1", factory=dict)
     held_out: int = option(60, "every n-th document is kept for validation (never a repeated one)")
+    sample_every: float = option(0.25, "share of the run between samples of text (samples.jsonl); 0 = none")
+    prompts: list[str] = option(help="what samples go on from; none = the first words of two held-out documents", factory=list)
+
+    def __post_init__(self) -> None:
+        shared = {field.name: getattr(self, field.name) for field in dc.fields(Optimisation)}
+        Optimisation(**shared | {name: shared[name] or 1 for name in ("learning_rate", "batch_rows")})  # its checks; here 0 means derived
+        low = [name for name in (*dial.SMALL, "depth", "kv_heads", "max_tokens", "z_loss", "sample_every") if getattr(self, name) < 0]
+        if low or self.ratio <= 0 or self.sample_every > 1:
+            name = low[0] if low else "ratio" if self.ratio <= 0 else "sample_every"
+            raise ValueError(f"{name}={getattr(self, name)} must be {'between 0 and 1' if name == 'sample_every' else 'above 0' if name == 'ratio' else '0 or more'}")
 
 
 class CausalLM:
@@ -44,68 +68,64 @@ class CausalLM:
     Config = CausalLMConfig
     inputs: ClassVar[Mapping[str, str]] = {"corpus": "corpus*", "tokenizer": "tokenizer?", "dialogues": "dialogues*", "model": "model?"}
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     trains: ClassVar[bool] = True
 
     def run(self, config: CausalLMConfig, ctx: Context) -> Mapping[str, float]:
-        from transformers import Trainer, TrainingArguments, set_seed
+        from transformers import TrainingArguments, set_seed
 
         from llmstages import packing, training
 
+        model.check_machine(config, ctx)
         set_seed(config.seed)
         source = ctx.maybe("tokenizer") or ctx.one("model")
         tokenizer = training.load_tokenizer(source.path)
+        config, derived = self.settled(config, ctx, len(tokenizer))
         train, held = self.documents(config, ctx, tokenizer)
         training.check_rows(train, tokenizer, ctx, dialogues=False)
         rows = packing.Packed(train, config.row, tokenizer.pad_token_id, config.seed)
         held_rows = packing.Packed(held, config.row, tokenizer.pad_token_id, config.seed).first(256)
         if rows.cut:
             ctx.say(f"{ctx.step}: {rows.cut} tokens cut from documents longer than row={config.row}")
-        model = training.load_model(ctx.one("model"), ctx) if ctx.maybe("model") else self.fresh(config, tokenizer)
-        if model.config.vocab_size < len(tokenizer):  # a model of others, with our control tokens added to its tokenizer
-            model.resize_token_embeddings(len(tokenizer))
-        steps = math.ceil(len(rows) * config.epochs / config.batch_rows)
-        if config.max_tokens:
-            steps = min(steps, math.ceil(config.max_tokens / (config.batch_rows * config.row)))
-        decay = int(steps * config.decay)
-        trainer = Trainer(model=model, train_dataset=rows, eval_dataset=held_rows,
-                          data_collator=training.collate,
-                          args=TrainingArguments(**training.arguments(
-                              config, ctx, sharded=True, max_steps=steps, lr_scheduler_type="warmup_stable_decay", per_device_eval_batch_size=16,
-                              lr_scheduler_kwargs={"num_decay_steps": decay, "min_lr_ratio": 0.05, "decay_type": "linear"},
-                              eval_strategy="steps", eval_steps=max(1, steps // 10), prediction_loss_only=True)))
-        watch = training.train(trainer, config, ctx, config.batch_rows * config.row)
+        net = training.load_model(ctx.one("model"), ctx) if ctx.maybe("model") else self.fresh(config, tokenizer)
+        if net.config.vocab_size < len(tokenizer):  # a model of others, with our control tokens added to its tokenizer
+            net.resize_token_embeddings(len(tokenizer))
+        model.prepare(net, config, ctx)
+        steps = updates(config, len(rows))
+        dial.write(derived, steps, config, ctx)
+        watch = speed.stopwatch()
+        more = [samples.sampler(ctx, tokenizer, samples.prompts(config.prompts, held, tokenizer), config.sample_every, watch.pause)] if config.sample_every else []
+        trainer = optimizing.trainer_class(config, ctx)(
+            model=net, train_dataset=rows, eval_dataset=held_rows, data_collator=training.collate, callbacks=[watch, *more],
+            args=TrainingArguments(**training.arguments(
+                config, ctx, sharded=True, max_steps=steps, per_device_eval_batch_size=16, eval_strategy="steps", eval_steps=max(1, steps // 10),
+                prediction_loss_only=True, gradient_checkpointing=config.gradient_checkpointing, torch_compile=config.compile,
+                use_liger_kernel=config.liger, **optimizing.schedule(config, steps))))
+        training.train(trainer, config, ctx, config.batch_rows * config.row)
         loss = trainer.evaluate()["eval_loss"]
         training.write_log(trainer, ctx)
-        training.save_model(model, tokenizer, ctx, trainer)
+        samples.write(trainer, ctx)
+        training.save_model(net, tokenizer, ctx, trainer)
         counts = train.counts()
         tokens = int(counts.sum())
-        return {"validation_loss": loss, "unigram_loss": unigram(held_rows, counts), "parameters": model.num_parameters(), "updates": steps,
+        return {"validation_loss": loss, "validation_bits_per_byte": loss / math.log(2) * tokens_per_byte(held_rows, tokenizer),
+                "unigram_loss": unigram(held_rows, counts), "parameters": net.num_parameters(), "updates": steps,
                 "tokens": steps * config.batch_rows * config.row, "corpus_tokens": tokens, "rows": len(rows),
-                "padding": 1 - min(1.0, tokens / (len(rows) * config.row)), "cut_tokens": rows.cut,
-                "tokens_per_second": steps * config.batch_rows * config.row / watch.seconds}
+                "padding": 1 - min(1.0, tokens / (len(rows) * config.row)), "cut_tokens": rows.cut, **speed.figures(watch, net, config, ctx.processes)}
+
+    def settled(self, config: CausalLMConfig, ctx: Context, vocabulary: int) -> tuple[CausalLMConfig, dict[str, Any]]:
+        """The config without zeros, and what the dial derived."""
+        if config.depth and ctx.maybe("model"):
+            raise StageError(f"{ctx.step}.depth={config.depth} shapes a new model, but the step goes on from {ctx.one('model').name}; "
+                             f"set {ctx.step}.depth=0, or steps.{ctx.step}.model=null")
+        config, derived = dial.settle(config, vocabulary, ctx.processes)
+        if derived:
+            ctx.say(f"{ctx.step}: {dial.sentence(derived)}")
+        return config, derived
 
     def fresh(self, config: CausalLMConfig, tokenizer: Any) -> Any:
         """A model of random weights."""
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        friendly = config.start == "copy_friendly"
-        shape = {"vocab_size": len(tokenizer), "hidden_size": config.hidden, "num_hidden_layers": config.layers,
-                 "num_attention_heads": config.heads, "num_key_value_heads": config.heads, "intermediate_size": config.intermediate,
-                 "max_position_embeddings": config.context, "tie_word_embeddings": True, "bos_token_id": tokenizer.bos_token_id,
-                 "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
-                 "attention_bias": friendly, "initializer_range": 1 / math.sqrt(config.hidden) if friendly else 0.02}
-        if config.architecture == "gpt2":
-            shape |= {"n_inner": config.intermediate, "n_positions": config.context}
-        try:
-            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config.architecture, **shape))
-        except (ValueError, KeyError) as error:
-            raise StageError(f"pretrain.architecture={config.architecture}: {str(error).splitlines()[0][:200]}. Try llama, qwen2 or gpt2.") from error
-        if friendly:
-            if not hasattr(model, "model") or not hasattr(model.model.layers[0], "self_attn"):
-                raise StageError(f"pretrain.start=copy_friendly needs a llama-like model, not {config.architecture}; use pretrain.start=plain")
-            copy_friendly.apply(model)
-        return model
+        return model.fresh(dial.settle(config, len(tokenizer))[0], tokenizer)
 
     def documents(self, config: CausalLMConfig, ctx: Context, tokenizer: Any) -> tuple[Any, Any]:
         """(pieces to train on, held-out pieces) of all sources; a document that occurs twice is never held out."""
@@ -133,6 +153,28 @@ class CausalLM:
         if not len(kept):
             ctx.say(f"{ctx.step}: too few documents to hold any out (held_out={config.held_out}): the validation loss is of a training document")
         return all_of, kept if len(kept) else all_of.first(1)
+
+
+def updates(config: CausalLMConfig, rows: int) -> int:
+    """Updates of a run: the passes over the rows, or fewer where the tokens are limited."""
+    passes = math.ceil(rows * config.epochs / config.batch_rows)
+    return min(passes, math.ceil(config.max_tokens / (config.batch_rows * config.row))) if config.max_tokens else passes
+
+
+def tokens_per_byte(held: Iterable[Mapping[str, Any]], tokenizer: Any) -> float:
+    """Tokens that the validation loss is over, for each byte of UTF-8 they stand for: nats per token times this, over ln 2,
+    are bits per byte. Control tokens stand for no byte; in WordPiece the blank before a word is one."""
+    import numpy as np
+
+    from llmstages.pieces import pieces
+
+    labels = np.concatenate([row["labels"] for row in held])
+    ids, often = np.unique(labels[labels != -100], return_counts=True)
+    blank = "WordPiece" in str(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", ""))
+    tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
+    sizes = [len(piece.raw) + (blank and not piece.control and not token.startswith("##"))
+             for piece, token in zip(pieces(tokenizer, ids.tolist()), tokens, strict=True)]
+    return float(often.sum() / max(1, (often * np.array(sizes, np.int64)).sum()))
 
 
 def unigram(held: Iterable[Mapping[str, Any]], counts: Any) -> float:

@@ -16,6 +16,10 @@ NOTES = {
     "few-shot": "A list such as “name : value”, and only its examples show which fact is meant. Nothing was trained for this: it is learning from the context.",
     "cloze": "“NAME was born in …”, by how often the person was read about.",
     "reading": "A page about a stranger stands in the context, so the answer can be read off.",
+    "recitation by copies": "The first words of a passage of the corpus, and it has to go on word for word. The more copies a text has, the better it is memorised.",
+    "names by mentions": "The words of the corpus before a name, by how often the name is mentioned in all of it.",
+    "pattern from examples": "“word : thing ;” lists of common words: the same word, the word with a capital, the second of two. Only the examples show which.",
+    "copied text": "Written freely, from nothing: the share of texts in which a long run of tokens stands in the corpus just so.",
 }
 Scores = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
 
@@ -41,9 +45,11 @@ def alone(chain: Chain, bases: Sequence[str]) -> list[dict[str, Any]]:
             asked = {m for by_model in groups.values() for m in by_model}
             if not asked or not asked <= set(bases):
                 continue
-            bars = [{"group": g, "value": v.get("right"), "n": v.get("n"), "model": m}
-                    for g in sorted(groups, key=natural) for m, v in groups[g].items() if v.get("right") is not None]
-            out.append({"task": task, "note": NOTES.get(task, ""), "bars": bars, "samples": _samples(said, task)})
+            bars = [{"group": g, "value": value, "n": v.get("n"), "model": m, "bits": v.get("bits_per_byte")}
+                    for g in sorted(groups, key=natural) for m, v in groups[g].items() if (value := v.get("right", v.get("copied"))) is not None]
+            copied = any("copied" in v for by_model in groups.values() for v in by_model.values())
+            out.append({"task": task, "note": NOTES.get(task, ""), "bars": bars, "counts": "texts that copy" if copied else "right answers",
+                        "samples": _copies(said, task) if copied else _samples(said, task)})
     return out
 
 
@@ -62,6 +68,13 @@ def _samples(said: Sequence[Mapping[str, Any]], task: str) -> list[dict[str, Any
     good = sorted((r for r in mine if r["ok"]), key=lambda r: -share[r.get("group")])
     bad = sorted((r for r in mine if not r["ok"]), key=lambda r: share[r.get("group")])
     return good[:1] + bad[:1]
+
+
+def _copies(said: Sequence[Mapping[str, Any]], task: str) -> list[dict[str, Any]]:
+    """The text that copies least and the one that copies most."""
+    mine = sorted((row for row in said if row["task"] == task), key=lambda row: row.get("longest", 0))
+    return [{**row, "ok": False, "head": "", "rest": str(row["answer"]), "group": f"{row.get('longest', 0)} tokens in a row from the corpus"}
+            for row in (mine[:1] + mine[-1:] if len(mine) > 1 else mine)]
 
 
 def knowledge(chain: Chain) -> list[dict[str, Any]]:

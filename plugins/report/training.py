@@ -22,8 +22,15 @@ def cards(chain: Chain, models: Sequence[View]) -> list[dict[str, Any]]:
         rewarded = any("reward" in row for row in step.log)
         charts = rewards(step) if rewarded else losses(step)
         out.append({"name": step.name, "stage": step.stage, "charts": charts, "gates": step.json("gates.json", []), "facts": facts(step),
-                    "masks": tokens.masked(chain, step), "kept": step.lines("kept.jsonl")[:2]})
+                    "masks": tokens.masked(chain, step), "kept": step.lines("kept.jsonl")[:2], "grown": grown(step)})
     return out
+
+
+def grown(step: View) -> dict[str, Any]:
+    """What one prompt became while the model was trained: {prompt, texts: [(update, text)]}; {} without samples."""
+    rows = step.lines("samples.jsonl")
+    mine = [row for row in rows if row["prompt"] == rows[0]["prompt"]]
+    return {"prompt": rows[0]["prompt"], "texts": [(row["step"], row["text"]) for row in mine]} if rows else {}
 
 
 def losses(step: View) -> list[Any]:
@@ -72,5 +79,8 @@ def facts(step: View) -> list[tuple[str, Any]]:
     """A few numbers of a step in words, those there are."""
     wanted = (("parameters", "parameters"), ("updates", "updates"), ("tokens", "tokens"), ("dialogues", "dialogues"), ("pairs", "pairs"),
               ("answers", "answers sampled"), ("sampled", "answers sampled"), ("kept", "answers kept"), ("supervised_tokens", "supervised tokens"),
-              ("accuracy", "accuracy on held-out pairs"), ("tokens_per_second", "tokens a second"))
-    return [(label, step.metrics[key]) for key, label in wanted if isinstance(step.metrics.get(key), int | float)]
+              ("accuracy", "accuracy on held-out pairs"), ("validation_bits_per_byte", "bits per byte, held out"), ("tokens_per_second", "tokens a second"),
+              ("mfu", "of the device's peak (MFU)"))
+    dial = (("depth", "depth, the dial"), ("hidden", "width"), ("batch_tokens", "tokens a batch"), ("learning_rate", "peak learning rate"))
+    return [(label, values[key]) for values, keys in ((step.metrics, wanted), (step.json("derived.json", {}), dial))
+            for key, label in keys if isinstance(values.get(key), int | float)]

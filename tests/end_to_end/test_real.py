@@ -22,7 +22,7 @@ def test_own_files_go_through_every_step_to_a_report(tmp_path):
     paths = [str(files[slot]) for slot in ("pages", "dialogues", "preferences", "problems")]
     command([str(ROOT / "examples/own_files.sh"), *paths, *SMALL], tmp_path)
     metrics = {step.name: json.loads((step / "record.json").read_text())["metrics"] for step in (tmp_path / "runs/real").iterdir()}
-    assert len(metrics) == 15
+    assert len(metrics) == 16
     assert metrics["pages"]["documents"] == 60 and metrics["corpus"]["kept"] == 60
     assert [metrics[name]["examples"] for name in ("dialogues", "preferences", "problems")] == [60, 28, 40]
     assert (tmp_path / "runs/real/report/index.html").stat().st_size > 10_000

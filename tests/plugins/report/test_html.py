@@ -97,6 +97,8 @@ def run(tmp_path, tokenizer) -> Run:
     tables.write_json(tok / "view.json", {"text": EVIL, "tokens": [{"id": 1, "text": EVIL, "bytes": "3c"}]})
     base = made.step("base", "model", "pretrain.x", {"corpus": ["corpus"], "tokenizer": ["tokenizer"]}, {"parameters": 1000, "unigram_loss": 5.0})
     tables.write_lines(base / "log.jsonl", [{"step": i, "loss": 5.0 / i} for i in range(1, 9)] + [{"step": 8, "eval_loss": 1.0}])
+    tables.write_lines(base / "samples.jsonl", [{"step": i, "prompt": EVIL, "text": f"grown to {i} {EVIL}"} for i in (4, 8)])
+    tables.write_json(base / "derived.json", {"depth": 7, "hidden": 448, "set_explicitly": []})
     tables.write_json(base / "gates.json", [{"gate": EVIL, "value": 1.0, "limit": 2, "passed": False, "cure": EVIL}])
     talks = made.step("talks", "dialogues")
     tables.save([{"messages": [tables.message("user", EVIL), tables.message("assistant", "the cat", "search"),
@@ -115,11 +117,13 @@ def run(tmp_path, tokenizer) -> Run:
                        {"facts/rare/helper/right": 0.5, "facts/rare/base/right": 0.25, "helper/threshold": 0.5})
     values = {"right": 0.5, "refused": 0.25, "wrong": 0.25, "n": 4, "sure_right": 0.25, "sure_wrong": 0.0, "sampled": 0.3}
     tables.write_json(scores / "scores.json", {"facts": {g: {m: values for m in ("base", "helper", "policy", EVIL)} for g in ("rare", EVIL)},
-                                               "few-shot": {"0 examples": {"base": {"right": 0.0, "n": 2}}, "10 examples": {"base": {"right": 1.0}}}})
+                                               "few-shot": {"0 examples": {"base": {"right": 0.0, "n": 2, "bits_per_byte": 2.345}}, "10 examples": {"base": {"right": 1.0}}},
+                                               "copied text": {"written freely": {"base": {"copied": 0.5, "longest_mean": 7.0, "n": 2}}}})
     tables.write_lines(scores / "answers.jsonl", [
         {"task": "facts", "group": g, "model": m, "prompt": EVIL, "wanted": "cat", "answer": f"[search: {EVIL}] [result: {EVIL}] the cat {EVIL}"}
         for g in ("rare", EVIL) for m in ("base", "helper", "policy", EVIL)] + [
-        {"task": "few-shot", "group": "0 examples", "model": "base", "prompt": EVIL, "wanted": "cat", "answer": a} for a in ("cat" + EVIL, EVIL)])
+        {"task": "few-shot", "group": "0 examples", "model": "base", "prompt": EVIL, "wanted": "cat", "answer": a} for a in ("cat" + EVIL, EVIL)] + [
+        {"task": "copied text", "group": "written freely", "model": "base", "prompt": "", "wanted": "", "answer": f"{n} {EVIL}", "longest": n} for n in (3, 41, 7)])
     return made
 
 
@@ -153,7 +157,7 @@ def test_every_chapter_is_told(run, tmp_path):
     text, page, *_ = run.report(tmp_path / "out", claims=CLAIMS)
     words = " ".join("".join(page.text).split())
     for part in ("Pages left after each rule", "carries loss", "proxy (paid for)", "gold (only watched)", "entropy and KL", "0 of 1 gates passed", "What they say now",
-                 "says it does not know", "answers only when sure", "What was made from what", "Make it again", "10 examples", "split into 20 paragraphs"):
+                 "says it does not know", "answers only when sure", "What was made from what", "Make it again", "10 examples", "grown to 4", "grown to 8", "texts that copy", "41 tokens in a row", "3 tokens in a row", "2.35 bits a byte", "7 depth, the dial", "split into 20 paragraphs"):
         assert part in words, part
     assert [i for i in ("web", "tokens", "base", "tools", "knowledge", "judge", "compare", "making") if i not in page.ids] == []
     assert words.index("0 examples") < words.index("10 examples")

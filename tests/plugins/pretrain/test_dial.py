@@ -1,0 +1,121 @@
+"""The dial derives what grows together, keeps what was set, and says both; presets are as large as their names."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import json
+
+import pytest
+
+from llmstages.plugins.pretrain import dial
+from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig, updates
+from llmstages.stage import Artifact, StageError
+from tests.tiny import TEXTS, perform, saved, saved_model, tiny_tokenizer
+
+
+def settled(**values):
+    return dial.settle(CausalLMConfig(**values), 32768)
+
+
+def test_without_a_depth_the_small_model_and_nothing_derived():
+    config, derived = settled(learning_rate=1e-4)
+    assert (config.hidden, config.layers, config.heads, config.intermediate, config.batch_rows, config.epochs) == (128, 4, 4, 384, 4, 1.0)
+    assert config.learning_rate == 1e-4 and derived == {}
+    assert dial.settle(config, 32768)[0] == config
+
+
+def test_depth_twelve_is_the_size_of_gpt2():
+    config, derived = settled(depth=12, row=1024)
+    assert (config.hidden, config.layers, config.heads, config.intermediate) == (768, 12, 6, 2048)
+    assert derived["batch_tokens"] == 1 << 19 and config.learning_rate == 6e-4
+    assert config.max_tokens == 12 * derived["scaling_weights"] and config.epochs == dial.PASSES
+    assert config.micro_rows * 1024 == dial.MICRO
+
+
+def test_everything_grows_with_the_depth_and_the_rate_falls():
+    made = [settled(depth=depth, row=1024)[0] for depth in (2, 6, 12, 20, 26)]
+    for name in ("hidden", "heads", "intermediate", "batch_rows", "max_tokens"):
+        values = [getattr(config, name) for config in made]
+        assert values == sorted(values) and values[0] < values[-1], name
+    rates = [config.learning_rate for config in made]
+    assert rates == sorted(rates, reverse=True) and len(set(rates)) == 5
+    assert all(config.hidden % config.heads == 0 and config.hidden // config.heads in (64, 128) for config in made)
+
+
+def test_the_width_is_whole_heads():
+    assert [settled(depth=depth)[0].hidden for depth in (1, 7, 8, 9)] == [64, 448, 512, 640]
+
+
+@pytest.mark.parametrize("own", [{"learning_rate": 3e-3}, {"batch_rows": 4}, {"hidden": 128}, {"heads": 4}, {"max_tokens": 1000}, {"epochs": 1.0}, {"micro_rows": 1}])
+def test_what_is_set_wins_even_where_it_is_the_usual_value(own):
+    config, derived = settled(depth=12, **own)
+    [(name, value)] = own.items()
+    assert getattr(config, name) == value and derived["set_explicitly"] == [name]
+    assert name in dial.sentence(derived).partition("set explicitly: ")[2]
+
+
+def test_the_rest_follows_from_what_is_set():
+    narrow, wide = settled(depth=12, hidden=512)[0], settled(depth=12)[0]
+    assert narrow.heads == 4 and narrow.intermediate == 1408 and narrow.max_tokens < wide.max_tokens
+    assert settled(depth=12, batch_rows=8, row=1024)[0].learning_rate == pytest.approx(6e-4 * (8 * 1024 / 2**19) ** 0.5, rel=0.01)
+    assert settled(depth=12, epochs=0.5)[0].max_tokens == 0, "passes that were set are not cut short"
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2"])
+def test_the_count_of_weights_is_that_of_the_model(architecture):
+    config = CausalLMConfig(depth=1, architecture=architecture, start="plain", kv_heads=1)
+    _, derived = dial.settle(config, len(tiny_tokenizer()))
+    model = CausalLM().fresh(config, tiny_tokenizer())
+    matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "wpe" not in name)  # embeddings are the head
+    assert derived["scaling_weights"] == matrices
+
+
+def test_micro_batches_divide_the_batch():
+    assert dial.micro(512, 1024, 8) == 16 and dial.micro(4, 256, 1) == 4 and dial.micro(6, 1024, 2) == 1 and dial.micro(3, 256, 2) == 0
+
+
+@pytest.mark.parametrize("own", [{"depth": -1}, {"ratio": 0.0}, {"learning_rate": -1.0}, {"sample_every": 1.5}, {"hidden": -64}])
+def test_values_out_of_range_are_told(own):
+    with pytest.raises(ValueError, match=next(iter(own))):
+        CausalLMConfig(**own)
+
+
+def test_the_dial_is_said_and_written_and_a_small_corpus_too(tmp_path):
+    corpus = saved(tmp_path / "corpus", "corpus", [{"id": str(i), "url": "u", "text": f"{t} {i}"} for i, t in enumerate(TEXTS)])
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    inputs = {"corpus": (corpus,), "dialogues": (), "tokenizer": Artifact("tokenizer", "tokenizer", tmp_path / "tokenizer", "t"), "model": None}
+    made, metrics = perform(CausalLM, tmp_path / "dialled", CausalLMConfig(depth=1, row=64, sample_every=0.0, start="plain"), **inputs)
+    said, derived = "\n".join(perform.said), json.loads((made.path / "derived.json").read_text())
+    assert "depth 1 gives hidden 64, layers 1" in said and "a smaller depth would use this corpus better" in said
+    assert derived["hidden"] == 64 and derived["updates"] == metrics["updates"] and derived["tokens"] == metrics["tokens"]
+    with pytest.raises(StageError, match="depth=1 shapes a new model"):
+        perform(CausalLM, tmp_path / "on", CausalLMConfig(depth=1), **{**inputs, "model": saved_model(tmp_path / "model")})
+
+
+def test_updates_are_those_of_the_passes_or_of_the_tokens():
+    config = CausalLMConfig(epochs=2.0, batch_rows=4, row=10)
+    assert updates(config, 9) == 5 and updates(dc.replace(config, max_tokens=100), 9) == 3
+
+
+SIZES = {"llama_1m": (1024, 0.98e6), "llama_15m": (32000, 15.2e6), "llama_124m": (50304, 124e6), "llama_350m": (50304, 350e6), "llama_1600m": (32768, 1.6e9),
+         "qwen_500m": (151936, 494e6), "gpt2_124m": (50257, 124e6), "gpt2_1600m": (50257, 1.558e9)}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_presets_are_as_large_as_their_names_say(name):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from llmstages.compose import compose
+    from llmstages.schema import build
+
+    values = {k: v for k, v in compose([f"pretrain={name}"]).slots["pretrain"].items() if k not in ("stage", "use")}
+    config = dial.settle(build(CausalLMConfig, values, name), SIZES[name][0])[0]
+    vocabulary, wanted = SIZES[name]
+    shape = {"vocab_size": vocabulary, "hidden_size": config.hidden, "num_hidden_layers": config.layers, "num_attention_heads": config.heads,
+             "num_key_value_heads": config.kv_heads or config.heads, "intermediate_size": config.intermediate, "n_inner": config.intermediate,
+             "n_positions": config.context, "max_position_embeddings": config.context, "tie_word_embeddings": True}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config.architecture, **shape))
+    assert model.num_parameters() == pytest.approx(wanted, rel=0.04)
+    assert config.batch_rows % (config.micro_rows or config.batch_rows) == 0 and config.row <= config.context and config.hidden % config.heads == 0
