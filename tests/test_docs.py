@@ -26,7 +26,7 @@ def commands() -> list[str]:
 
 
 def presets() -> list[str]:
-    return sorted(f"{path.parent.name}={path.stem}" for path in (ROOT / "conf").glob("*/*.yaml") if path.parent.name not in ("recipe", "launch"))
+    return sorted(f"{path.parent.name}={path.stem}" for path in (ROOT / "conf").glob("*/*.yaml") if path.parent.name not in ("recipe", "launch", "hardware"))
 
 
 def test_the_readme_is_short_and_starts_with_how_to_run_it():

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages.estimate import LAYERS, Model, Training, text_tokens
 from llmstages.plugins.pretrain import copy_friendly
 from llmstages.stage import Context, StageError, option
 from llmstages.training import Optimisation
+
+EVALUATED = 16  # rows evaluated at once, on each device
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class CausalLM:
         trainer = Trainer(model=model, train_dataset=rows, eval_dataset=held_rows,
                           data_collator=training.collate, callbacks=[watch],
                           args=TrainingArguments(**training.arguments(
-                              config, ctx, max_steps=steps, lr_scheduler_type="warmup_stable_decay", per_device_eval_batch_size=16,
+                              config, ctx, max_steps=steps, lr_scheduler_type="warmup_stable_decay", per_device_eval_batch_size=EVALUATED,
                               lr_scheduler_kwargs={"num_decay_steps": decay, "min_lr_ratio": 0.05, "decay_type": "linear"},
                               eval_strategy="steps", eval_steps=max(1, steps // 10), prediction_loss_only=True)))
         training.quiet(trainer).train()
@@ -85,6 +88,24 @@ class CausalLM:
                 "tokens": steps * config.batch_rows * config.row, "corpus_tokens": tokens, "rows": len(rows),
                 "padding": 1 - min(1.0, tokens / (len(rows) * config.row)), "cut_tokens": rows.cut,
                 "tokens_per_second": steps * config.batch_rows * config.row / watch.seconds}
+
+    def estimate(self, config: CausalLMConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
+        """The model, and its rows as far as the sources tell (padding and dialogues' roles are not counted)."""
+        tokenizer = next(iter([*known["tokenizer"], *known["model"]]), {})
+        model, vocab = (known["model"][0].get("model") if known["model"] else None), tokenizer.get("vocab_size")
+        vocab = vocab or (model.vocab if model else None)
+        if not vocab:
+            return {"unknown": f"the size of the vocabulary is known once {tokenizer.get('name', 'a tokenizer')} is made"}
+        if config.architecture not in LAYERS and not model:
+            return {"unknown": f"the layers of {config.architecture} are not known to llmstages/estimate.py, only {', '.join(LAYERS)}"}
+        model = model or Model(config.architecture, vocab, config.hidden, config.layers, config.heads, config.intermediate,
+                               positions=config.context if config.architecture == "gpt2" else 0, bias=config.start == "copy_friendly")
+        tokens, because = text_tokens([*known["corpus"], *known["dialogues"]], config.weights, {**tokenizer, "vocab_size": vocab})
+        tokens = None if tokens is None else tokens * (1 - 1 / config.held_out) * config.epochs
+        if config.max_tokens and (tokens is None or tokens > config.max_tokens):
+            tokens, because = config.max_tokens, f"max_tokens={config.max_tokens:,}"
+        return {"training": Training(model, config.row, config.batch_rows, tokens and tokens / config.row, config.micro_rows,
+                                     EVALUATED, config.bf16, because=because)}
 
     def fresh(self, config: CausalLMConfig, tokenizer: Any) -> Any:
         """A model of random weights."""
