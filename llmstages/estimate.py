@@ -132,30 +132,32 @@ class Training:
 
 
 def memory(work: Training, processes: int = 1, zero: int = 0, cpu: bool = False) -> dict[str, int]:
-    """Bytes on each accelerator by purpose, and ``peak``, the most there is at one time.
+    """Bytes on each accelerator by purpose; ``live``, the most that tensors take at one time; ``peak``, what the process takes for them.
 
-    zero: stage of ZeRO over ``processes``: 1 shards optimizer state, 2 gradients too, 3 weights too. Not all is there at
-    once: gradients grow while activations go, unless batches accumulate, and evaluation keeps only one layer.
+    zero: stage of ZeRO over ``processes``: 1 shards optimizer state, 2 gradients too, 3 weights too. Not all lives at once:
+    gradients grow while activations go, unless batches accumulate, and evaluation keeps one layer only. On the CPU this
+    does not help: glibc's malloc keeps freed blocks below 32 MB (mallopt(3), M_MMAP_THRESHOLD), and what one phase leaves
+    does not fit the next, so there the parts add up.
     """
     model, count, trained = work.model, work.model.parameters(), work.adapters or work.model.parameters()
     rows = work.at_once(processes)
-    tokens = rows * work.row
-    weights = 4 * count + (2 * model.multiplied() if work.bf16 else 0)  # autocast's bfloat16 copies live until the backward pass has used them
-    weights += 4 * work.adapters
-    gradients, optimizer = 4 * trained, 8 * trained  # AdamW's two moments in float32
-    if processes > 1 and not zero:
-        gradients *= 2  # DistributedDataParallel keeps a second copy in its buckets
-    shared = {"weights": weights // (processes if zero >= 3 else 1), "gradients": gradients // (processes if zero >= 2 else 1),
-              "optimizer": optimizer // (processes if zero >= 1 else 1)}
-    activations = tokens * (model.layers * kept(model, work.row, work.bf16, cpu) + ends(model, work.bf16))
-    logits = tokens * 12 * model.vocab  # in float32: log-softmax, and two gradients of that size
-    # under no_grad: logits, their float32 copy where they are bfloat16, and log-softmax; of the layers only what one holds
-    evaluation = work.eval_rows * work.row * max((10 if work.bf16 else 8) * model.vocab, 4 * (3 * model.intermediate + 3 * model.hidden))
-    buckets = shared["gradients"] // 2 if processes > 1 and not zero else 0
-    standing = shared["gradients"] if work.batch_rows > rows * processes else buckets
-    embedding = 0 if work.adapters else 4 * model.vocab * model.hidden  # its gradient, before it is added to that of the tied head
-    peak = shared["weights"] + shared["optimizer"] + max(standing + activations + logits, shared["gradients"] + embedding, buckets + evaluation)
-    return {**shared, "activations": activations, "logits": logits, "evaluation": evaluation, "peak": peak}
+    tokens, ddp = rows * work.row, processes > 1 and not zero
+    # autocast's bfloat16 copies of the weights live until the backward pass has used them
+    weights = 4 * count + 4 * work.adapters + (2 * model.multiplied() if work.bf16 else 0)
+    made = {"weights": weights // (processes if zero >= 3 else 1),
+            # DistributedDataParallel keeps a second copy of the gradients in its buckets
+            "gradients": 4 * trained * (2 if ddp else 1) // (processes if zero >= 2 else 1),
+            "optimizer": 8 * trained // (processes if zero >= 1 else 1),  # AdamW's two moments in float32
+            "activations": tokens * (model.layers * kept(model, work.row, work.bf16, cpu) + ends(model, work.bf16)),
+            "logits": tokens * 12 * model.vocab,  # in float32: log-softmax, and two gradients of that size
+            # no gradients: logits, their float32 copy if they are bfloat16, and log-softmax; of the layers what one holds
+            "evaluation": work.eval_rows * work.row * max((10 if work.bf16 else 8) * model.vocab, 12 * (model.intermediate + model.hidden))}
+    buckets = made["gradients"] // 2 if ddp else 0
+    standing = made["gradients"] if work.batch_rows > rows * processes else buckets
+    lookup = 0 if work.adapters else 4 * model.vocab * model.hidden  # gradient of the embedding, before a tied head's takes it in
+    live = made["weights"] + made["optimizer"] + max(standing + made["activations"] + made["logits"], made["gradients"] + lookup,
+                                                     buckets + made["evaluation"])
+    return {**made, "live": live, "peak": sum(made.values()) if cpu else live}
 
 
 def kept(model: Model, row: int, bf16: bool, cpu: bool) -> int:
@@ -168,19 +170,19 @@ def kept(model: Model, row: int, bf16: bool, cpu: bool) -> int:
     h, wide, inner, heads = model.hidden, model.attention, model.intermediate, model.heads
     if model.architecture == "gpt2":
         # two norms (input, result); q, k, v, attention's result; NewGELU's four and its product; two dropout masks
-        mask = 4 if cpu else 1
-        if bf16:
-            return 12 * h + 8 * wide + 16 * inner + 2 * mask * h + 2 * row + 4 * heads + 16
-        return 16 * h + 16 * wide + 20 * inner + 2 * mask * h + 4 * row + 4 * heads + 16
+        size = 2 if bf16 else 4
+        drops = 2 * h * (size if cpu else 1)
+        # with dropout the CPU has no fused attention: probabilities before and after it, and its mask, for each head
+        attention = 3 * size * heads * row if cpu else size * row + 4 * heads
+        return (12 * h + 8 * wide + 16 * inner if bf16 else 16 * h + 16 * wide + 20 * inner) + drops + attention + 16
     if bf16:
         return 26 * h + 8 * wide + 8 * inner + 2 * row + 4 * heads + 8
     return 24 * h + 16 * wide + 16 * inner + 4 * row + 4 * heads + 8
 
 
 def ends(model: Model, bf16: bool) -> int:
-    """Bytes kept of one token outside the layers: the last norm, and the head's input."""
-    norm = 8 if model.architecture == "gpt2" else 12
-    return model.hidden * (norm + (2 if bf16 else 0))
+    """Bytes kept of one token outside the layers: the last norm, whose result is the head's input (under autocast in bfloat16)."""
+    return model.hidden * ((4 if model.architecture == "gpt2" else 8) + (2 if bf16 else 4))
 
 
 def bytes_per_token(tokenizer: Mapping[str, Any]) -> float:

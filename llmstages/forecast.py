@@ -111,7 +111,7 @@ def lines(estimate: Mapping[str, Any]) -> Iterator[str]:
     need, room = estimate["memory"], estimate["memory_available"]
     parts = ", ".join(f"{name} {size(need[name])}" for name in ("weights", "gradients", "optimizer", "activations", "logits"))
     sharded = f" (ZeRO-{estimate['zero']})" if estimate["zero"] else ""
-    yield f"memory: peak {size(need['peak'])}{f' of {size(room)}' if room else ''}{sharded}: {parts}"
+    yield f"memory: peak {size(need['peak'])}{f' of {size(room)}' if room else ''}{sharded}, beside the process itself: {parts}"
     yield from estimate["notes"]
 
 

@@ -82,9 +82,7 @@ def test_work_is_what_torch_counts(kind, values):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(kind, **values)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-        ids = torch.zeros((2, 48), dtype=torch.long)
+    model, ids = AutoModelForCausalLM.from_config(config, attn_implementation="eager"), torch.zeros((2, 48), dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
         model(ids, labels=ids, use_cache=False).loss.backward()
     counted = estimate.of_config(config.to_dict()).flops(48) * ids.numel()
@@ -108,7 +106,7 @@ def test_a_layer_keeps_the_bytes_that_autograd_saves(kind, values, bf16):
 
         def note(tensor):
             storage = tensor.untyped_storage()
-            if storage.data_ptr() not in weights and tuple(tensor.shape) not in shapes:
+            if storage.data_ptr() not in weights and not (tensor.dtype == torch.bfloat16 and tuple(tensor.shape) in shapes):
                 found[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address is used twice
             return tensor
 
@@ -130,6 +128,7 @@ def test_sharding_divides_and_ddp_doubles_gradients():
     assert [z["gradients"] for z in zero] == [alone["gradients"], alone["gradients"] // 8, alone["gradients"] // 8]
     assert zero[2]["weights"] == alone["weights"] // 8 and zero[1]["weights"] == alone["weights"]
     assert ddp["peak"] > alone["peak"] > zero[0]["peak"] > zero[1]["peak"] > zero[2]["peak"] > alone["activations"] + alone["logits"]
+    assert alone["peak"] == alone["live"] < memory(work, cpu=True)["peak"]
 
 
 def test_adapters_need_no_gradients_of_the_weights():
@@ -241,8 +240,9 @@ def test_the_command_prints_it_and_imports_no_torch(cli):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux")
-def test_memory_is_what_training_takes():
-    done = subprocess.run([sys.executable, str(ROOT / "benchmarks/memory.py"), "--json"], capture_output=True, text=True)
+@pytest.mark.parametrize("how", [[], ["--live"]])
+def test_memory_is_what_training_takes(how):
+    done = subprocess.run([sys.executable, str(ROOT / "benchmarks/memory.py"), "--json", *how], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     sizes = json.loads(done.stdout.splitlines()[-1])["sizes"]
     assert len(sizes) == 4
