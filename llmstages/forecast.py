@@ -109,7 +109,7 @@ def lines(estimate: Mapping[str, Any]) -> Iterator[str]:
         yield (f"{flops} FLOPs: {duration(estimate['hours'])} on {estimate['hardware']} at {estimate['mfu']:.0%} of peak{money(estimate['cost'])}; "
                f"{estimate['tokens'] / estimate['parameters']:.2g} tokens a parameter")
     need, room = estimate["memory"], estimate["memory_available"]
-    parts = ", ".join(f"{name} {size(need[name])}" for name in ("weights", "gradients", "optimizer", "activations", "logits"))
+    parts = ", ".join(f"{name} {size(need[name])}" for name in need if name not in ("live", "peak") and need[name])
     sharded = f" (ZeRO-{estimate['zero']})" if estimate["zero"] else ""
     yield f"memory: peak {size(need['peak'])}{f' of {size(room)}' if room else ''}{sharded}, beside the process itself: {parts}"
     yield from estimate["notes"]
