@@ -6,8 +6,8 @@ looked up). Memory counts the tensors that PyTorch keeps for the backward pass, 
 do ("Reducing Activation Recomputation", section 4.1), for the modules of transformers with sdpa attention: their norms
 are made of single operations that keep more than a fused kernel would. Sharding: Rajbhandari et al. 2020, ZeRO.
 
-Left out on purpose: the process itself (torch and transformers take 0.4 to 0.8 GB of main memory, a CUDA context about
-0.5 GB), communication, and data. benchmarks/memory.py compares the estimate with what training takes.
+Left out on purpose: the process itself (0.5 GB with torch and transformers' Trainer imported, and what a CUDA context
+takes), communication, and data. benchmarks/memory.py compares the estimate with what training takes.
 """
 
 from __future__ import annotations
@@ -195,6 +195,8 @@ def text_tokens(sources: Sequence[Mapping[str, Any]], weights: Mapping[str, floa
 
     Counted from ``characters`` or the ``bytes`` of its table where a source is made, else from ``documents``.
     """
+    if not sources:
+        return None, "no source of text is wired in"
     total, told = 0.0, []
     for facts in sources:
         held, weight = facts.get("characters") or facts.get("bytes"), weights.get(facts["name"], 1.0)

@@ -26,12 +26,20 @@ def forecast(planned: Sequence[Planned], store: Store, hardware: Hardware, launc
     known: dict[Step, Facts] = {}
     found: dict[str, dict[str, Any]] = {}
     for plan in planned:
-        facts = _recorded(plan, store) if plan.state == "reused" else _expected(plan, known)
+        if plan.state == "reused":
+            known[plan.step] = _recorded(plan, store)
+            continue
+        try:
+            facts = _expected(plan, known)
+            training = facts.get("training")
+            told = on(training, hardware, zero_stage(launch)) if isinstance(training, Training) else {}
+        except Exception as error:  # a plan is not refused for want of an estimate: whatever a plugin raises becomes its one line
+            facts, told = {"name": plan.step.name, "no_estimate": f"{plan.step.uses}.estimate(): {type(error).__name__}: {error}"}, {}
         known[plan.step] = facts
-        if plan.state != "reused" and isinstance(facts.get("training"), Training):
-            found[plan.step.name] = on(facts["training"], hardware, zero_stage(launch))
-        elif "unknown" in facts:
-            found[plan.step.name] = {"unknown": facts["unknown"]}
+        if "no_estimate" in facts:
+            told = {"no_estimate": facts["no_estimate"]}
+        if told:
+            found[plan.step.name] = told
     return found
 
 
@@ -50,10 +58,7 @@ def _expected(plan: Planned, known: Mapping[Step, Facts]) -> Facts:
     inputs: dict[str, list[Facts]] = {name: [] for name in step.stage.inputs}
     for name, fed in step.feeds():
         inputs[name].append(_source(fed) if isinstance(fed, Source) else known[fed])
-    try:
-        facts = dict(step.stage().estimate(step.config, inputs))
-    except Exception as error:  # a plan is not refused for want of an estimate: whatever a plugin raises becomes its one line
-        return {"name": step.name, "unknown": f"{step.uses}.estimate() failed: {type(error).__name__}: {error}"}
+    facts = step.stage().estimate(step.config, inputs)
     training = facts.get("training")
     return {"name": step.name, **({"model": training.model} if isinstance(training, Training) else {}), **facts}
 
@@ -63,10 +68,13 @@ def _source(source: Source) -> Facts:
 
 
 def _model(folder: Path, kind: str) -> Facts:
-    """The sizes of a model folder."""
+    """The sizes of a model folder, where its config.json tells them."""
     if kind != "model" or not (folder / "config.json").is_file():
         return {}
-    model = of_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    try:
+        model = of_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (ValueError, KeyError):  # a folder of others: whether it is a model is for the step to find out
+        return {}
     return {"model": model} if model else {}
 
 
@@ -96,8 +104,8 @@ def on(work: Training, hardware: Hardware, zero: int = 0) -> dict[str, Any]:
 
 def lines(estimate: Mapping[str, Any]) -> Iterator[str]:
     """One estimate for people."""
-    if "unknown" in estimate:
-        yield f"no estimate: {estimate['unknown']}"
+    if "no_estimate" in estimate:
+        yield f"no estimate: {estimate['no_estimate']}"
         return
     trained = f" ({count(estimate['trained'])} trained)" if estimate["trained"] != estimate["parameters"] else ""
     if estimate["tokens"] is None:

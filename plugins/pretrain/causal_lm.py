@@ -95,9 +95,9 @@ class CausalLM:
         model, vocab = (known["model"][0].get("model") if known["model"] else None), tokenizer.get("vocab_size")
         vocab = vocab or (model.vocab if model else None)
         if not vocab:
-            return {"unknown": f"the size of the vocabulary is known once {tokenizer.get('name', 'a tokenizer')} is made"}
+            return {"no_estimate": f"the size of the vocabulary is known once {tokenizer.get('name', 'a tokenizer')} is made"}
         if config.architecture not in LAYERS and not model:
-            return {"unknown": f"the layers of {config.architecture} are not known to llmstages/estimate.py, only {', '.join(LAYERS)}"}
+            return {"no_estimate": f"the layers of {config.architecture} are not known to llmstages/estimate.py, only {', '.join(LAYERS)}"}
         model = model or Model(config.architecture, vocab, config.hidden, config.layers, config.heads, config.intermediate,
                                positions=config.context if config.architecture == "gpt2" else 0, bias=config.start == "copy_friendly")
         tokens, because = text_tokens([*known["corpus"], *known["dialogues"]], config.weights, {**tokenizer, "vocab_size": vocab})

@@ -73,7 +73,7 @@ class Chat:
         source = known["model"][0]
         model = source.get("model")
         if model is None:
-            return {"unknown": f"the sizes of the model are known once {source['name']} is made"}
+            return {"no_estimate": f"the sizes of the model are known once {source['name']} is made"}
         tokens, because = text_tokens(known["dialogues"], config.weights, {**source, "vocab_size": model.vocab})
         rows = None if tokens is None else tokens / config.row
         if rows is None and all("examples" in facts for facts in known["dialogues"]):

@@ -185,7 +185,7 @@ def test_what_is_not_known_is_said(tmp_path, monkeypatch):
     assert story["hours"] is None and "known once corpus is made" in story["because"]
     assert any("how long: known once corpus is made" in line for line in forecast.lines(story))
     unknown = session("recipe=gpt2", "tokenizer.name=someone/else")[1]
-    assert "once tokenizer is made" in unknown["pretrain"]["unknown"] and "once pretrain is made" in unknown["sft"]["unknown"]
+    assert "once tokenizer is made" in unknown["pretrain"]["no_estimate"] and "once pretrain is made" in unknown["sft"]["no_estimate"]
 
 
 def test_notes_tell_what_will_not_go(tmp_path, monkeypatch):
@@ -207,7 +207,9 @@ def test_a_failing_estimate_is_one_line_and_no_failure(toys, monkeypatch):
     from llmstages.launch import Launch
 
     told = forecast.forecast(planned, Store("store"), Hardware(), Launch())
-    assert list(forecast.lines(told["model"])) == ["no estimate: toymodel.plain.estimate() failed: KeyError: 'corpse'"]
+    assert list(forecast.lines(told["model"])) == ["no estimate: toymodel.plain.estimate(): KeyError: 'corpse'"]
+    absurd = session("recipe=smoke", "pretrain.heads=0")[1]
+    assert "ZeroDivisionError" in absurd["pretrain"]["no_estimate"] and "once pretrain is made" in absurd["sft"]["no_estimate"]
 
 
 def test_finished_steps_tell_what_they_measured(toys, monkeypatch):
