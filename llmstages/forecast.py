@@ -139,14 +139,14 @@ def total(estimates: Mapping[str, Mapping[str, Any]], hardware: Hardware, launch
 def count(value: float) -> str:
     """Of tokens and parameters: 124 M, 1.02 B."""
     for unit, name in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
-        if value >= unit:
+        if value >= 0.9995 * unit:  # what would round to 1000 of the unit below
             return f"{value / unit:.3g}{name}"
     return f"{value:g}"
 
 
 def size(value: float) -> str:
     """Of memory, in decimal units."""
-    return f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB"
+    return f"{value / 1e9:.3g} GB" if value >= 0.9995e9 else f"{value / 1e6:.3g} MB"
 
 
 def duration(hours: float) -> str:

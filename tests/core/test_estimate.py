@@ -252,6 +252,13 @@ def test_memory_is_what_training_takes(how):
         assert size["estimate"] / size["measured"] == pytest.approx(1, abs=0.2), done.stdout
 
 
+def test_amounts_are_readable():
+    assert [forecast.count(v) for v in (7, 37_280, 999_700_000, 1.02e9)] == ["7", "37.3 k", "1 B", "1.02 B"]
+    assert [forecast.size(v) for v in (3.9e6, 999.9e6, 26.1e9)] == ["3.9 MB", "1 GB", "26.1 GB"]
+    assert [forecast.duration(h) for h in (0.03, 0.5, 3.25, 100)] == ["108 s", "30 min", "3.25 h", "4 days"]
+    assert [forecast.money(c) for c in (0, 1234.5)] == ["", ", about $1,234.50"]
+
+
 def test_rates_of_time_are_plain_arithmetic():
     slow = dc.replace(Hardware(), accelerator="x", count=2, memory_gb=1, fp32_tflops=1, mfu=0.5, price=3.0)
     told = forecast.on(Training(GPT2, 1024, 8, rows=8), slow)
