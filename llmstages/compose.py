@@ -34,10 +34,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llmstages import explain, registry, schema
 from llmstages.composed import Composed
+from llmstages.hardware import Hardware
 from llmstages.launch import Launch
 from llmstages.stage import StageError
 
 RECIPE_KEYS = {"steps", "name"}  # all a recipe may say besides its defaults list
+HOW = {"launch": Launch, "hardware": Hardware}  # groups that say how or on what, never what: presets of one dataclass
 
 
 class StageSource(ConfigSource):
@@ -52,7 +54,7 @@ class StageSource(ConfigSource):
 
     def is_group(self, config_path: str) -> bool:
         group = config_path.strip("/")
-        return group == "launch" or group in registry.PARTS or group in registry.slots()
+        return group in HOW or group in registry.PARTS or group in registry.slots()
 
     def is_config(self, config_path: str) -> bool:
         group, _, name = config_path.removesuffix(".yaml").strip("/").rpartition("/")
@@ -72,13 +74,13 @@ class StageSource(ConfigSource):
         parts = list(registry.entries(group)) if group in registry.PARTS else []
         if both := sorted({*names} & {*parts}):  # `tools` is a slot and a group of smaller plugins
             raise StageError(f"{both[0]!r} is registered both as a stage {group}.{both[0]} and in llmstages.{group}; one must be renamed")
-        return ["base"] if group == "launch" else sorted([*names, *parts])
+        return ["base"] if group in HOW else sorted([*names, *parts])
 
 
 def _node(group: str, name: str) -> DictConfig:
     """The typed node of one option. A stage that cannot be imported becomes a note, which hurts only if it is run."""
-    if group == "launch":
-        return OmegaConf.structured(schema.make_schema(Launch, "option", "base"))
+    if group in HOW:
+        return OmegaConf.structured(schema.make_schema(HOW[group], "option", "base"))
     try:
         if f"{group}.{name}" in registry.entries(registry.STAGES):
             stage = registry.load_stage(f"{group}.{name}")
@@ -163,10 +165,13 @@ def _read(cfg: DictConfig, recipe: str, choices: Mapping[str, str | None]) -> Co
         slots[name] = OmegaConf.to_container(cfg[name], resolve=True)
     if not cfg.store or not cfg.runs:
         raise StageError("store and runs need the name of a folder, e.g. store=store runs=runs")
-    launch = OmegaConf.to_container(cfg.launch, resolve=True)
-    launch.pop("option", None)
+    how = {}
+    for group, config in HOW.items():
+        values = OmegaConf.to_container(cfg[group], resolve=True)
+        values.pop("option", None)
+        how[group] = schema.build(config, values, group)
     return Composed(seed=cfg.seed, store=str(cfg.store), runs=str(cfg.runs), name=str(cfg.name or recipe), only=cfg.only,
-                    launch=schema.build(Launch, launch, "launch"), slots=slots, steps=OmegaConf.to_container(cfg.steps, resolve=True))
+                    slots=slots, steps=OmegaConf.to_container(cfg.steps, resolve=True), **how)
 
 
 def _check_recipes(repository: IConfigRepository, listed: DefaultsList) -> None:

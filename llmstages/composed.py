@@ -6,6 +6,7 @@ import dataclasses as dc
 from collections.abc import Mapping
 from typing import Any
 
+from llmstages.hardware import Hardware
 from llmstages.launch import Launch
 
 
@@ -22,5 +23,6 @@ class Composed:
     name: str
     only: str | None
     launch: Launch
+    hardware: Hardware
     slots: Mapping[str, Mapping[str, Any]]
     steps: Mapping[str, Mapping[str, Any]]

@@ -201,14 +201,17 @@ def short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def lines(planned: Sequence[Planned]) -> Iterator[str]:
-    """The plan for people: ``sft reused``, ``rl new: learning_rate 1e-6 -> 2e-6``, and what the wiring decided on its own."""
+def lines(planned: Sequence[Planned], more: Mapping[str, Sequence[str]] = {}) -> Iterator[str]:
+    """The plan for people: ``sft reused``, ``rl new: learning_rate 1e-6 -> 2e-6``, and what the wiring decided on its own.
+
+    more: step -> further lines on it.
+    """
     width = max((len(plan.step.name) for plan in planned), default=0)
     used = max((len(plan.step.uses) for plan in planned), default=0)
     for plan in planned:
         why = f": {plan.why}" if plan.why else ""
         yield f"{plan.step.name:{width}}  {plan.step.uses:{used}}  {plan.state}{why}"
-        for note in plan.step.notes:
+        for note in (*plan.step.notes, *more.get(plan.step.name, ())):
             yield f"{'':{width}}  {note}"
 
 

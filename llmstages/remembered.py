@@ -18,6 +18,7 @@ from pathlib import Path
 from llmstages import registry
 from llmstages.composed import Composed
 from llmstages.digest import sha256
+from llmstages.hardware import Hardware
 from llmstages.launch import Launch
 
 KEPT = 64  # remembered compositions
@@ -34,7 +35,7 @@ def compose(overrides: Sequence[str]) -> Composed:
     except (OSError, ValueError):  # a file vanished, or a half-written entry: compose afresh
         place, known = None, None
     if known is not None:
-        return Composed(**{**known, "launch": Launch(**known["launch"])})
+        return Composed(**{**known, "launch": Launch(**known["launch"]), "hardware": Hardware(**known["hardware"])})
     from llmstages.compose import compose as afresh
 
     made = afresh(overrides)

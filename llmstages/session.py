@@ -50,10 +50,10 @@ def prepare(overrides: Sequence[str], name: str | None = None) -> Session:
     return Session(composed, store, make_plan(steps, store))
 
 
-def plan_json(session: Session) -> dict[str, Any]:
-    """The plan for programs."""
+def plan_json(session: Session, estimates: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan for programs; ``estimate`` (forecast.on) is None where a step has none or is reused."""
     steps = {plan.step.name: {"state": plan.state, "why": plan.why, "stage": plan.step.uses, "notes": list(plan.step.notes),
-                              "path": str(session.store.folder(plan.key))} for plan in session.planned}
+                              "estimate": estimates.get(plan.step.name), "path": str(session.store.folder(plan.key))} for plan in session.planned}
     return {"steps": steps}
 
 

@@ -110,6 +110,11 @@ class Stage(Protocol):
     listed are the defaults: ``{"filters": ("url", "language")}``, or ``{"extractors": {"html": "trafilatura"}}`` where a member is
     a role. Absent where a stage has none.
     trains: True for stages a launcher may spread over processes; the others always run once.
+    estimate(config, known) -> mapping: optional, a method for ``llmstages plan``: which metrics run() is expected to return,
+    under the same names ("documents", "vocab_size"), and, where it trains, ``training``: a Training (estimate.py), from which
+    the planner tells memory, time and cost; or ``no_estimate``: what it waits for. known: input name ->
+    one mapping for each source: its ``name``, its metrics if it is made, else what it is expected to return; ``model``, the
+    sizes of a model; ``bytes`` of its table. Pure and light: no file, no heavy import. Left out: nothing is estimated.
     """
 
     Config: ClassVar[type]

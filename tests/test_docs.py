@@ -16,6 +16,7 @@ from llmstages.plugins.corpus.filter import Document, Drop
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+SCALING = (ROOT / "docs/scaling.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
@@ -26,7 +27,7 @@ def commands() -> list[str]:
 
 
 def presets() -> list[str]:
-    return sorted(f"{path.parent.name}={path.stem}" for path in (ROOT / "conf").glob("*/*.yaml") if path.parent.name not in ("recipe", "launch"))
+    return sorted(f"{path.parent.name}={path.stem}" for path in (ROOT / "conf").glob("*/*.yaml") if path.parent.name not in ("recipe", "launch", "hardware"))
 
 
 def test_the_readme_is_short_and_starts_with_how_to_run_it():
@@ -55,6 +56,25 @@ def test_every_command_of_the_readme_is_understood(line, extras, tmp_path, monke
         step = [f"only={args.step}"] if getattr(args, "step", None) else []
         for overrides in expand(args.overrides):
             assert main(["plan", *overrides, *step]) == 0, capsys.readouterr().err
+
+
+def printed() -> list[tuple[str, list[str]]]:
+    """(command, lines under it) of the guide's text blocks."""
+    blocks = "".join(re.findall(r"^```text\n(.*?)^```", SCALING, re.MULTILINE | re.DOTALL))
+    return [(block.splitlines()[0], block.splitlines()[1:]) for block in blocks.split("$ llmstages ")[1:]]
+
+
+@pytest.mark.parametrize("command, lines", printed(), ids=lambda value: value if isinstance(value, str) else "")
+def test_the_guide_shows_what_the_planner_prints(command, lines, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)) == 0 and lines
+    out = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    for line in lines:
+        assert line in out, "\n".join(out)
+
+
+def test_the_guide_is_short():
+    assert SCALING.count("\n") <= 120 and printed()
 
 
 @pytest.mark.parametrize("choice", presets())

@@ -11,7 +11,7 @@ from llmstages.console import Console
 from llmstages.schema import near
 from llmstages.stage import StageError
 
-YAML_GROUPS = ("recipe", "launch")
+YAML_GROUPS = ("recipe", "launch", "hardware")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -58,6 +58,10 @@ class Web:
     version = "3"
     parts = {"filters": DEFAULT, "extractors": {"html": "trafilatura"}}
 
+    def estimate(self, config: Config, known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, float]:
+        """At most as many documents as come in; what the filters leave is known once they have run."""
+        return {name: value for facts in known["documents"] for name, value in facts.items() if name == "documents"}
+
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
         from llmstages.plugins.corpus import engines
         from llmstages.plugins.corpus.chain import KEPT

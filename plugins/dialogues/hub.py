@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses as dc
 from collections.abc import Mapping
+from typing import Any
 
 from llmstages.formats import DIALOGUES, dialogue
 from llmstages.readers.examples import convert, write
@@ -27,6 +28,10 @@ class Hub:
     inputs: dict[str, str] = {}
     output = "dialogues"
     version = "1"
+
+    def estimate(self, config: Config, known: Mapping[str, Any]) -> Mapping[str, float]:
+        """At most as many as are asked for."""
+        return {"examples": config.limit} if config.limit else {}
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
         form = "" if config.format == "detect" else config.format

@@ -34,6 +34,10 @@ class Hub:
     output = "documents"
     version = "2"
 
+    def estimate(self, config: Config, known: Mapping[str, Any]) -> Mapping[str, float]:
+        """At most as many as are asked for."""
+        return {"documents": config.limit} if config.limit else {}
+
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
         start = time.monotonic()
         with Output(ctx) as output, ctx.progress("downloading", config.limit or None) as tick:

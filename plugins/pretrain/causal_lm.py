@@ -12,13 +12,16 @@ from __future__ import annotations
 import dataclasses as dc
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages.estimate import LAYERS, Model, Training, text_tokens
 from llmstages.plugins.pretrain import dial, model, optimizing, samples, speed
 from llmstages.stage import Context, StageError, option
 from llmstages.training import Optimisation
+
+EVALUATED = 16  # rows evaluated at once, on each device
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class CausalLM:
         trainer = optimizing.trainer_class(config, ctx)(
             model=net, train_dataset=rows, eval_dataset=held_rows, data_collator=training.collate, callbacks=[watch, *more],
             args=TrainingArguments(**training.arguments(
-                config, ctx, sharded=True, max_steps=steps, per_device_eval_batch_size=16, eval_strategy="steps", eval_steps=max(1, steps // 10),
+                config, ctx, sharded=True, max_steps=steps, per_device_eval_batch_size=EVALUATED, eval_strategy="steps", eval_steps=max(1, steps // 10),
                 prediction_loss_only=True, gradient_checkpointing=config.gradient_checkpointing, torch_compile=config.compile,
                 use_liger_kernel=config.liger, **optimizing.schedule(config, steps))))
         training.train(trainer, config, ctx, config.batch_rows * config.row)
@@ -122,6 +125,25 @@ class CausalLM:
         if derived:
             ctx.say(f"{ctx.step}: {dial.sentence(derived)}")
         return config, derived
+
+    def estimate(self, config: CausalLMConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
+        """The model, and its rows as far as the sources tell (padding and dialogues' roles are not counted)."""
+        tokenizer = next(iter([*known["tokenizer"], *known["model"]]), {})
+        net, vocab = (known["model"][0].get("model") if known["model"] else None), tokenizer.get("vocab_size")
+        vocab = vocab or (net.vocab if net else None)
+        if not vocab:
+            return {"no_estimate": f"the size of the vocabulary is known once {tokenizer.get('name', 'a tokenizer')} is made"}
+        if config.architecture not in LAYERS and not net:
+            return {"no_estimate": f"the layers of {config.architecture} are not known to llmstages/estimate.py, only {', '.join(LAYERS)}"}
+        config = dial.settle(config, vocab)[0]
+        net = net or Model(config.architecture, vocab, config.hidden, config.layers, config.heads, config.intermediate, config.kv_heads,
+                           positions=config.context if config.architecture == "gpt2" else 0, bias=config.start == "copy_friendly")
+        tokens, because = text_tokens([*known["corpus"], *known["dialogues"]], config.weights, {**tokenizer, "vocab_size": vocab})
+        tokens = None if tokens is None else tokens * (1 - 1 / config.held_out) * config.epochs
+        if config.max_tokens and (tokens is None or tokens > config.max_tokens):
+            tokens, because = config.max_tokens, f"max_tokens={config.max_tokens:,}"
+        return {"training": Training(net, config.row, config.batch_rows, tokens and tokens / config.row, config.micro_rows,
+                                     EVALUATED, config.bf16, because=because)}
 
     def fresh(self, config: CausalLMConfig, tokenizer: Any) -> Any:
         """A model of random weights."""

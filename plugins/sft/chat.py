@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages.estimate import Training, text_tokens
 from llmstages.stage import Context, StageError, option
 from llmstages.training import Optimisation
 
@@ -66,6 +67,21 @@ class Chat:
                 "updates": steps, "tokens": steps * config.batch_rows * config.row, "cut_tokens": cut,
                 "supervised_tokens": sum(sum(row.supervised) for row in dialogues),
                 "tokens_per_second": steps * config.batch_rows * config.row / watch.seconds}
+
+    def estimate(self, config: ChatConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
+        """The model that is wired in; rows by the tables of the dialogues, else at most one a dialogue, since longer ones are dropped."""
+        source = known["model"][0]
+        model = source.get("model")
+        if model is None:
+            return {"no_estimate": f"the sizes of the model are known once {source['name']} is made"}
+        tokens, because = text_tokens(known["dialogues"], config.weights, {**source, "vocab_size": model.vocab})
+        rows = None if tokens is None else tokens / config.row
+        if rows is None and all("examples" in facts for facts in known["dialogues"]):
+            rows = sum(facts["examples"] * config.weights.get(facts["name"], 1.0) for facts in known["dialogues"])
+            because = f"at most: a row for each of {rows:,.0f} dialogues"
+        return {"training": Training(model, config.row, config.batch_rows, None if rows is None else (rows + config.replay) * config.epochs,
+                                     config.micro_rows, bf16=config.bf16, adapters=model.adapters(config.lora) if config.lora else 0,
+                                     because=because)}
 
     def rendered(self, config: ChatConfig, ctx: Context, tokenizer: Any) -> tuple[list[Any], int]:
         """(rendered dialogues, number dropped for their length)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from llmstages.plugins.tokenizer.trained import AT_HAND, SAMPLE, finish, view
 from llmstages.stage import Context, StageError, option
@@ -21,6 +21,9 @@ class PretrainedConfig:
     sample: str = option(SAMPLE, "text shown token by token in the report")
 
 
+ENTRIES = {"openai-community/gpt2": 50257}  # before our control tokens; others are known once they are loaded
+
+
 class Pretrained:
     """A tokenizer somebody else trained. A corpus, where one is wired in, is only measured on."""
 
@@ -28,6 +31,12 @@ class Pretrained:
     inputs: ClassVar[Mapping[str, str]] = {"corpus": "corpus?"}
     output: ClassVar[str] = "tokenizer"
     version: ClassVar[str] = "2"
+
+    def estimate(self, config: PretrainedConfig, known: Mapping[str, Any]) -> Mapping[str, float]:
+        """The entries of a tokenizer that is well known, control tokens included."""
+        from llmstages.chat import CONTROL
+
+        return {"vocab_size": ENTRIES[config.name] + len(CONTROL)} if config.name in ENTRIES and not config.folder else {}
 
     def run(self, config: PretrainedConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import AutoTokenizer

@@ -95,6 +95,10 @@ class Trained:
         """A tokenizer trained on texts."""
         raise NotImplementedError
 
+    def estimate(self, config: Any, known: Mapping[str, Any]) -> Mapping[str, float]:
+        """As many entries as are asked for; a small corpus gives fewer."""
+        return {"vocab_size": config.vocab_size}
+
     def run(self, config: Any, ctx: Context) -> Mapping[str, float]:
         from llmstages import tables
         from llmstages.plugins.tokenizer import measure

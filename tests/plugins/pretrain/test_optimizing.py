@@ -185,6 +185,6 @@ def test_what_the_machine_lacks_is_told_before_anything_is_read(tmp_path, monkey
 
 
 def test_muon_is_refused_under_deepspeed(tmp_path, monkeypatch):
-    monkeypatch.setattr(optimizing, "deepspeed", lambda ctx: "zero2.json")
+    monkeypatch.setenv("LLMSTAGES_LAUNCH", "zero2")
     with pytest.raises(StageError, match="launch=ddp"):
         optimizing.trainer_class(dc.replace(TINY, optimizer="muon"), Context("pretrain", tmp_path, tmp_path, {}))
