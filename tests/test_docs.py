@@ -60,7 +60,10 @@ def test_every_command_of_the_readme_is_understood(line, extras, tmp_path, monke
 @pytest.mark.parametrize("choice", presets())
 def test_every_preset_composes(choice, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    slot = choice.partition("=")[0]
+    slot, _, name = choice.partition("=")
+    if slot in registry.PARTS:
+        assert compose([f"extractors@corpus.extractors.html={name}"] if slot == "extractors" else [f"+{slot}@corpus.{slot}.preset={name}"])
+        return
     assert compose([choice]).slots[slot]["stage"].startswith(f"{slot}.")
 
 

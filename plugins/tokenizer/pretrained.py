@@ -27,7 +27,7 @@ class Pretrained:
     Config = PretrainedConfig
     inputs: ClassVar[Mapping[str, str]] = {"corpus": "corpus?"}
     output: ClassVar[str] = "tokenizer"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     def run(self, config: PretrainedConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import AutoTokenizer
