@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses as dc
 import gc
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
@@ -121,7 +122,7 @@ def compose(overrides: Sequence[str] = ()) -> Composed:
     """Compose a run. Every mistake in the overrides is one StageError that says what to write instead."""
     with _hydra() as loader:
         try:
-            cfg, listed, repository = _load(loader, overrides)
+            cfg, listed, repository = _load(loader, overrides := _once(loader, overrides))
             recipe = listed.overrides.known_choices["recipe"]
             _check_recipes(repository, listed)
             return _read(cfg, recipe, listed.overrides.known_choices)
@@ -151,6 +152,23 @@ def _load(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> tuple[DictConfi
     OmegaConf.set_struct(cfg, True)
     loader._apply_overrides_to_config(listed.config_overrides, cfg)
     return cfg, listed, repository
+
+
+def _once(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> list[str]:
+    """The overrides, with +GROUP@STEP=NAME changed to GROUP@STEP=NAME where the run has it already: adding is then choosing."""
+    taken = list(overrides)
+    for _ in range(sum(one.startswith("+") for one in taken)):
+        try:
+            _load(loader, taken)
+        except HydraException as error:
+            found = re.search(r"Multiple values for ([^\s]+?)\. ", str(error))
+            again = [one[1:] if found and one.startswith(f"+{found[1]}=") else one for one in taken]
+            if again == taken:
+                break
+            taken = again
+            continue
+        break
+    return taken
 
 
 def _read(cfg: DictConfig, recipe: str, choices: Mapping[str, str | None]) -> Composed:

@@ -57,8 +57,8 @@ class Digests:
         return sha256(canonical([[p.relative_to(path).as_posix(), self.file(p)] for p in files]))
 
     def path(self, path: Path) -> str:
-        """Digest of a file or folder. A file's suffixes count too: they decide how it is read."""
-        return self.folder(path) if path.is_dir() else sha256(canonical([path.suffixes, self.file(path)]))
+        """Digest of a file or folder. A file's name counts too: it decides how it is read, and stands in the ids of what is read from it."""
+        return self.folder(path) if path.is_dir() else sha256(canonical([path.name, self.file(path)]))
 
     def field(self, where: str, value: Any) -> Any:
         """What a ``file=True`` field contributes to a fingerprint: digests in order, no path."""

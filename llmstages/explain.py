@@ -47,6 +47,9 @@ def mistake(error: Exception, overrides: Sequence[str], facts: Facts) -> str:
         return "a slot takes the name of a variant or preset, SLOT=NAME (llmstages list); single values are set as STEP.KEY=VALUE"
     if type(error).__name__ == "OverrideParseException":
         return f"cannot read {getattr(error, 'override', '')!r}. Write KEY=VALUE, GROUP=OPTION, +GROUP@STEP=OPTION or ~KEY ({text.splitlines()[0]})"
+    if found := re.search(r"Invalid value assigned: str is not a ListConfig.*?full_key: (\S+)", f"{cause} {text}", re.DOTALL):
+        given = next((one.partition("=")[2] for one in overrides if one.partition("=")[0].lstrip("+") == found[1]), "VALUE")
+        return f"{found[1]} takes a list; write {found[1]}=[{given}]"
     lines = [line for line in f"{text}\n{cause}".splitlines() if line.strip() and "object_type" not in line]
     return "the configuration does not compose: " + " ".join(lines[:4])
 
@@ -64,6 +67,8 @@ def _option(group: str, name: str, facts: Facts) -> str:
 def _group(key: str, overrides: Sequence[str], facts: Facts) -> str:
     """A group that exists but that no step of the recipe takes under this name."""
     group = key.split("@")[0]
+    if key.count("@") and "." in key.split("@")[1]:  # filters@corpus.filters.NAME: a smaller plugin that is not there yet
+        return f"there is no {key.split('@')[1]} to change. To add it, put a + in front: +{_whole(key, overrides)}"
     named = [step for step, node in facts.values.items()
              if isinstance(node, Mapping) and str(node.get("stage", "")).startswith(f"{group}.")]
     if named:
@@ -71,6 +76,10 @@ def _group(key: str, overrides: Sequence[str], facts: Facts) -> str:
         return f"no step takes {key!r} from the command line. The steps of slot {group!r} are set by: {', '.join(w + '=NAME' for w in wanted)}"
     return (f"the recipe has no step for the slot {group!r}. Add one: +{key}=NAME '+steps.{group}={{}}', "
             f"or choose a recipe that has it (llmstages list recipe)")
+
+
+def _whole(key: str, overrides: Sequence[str]) -> str:
+    return next((one for one in overrides if one.startswith(f"{key}=")), f"{key}=NAME")
 
 
 def _key(key: str, facts: Facts) -> str:

@@ -7,6 +7,7 @@ Works on the folders of the last run (see runs.py), for any step that makes docu
 from __future__ import annotations
 
 import difflib
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,13 @@ MOST_NAMES = 200_000  # URLs that are looked through for near ones
 
 def tell(step: str, url: str, overrides: Sequence[str] = ()) -> Iterator[str]:
     """Lines about the page with this URL (or id) in the step and in the documents it was made from. StageError with near names."""
-    last = runs.last_run(overrides)
-    made = runs.find(step, last, "corpus")
+    of_a_run = all(one.startswith(("name=", "recipe=", "store=", "runs=")) for one in overrides)
+    made = runs.find(step, runs.last_run(overrides), "corpus") if of_a_run or "/" in step else _composed(step, overrides)
     if made.kind not in ("corpus", "documents"):
         raise StageError(f"{step} made a {made.kind or 'thing of unknown kind'}; --url tells the fate of a page in a corpus or documents step")
     chain = [one for one in runs.lineage(made) if one.kind in ("corpus", "documents")][::-1]
     found = False
-    yield url
+    yield f"{url}  in {made.path.name}" + (f", made {time.strftime('%Y-%m-%d %H:%M', time.localtime(made.record['finished']))}" if "finished" in made.record else "")
     for one in chain:
         lines = list(_in(one, url))
         found |= bool(lines)
@@ -35,7 +36,19 @@ def tell(step: str, url: str, overrides: Sequence[str] = ()) -> Iterator[str]:
         names = list(dict.fromkeys(name for one in chain for name in _names(one)))
         close = [name for name in names if url in name][:3] or difflib.get_close_matches(url, names[:5000], 3, 0.5)
         raise StageError(f"no page has the URL or id {url!r} in {', '.join(one.name for one in chain)}"
-                         + (f"; near: {', '.join(close)}" if close else f"; {chain[0].name} has {len(names)} pages"))
+                         + (f"; near: {', '.join(close)}" if close else f"; {chain[0].name} has {len(names)} different URLs and ids"))
+
+
+def _composed(step: str, overrides: Sequence[str]) -> runs.Made:
+    """The step as these overrides compose it, which must have been run."""
+    from llmstages import session
+
+    ready = session.prepare([*overrides, f"only={step}"])
+    plan = ready.find(step)
+    if plan.state != "reused":
+        raise StageError(f"{step} has not been run with this configuration ({plan.why}); run it: llmstages run only={step} {' '.join(overrides)}, "
+                         f"or ask for what the last run made: llmstages show {step} --url URL")
+    return runs.Made(step, ready.store.folder(plan.key), ready.store.record(plan.key))
 
 
 def _in(made: runs.Made, url: str) -> Iterator[str]:

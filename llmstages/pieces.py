@@ -17,7 +17,7 @@ FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 @dataclass(frozen=True)
 class Piece:
-    """One token. raw is empty for a control token, which stands for no text."""
+    """One token. raw is empty for a control token, which stands for no text, and for an unknown one, whose text is lost."""
 
     id: int
     text: str

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmstages import runs
+from llmstages.encoding import whole
 from llmstages.pieces import Piece, pieces
 from llmstages.stage import StageError
 
@@ -19,7 +20,7 @@ def main(args: argparse.Namespace) -> int:
     """Print the tokens of the text under each tokenizer."""
     from rich.console import Console
 
-    text = sys.stdin.read().removesuffix("\n") if args.text == "-" else args.text
+    text = whole(sys.stdin.read().removesuffix("\n")) if args.text == "-" else args.text
     if not text:
         raise StageError('there is no text to cut; write llmstages tokens "some text", or - to read standard input')
     given = args.tokenizer or []

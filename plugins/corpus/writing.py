@@ -17,6 +17,7 @@ COLUMNS = {"id": "string", "url": "string", "text": "string"}
 DROPPED = {name: "string" for name in ("id", "url", "rule", "value", "limit", "excerpt")}
 EDITED = {"id": "string", "url": "string", "filter": "string", "count": "int64"}
 CHECKS = {"id": "string", "url": "string", "filter": "string", "rule": "string", "value": "float64", "least": "float64", "most": "float64"}
+MOST_SAID = 4  # rules named on the terminal
 MOST_SWEPT = 200_000  # values of a rule that a sweep looks at
 SURVIVORS = {"row": "int64", **COLUMNS}
 
@@ -98,7 +99,11 @@ class Writing:
                                  "dropped": self.skipped, "edited": 0})
         for writer in filter(None, (self.data, self.dropped, self.edits, self.checks)):
             writer.close()
-        tables.write_json(self.out / "funnel.json", ledger.funnel())
+        funnel = ledger.funnel()
+        tables.write_json(self.out / "funnel.json", funnel)
+        if most := sorted((row for row in funnel if row["dropped"] and row["kind"] != "split"), key=lambda row: (-row["dropped"], row["rule"]))[:MOST_SAID]:
+            ctx.say(f"{ctx.step}: {self.dropped.rows} of {read} dropped, most by " + ", ".join(f"{row['rule']} ({row['dropped']})" for row in most)
+                    + f"; of one page: llmstages show {ctx.step} --url URL")
         if self.checks:
             tables.write_json(self.out / "sweep.json", [_quantiles(rule) for _, rule in sorted(self.sweep.items())])
         return {"read": read, "kept": self.kept, "dropped": self.dropped.rows, "documents": self.data.rows,

@@ -21,9 +21,9 @@ def _languages(step: View) -> dict[str, Any]:
     others = step.json("comparison.json", [])
     made = [one for one in others if not one.get("missing")]
     samples = step.json("report.json", {}).get("samples", {})
-    rows = [(name, [one["languages"][name]["tokens_per_word"] for one in made] or [cost["tokens_per_word"]]) for name, cost in samples.items()]
-    most = max((cost for _, costs in rows for cost in costs), default=1.0)
-    return {"columns": [one["name"] for one in made] or [step.name], "rows": [{"name": name, "costs": [(c, c / most) for c in costs]} for name, costs in rows],
+    rows = [(name, [one["languages"][name]["tokens_per_word"] for one in made] or [cost["tokens_per_word"]], cost.get("unknown_share", 0.0)) for name, cost in samples.items()]
+    most = max((cost for _, costs, _ in rows for cost in costs), default=1.0)
+    return {"columns": [one["name"] for one in made] or [step.name], "rows": [{"name": name, "unknown": unknown, "costs": [(c, c / most) for c in costs]} for name, costs, unknown in rows],
             "missing": [one["name"] for one in others if one.get("missing")], "sizes": [(one["name"], one["documents"]["bytes_per_token"], one["vocab_size"]) for one in made]}
 
 

@@ -33,11 +33,13 @@ def _sweep(rules: list[dict[str, Any]]) -> list[Any]:
     charts = []
     for rule in rules:
         values, most = rule["quantiles"], rule["most"] is not None
-        if values[0] == values[-1]:
-            continue
-        points = [(value, 100 - share if most else share) for share, value in enumerate(values)]
         now = rule["most"] if most else rule["least"]
-        charts.append(plots.lines(f"{rule['filter']}.{rule['rule']}", [plots.Series("dropped", points)], x="most allowed" if most else "least allowed",
+        if values[0] == values[-1] or now is None:  # all alike, or only counted
+            continue
+        # A limit drops what lies beyond it, so of equal values the last percentile counts for "most", the first for "least".
+        shares = {value: 100 - share for share, value in enumerate(values)} if most else {value: share for share, value in reversed([*enumerate(values)])}
+        points = sorted(shares.items())
+        charts.append(plots.lines(f"{rule['filter']}.{rule['rule']}".rstrip("."), [plots.Series("dropped", points)], x="most allowed" if most else "least allowed",
                                   y=f"% dropped by the limit; now {now:g}", unit=" %", zero=True, at_x=now))
     return charts
 

@@ -41,7 +41,7 @@ def write(tokenizer: Any, documents: Sequence[str], ctx: Context, *, held_out: b
         ctx.say(f"tokenizer: text can make control tokens: {report['injection']['examples']}; do not give this tokenizer text of strangers")
     return {"vocab_size": len(tokenizer), "bytes_per_token": report["bytes_per_token"], "tokens_per_word": report["tokens_per_word"],
             "round_trip_failures": report["round_trip"]["failures"], "one_byte_share": report["one_byte_share"],
-            "unused_share": report["vocabulary"]["unused_share"], "injected": report["injection"]["control_ids"],
+            "unused_share": report["vocabulary"]["unused_share"], "unknown_share": report["unknown_share"], "injected": report["injection"]["control_ids"],
             "sample_tokens": len(chat.encode_texts(tokenizer, [sample])[0])}
 
 
@@ -63,7 +63,7 @@ def measure(tokenizer: Any, documents: Sequence[str]) -> dict[str, Any]:
     encoded = chat.encode_texts(tokenizer, texts)
     whole = cost(texts, encoded)
     return {"documents": len(documents), **whole, **_used(tokenizer, encoded), "languages": _languages(documents, encoded),
-            "samples": {name: cost([text], chat.encode_texts(tokenizer, [text])) for name, text in SAMPLES.items()},
+            "samples": {name: _sample(tokenizer, text) for name, text in SAMPLES.items()},
             "round_trip": round_trip(tokenizer, texts), "odd_texts": round_trip(tokenizer, NASTY), "words": frequent(tokenizer, texts),
             "injection": injection(tokenizer), "spelling": {name: _spelt(tokenizer, text) for name, text in SPELT.items()}}
 
@@ -72,6 +72,14 @@ def cost(texts: Sequence[str], encoded: Sequence[Sequence[int]]) -> dict[str, An
     """Sizes, bytes a token and tokens a word (fertility) of texts."""
     size, tokens, words = sum(len(t.encode()) for t in texts), sum(map(len, encoded)), sum(len(WORD.findall(t)) for t in texts)
     return {"bytes": size, "tokens": tokens, "words": words, "bytes_per_token": size / max(tokens, 1), "tokens_per_word": tokens / max(words, 1)}
+
+
+def _sample(tokenizer: Any, text: str) -> dict[str, Any]:
+    """Sizes of one text, and the share of its tokens that are unknown: a tokenizer that gives up on a script looks thrifty."""
+    from llmstages import chat
+
+    encoded = chat.encode_texts(tokenizer, [text])
+    return {**cost([text], encoded), "unknown_share": sum(id == tokenizer.unk_token_id for id in encoded[0]) / max(len(encoded[0]), 1)}
 
 
 def _languages(documents: Sequence[str], encoded: Sequence[Sequence[int]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Composition: types, parts, presets, the seed, and one clear message for every mistake."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,19 @@ def test_no_preset_hides_a_registered_variant():
 
     names = {f"{path.parent.name}.{path.stem}" for path in (ROOT / "conf").glob("*/*.yaml")}
     assert not names & set(registry.entries("stages")), "a preset with the name of a variant would include itself"
+
+
+def test_adding_what_is_there_is_choosing_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    filters = compose(["corpus=none", "+filters@corpus.filters.language=language", "+filters@corpus.filters.c4=c4"]).slots["corpus"]["filters"]
+    assert {name for name, spec in filters.items() if spec} == {"language", "c4"}
+    assert compose(["+extractors@corpus.extractors.html=plain"]).slots["corpus"]["extractors"]["html"]["use"] == "plain"
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["filters@corpus.filters.line_dedup=line_dedup"], "put a + in front: +filters@corpus.filters.line_dedup=line_dedup"),
+    (["corpus.filters.language.languages=de"], "takes a list; write corpus.filters.language.languages=[de]")])
+def test_what_to_write_instead_is_said(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StageError, match=re.escape(said)):
+        compose(words)

@@ -51,3 +51,9 @@ def test_unknown_pages_and_wrong_steps_are_explained(last):
         told("http://a.example/ba")
     with pytest.raises(StageError, match="nothing|no corpus"):
         told("http://a.example/1", "korpus")
+
+
+def test_overrides_ask_for_what_they_compose(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StageError, match="has not been run with this configuration"):
+        list(fate.tell("corpus", "http://a.example/1", ["corpus.words=whitespace"]))

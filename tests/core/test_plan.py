@@ -49,13 +49,15 @@ def test_fingerprints_are_the_same_in_every_folder_and_store(toys, monkeypatch):
     assert [p.fingerprint for p in make_plan(chain(), Store("elsewhere"))] == here
 
 
-def test_files_count_by_content_not_by_path(toys):
-    (toys / "a.txt").write_text("one")
-    (toys / "b.txt").write_text("one")
+def test_files_count_by_content_and_name_not_by_folder(toys):
+    (toys / "other").mkdir()
+    for name in ("a.txt", "b.txt", "other/a.txt"):
+        (toys / name).write_text("one")
     run(chain(files="a.txt"), quiet=True)
-    assert whys(chain(files="b.txt"))["corpus"] == "reused"
-    (toys / "b.txt").write_text("two")
-    assert whys(chain(files="b.txt"))["corpus"].startswith("the content of files changed")
+    assert whys(chain(files="other/a.txt"))["corpus"] == "reused"
+    assert whys(chain(files="b.txt"))["corpus"].startswith("the content of files changed"), "its name stands in the ids of its rows"
+    (toys / "other" / "a.txt").write_text("two")
+    assert whys(chain(files="other/a.txt"))["corpus"].startswith("the content of files changed")
     assert "the content of files changed" in whys(chain(files="*.txt"))["corpus"]
 
 

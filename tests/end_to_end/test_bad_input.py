@@ -28,7 +28,7 @@ def refused(done: Done, code: int) -> str:
     (["recipe=smoke", "rl=grop"], "Did you mean 'grpo'"),
     (["recipe=real", "only=pages", "pages.path=nope.warc.gz"], "pages.path: no file 'nope.warc.gz'"),
     (["recipe=real"], "pages needs a value for pages.path"),
-    (["recipe=real", "pages.path=/dev/null"], "dialogues needs a value for dialogues.path"),
+    (["recipe=real", "pages.path=/dev/null"], "problems needs a value for problems.path"),
 ])
 def test_a_mistake_is_refused_before_any_work(tmp_path, words, said):
     assert said in refused(llmstages("run", *words, folder=tmp_path, code=None), 2)

@@ -34,7 +34,7 @@ class C4Quality:
         policy: bool = option(True, "remove lines that speak of terms of use, privacy or cookies")
 
     kind = "edit"
-    version = "1"
+    version = "2"
     family = "quality"
 
     def __init__(self, config: Config) -> None:
@@ -60,7 +60,7 @@ class C4Quality:
         if sentences < self.config.min_sentences:
             return Drop("too_few_sentences", sentences, f">= {self.config.min_sentences} sentences"), sentences
         text = "\n".join(kept).strip()
-        return None if text == document.text else Edit(text, len(document.text.splitlines()) - len(kept)), sentences
+        return None if text == document.text else Edit(text, max(1, len(document.text.splitlines()) - len(kept))), sentences
 
     def _lines(self, text: str) -> Iterator[str | Drop]:
         """The lines to keep, or a Drop where the document must go. Searches in the whole text spare searches in each line."""

@@ -1,9 +1,9 @@
 """Documents that hold the texts a model will be evaluated on: whoever shares a run of 12 words with them is left out.
 
 Source: the n-gram overlap of GPT-3 (Brown et al. 2020, appendix C) with the choices of FineWeb's tools: 12-grams of words in
-lower case without punctuation; runs inside an answer count, and runs that begin in the question and end in the answer,
-while questions alone do not unless told, since a page may ask the same thing. An answer of fewer than 12 words thus counts
-together with the end of its question only. What to look for comes from the steps wired as ``evaluations`` (problems,
+lower case without punctuation; runs inside an answer count, runs that begin in the question and end in the answer, and
+runs inside a question. FineWeb's tools leave the last out, since a page may ask the same thing; but answers are often shorter
+than a run, and nothing would be found then. What to look for comes from the steps wired as ``evaluations`` (problems,
 dialogues, preferences) and from files.
 """
 
@@ -20,7 +20,7 @@ from llmstages.plugins.corpus.filter import Check, Document, Rules
 from llmstages.plugins.corpus.words import Splitter
 from llmstages.stage import StageError, option
 
-QUESTION, ANSWER = ("prompt", "question", "query", "input"), ("answer", "label", "target", "output", "text", "completion")
+QUESTION, ANSWER = ("prompt", "question", "query", "input"), ("answer", "label", "target", "output", "text", "completion", "solution")
 MIX = 0x9E3779B97F4A7C15
 
 
@@ -42,10 +42,10 @@ class Decontaminate(Rules):
         ngram: int = option(12, "words in a row that must be equal")
         answers: bool = option(True, "look for runs of words inside an answer")
         overlaps: bool = option(True, "look for runs that begin in a question and end in its answer")
-        questions: bool = option(False, "look for runs inside a question")
+        questions: bool = option(True, "look for runs inside a question")
 
     wants = "evaluations"
-    version = "1"
+    version = "2"
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -80,8 +80,7 @@ class Decontaminate(Rules):
                     numbers += [len(names)] * len(rows[-1])
             names.append(text.name)
         if not numbers:
-            raise StageError(f"decontaminate found no run of {c.ngram} words in the {len(names)} texts it should look for; take a smaller ngram, "
-                             "or questions=true where the answers are short")
+            raise StageError(f"decontaminate found no run of {c.ngram} words in the {len(names)} texts it should look for; take a smaller ngram" + ("" if c.questions else ", or questions=true where the answers are short"))
         return _Wanted(names, np.concatenate(rows), np.array(numbers), c.ngram)
 
 

@@ -36,7 +36,7 @@ class MinHashDedup:
                 raise ValueError("bands, rows and ngram must be 1 or more")
 
     kind = "group"
-    version = "2"
+    version = "3"
 
     def __init__(self, config: Config) -> None:
         import numpy as np
@@ -108,7 +108,7 @@ class MinHashDedup:
         gone = gone[np.argsort(signed.rows[gone])]
         firsts = roots[gone]
         shared = _shared(table, slice(None), firsts, gone) / table.shape[1]
-        limit = f"< {c.min_similarity:g}" if c.min_similarity > 0 else f"< {(1 / c.bands) ** (1 / c.rows):.2f}"
+        limit = f"< {c.min_similarity:g}" if c.min_similarity > 0 else f"no group of {c.rows} hashes equal to one before it"
         return Duplicates(signed.rows[gone], lambda i: Drop("", f"{shared[i]:.2f} like {signed.ids[int(firsts[i])]}", limit))
 
 

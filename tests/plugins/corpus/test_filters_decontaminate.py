@@ -36,7 +36,7 @@ def judge(texts, folders=(), **fields):
 def test_an_answer_after_its_question_is_found(tmp_path):
     folder = problems(tmp_path, ("Something else altogether?", "No."), (QUESTION, ANSWER))
     copied, asked, changed, other, none = judge(
-        [f"A page. {QUESTION.upper()}\n\nShe has -- exactly SEVEN apples! And so on.", QUESTION, f"{QUESTION.replace('two of them', 'some')} {ANSWER}", PROSE, ""], [folder])
+        [f"A page. {QUESTION.upper()}\n\nShe has -- exactly SEVEN apples! And so on.", QUESTION, f"{QUESTION.replace('two of them', 'some')} {ANSWER}", PROSE, ""], [folder], questions=False)
     assert copied == Drop("", copied.value, "<= 0 runs of 12 words of an evaluation") and asked is changed is other is none is None
     assert copied.value == "questions:1: THREE MORE APPLES AND THEN GIVES TWO OF THEM TO TOM She (and 4 more)"
 
@@ -48,8 +48,8 @@ def test_what_is_looked_for_is_a_choice(tmp_path):
     def found(**fields):
         return [name for name, verdict in zip(texts, judge(texts.values(), [folder], **fields), strict=True) if verdict]
 
-    assert found() == ["answer", "overlap"] and found(questions=True) == list(texts)
-    assert found(overlaps=False) == ["answer"] and found(answers=False) == ["overlap"]
+    assert found() == list(texts) and found(questions=False) == ["answer", "overlap"]
+    assert found(overlaps=False, questions=False) == ["answer"] and found(answers=False, questions=False) == ["overlap"]
     assert judge([" ".join(LONG.split()[:12])], [folder])[0] and judge([" ".join(LONG.split()[:11])], [folder]) == [None]
 
 

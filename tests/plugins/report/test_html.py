@@ -189,3 +189,16 @@ def test_the_mask_shown_is_the_mask_trained_on(run, tmp_path, tokenizer):
     rendered = chat.render(tokenizer, [messages])[0]
     shown = re.findall(r'class="tok (on|off)', text)
     assert [s == "on" for s in shown] == rendered.supervised[: len(shown)] and shown
+
+
+def test_a_sweep_counts_equal_values_once_and_leaves_out_what_has_no_limit(monkeypatch):
+    from llmstages.plugins.report import plots, web
+
+    drawn = []
+    monkeypatch.setattr(plots, "lines", lambda title, series, **more: drawn.append((title, series[0].points)))
+    zeros = [0.0] * 87 + [float(i) for i in range(1, 15)]
+    web._sweep([{"filter": "a", "rule": "most", "least": None, "most": 3.0, "quantiles": zeros}, {"filter": "b", "rule": "", "least": 2.0, "most": None, "quantiles": zeros},
+                {"filter": "c", "rule": "count", "least": None, "most": None, "quantiles": zeros}])
+    assert [title for title, _ in drawn] == ["a.most", "b"]
+    assert drawn[0][1][:2] == [(0.0, 14), (1.0, 13)], "86 of 100 have 0, so allowing none drops 14"
+    assert drawn[1][1][:2] == [(0.0, 0), (1.0, 87)]
