@@ -125,16 +125,18 @@ class Watch:
         losses, self.losses = torch.stack(self.losses), []
         rows = [self.fed.batches.popleft() for _ in range(min(len(losses), len(self.fed.batches)))]
         numbers = torch.stack([losses.sum(), self.norm.to(losses.device)]).tolist()  # the one place that waits for a GPU
-        if not all(map(math.isfinite, numbers)):
+        bad = not all(map(math.isfinite, numbers))
+        *most, bad = self.processes.most(*((0.0, 0.0) if bad else numbers), bad)  # all stop, or none: a process alone would wait for ever
+        if bad:
             self._stop(state.global_step + 1, losses.tolist(), rows)
-        if self.spikes.deviations and self.spikes.out(*self.processes.most(*numbers)):
+        if self.spikes.deviations and self.spikes.out(*most):
             for p in model.parameters():
                 p.grad = None  # an optimizer leaves a weight without gradient as it is
             self.ctx.say(f"{self.ctx.step}: update {state.global_step + 1} skipped, its loss or gradient stands out (loss {numbers[0]:.3g}; rows {_few(rows)})")
 
     def _stop(self, update: int, losses: Sequence[float], rows: Sequence[Sequence[Any]], alone: bool = False) -> None:
         bad = [batch for loss, batch in zip(losses, rows, strict=False) if not math.isfinite(loss)]
-        told = [(bad, rows)] if alone else self.processes.gather((bad, rows))  # a gradient that is not finite is so everywhere
+        told = [(bad, rows)] if alone else self.processes.gather((bad, rows))
         guilty = [(rank, batch) for rank, (found, _) in enumerate(told) for batch in found]
         what = "loss" if guilty else "gradient"
         named = "; ".join(f"{f'process {rank}: ' if len(told) > 1 else ''}{_few([batch])}" for rank, batch in guilty) if guilty \

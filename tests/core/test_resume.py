@@ -188,6 +188,12 @@ def test_two_processes_go_on_with_the_same_bits_when_one_is_stopped(tmp_path, ki
     assert [update for update, (_, then) in told.items() if then != straight] == []
 
 
+def test_a_bad_number_in_one_process_stops_all_and_is_told_of_it(tmp_path):
+    (one, kept), (other, too) = ended(start(2, "bad", "pretrain", tmp_path))["told"]
+    assert one == other and "the loss is not finite at update 3; stopped before the weights changed. Rows of it: process 1: " in one
+    assert kept and too
+
+
 @pytest.mark.parametrize(("processes", "kills"), [(1, 2), pytest.param(1, 20, marks=pytest.mark.slow), pytest.param(2, 20, marks=pytest.mark.slow)])
 def test_killed_while_it_saves(tmp_path, processes, kills):
     straight, draw = ended(start(processes, "stop", "pretrain", tmp_path))["straight"], random.Random(processes)
