@@ -34,7 +34,8 @@ class Optimisation:
     micro_rows: int = option(0, "rows each process computes at once; 0 = its whole part of the batch, else gradients accumulate", identity=False)
     bf16: bool = option(False, "bfloat16 autocast; pays on GPUs, not on small CPU models")
     log_every: int = option(10, "updates between log lines; logged curves are means over them")
-    skip_spikes: float = option(0.0, "updates whose loss or gradient stands out by so many standard deviations are skipped and counted; 0: none")
+    skip_spikes: float = option(0.0, "updates whose loss or gradient norm stands out by so many standard deviations are skipped and counted; 0: none. "
+                                      "6 suits batches of many rows; with a few, ordinary updates stand out as far")
     save_minutes: float = option(10.0, "minutes between checkpoints; 0: none by time", identity=False)
     save_every: int = option(0, "updates between checkpoints; 0: by time alone", identity=False)
     save_last: int = option(2, "checkpoints kept", identity=False)

@@ -30,7 +30,6 @@ class CausalLMConfig(Optimisation):
     ratio: float = option(12.0, "training tokens for each weight of layers and head, where depth decides them (Chinchilla: 20)")
     learning_rate: float = option(0.0, "peak learning rate; 0 = 0.003, or by depth")
     batch_rows: int = option(0, "rows in one update, over all processes; 0 = 4, or by depth")
-    skip_spikes: float = option(6.0, "updates whose loss or gradient stands out by so many standard deviations are skipped and counted; 0: none")
     warmup: int = option(50, "updates of linear warm-up")
     architecture: str = option("llama", "model type known to transformers' AutoConfig")
     hidden: int = option(0, "width of the model; 0 = 128, or by depth")
