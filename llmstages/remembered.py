@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
-from llmstages import registry
+from llmstages import registry, schema
 from llmstages.composed import Composed
 from llmstages.digest import sha256
 from llmstages.launch import Launch
@@ -34,7 +34,7 @@ def compose(overrides: Sequence[str]) -> Composed:
     except (OSError, ValueError):  # a file vanished, or a half-written entry: compose afresh
         place, known = None, None
     if known is not None:
-        return Composed(**{**known, "launch": Launch(**known["launch"])})
+        return Composed(**{**known, "launch": schema.build(Launch, known["launch"], "launch")})
     from llmstages.compose import compose as afresh
 
     made = afresh(overrides)

@@ -86,7 +86,7 @@ def signals() -> Iterator[list[int]]:
     def note(number: int, _: Any) -> None:
         first = when.setdefault(number, time.monotonic())
         if time.monotonic() - first > AGAIN:
-            raise KeyboardInterrupt
+            raise _exit(number)
         received.append(number)
 
     if threading.current_thread() is not threading.main_thread():
@@ -143,11 +143,14 @@ def leave(ctx: Context, state: Any, processes: Processes, number: int) -> None:
     """Say what to do next, and go."""
     if processes.first:
         ctx.say(f"{ctx.step}: saved after update {state.global_step} of {state.max_steps} on {signal.Signals(number).name}; the same command goes on from there")
-        (ctx.out.parent / STOPPED).write_text(json.dumps({"update": state.global_step, "signal": number}))
+        (ctx.out.parent / STOPPED).write_text(json.dumps({"update": state.global_step, "of": state.max_steps, "signal": number}))
     processes.wait()
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(REQUEUE)
+    raise _exit(number)
+
+
+def _exit(number: int) -> BaseException:
+    """How to leave on a signal: Ctrl-C stops for good, the others ask to be started again."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(REQUEUE)
 
 
 def _unit(trainer: Any) -> int:
