@@ -34,7 +34,7 @@ class Slurm:
     save_seconds: int = option(120, "seconds before the time limit at which training is told to save")
     requeues: int = option(20, "how often a job may ask to be started again")
     everything: bool = option(False, "every step as a job; otherwise training alone, the others on the machine of the runner")
-    extra: dict[str, Any] = option(factory=dict, help="further parameters of sbatch, as {qos: high, constraint: h100}")
+    extra: dict[str, Any] = option(factory=dict, help="further parameters of sbatch: +launch.slurm.extra.qos=high")
 
 
 @dc.dataclass(frozen=True)
