@@ -1,6 +1,6 @@
 """How steps are started, never what they make: nothing in here enters a fingerprint.
 
-What was asked travels in the environment, and training holds what it got against it (processes.py).
+What was asked travels with the frozen step, and training holds what it got against it (processes.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from llmstages.stage import option
 
 
 SPREADS = ("torchrun", "slurm")
+WORLDS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # where launchers say how many processes they have started
 
 
 @dc.dataclass(frozen=True)
@@ -87,6 +88,10 @@ class Launch:
             return [sys.executable, "-m", "torch.distributed.run", *meeting, f"--nproc_per_node={self.processes}", *worker]
         return [sys.executable, *worker]
 
+    def asked(self) -> dict[str, str]:
+        """Variables by which training knows what it was asked for. The worker sets them from its frozen step, whoever has started it."""
+        return {"LLMSTAGES_LAUNCH": self.kind, "LLMSTAGES_DEEPSPEED": json.dumps(self.deepspeed), "LLMSTAGES_FSDP": json.dumps(self.fsdp)}
+
     def environment(self, trains: bool = False) -> dict[str, str]:
         """Variables set before anything heavy is imported; what the user has set already stays."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -96,8 +101,6 @@ class Launch:
                   "TRANSFORMERS_VERBOSITY": "error", "TRL_EXPERIMENTAL_SILENCE": "1"}
         if "LLMSTAGES_DEBUG" not in os.environ:
             wanted["PYTHONWARNINGS"] = "ignore"
-        if trains:
-            wanted |= {"LLMSTAGES_LAUNCH": self.kind, "LLMSTAGES_DEEPSPEED": json.dumps(self.deepspeed), "LLMSTAGES_FSDP": json.dumps(self.fsdp)}
         gpu = self.slurm.gpus > 0 if self.as_job(trains) else has_gpu()
         if self.cpu or (self.cpu is None and not gpu):
             wanted |= {"DS_ACCELERATOR": "cpu"} if self.deepspeed else {"ACCELERATE_USE_CPU": "true"}  # with which DeepSpeed would be left out in silence
@@ -107,6 +110,15 @@ class Launch:
         if not (trains and self.kind != "none") and not self.cpu:  # the Trainer would silently multiply the batch by the GPUs it sees
             wanted["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
         return wanted
+
+
+def around() -> str:
+    """The variable by which another launcher shows that it has started this process as one of several; empty if none has.
+
+    ``accelerate launch --cpu --num_processes 2`` starts one, and of the two there is no trace: so any ``accelerate launch`` counts.
+    """
+    many = [f"{name}={os.environ[name]}" for name in WORLDS if os.environ.get(name, "1") not in ("", "1")]
+    return many[0] if many else "accelerate launch" if "ACCELERATE_DYNAMO_BACKEND" in os.environ else ""
 
 
 def has_gpu() -> bool:

@@ -22,10 +22,10 @@ from typing import Any
 from llmstages import console as text
 from llmstages import child, hub, registry, schema, worker
 from llmstages.console import Console
-from llmstages.launch import Launch
+from llmstages.launch import Launch, around
 from llmstages.plan import Planned, Source, lines
 from llmstages.resume import REQUEUE
-from llmstages.stage import Artifact
+from llmstages.stage import Artifact, StageError
 from llmstages.store import Store
 
 LIBRARIES = ("llmstages", "torch", "transformers", "trl", "datasets", "tokenizers", "accelerate", "peft", "deepspeed")
@@ -69,6 +69,9 @@ class Terminated(KeyboardInterrupt):
 
 def execute(planned: Sequence[Planned], run: Run) -> Outcome:
     """Make every step of the plan that is not in the store. Finished steps are kept whatever happens."""
+    if other := around():
+        raise StageError(f"llmstages was started by another launcher ({other}), which makes copies of the run or leaves processes out. Start it plainly; it "
+                         "starts its processes itself: launch=ddp launch.processes=2 (or zero2, zero3, fsdp, slurm)")
     for line in lines(planned):
         run.console.say(line)
     if any(run.launch.as_job(getattr(plan.step.stage, "trains", False)) for plan in planned if plan.state != "reused"):
