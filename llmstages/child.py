@@ -32,11 +32,11 @@ def run(folder: Path, step: str, launch: Launch, trains: bool) -> dict[str, Any]
         finally:
             end(child)
         raise
-    killed = f"was killed by signal {-code}{' (often: out of memory)' if code == -9 else ''}" if code < 0 else f"ended with exit code {code}"
     metrics = told(folder)
     if metrics is None and code in (REQUEUE, 130):
         raise SystemExit(code)
     if code or metrics is None:
+        killed = f"was killed by signal {-code}{' (often: out of memory)' if code == -9 else ''}" if code < 0 else f"ended with exit code {code}"
         raise StageError(f"the worker of step {step!r} {killed} and left no message; its own output is above. Repeat it by hand: "
                          f"{sys.executable} -m llmstages.worker {folder}")
     return metrics

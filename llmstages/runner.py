@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from llmstages import console as text
 from llmstages import child, hub, registry, schema, worker
 from llmstages.console import Console
 from llmstages.launch import Launch, around
-from llmstages.plan import Planned, Source, lines
+from llmstages.plan import Planned, Source, Step, lines
 from llmstages.resume import REQUEUE
 from llmstages.stage import Artifact, StageError
 from llmstages.store import Store
@@ -64,7 +65,7 @@ class Run:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: stop like Ctrl-C, with the exit code that asks to be started again."""
+    """SIGTERM or SIGHUP: stop like Ctrl-C, with the exit code that asks to be started again."""
 
 
 def execute(planned: Sequence[Planned], run: Run) -> Outcome:
@@ -74,7 +75,7 @@ def execute(planned: Sequence[Planned], run: Run) -> Outcome:
                          "starts its processes itself: launch=ddp launch.processes=2 (or zero2, zero3, fsdp, slurm)")
     for line in lines(planned):
         run.console.say(line)
-    if any(run.launch.as_job(getattr(plan.step.stage, "trains", False)) for plan in planned if plan.state != "reused"):
+    if any(run.launch.as_job(_trains(plan.step)) for plan in planned if plan.state != "reused"):
         from llmstages import slurm
 
         slurm.check()
@@ -141,14 +142,19 @@ def _one(plan: Planned, run: Run, done: Mapping[str, Artifact]) -> tuple[str, Ma
 
 def _start(folder: Path, plan: Planned, run: Run) -> dict[str, Any]:
     """Run the frozen step the way the launch says; returns its metrics."""
-    trains = getattr(plan.step.stage, "trains", False)
+    name, trains = plan.step.name, _trains(plan.step)
     if run.launch.how == "inline":
         return worker.perform(folder, run.console)
     if run.launch.as_job(trains):
         from llmstages import slurm
 
-        return slurm.run(folder, plan.step.name, run.launch, trains, run.console)
-    return child.run(folder, plan.step.name, run.launch, trains)
+        return slurm.run(folder, name, run.launch, trains, run.console)
+    return child.run(folder, name, run.launch, trains)
+
+
+def _trains(step: Step) -> bool:
+    """Whether launchers may spread a step."""
+    return getattr(step.stage, "trains", False)
 
 
 def _input(value: Any, done: Mapping[str, Artifact]) -> Any:
@@ -164,7 +170,7 @@ def _freeze(folder: Path, plan: Planned, run: Run, inputs: Mapping[str, Any]) ->
     """Write step.json: all a worker needs, and what a person needs to repeat the step by hand."""
     step, launch = plan.step, run.launch
     frozen = {"step": step.name, "stage": step.uses, "config": schema.plain(step.config), "inputs": inputs, "cwd": os.getcwd(),
-              "processes": launch.spread(getattr(step.stage, "trains", False)), "launch": dc.asdict(launch),
+              "processes": launch.spread(_trains(step)), "launch": dc.asdict(launch),
               "cache": str(run.store.cache.resolve())}
     (folder / "step.json").write_text(json.dumps(frozen, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -179,8 +185,9 @@ def _record(plan: Planned, run: Run, metrics: Mapping[str, Any], started: float,
     return {"step": step.name, "stage": step.uses, "kind": step.kind, "version": str(step.stage.version), "package": package,
             "fingerprint": plan.fingerprint, "identity": plan.identity, "config": schema.plain(step.config), "inputs": fed,
             "metrics": dict(metrics), "why": plan.why, "started": started, "finished": started + seconds, "seconds": round(seconds, 3),
-            "peak_mb": _peak_mb(run.launch.how == "inline"), "launch": dc.asdict(run.launch),
-            "processes": run.launch.spread(getattr(step.stage, "trains", False)), "argv": sys.argv, "versions": _versions(),
+            "peak_mb": 0 if run.launch.as_job(_trains(step)) else _peak_mb(run.launch.how == "inline"),  # 0: of a job it is not known
+            "launch": dc.asdict(run.launch),
+            "processes": run.launch.spread(_trains(step)), "argv": sys.argv, "versions": _versions(),
             "machine": {"system": platform.platform(), "cores": os.cpu_count()}, "commit": _commit()}
 
 
@@ -234,16 +241,16 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM stops like Ctrl-C. A training stage may put its own handler in front of this one."""
+    """SIGTERM, and SIGHUP of a terminal that closes, stop like Ctrl-C. A training stage may put its own handler in front of this one."""
     def stop(*_: Any) -> None:
         raise Terminated
 
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: whoever runs us there handles signals
+    if threading.current_thread() is not threading.main_thread():  # whoever runs us there handles signals
         yield
         return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -29,7 +29,7 @@ from llmstages.stage import StageError
 
 COMMANDS = ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol")
 LIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED",
-        "SPECIAL_EXIT", "RESV_DEL_HOLD")
+        "SPECIAL_EXIT", "RESV_DEL_HOLD", "NO ANSWER")
 OTHERS = ("PMI_", "PMIX_", "OMPI_", "MV2_")  # variables of MPI launchers, which accelerate takes for the number of processes
 POLL, ASK, GONE = 0.5, 5.0, 3  # seconds between looks at the files, and at the queue; looks at the queue in which a job that is over is missing
 
@@ -58,12 +58,13 @@ class Job:
         received: list[int] = []
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, lambda number, _: received.append(number))
-        if os.environ.get("SLURM_PROCID", "0") == "0":
+        first = os.environ.get("SLURM_PROCID", "0") == "0"
+        if first:
             child.forget(self.folder)
         code = self._wait(received)
-        if not received or (self.folder / "error.json").exists() or (self.folder / "metrics.json").exists():
+        if not first or not received or (self.folder / "error.json").exists() or (self.folder / "metrics.json").exists():
             return code
-        if os.environ.get("SLURM_PROCID", "0") == "0" and received[0] != signal.SIGTERM:
+        if received[0] != signal.SIGTERM:
             self._requeue()
         raise SystemExit(REQUEUE)  # which leaves no result: the job goes on, or its state says that it is over
 
@@ -133,7 +134,8 @@ def _submit(folder: Path, step: str, launch: Launch, trains: bool) -> Any:
               "gpus_per_node": asked.gpus, "cpus_per_task": asked.cores, "mem": asked.memory and f"{round(1024 * asked.memory)}M", "time": asked.minutes}
     executor = SlurmExecutor(folder / "slurm")
     executor.update_parameters(**{name: value for name, value in wanted.items() if value}, signal_delay_s=asked.save_seconds, stderr_to_stdout=True,
-                               additional_parameters={"requeue": True, **asked.extra})
+                               additional_parameters={"requeue": True, **asked.extra},
+                               srun_args=[f"--cpus-per-task={asked.cores}"] if asked.cores else None)  # which srun no longer takes from sbatch
     try:
         job = executor.submit(Job(folder, launch, trains))
     except (FailedJobError, FailedSubmissionError) as error:
@@ -179,7 +181,7 @@ def state(number: str) -> str:
     if found := queue.stdout.split():
         return found[0]
     if queue.returncode and "Invalid job id" not in queue.stderr:  # Slurm does not answer, which says nothing about the job
-        return "PENDING"
+        return "NO ANSWER"
     told = subprocess.run(["sacct", "--noheader", "--allocations", "--jobs", number, "--format=State"], capture_output=True, text=True)
     return (told.stdout.split() or ["UNKNOWN"])[0]
 

@@ -54,7 +54,7 @@ def test_debug_shows_the_traceback(toys):
 
 
 @pytest.mark.parametrize("launch", ["inline", "single"])
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)])
 def test_a_signal_stops_with_a_clear_line(toys, launch, number, code):
     process = subprocess.Popen([sys.executable, "-m", "llmstages", "run", "recipe=toy", f"launch={launch}"], text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "TOY": "hang"})
