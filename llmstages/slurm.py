@@ -61,6 +61,8 @@ class Job:
         first = os.environ.get("SLURM_PROCID", "0") == "0"
         if first:
             child.forget(self.folder)
+            shutil.rmtree(self.folder / "out")  # of an attempt before a requeue
+            (self.folder / "out").mkdir()
         code = self._wait(received)
         if not first or not received or (self.folder / "error.json").exists() or (self.folder / "metrics.json").exists():
             return code
@@ -107,16 +109,9 @@ def run(folder: Path, step: str, launch: Launch, trains: bool, console: Console)
     if note.exists() and state(note.read_text()) in LIVE:
         console.say(f"  {step}: Slurm job {note.read_text()} of an earlier run is told to save and end")
         cancel(note.read_text())
-        shutil.rmtree(folder / "out")
-        (folder / "out").mkdir()
     job = _submit(folder, step, launch, trains)
     note.write_text(job.job_id)
-    try:
-        end = _follow(job, console)
-    except KeyboardInterrupt:
-        console.say(f"  {step}: Slurm job {job.job_id} is told to save and end; a second Ctrl-C does not wait for it")
-        cancel(job.job_id)
-        raise
+    end = _follow(job, console)
     metrics = child.told(folder)
     if metrics is None:
         raise StageError(f"Slurm job {job.job_id} of step {step!r} ended as {end} and left no message; its output is in {job.paths.stdout}. The same command "
@@ -144,20 +139,26 @@ def _submit(folder: Path, step: str, launch: Launch, trains: bool) -> Any:
 
 
 def _follow(job: Any, console: Console) -> str:
-    """Wait until a job is over, showing its state and its output; returns its last state."""
+    """Wait until a job is over, showing its state and its output; returns its last state. Ctrl-C lets it save."""
     shown, read, missing, asked, now = "", 0, 0, 0.0, ""
-    with console.progress(f"Slurm job {job.job_id}") as advance:
-        while not job.paths.result_pickle.exists() and missing < GONE:
-            if time.monotonic() - asked > ASK:
-                asked, now = time.monotonic(), state(job.job_id)
-                missing = 0 if now in LIVE else missing + 1
-                advance(ASK, now.lower())
-            if now != shown:
-                console.say(f"  Slurm job {job.job_id}: {now.lower()}")
-                shown = now
-            read = _show(job.paths.stdout, read)
-            time.sleep(POLL)
-    _show(job.paths.stdout, read)
+    try:
+        with console.progress(f"Slurm job {job.job_id}") as advance:
+            while not job.paths.result_pickle.exists() and missing < GONE:
+                if time.monotonic() - asked > ASK:
+                    asked, now = time.monotonic(), state(job.job_id)
+                    missing = 0 if now in LIVE else missing + 1
+                    advance(ASK, now.lower())
+                if now != shown:
+                    console.say(f"  Slurm job {job.job_id}: {now.lower()}")
+                    shown = now
+                read = _show(job.paths.stdout, read)
+                time.sleep(POLL)
+    except KeyboardInterrupt:
+        console.say(f"  Slurm job {job.job_id} is told to save and end; a second Ctrl-C does not wait for it")
+        cancel(job.job_id)
+        raise
+    finally:
+        _show(job.paths.stdout, read)
     return now
 
 
