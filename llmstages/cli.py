@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit codes: 0 done, 1 a step failed, 2 a mistake in what was asked, 130 stopped."""
+    """Run one command. Exit codes: 0 done, 1 a step failed, 2 a mistake in what was asked, 75 stopped by SIGTERM, 130 by Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     args = _parse(argv)
     try:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
-from llmstages import registry
+from llmstages import registry, schema
 from llmstages.composed import Composed
 from llmstages.digest import sha256
 from llmstages.hardware import Hardware
@@ -35,7 +35,7 @@ def compose(overrides: Sequence[str]) -> Composed:
     except (OSError, ValueError):  # a file vanished, or a half-written entry: compose afresh
         place, known = None, None
     if known is not None:
-        return Composed(**{**known, "launch": Launch(**known["launch"]), "hardware": Hardware(**known["hardware"])})
+        return Composed(**{**known, "launch": schema.build(Launch, known["launch"], "launch"), "hardware": Hardware(**known["hardware"])})
     from llmstages.compose import compose as afresh
 
     made = afresh(overrides)

@@ -1,9 +1,10 @@
 """Training that may be stopped at any moment and ends with the same weights, to the bit on a CPU.
 
 ``train(trainer, config, ctx)`` stands for ``trainer.train()``. It goes on from the newest whole checkpoint, saves one every so
-many minutes or updates, and on SIGTERM, SIGUSR1 (Slurm, before a time limit) or Ctrl-C saves after the update at hand and
-leaves with exit code 75, which a scheduler takes for "start me again". The Trainer restores weights, optimizer, schedule, data
-order and random numbers; what it forgets (the loss since the last log line, TRL's metrics) is kept in a file a process.
+many minutes or updates, and on SIGTERM, SIGUSR1, SIGHUP (the terminal was closed) or Ctrl-C saves after the update at hand and
+leaves with exit code 75, which a scheduler takes for "start me again" (130 on Ctrl-C). The Trainer restores weights, optimizer,
+schedule, data order and random numbers; what it forgets (the loss since the last log line, TRL's metrics) is kept in a file a
+process.
 Left out: resuming with another number of processes, which changes the sums; it is refused by name.
 """
 
@@ -24,7 +25,7 @@ from llmstages import checkpoints
 from llmstages.processes import Processes
 from llmstages.stage import Context, StageError
 
-SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
+SIGNALS = ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT")
 AGAIN = 2.0  # seconds after which the same signal a second time means: now
 STOPPED = "stopped.json"  # beside step.json: the update that was saved before leaving
 REQUEUE = 75  # EX_TEMPFAIL
@@ -86,14 +87,14 @@ def signals() -> Iterator[list[int]]:
     def note(number: int, _: Any) -> None:
         first = when.setdefault(number, time.monotonic())
         if time.monotonic() - first > AGAIN:
-            raise KeyboardInterrupt
+            raise _exit(number)
         received.append(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    before = {number: signal.signal(number, note) for number in numbers}
+    before = {number: signal.signal(number, note) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}  # as under nohup
     try:
         yield received
     finally:
@@ -143,11 +144,14 @@ def leave(ctx: Context, state: Any, processes: Processes, number: int) -> None:
     """Say what to do next, and go."""
     if processes.first:
         ctx.say(f"{ctx.step}: saved after update {state.global_step} of {state.max_steps} on {signal.Signals(number).name}; the same command goes on from there")
-        (ctx.out.parent / STOPPED).write_text(json.dumps({"update": state.global_step, "signal": number}))
+        (ctx.out.parent / STOPPED).write_text(json.dumps({"update": state.global_step, "of": state.max_steps, "signal": number}))
     processes.wait()
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(REQUEUE)
+    raise _exit(number)
+
+
+def _exit(number: int) -> BaseException:
+    """How to leave on a signal: Ctrl-C stops for good, the others ask to be started again."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(REQUEUE)
 
 
 def _unit(trainer: Any) -> int:

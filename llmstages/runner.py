@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from llmstages import console as text
-from llmstages import hub, registry, schema, worker
+from llmstages import child, hub, registry, schema, worker
 from llmstages.console import Console
-from llmstages.launch import Launch
-from llmstages.plan import Planned, Source, lines
-from llmstages.resume import STOPPED
+from llmstages.launch import Launch, around
+from llmstages.plan import Planned, Source, Step, lines
+from llmstages.resume import REQUEUE
 from llmstages.stage import Artifact, StageError
 from llmstages.store import Store
 
@@ -63,10 +64,21 @@ class Run:
     console: Console = Console(quiet=True)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: stop like Ctrl-C, with the exit code that asks to be started again."""
+
+
 def execute(planned: Sequence[Planned], run: Run) -> Outcome:
     """Make every step of the plan that is not in the store. Finished steps are kept whatever happens."""
+    if other := around():
+        raise StageError(f"llmstages was started by another launcher ({other}), which makes copies of the run or leaves processes out. Start it plainly; it "
+                         "starts its processes itself: launch=ddp launch.processes=2 (or zero2, zero3, fsdp, slurm)")
     for line in lines(planned):
         run.console.say(line)
+    if any(run.launch.as_job(_trains(plan.step)) for plan in planned if plan.state != "reused"):
+        from llmstages import slurm
+
+        slurm.check()
     with _environment(run.launch.environment() if run.launch.how == "inline" else {}):
         return _walk(planned, run)
 
@@ -78,11 +90,8 @@ def _walk(planned: Sequence[Planned], run: Run) -> Outcome:
         try:
             with _stoppable():
                 state, record = _one(plan, run, outcome.artifacts)
-        except KeyboardInterrupt:
-            outcome.error, outcome.code = f"stopped in step {name!r}; finished steps are kept, the same command goes on from here", 130
-        except SystemExit as stop:  # training saves on SIGTERM and exits 75
-            outcome.error = f"step {name!r} ended with exit code {stop.code}; what it saved is kept, the same command resumes it"
-            outcome.code = stop.code if isinstance(stop.code, int) and stop.code else 1
+        except (KeyboardInterrupt, SystemExit) as stop:
+            outcome.error, outcome.code = _left(name, stop, child.stopped(run.store.temporary(plan.key)))
         except Exception as error:  # the boundary: whatever a stage raises ends as one message
             if "LLMSTAGES_DEBUG" in os.environ:
                 traceback.print_exc()
@@ -96,6 +105,15 @@ def _walk(planned: Sequence[Planned], run: Run) -> Outcome:
         took = time.perf_counter() - start if state != "reused" else 0.0
         outcome.results[name] = Result(state, plan.why if state != "reused" else "", took, str(link), record["metrics"])
     return outcome
+
+
+def _left(name: str, stop: BaseException, saved: Mapping[str, int]) -> tuple[str, int]:
+    """The message and the exit code of a step that was left: 130 on Ctrl-C, 75 on other signals, which a scheduler takes for "start me again"."""
+    code = stop.code if isinstance(stop, SystemExit) else REQUEUE if isinstance(stop, Terminated) else 130
+    if code not in (REQUEUE, 130):
+        return f"step {name!r} ended with exit code {code}; finished steps are kept", code if isinstance(code, int) and code else 1
+    update = f", after update {saved['update']} of {saved['of']}" if saved else ""
+    return f"stopped in step {name!r}; finished steps are kept, the same command goes on from here{update}", code
 
 
 def _one(plan: Planned, run: Run, done: Mapping[str, Artifact]) -> tuple[str, Mapping[str, Any]]:
@@ -113,12 +131,30 @@ def _one(plan: Planned, run: Run, done: Mapping[str, Artifact]) -> tuple[str, Ma
         _forget_peak()
         inputs = {name: _input(value, done) for name, value in step.inputs.items()}
         _freeze(folder, plan, run, inputs)
-        metrics = worker.perform(folder, run.console) if run.launch.how == "inline" else _child(folder, plan, run.launch)
+        child.forget(folder)
+        metrics = _start(folder.resolve(), plan, run)
         took = time.perf_counter() - clock
         record = run.store.commit(plan.key, _record(plan, run, metrics, started, took))
     shown = ", ".join(f"{key} {text.number(value)}" for key, value in list(metrics.items())[:4])
     say(f"{step.name} done in {text.seconds(took)}" + (f": {shown}" if shown else ""))
     return plan.state, record
+
+
+def _start(folder: Path, plan: Planned, run: Run) -> dict[str, Any]:
+    """Run the frozen step the way the launch says; returns its metrics."""
+    name, trains = plan.step.name, _trains(plan.step)
+    if run.launch.how == "inline":
+        return worker.perform(folder, run.console)
+    if run.launch.as_job(trains):
+        from llmstages import slurm
+
+        return slurm.run(folder, name, run.launch, trains, run.console)
+    return child.run(folder, name, run.launch, trains)
+
+
+def _trains(step: Step) -> bool:
+    """Whether launchers may spread a step."""
+    return getattr(step.stage, "trains", False)
 
 
 def _input(value: Any, done: Mapping[str, Artifact]) -> Any:
@@ -134,42 +170,9 @@ def _freeze(folder: Path, plan: Planned, run: Run, inputs: Mapping[str, Any]) ->
     """Write step.json: all a worker needs, and what a person needs to repeat the step by hand."""
     step, launch = plan.step, run.launch
     frozen = {"step": step.name, "stage": step.uses, "config": schema.plain(step.config), "inputs": inputs, "cwd": os.getcwd(),
-              "processes": launch.spread(getattr(step.stage, "trains", False)), "launch": dc.asdict(launch),
+              "processes": launch.spread(_trains(step)), "launch": dc.asdict(launch),
               "cache": str(run.store.cache.resolve())}
     (folder / "step.json").write_text(json.dumps(frozen, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _child(folder: Path, plan: Planned, launch: Launch) -> dict[str, Any]:
-    """Run the worker in its own process or processes, and read back what it says."""
-    folder, trains = folder.resolve(), getattr(plan.step.stage, "trains", False)
-    environment = {**os.environ, **launch.environment(trains)}
-    for name in ("metrics.json", "error.json", STOPPED):
-        (folder / name).unlink(missing_ok=True)
-    child = subprocess.Popen(launch.command(folder, trains), env=environment, stdout=2)
-    try:
-        code = child.wait()
-    except KeyboardInterrupt:
-        child.send_signal(signal.SIGTERM)
-        try:
-            if child.wait(120) == 75:  # time to write a checkpoint
-                raise SystemExit(75) from None
-        except subprocess.TimeoutExpired:
-            child.kill()
-        raise
-    if (folder / "error.json").exists():
-        told = json.loads((folder / "error.json").read_text())
-        raise StageError(told["message"]) if not told["full"] else OSError(28, "No space left on device")
-    if (folder / STOPPED).exists():  # torchrun itself ends with 1, whatever its processes end with
-        if json.loads((folder / STOPPED).read_text())["signal"] == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(75)
-    if code in (75, 130):
-        raise SystemExit(code)
-    if code or not (folder / "metrics.json").exists():
-        killed = f"was killed by signal {-code}{' (often: out of memory)' if code == -9 else ''}" if code < 0 else f"ended with exit code {code}"
-        raise StageError(f"the worker of step {plan.step.name!r} {killed} and left no message; its own output is above. Repeat it by hand: "
-                         f"{sys.executable} -m llmstages.worker {folder}")
-    return json.loads((folder / "metrics.json").read_text())
 
 
 def _record(plan: Planned, run: Run, metrics: Mapping[str, Any], started: float, seconds: float) -> dict[str, Any]:
@@ -182,8 +185,9 @@ def _record(plan: Planned, run: Run, metrics: Mapping[str, Any], started: float,
     return {"step": step.name, "stage": step.uses, "kind": step.kind, "version": str(step.stage.version), "package": package,
             "fingerprint": plan.fingerprint, "identity": plan.identity, "config": schema.plain(step.config), "inputs": fed,
             "metrics": dict(metrics), "why": plan.why, "started": started, "finished": started + seconds, "seconds": round(seconds, 3),
-            "peak_mb": _peak_mb(run.launch.how == "inline"), "launch": dc.asdict(run.launch),
-            "processes": run.launch.spread(getattr(step.stage, "trains", False)), "argv": sys.argv, "versions": _versions(),
+            "peak_mb": 0 if run.launch.as_job(_trains(step)) else _peak_mb(run.launch.how == "inline"),  # 0: of a job it is not known
+            "launch": dc.asdict(run.launch),
+            "processes": run.launch.spread(_trains(step)), "argv": sys.argv, "versions": _versions(),
             "machine": {"system": platform.platform(), "cores": os.cpu_count()}, "commit": _commit()}
 
 
@@ -237,16 +241,16 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM stops like Ctrl-C. A training stage may put its own handler in front of this one."""
+    """SIGTERM, and SIGHUP of a terminal that closes, stop like Ctrl-C. A training stage may put its own handler in front of this one."""
     def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
+        raise Terminated
 
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: whoever runs us there handles signals
+    if threading.current_thread() is not threading.main_thread():  # whoever runs us there handles signals
         yield
         return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,7 +1,8 @@
 """Run one frozen step: ``python -m llmstages.worker FOLDER`` reads FOLDER/step.json and fills FOLDER/out.
 
 The runner calls perform() itself for launch=inline, so both ways go through the same file on disk, and any step can be
-repeated by hand with the command above. The first process writes metrics.json, or error.json with one clear message.
+repeated by hand with the command above. The first process writes metrics.json, error.json with one clear message, or, where
+training was told to leave and has saved, stopped.json.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 
 from llmstages import kinds, registry, schema
 from llmstages.console import Console
+from llmstages.launch import WORLDS, Launch
+from llmstages.resume import STOPPED
 from llmstages.stage import Artifact, Context, StageError
 
 
@@ -45,10 +48,11 @@ def perform(folder: Path, console: Console) -> dict[str, Any]:
 
 def _check_world(frozen: Mapping[str, Any]) -> None:
     """Launchers were seen to start one process where two were asked for, with exit code 0: so count."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world != frozen["processes"]:
-        raise StageError(f"step {frozen['step']!r} asked for {frozen['processes']} processes and the launcher started {world}; "
-                         "nothing was trained. Check launch.processes and the launcher's output")
+    worlds = {name: os.environ[name] for name in WORLDS if os.environ.get(name, "1") not in ("", "1")}
+    for world in worlds.values() or ["1"]:
+        if world != str(frozen["processes"]):
+            raise StageError(f"step {frozen['step']!r} asked for {frozen['processes']} processes and the launcher started {world}"
+                             f"{f' ({worlds})' if worlds else ''}; nothing was trained. Check launch.processes and the launcher's output")
 
 
 def _artifacts(value: Any) -> Any:
@@ -87,9 +91,14 @@ def main() -> int:
     folder = Path(sys.argv[1]).resolve()
     frozen = json.loads((folder / "step.json").read_text(encoding="utf-8"))
     os.chdir(frozen["cwd"])
+    os.environ.update(schema.build(Launch, frozen["launch"], "launch").asked())
     try:
         metrics = perform(folder, Console(to_stderr=True, quiet=_rank() > 0))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if "TORCHELASTIC_RUN_ID" in os.environ and (folder / STOPPED).exists():
+            return 0  # to torchrun anything else is a failure, which it tells with a traceback; the runner reads the file
+        if isinstance(stop, SystemExit):
+            raise
         return 130
     except Exception as error:  # the boundary: whatever a stage raises ends as one message
         if "LLMSTAGES_DEBUG" in os.environ:
