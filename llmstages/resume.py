@@ -17,7 +17,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,8 @@ def leave(ctx: Context, state: Any, processes: Processes, number: int) -> None:
     if processes.first:
         ctx.say(f"{ctx.step}: saved after update {state.global_step} of {state.max_steps} on {signal.Signals(number).name}; the same command goes on from there")
         (ctx.out.parent / STOPPED).write_text(json.dumps({"update": state.global_step, "of": state.max_steps, "signal": number}))
-    processes.wait()
+    with suppress(RuntimeError):  # whoever is last may find the others gone: all is saved by now
+        processes.wait()
     raise _exit(number)
 
 
