@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="llmstages-tests-")  # remembered compositions stay out of the home folder
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background ignores it, and what ignores it hands that on
 TOYS = Path(__file__).parent / "core" / "toys"
 
 
