@@ -122,7 +122,7 @@ def compose(overrides: Sequence[str] = ()) -> Composed:
     """Compose a run. Every mistake in the overrides is one StageError that says what to write instead."""
     with _hydra() as loader:
         try:
-            cfg, listed, repository = _load(loader, overrides := _once(loader, overrides))
+            cfg, listed, repository = _load(loader, overrides)
             recipe = listed.overrides.known_choices["recipe"]
             _check_recipes(repository, listed)
             return _read(cfg, recipe, listed.overrides.known_choices)
@@ -139,6 +139,18 @@ defaults_list._create_interpolation_map = _map_if_needed
 
 
 def _load(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> tuple[DictConfig, DefaultsList, IConfigRepository]:
+    """Compose the overrides; +GROUP@STEP=NAME is GROUP@STEP=NAME where the run has it already: adding is then choosing."""
+    try:
+        return _composed(loader, overrides)
+    except HydraException as error:
+        found = re.search(r"Multiple values for ([^\s]+?)\. ", str(error))
+        again = [one[1:] if found and one.startswith(f"+{found[1]}=") else one for one in overrides]
+        if again == list(overrides):
+            raise
+    return _load(loader, again)
+
+
+def _composed(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> tuple[DictConfig, DefaultsList, IConfigRepository]:
     """What hydra.compose() does, without Hydra's own configuration (logging, launchers, output folders).
 
     Those take half the time of a plan and nothing here reads them, so this goes under the public API (as does
@@ -152,23 +164,6 @@ def _load(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> tuple[DictConfi
     OmegaConf.set_struct(cfg, True)
     loader._apply_overrides_to_config(listed.config_overrides, cfg)
     return cfg, listed, repository
-
-
-def _once(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> list[str]:
-    """The overrides, with +GROUP@STEP=NAME changed to GROUP@STEP=NAME where the run has it already: adding is then choosing."""
-    taken = list(overrides)
-    for _ in range(sum(one.startswith("+") for one in taken)):
-        try:
-            _load(loader, taken)
-        except HydraException as error:
-            found = re.search(r"Multiple values for ([^\s]+?)\. ", str(error))
-            again = [one[1:] if found and one.startswith(f"+{found[1]}=") else one for one in taken]
-            if again == taken:
-                break
-            taken = again
-            continue
-        break
-    return taken
 
 
 def _read(cfg: DictConfig, recipe: str, choices: Mapping[str, str | None]) -> Composed:

@@ -8,7 +8,7 @@ from typing import Any
 
 from llmstages.stage import Context, StageError
 
-ASKED = "LLMSTAGES_LAUNCH"  # set by launch.Launch.environment
+ASKED = "LLMSTAGES_LAUNCH"  # see launch.Launch.asked
 KINDS = {"NO": "none", "MULTI_GPU": "ddp", "MULTI_CPU": "ddp", "FSDP": "fsdp"}  # of accelerate
 
 

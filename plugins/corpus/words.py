@@ -19,7 +19,6 @@ from typing import Any
 
 from llmstages.stage import StageError
 
-CHOICES = ("fast", "spacy", "whitespace")
 MOST = 2_000_000  # distinct words, and distinct pieces, that a process remembers
 LONG = 100        # longer pieces between blanks are cut anew each time
 
@@ -220,5 +219,5 @@ class SpaCy(Splitter):
 
 @cache
 def splitter(name: str, language: str = "en") -> Splitter:
-    """The splitter of a name (one of CHOICES), one a process. language: ISO code, for spaCy alone."""
+    """The splitter of a name (fast, spacy or whitespace), one a process. language: ISO code, for spaCy alone."""
     return {"fast": Splitter, "whitespace": Whitespace}[name]() if name != "spacy" else SpaCy(language)
