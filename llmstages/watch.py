@@ -83,15 +83,19 @@ class Watch:
 
     def attach(self, trainer: Any) -> None:
         """See every micro batch and its loss."""
-        plain, step, loader, compute = trainer.data_collator, trainer.training_step, trainer.get_eval_dataloader, trainer.compute_loss
+        plain, step, loader = trainer.data_collator, trainer.training_step, trainer.get_eval_dataloader
+        compute, clip = trainer.compute_loss, trainer.accelerator.clip_grad_norm_
         self.fed = trainer.data_collator = Fed(plain)
+        trainer.floating_point_ops = lambda inputs: 0.0  # counted once, in speed.py; Trainer's own walks through the model at every update
 
         def training_step(model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
             loss = step(model, inputs, *rest, **more)
             self.losses.append(loss.detach().float().reshape(()))
-            if len(self.losses) == trainer.current_gradient_accumulation_steps:
-                self.norm = _norm(model)  # before it is clipped
             return loss
+
+        def clip_grad_norm_(*rest: Any, **more: Any) -> Any:
+            self.norm = clip(*rest, **more)
+            return self.norm
 
         def get_eval_dataloader(*rest: Any, **more: Any) -> Any:
             trainer.data_collator = plain
@@ -110,9 +114,11 @@ class Watch:
         trainer.training_step, trainer.get_eval_dataloader = training_step, get_eval_dataloader
         if trainer.is_deepspeed_enabled:  # its engine changes the weights within backward, so the loss must be looked at before
             trainer.compute_loss = compute_loss
+        else:
+            trainer.accelerator.clip_grad_norm_ = clip_grad_norm_
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.processes, self.losses, self.fed.batches = Processes(), [], deque()
+        self.processes, self.losses, self.norm, self.fed.batches = Processes(), [], None, deque()
         self.first, self.started, self.note = state.global_step, time.perf_counter(), ""
         self.shown = self.ctx.progress(self.ctx.step, state.max_steps)
         self.advance = self.shown.__enter__()
@@ -124,7 +130,8 @@ class Watch:
 
         losses, self.losses = torch.stack(self.losses), []
         rows = [self.fed.batches.popleft() for _ in range(min(len(losses), len(self.fed.batches)))]
-        numbers = torch.stack([losses.sum(), self.norm.to(losses.device)]).tolist()  # the one place that waits for a GPU
+        norm = losses.new_zeros(()) if self.norm is None else self.norm.to(losses)  # gradients lie with DeepSpeed
+        numbers = torch.stack([losses.sum(), norm]).tolist()  # the one place that waits for a GPU
         bad = not all(map(math.isfinite, numbers))
         *most, bad = self.processes.most(*((0.0, 0.0) if bad else numbers), bad)  # all stop, or none: a process alone would wait for ever
         if bad:
@@ -168,15 +175,6 @@ def recorder(ctx: Context, tokens_per_step: float, skip_spikes: float = 0.0) -> 
     from transformers import TrainerCallback
 
     return type("Recorder", (Watch, TrainerCallback), {})(ctx, tokens_per_step, skip_spikes)
-
-
-def _norm(model: Any) -> Any:
-    """Norm of all gradients of a model together."""
-    import torch
-
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norms = torch._foreach_norm(gradients) if gradients else [torch.zeros(())]  # none: they lie with DeepSpeed
-    return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device, torch.float32) for norm in norms]))
 
 
 def _few(rows: Sequence[Sequence[Any]]) -> str:
