@@ -4,7 +4,7 @@ Control tokens are placed by id; contents are encoded with special tokens switch
 page or a tool can ever become a control token (the flaw of rendering to one string first: transformers#29279).
 A tool call sits inside the assistant's turn: ``<|im_start|>assistant<|im_sep|><SEARCH_START>query<SEARCH_END>``
 ``<RESULT_START>text<RESULT_END>answer<|im_end|>``; calls and answers are supervised, results are not.
-``TEMPLATE`` says the same in Jinja, for other programs that load the tokenizer; a test holds the two equal.
+``template`` says the same in Jinja, for other programs that load the tokenizer; a test holds the two equal.
 """
 
 from __future__ import annotations
@@ -25,18 +25,24 @@ CONTROL = (PAD, BOS, START, SEP, END, *RESULT, *(mark for pair in CALLS.values()
 ROLES = ("system", "user", "assistant", "tool")
 Message = Mapping[str, Any]
 
-TEMPLATE = (
-    "{{ '" + BOS + "' }}{% set ns = namespace(open=false) %}{% for m in messages %}{% set t = m['tool'] or '' %}"
-    "{% if m['role'] == 'tool' %}{{ '" + RESULT[0] + " ' + m['content'] + '" + RESULT[1] + "' }}"
-    "{% elif m['role'] == 'assistant' %}{% if not ns.open %}{{ '" + START + "assistant" + SEP + "' }}{% endif %}"
-    "{% generation %}"
-    + "".join("{% " + ("if" if i == 0 else "elif") + f" t == '{name}' %}}" + "{{ '" + a + " ' + m['content'] + '" + b + "' }}"
-              for i, (name, (a, b)) in enumerate((n, p) for n, p in CALLS.items() if n))
-    + "{% elif t %}{{ '" + CALLS[""][0] + " ' + t + ' ' + m['content'] + '" + CALLS[""][1] + "' }}"
-    "{% else %}{{ ' ' + m['content'] + '" + END + "' }}{% endif %}{% endgeneration %}{% set ns.open = t != '' %}"
-    "{% else %}{{ '" + START + "' + m['role'] + '" + SEP + " ' + m['content'] + '" + END + "' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt and not ns.open %}{{ '" + START + "assistant" + SEP + "' }}{% endif %}"
-)
+
+def template(leading_space: bool) -> str:
+    """The renderer in Jinja, saved with tokenizers; leading_space: of the tokenizer (see encode_texts)."""
+    content = "m['content']"
+    if leading_space:
+        content = "((' ' if m['content'] and m['content'][0] != ' ' else '') + m['content'])"
+    space = " " if leading_space else ""
+    calls = "".join("{% " + ("if" if i == 0 else "elif") + f" t == '{name}' %}}{{{{ '{first}' + {content} + '{last}' }}}}"
+                    for i, (name, (first, last)) in enumerate((n, p) for n, p in CALLS.items() if n))
+    return (
+        "{{ '" + BOS + "' }}{% set ns = namespace(open=false) %}{% for m in messages %}{% set t = m['tool'] or '' %}"
+        "{% if m['role'] == 'tool' %}{{ '" + RESULT[0] + "' + " + content + " + '" + RESULT[1] + "' }}"
+        "{% elif m['role'] == 'assistant' %}{% if not ns.open %}{{ '" + START + "assistant" + SEP + "' }}{% endif %}"
+        "{% generation %}" + calls
+        + "{% elif t %}{{ '" + CALLS[""][0] + space + "' + t + ' ' + m['content'] + '" + CALLS[""][1] + "' }}"
+        "{% else %}{{ " + content + " + '" + END + "' }}{% endif %}{% endgeneration %}{% set ns.open = t != '' %}"
+        "{% else %}{{ '" + START + "' + m['role'] + '" + SEP + "' + " + content + " + '" + END + "' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt and not ns.open %}{{ '" + START + "assistant" + SEP + "' }}{% endif %}")
 
 
 @dataclass

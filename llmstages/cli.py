@@ -48,6 +48,14 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES)
         if name == "show":
             made.add_argument("--url", help="of a corpus or documents step: what became of the page with this URL (or id) in the last run")
+    inspect = add("inspect", "tokens, mask and gates of what a step trains on, before it trains", "inspect sft --row dialogues:17", overrides=False)
+    inspect.add_argument("step", help="a step that trains")
+    inspect.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES)
+    inspect.add_argument("--row", metavar="NAME", action="append", help="rows to show, by name (dialogues:17); several: write it again")
+    inspect.add_argument("--find", metavar="TEXT", help="only rows whose text holds this")
+    inspect.add_argument("--count", type=int, default=3, help="rows shown (default 3, spread over all)")
+    inspect.add_argument("--template", action="store_true", help="print the chat template that the tokenizer is saved with")
+    inspect.add_argument("--html", metavar="FILE", help="write the same as a page")
     report = add("report", "print the path of the last report", "report --open")
     report.add_argument("--open", action="store_true", help="open it in a browser")
     add("verify", "read every stored file again and compare digests", "verify")
@@ -83,7 +91,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if unknown:
         from llmstages.schema import near
 
-        flags = ["--json", "--multirun", "--name", "--help", "--open", "--history", "--tokenizer", "--url"]
+        flags = ["--json", "--multirun", "--name", "--help", "--open", "--history", "--tokenizer", "--url", "--row", "--find", "--count", "--template", "--html"]
         flags = [flag for flag in flags if flag != unknown[0]]  # known, but not to this command
         print(f"error: unknown option {unknown[0]!r}.{near(unknown[0], flags)} See llmstages {args.command} --help", file=sys.stderr)
         raise SystemExit(2)

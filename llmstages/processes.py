@@ -17,6 +17,11 @@ def asked() -> str:
     return os.environ.get(ASKED, "none")
 
 
+def first_process() -> bool:
+    """Whether this process writes the artifact; with several, the others only compute."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def check(trainer: Any, ctx: Context) -> None:
     """Hold what the launcher gave against what was asked for; StageError on any difference.
 

@@ -115,6 +115,8 @@ class Stage(Protocol):
     the planner tells memory, time and cost; or ``no_estimate``: what it waits for. known: input name ->
     one mapping for each source: its ``name``, its metrics if it is made, else what it is expected to return; ``model``, the
     sizes of a model; ``bytes`` of its table. Pure and light: no file, no heavy import. Left out: nothing is estimated.
+    prepare(config, ctx) -> Prepared (dialogues.py): optional, for stages that train: tokens, mask and gates of what run() will train
+    on, and nothing else done; ``llmstages inspect`` shows it.
     """
 
     Config: ClassVar[type]

@@ -1,4 +1,5 @@
-"""What all training stages share: arguments, log, gates, rows. How they are watched is in watch.py, how they go on in resume.py.
+"""What all training stages share: arguments, log, rows. What is checked before is in gates.py, how
+they are watched in watch.py, how they go on in resume.py.
 
 Every stage trains with a Trainer of the transformers family, so one way serves them all. Torch is imported inside functions only.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmstages import chat, packing, processes, resume, tables
+from llmstages import processes, resume, tables
 from llmstages.stage import Artifact, Context, StageError, option
 from llmstages.watch import recorder
 
@@ -39,6 +40,7 @@ class Optimisation:
     save_minutes: float = option(10.0, "minutes between checkpoints; 0: none by time", identity=False)
     save_every: int = option(0, "updates between checkpoints; 0: by time alone", identity=False)
     save_last: int = option(2, "checkpoints kept", identity=False)
+    allow: list[str] = option(help="gates that may fail (gates.py), by name: allow=[rows_with_padding_inside]", factory=list, identity=False)
     trackers: list[str] = option(help="experiment trackers: trackio, wandb, tensorboard", factory=list, identity=False)
 
     def __post_init__(self) -> None:
@@ -105,6 +107,12 @@ def load_model(artifact: Artifact, ctx: Context, kind: str = "causal") -> Any:
     return loader.from_pretrained(artifact.path, dtype=torch.float32, **more)
 
 
+def context_of(artifact: Artifact) -> int:
+    """Positions a model knows, 0 where its config does not say."""
+    config = json.loads((artifact.path / "config.json").read_text(encoding="utf-8"))
+    return int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a tokenizer or model artifact."""
     from transformers import AutoTokenizer
@@ -122,52 +130,10 @@ def save_model(model: Any, tokenizer: Any, ctx: Context, trainer: Any = None) ->
     model.config.use_cache = True
     spread = trainer is not None and processes.spread(trainer) in ("zero3", "fsdp")
     whole = {"state_dict": trainer.accelerator.get_state_dict(trainer.model_wrapped)} if spread else {}
-    if not first_process():
+    if not processes.first_process():
         return
     model.save_pretrained(ctx.out, **whole)
     tokenizer.save_pretrained(ctx.out)
-
-
-def first_process() -> bool:
-    """Whether this process writes the artifact; with several, the others only compute."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def gate(name: str, value: float, limit: float, passed: bool, cure: str) -> dict[str, Any]:
-    """One check before step 1."""
-    return {"gate": name, "value": round(float(value), 6), "limit": limit, "passed": bool(passed), "cure": cure}
-
-
-def check_rows(rows: Sequence[chat.Rendered] | packing.Pieces, tokenizer: Any, ctx: Context, *, least_supervised: float = 0.01,
-               dialogues: bool = True) -> None:
-    """The gates on rendered rows or pieces of documents, written to gates.json; a gate that fails blocks training.
-
-    Raises StageError naming every failed gate and its cure.
-    """
-    marks = chat.control_ids(tokenizer)
-    pieces = rows if isinstance(rows, packing.Pieces) else packing.Pieces.of(rows)
-    tokens, on = int(pieces.sizes().sum()), pieces.supervised()
-    supervised, empty = int(on.sum()), int((on == 0).sum())
-    one_bos = int((pieces.begins_with(marks[chat.BOS]) & (pieces.occurrences(marks[chat.BOS]) == 1)).sum())
-    found = [gate("rows", len(rows), 1, bool(rows), "the inputs gave no rows: look at the steps before"),
-             gate("supervised share", supervised / max(tokens, 1), least_supervised, supervised >= least_supervised * tokens,
-                  "hardly any token is trained on: are there assistant turns?"),
-             gate("rows without a supervised token", empty, 0, not empty, "drop dialogues that have no assistant turn"),
-             gate("rows that begin with exactly one BOS", one_bos / max(len(rows), 1), 1.0, one_bos == len(rows),
-                  "a text carries its own BOS: encode it without special tokens"),
-             gate("pad differs from end of turn", tokenizer.pad_token_id, 0, tokenizer.pad_token_id != marks[chat.END],
-                  "with pad = end of turn the model never learns to stop")]
-    if dialogues:
-        turns = pieces.occurrences(marks[chat.START]) > 0  # running text has no turns to end
-        spoken, ends = int(turns.sum()), int((turns & (pieces.occurrences(marks[chat.END], supervised=True) > 0)).sum())
-        found.append(gate("dialogues whose end of turn is supervised", ends / max(spoken, 1), 0.9, ends >= 0.9 * spoken,
-                          "the end token carries no loss, the model would never stop"))
-    if first_process():
-        tables.write_json(ctx.out / "gates.json", found)
-    bad = [g for g in found if not g["passed"]]
-    if bad:
-        raise StageError(f"step {ctx.step!r} is not started, its data would train something else:\n"
-                         + "\n".join(f"  {g['gate']}: {g['value']} (needs {g['limit']}): {g['cure']}" for g in bad))
 
 
 def dataset(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -220,7 +186,7 @@ def write_log(trainer: Any, ctx: Context) -> list[dict[str, float]]:
         row = {k: float(v) if k != "step" else int(v) for k, v in row.items() if _number(v)}
         if len(row) > 1 and "train_loss" not in row:
             rows.append(row)
-    if first_process():
+    if processes.first_process():
         tables.write_lines(ctx.out / "log.jsonl", rows)
     return rows
 
@@ -249,27 +215,12 @@ def check_names(ctx: Context, field: str, names: Sequence[str], sources: Sequenc
             raise StageError(f"{ctx.step}.{field} names {name!r}, which is none of its inputs ({', '.join(known) or 'none'})")
 
 
-def share(items: Sequence[Any], weight: float, rng: random.Random) -> list[Any]:
-    """The items ``weight`` times over: a random part below 1, repeats above."""
-    return [items[index] for index in share_of(len(items), weight, rng).tolist()]
-
-
 def share_of(count: int, weight: float, rng: random.Random) -> Any:
-    """The same for items that are not in memory: an array of indices below ``count``."""
+    """Indices of ``count`` items, ``weight`` times over: a random part below 1, repeats above."""
     import numpy as np
 
     whole, part = int(weight), weight - int(weight)
     return np.concatenate([np.tile(np.arange(count), whole), np.array(rng.sample(range(count), round(part * count)), np.int64)])
-
-
-def dialogue_rows(sources: Sequence[Artifact], weights: Mapping[str, float], tokenizer: Any, rng: random.Random) -> list[chat.Rendered]:
-    """The dialogues of all sources rendered: as running text where all rows say render=plain, else as chat."""
-    out: list[chat.Rendered] = []
-    for source in sources:
-        table = tables.load(source.path / "data")
-        plain = "render" in table.column_names and set(table["render"]) == {"plain"}
-        out += (chat.render_plain if plain else chat.render)(tokenizer, share(list(table["messages"]), weights.get(source.name, 1.0), rng))
-    return out
 
 
 def read_meta(row: Mapping[str, Any]) -> dict[str, Any]:

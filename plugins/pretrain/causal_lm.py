@@ -16,12 +16,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages.dialogues import Prepared
 from llmstages.estimate import LAYERS, Model, Training, text_tokens
 from llmstages.plugins.pretrain import dial, model, optimizing, samples, speed
 from llmstages.stage import Context, StageError, option
 from llmstages.training import Optimisation
 
 EVALUATED = 16  # rows evaluated at once, on each device
+SHOWN = 1000  # pieces that can be looked at before training
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class CausalLM:
     def run(self, config: CausalLMConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import TrainingArguments, set_seed
 
-        from llmstages import packing, training
+        from llmstages import gates, packing, training
 
         model.check_machine(config, ctx)
         set_seed(config.seed)
@@ -84,7 +86,7 @@ class CausalLM:
         tokenizer = training.load_tokenizer(source.path)
         config, derived = self.settled(config, ctx, len(tokenizer))
         train, held = self.documents(config, ctx, tokenizer)
-        training.check_rows(train, tokenizer, ctx, dialogues=False)
+        gates.settle(gates.of_rows(train, tokenizer, dialogues=False), ctx, config.allow)
         rows = packing.Packed(train, config.row, tokenizer.pad_token_id, config.seed)
         held_rows = packing.Packed(held, config.row, tokenizer.pad_token_id, config.seed).first(256)
         if rows.cut:
@@ -114,6 +116,17 @@ class CausalLM:
                 "unigram_loss": unigram(held_rows, counts), "parameters": net.num_parameters(), "updates": steps,
                 "tokens": steps * config.batch_rows * config.row, "corpus_tokens": tokens, "rows": len(rows),
                 "padding": 1 - min(1.0, tokens / (len(rows) * config.row)), "cut_tokens": rows.cut, **speed.figures(watch, net, config, ctx.processes)}
+
+    def prepare(self, config: CausalLMConfig, ctx: Context) -> Prepared:
+        """Documents spread evenly over all that are trained on, and the gates of all."""
+        from llmstages import chat, gates, training
+
+        tokenizer = training.load_tokenizer((ctx.maybe("tokenizer") or ctx.one("model")).path)
+        train, held = self.documents(self.settled(config, ctx, len(tokenizer))[0], ctx, tokenizer)
+        some = range(0, len(train), max(1, len(train) // SHOWN))
+        rows = [chat.Rendered(ids.tolist(), on.tolist()) for ids, on in map(train.read, some)]
+        return Prepared(tokenizer, rows, [f"piece {i}" for i in some], gates.of_rows(train, tokenizer, dialogues=False),
+                        {"pieces of documents": len(train), "held out": len(held)})
 
     def settled(self, config: CausalLMConfig, ctx: Context, vocabulary: int) -> tuple[CausalLMConfig, dict[str, Any]]:
         """The config without zeros, and what the dial derived."""
@@ -152,7 +165,7 @@ class CausalLM:
         """(pieces to train on, held-out pieces) of all sources; a document that occurs twice is never held out."""
         import numpy as np
 
-        from llmstages import packing, shards, training
+        from llmstages import dialogues, packing, shards, training
 
         if config.row < 2:
             raise StageError(f"{ctx.step}.row={config.row} has no room for a token after BOS; choose 2 or more")
@@ -167,7 +180,7 @@ class CausalLM:
             for into, chosen in ((train, used[~apart]), (held, used[apart])):
                 starts = shard.starts[chosen]
                 into.append(packing.Pieces.cut(body, starts, shard.starts[chosen + 1] - starts, config.row - 1))
-        train.append(packing.Pieces.of(training.dialogue_rows(ctx.many("dialogues"), config.weights, tokenizer, rng)))
+        train.append(packing.Pieces.of(dialogues.render(tokenizer, dialogues.load(ctx.many("dialogues"), config.weights, rng))))
         all_of, kept = packing.Pieces.join(train), packing.Pieces.join(held)
         if not len(all_of):
             raise StageError(f"step {ctx.step!r} has no documents to train on; wire steps.{ctx.step}.corpus")

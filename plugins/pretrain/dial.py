@@ -90,7 +90,7 @@ def sentence(derived: dict[str, Any]) -> str:
 
 def write(derived: dict[str, Any], updates: int, config: Any, ctx: Context) -> None:
     """derived.json, all that the dial decided; says so where the corpus is too small for it. config: the settled one."""
-    from llmstages import tables, training
+    from llmstages import processes, tables
 
     if not derived:
         return
@@ -98,6 +98,6 @@ def write(derived: dict[str, Any], updates: int, config: Any, ctx: Context) -> N
     if tokens < 0.95 * wanted and not {"epochs", "max_tokens"} & {*derived["set_explicitly"]}:
         ctx.say(f"{ctx.step}: {PASSES:g} passes over the corpus are {tokens / 1e6:.1f} M tokens, fewer than the {wanted / 1e6:.1f} M that depth "
                 f"{config.depth} asks for; a smaller depth would use this corpus better")
-    if training.first_process():
+    if processes.first_process():
         told = {name: value for name, value in derived.items() if name != "micro_rows"}  # that is how, and follows from the launcher
         tables.write_json(ctx.out / "derived.json", {**told, "updates": updates, "tokens": tokens, "row": config.row})

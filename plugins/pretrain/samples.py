@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llmstages import chat, generation, packing, processes, tables, training
+from llmstages import chat, generation, packing, processes, tables
 from llmstages.stage import Context
 
 LENGTH, BEGIN, DOCUMENTS = 48, 8, 2  # tokens written; tokens of a held-out document that are the prompt; documents
@@ -36,7 +36,7 @@ def sampler(ctx: Context, tokenizer: Any, asked: Sequence[Sequence[int]], share:
                 ctx.say(f"{ctx.step}: no samples while training, since {processes.asked()} spreads the weights over processes")
 
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-            if state.global_step not in self.due or not training.first_process():
+            if state.global_step not in self.due or not processes.first_process():
                 return
             pause()
             was = model.training
@@ -53,5 +53,5 @@ def write(trainer: Any, ctx: Context) -> None:
     """samples.jsonl from the trainer's history."""
     rows = [{"step": entry["step"], "prompt": prompt, "text": text}
             for entry in trainer.state.log_history for prompt, text in entry.get(SAMPLES, ())]
-    if rows and training.first_process():
+    if rows and processes.first_process():
         tables.write_lines(ctx.out / "samples.jsonl", rows)

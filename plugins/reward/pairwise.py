@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages.dialogues import Dialogue, Prepared
 from llmstages.stage import Context, StageError, option
 from llmstages.training import Optimisation
 
@@ -30,7 +31,7 @@ class Pairwise:
     Config = PairwiseConfig
     inputs: ClassVar[Mapping[str, str]] = {"model": "model", "preferences": "preferences"}
     output: ClassVar[str] = "reward_model"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     trains: ClassVar[bool] = True
 
     def run(self, config: PairwiseConfig, ctx: Context) -> Mapping[str, float]:
@@ -38,21 +39,12 @@ class Pairwise:
         from transformers import set_seed
         from trl import RewardConfig, RewardTrainer
 
-        from llmstages import chat, tables, training
+        from llmstages import gates, training
 
         set_seed(config.seed)
-        tokenizer = training.load_tokenizer(ctx.one("model").path)
-        rows = [dict(row) for row in tables.load(ctx.one("preferences").path / "data")]
-        for side in ("chosen", "rejected"):
-            for row, done in zip(rows, chat.render(tokenizer, [[*r["prompt"], *r[side]] for r in rows]), strict=True):
-                row[f"{side}_ids"], row[f"{side}_rendered"] = done.ids, done
-        short = [r for r in rows if max(len(r["chosen_ids"]), len(r["rejected_ids"])) <= config.max_length]
-        if len(short) < len(rows):
-            ctx.say(f"{ctx.step}: {len(rows) - len(short)} of {len(rows)} pairs dropped, longer than max_length={config.max_length} tokens")
-        train, test = split(short, config.test_share)
-        if not train:
-            raise StageError(f"{ctx.step}: no preference pair is left to train on; raise {ctx.step}.max_length or look at {ctx.one('preferences').name}")
-        training.check_rows([r["chosen_rendered"] for r in train] + [r["rejected_rendered"] for r in train], tokenizer, ctx)
+        prepared = self.prepare(config, ctx)
+        gates.settle(prepared.gates, ctx, config.allow)
+        tokenizer, train, test = prepared.tokenizer, prepared.train, prepared.test
         model = training.load_model(ctx.one("model"), ctx, kind="reward")
         model.config.pad_token_id = tokenizer.pad_token_id
         steps = math.ceil(len(train) * config.epochs / config.batch_rows)
@@ -64,8 +56,42 @@ class Pairwise:
         training.train(trainer, config, ctx)
         training.write_log(trainer, ctx)
         training.save_model(trainer.model, tokenizer, ctx)
-        return {"pairs": len(train), "test_pairs": len(test), "updates": steps, "dropped_too_long": len(rows) - len(short),
+        return {"pairs": len(train), "test_pairs": len(test), "updates": steps, "dropped_too_long": prepared.facts["dropped, too long"],
                 **accuracy(trainer.model, tokenizer, test)}
+
+    def prepare(self, config: PairwiseConfig, ctx: Context) -> Pairs:
+        """Both sides of each pair rendered, and their gates."""
+        from llmstages import chat, gates, tables, training
+
+        tokenizer, source = training.load_tokenizer(ctx.one("model").path), ctx.one("preferences")
+        rows = [dict(row, name=f"{source.name}:{i}") for i, row in enumerate(tables.load(source.path / "data"))]
+        sides = [Dialogue(f"{row['name']} {side}", [*row["prompt"], *row[side]]) for side in ("chosen", "rejected") for row in rows]
+        found = gates.of_dialogues(sides)
+        if any(not g["passed"] and g["gate"] == gates.UNKNOWN_ROLES for g in found):
+            gates.settle(found, ctx)
+        for side in ("chosen", "rejected"):
+            for row, done in zip(rows, chat.render(tokenizer, [[*r["prompt"], *r[side]] for r in rows]), strict=True):
+                row[f"{side}_ids"], row[f"{side}_rendered"] = done.ids, done
+        short = [r for r in rows if max(len(r["chosen_ids"]), len(r["rejected_ids"])) <= config.max_length]
+        long = [r["name"] for r in rows if max(len(r["chosen_ids"]), len(r["rejected_ids"])) > config.max_length]
+        if long:
+            ctx.say(f"{ctx.step}: {len(long)} of {len(rows)} pairs dropped, longer than max_length={config.max_length} tokens")
+        train, test = split(short, config.test_share)
+        if not train:
+            raise StageError(f"{ctx.step}: no preference pair is left to train on; raise {ctx.step}.max_length or look at {source.name}")
+        rendered = [(f"{r['name']} {side}", r[f"{side}_rendered"]) for side in ("chosen", "rejected") for r in train]
+        names, done = [name for name, _ in rendered], [one for _, one in rendered]
+        found += [gates.too_long(long, len(rows)), *gates.of_rows(done, tokenizer, names, context=training.context_of(ctx.one("model"))),
+                  *gates.of_template(sides, tokenizer), *gates.of_model(ctx.one("model").path, tokenizer)]
+        return Pairs(tokenizer, done, names, found, {"pairs": len(rows), "dropped, too long": len(long)}, train=train, test=test)
+
+
+@dataclass
+class Pairs(Prepared):
+    """Prepared rows, and the pairs they are the sides of."""
+
+    train: Sequence[dict[str, Any]] = ()
+    test: Sequence[dict[str, Any]] = ()
 
 
 def split(rows: Sequence[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

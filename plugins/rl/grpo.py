@@ -46,6 +46,12 @@ class GRPO:
     trains: ClassVar[bool] = True
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
+    def prepare(self, config: GRPOConfig, ctx: Context) -> Any:
+        """The prompts as the policy will see them."""
+        from llmstages.plugins.rl import policy
+
+        return policy.prepare(ctx, config.limit, config.max_answer)
+
     def trl_options(self, config: Any) -> dict[str, Any]:
         """Further arguments of trl.GRPOConfig; what a variant of GRPO overrides."""
         return {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmstages.dialogues import Dialogue, Prepared
 from llmstages.stage import Artifact, Context, StageError
 
 
@@ -29,6 +30,19 @@ def problems(ctx: Context, name: str, limit: int) -> list[dict[str, Any]]:
     if not rows:
         raise StageError(f"{ctx.step}: {ctx.one(name).name} holds no problems to practise on")
     return rows
+
+
+def prepare(ctx: Context, limit: int, max_answer: int) -> Prepared:
+    """The prompts; nothing of them is supervised, and there are no rows yet that gates could look at but the prompts themselves."""
+    from llmstages import chat, gates, training
+
+    tokenizer, source = training.load_tokenizer(ctx.one("policy").path), ctx.one("problems")
+    rows = problems(ctx, "problems", limit)
+    ids, context = chat.prompt_ids(tokenizer, [row["prompt"] for row in rows]), training.context_of(ctx.one("policy"))
+    names = [f"{source.name}:{i}" for i in range(len(rows))]
+    long = [name for name, one in zip(names, ids, strict=True) if context and len(one) > context - max_answer]
+    found = [gates.too_long(long, len(rows)), *gates.of_template([Dialogue(name, row["prompt"]) for name, row in zip(names, rows, strict=True)], tokenizer)]
+    return Prepared(tokenizer, [chat.Rendered(one, [False] * len(one)) for one in ids], names, found, {"prompts": len(rows), "too long": len(long)})
 
 
 def too_long(rows: list[dict[str, Any]], tokenizer: Any, room: int, ctx: Context) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ class Rejection:
     def run(self, config: RejectionConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
 
-        from llmstages import chat, tables, training
+        from llmstages import chat, gates, tables, training
 
         set_seed(config.seed)
         tokenizer, model = training.load_tokenizer(ctx.one("policy").path), training.load_model(ctx.one("policy"), ctx)
@@ -55,7 +55,7 @@ class Rejection:
         if long := sum(len(r.ids) > config.row for r in rendered):
             ctx.say(f"{ctx.step}: {long} of {len(rendered)} kept answers dropped, longer than row={config.row} tokens")
         rendered = [r for r in rendered if len(r.ids) <= config.row]
-        training.check_rows(rendered, tokenizer, ctx)
+        gates.settle(gates.of_rows(rendered, tokenizer), ctx, config.allow)
         rows, _ = chat.pack(rendered, config.row, tokenizer.pad_token_id, config.seed)
         steps = math.ceil(len(rows) * config.epochs / config.batch_rows)
         trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps)
@@ -63,6 +63,12 @@ class Rejection:
         training.write_log(trainer, ctx)
         training.save_model(trainer.model, tokenizer, ctx)
         return {**metrics, "updates": steps}
+
+    def prepare(self, config: RejectionConfig, ctx: Context) -> Any:
+        """The prompts as the policy will see them."""
+        from llmstages.plugins.rl import policy
+
+        return policy.prepare(ctx, 0, config.max_answer)
 
     def sample(self, config: RejectionConfig, ctx: Context, model: Any, tokenizer: Any) -> tuple[list[Any], dict[str, float]]:
         """(kept dialogues, how sampling went)."""

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages.dialogues import POLICIES, Prepared
 from llmstages.estimate import Training, text_tokens
-from llmstages.stage import Context, StageError, option
+from llmstages.stage import Context, option
 from llmstages.training import Optimisation
 
 
@@ -25,7 +26,8 @@ class ChatConfig(Optimisation):
     epochs: float = option(1.0, "passes over the rows")
     replay: int = option(0, "documents of the corpus mixed in with full loss")
     weights: dict[str, float] = option(help="share of a source's dialogues to use, by step name; default 1", factory=dict)
-    too_long: str = option("drop", "dialogues longer than a row", choices=("drop", "error"))
+    too_long: str = option("drop", "dialogues longer than a row: drop them, split them between exchanges, truncate their ends, or stop with an error",
+                           choices=POLICIES)
     lora: int = option(0, "rank of LoRA adapters on all linear layers, merged at the end; 0 trains all weights")
 
 
@@ -35,18 +37,18 @@ class Chat:
     Config = ChatConfig
     inputs: ClassVar[Mapping[str, str]] = {"model": "model", "dialogues": "dialogues*", "corpus": "corpus?"}
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     trains: ClassVar[bool] = True
 
     def run(self, config: ChatConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
 
-        from llmstages import chat, training
+        from llmstages import chat, gates, training
 
         set_seed(config.seed)
-        tokenizer = training.load_tokenizer(ctx.one("model").path)
-        dialogues, dropped = self.rendered(config, ctx, tokenizer)
-        training.check_rows(dialogues, tokenizer, ctx)
+        prepared = self.prepare(config, ctx)
+        gates.settle(prepared.gates, ctx, config.allow)
+        tokenizer, dialogues = prepared.tokenizer, prepared.rows
         replayed = self.replayed(config, ctx, tokenizer)
         rows, cut = chat.pack([*dialogues, *replayed], config.row, tokenizer.pad_token_id, config.seed)
         if cut:
@@ -63,7 +65,7 @@ class Chat:
         trained = trainer.model.merge_and_unload() if config.lora else trainer.model
         training.save_model(trained, tokenizer, ctx, trainer)
         first, last = training.ends_of(log, "loss")
-        return {"loss_first": first, "loss_last": last, "dialogues": len(dialogues), "dropped_too_long": dropped, "replayed": len(replayed),
+        return {"loss_first": first, "loss_last": last, "dialogues": len(dialogues), "dropped_too_long": prepared.facts["dropped, too long"], "replayed": len(replayed),
                 "updates": steps, "tokens": steps * config.batch_rows * config.row, "cut_tokens": cut,
                 "supervised_tokens": sum(sum(row.supervised) for row in dialogues),
                 "tokens_per_second": steps * config.batch_rows * config.row / watch.seconds}
@@ -83,20 +85,20 @@ class Chat:
                                      config.micro_rows, bf16=config.bf16, adapters=model.adapters(config.lora) if config.lora else 0,
                                      because=because)}
 
-    def rendered(self, config: ChatConfig, ctx: Context, tokenizer: Any) -> tuple[list[Any], int]:
-        """(rendered dialogues, number dropped for their length)."""
-        from llmstages import training
+    def prepare(self, config: ChatConfig, ctx: Context) -> Prepared:
+        """Rendered dialogues and their gates."""
+        from llmstages import dialogues, gates, training
 
         training.check_names(ctx, "weights", list(config.weights), ctx.many("dialogues"))
-        out = training.dialogue_rows(ctx.many("dialogues"), config.weights, tokenizer, random.Random(config.seed))
-        long = [row for row in out if len(row.ids) > config.row]
-        if long and config.too_long == "error":
-            raise StageError(f"{ctx.step}: {len(long)} dialogues are longer than row={config.row} tokens; raise {ctx.step}.row "
-                             f"or choose {ctx.step}.too_long=drop")
-        if long:
-            ctx.say(f"{ctx.step}: {len(long)} of {len(out)} dialogues dropped, longer than row={config.row} tokens (too_long=drop)")
-            return [row for row in out if len(row.ids) <= config.row], len(long)
-        return out, 0
+        tokenizer = training.load_tokenizer(ctx.one("model").path)
+        drawn = dialogues.load(ctx.many("dialogues"), config.weights, random.Random(config.seed))
+        found = gates.of_dialogues(drawn)
+        if any(not g["passed"] and g["gate"] == gates.UNKNOWN_ROLES for g in found):
+            gates.settle(found, ctx)  # such turns cannot be rendered
+        kept, rows, dropped = dialogues.fit(drawn, tokenizer, config.row, config.too_long, ctx)
+        found += [gates.too_long(dropped, len(drawn)), *gates.of_rows(rows, tokenizer, [d.name for d in kept], context=training.context_of(ctx.one("model"))),
+                  *gates.of_template(kept, tokenizer), *gates.of_model(ctx.one("model").path, tokenizer)]
+        return Prepared(tokenizer, rows, [d.name for d in kept], found, {"dialogues": len(drawn), "dropped, too long": len(dropped)})
 
     def replayed(self, config: ChatConfig, ctx: Context, tokenizer: Any) -> list[Any]:
         """Documents of the corpus, with full loss. Only those drawn are read and encoded: the corpus may be a million times as many."""

@@ -30,7 +30,7 @@ class Pretrained:
     Config = PretrainedConfig
     inputs: ClassVar[Mapping[str, str]] = {"corpus": "corpus?"}
     output: ClassVar[str] = "tokenizer"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
 
     def estimate(self, config: PretrainedConfig, known: Mapping[str, Any]) -> Mapping[str, float]:
         """The entries of a tokenizer that is well known, control tokens included."""

@@ -44,7 +44,7 @@ def finish(tokenizer: Any) -> Any:
 
     tokenizer.add_special_tokens({"bos_token": chat.BOS, "eos_token": chat.END, "pad_token": chat.PAD,
                                   "extra_special_tokens": [t for t in chat.CONTROL if t not in (chat.BOS, chat.END, chat.PAD)]})
-    tokenizer.chat_template = chat.TEMPLATE
+    tokenizer.chat_template = chat.template(bool(tokenizer.init_kwargs.get("leading_space")))
     tokenizer.padding_side = "left"
     if tokenizer.model_max_length > 10 * LONGEST:  # unset is 10^30, which other programs cannot hold in an integer
         tokenizer.model_max_length = LONGEST
@@ -80,7 +80,7 @@ class Trained:
     Config: ClassVar[type]
     inputs: ClassVar[Mapping[str, str]] = {"corpus": "corpus", "dialogues": "dialogues*"}
     output: ClassVar[str] = "tokenizer"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     word: ClassVar[int]  # bytes of memory that training takes for each different word; measured, see sample.Words
 
     def smallest(self, config: Any) -> tuple[int, str]:

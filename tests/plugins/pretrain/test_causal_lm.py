@@ -52,14 +52,14 @@ def plainly(config, tokenizer, texts, weight, spoken):
     """(training rows, held-out rows) as lists of ids, the way it reads without shards."""
     import random
 
-    from llmstages import chat, training
+    from llmstages import chat, dialogues, training
 
     rng, train, held = random.Random(config.seed), [], []
-    texts = training.share(texts, weight, rng)
+    texts = [texts[i] for i in training.share_of(len(texts), weight, rng)]
     for index, (text, ids) in enumerate(zip(texts, chat.document_ids(tokenizer, texts), strict=True)):
         into = held if index % config.held_out == config.held_out - 1 and texts.count(text) == 1 else train
         into += [[ids[0], *ids[i : i + config.row - 1]] for i in range(1, max(len(ids), 2), config.row - 1)]
-    train += [row.ids for row in training.dialogue_rows(spoken, config.weights, tokenizer, rng)]
+    train += [row.ids for row in dialogues.render(tokenizer, dialogues.load(spoken, config.weights, rng))]
     return train, held or train[:1]
 
 

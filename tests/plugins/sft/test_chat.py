@@ -47,7 +47,7 @@ def test_too_long_dialogues_are_dropped_with_a_line_or_refused(tmp_path, model):
     long = [message("user", "the cat sat. " * 60), message("assistant", "yes")]
     chats = saved(tmp_path / "chats", "dialogues", [{"messages": TALK}, {"messages": long}])
     _, metrics = perform(Chat, tmp_path / "drop", ChatConfig(row=64), model=model, dialogues=(chats,), corpus=None)
-    assert metrics["dropped_too_long"] == 1 and "1 of 2 dialogues dropped" in perform.said[0]
+    assert metrics["dropped_too_long"] == 1 and "1 of 2 dialogues are longer than row=64 tokens (chats:1): dropped" in perform.said[0]
     with pytest.raises(StageError, match="raise error.row"):
         perform(Chat, tmp_path / "error", ChatConfig(row=64, too_long="error"), model=model, dialogues=(chats,), corpus=None)
 

@@ -1,0 +1,113 @@
+"""Dialogues on their way into training: drawn from their sources, rendered, and made to fit a row."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from llmstages import chat, tables
+from llmstages.stage import Artifact, Context, StageError
+
+POLICIES = ("drop", "split", "truncate", "error")
+
+
+class Dialogue(NamedTuple):
+    """Messages, and where they are from: ``STEP:ROW``. plain: rendered as running text."""
+
+    name: str
+    messages: Sequence[chat.Message]
+    plain: bool = False
+
+
+@dataclass
+class Prepared:
+    """What a step trains on, before step 1: rendered rows, their names, the gates, and lines that tell more."""
+
+    tokenizer: Any
+    rows: list[chat.Rendered]
+    names: list[str]
+    gates: list[dict[str, Any]]
+    facts: dict[str, int] = field(default_factory=dict)
+
+
+def load(sources: Sequence[Artifact], weights: Mapping[str, float], rng: random.Random) -> list[Dialogue]:
+    """The dialogues of all sources, each source as often as its weight says (training.share_of)."""
+    from llmstages.training import share_of
+
+    out: list[Dialogue] = []
+    for source in sources:
+        table = tables.load(source.path / "data")
+        plain = "render" in table.column_names and set(table["render"]) == {"plain"}
+        messages = list(table["messages"])
+        out += [Dialogue(f"{source.name}:{i}", messages[i], plain) for i in share_of(len(messages), weights.get(source.name, 1.0), rng).tolist()]
+    return out
+
+
+def render(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[chat.Rendered]:
+    """Rendered in order: as running text where they say so, else as chat."""
+    done = {plain: iter((chat.render_plain if plain else chat.render)(tokenizer, [d.messages for d in dialogues if d.plain == plain]))
+            for plain in (False, True)}
+    return [next(done[d.plain]) for d in dialogues]
+
+
+def fit(dialogues: Sequence[Dialogue], tokenizer: Any, row: int, policy: str, ctx: Context) -> tuple[list[Dialogue], list[chat.Rendered], list[str]]:
+    """(dialogues, their tokens, names of those left out) with none longer than ``row`` tokens.
+
+    drop: left out. split: cut between exchanges, the system turn before each part; an exchange too long for a row is left
+    out. truncate: the end is cut off. error: StageError. What was done is told with counts and examples.
+    """
+    whole = render(tokenizer, dialogues)
+    long = [d.name for d, done in zip(dialogues, whole, strict=True) if len(done.ids) > row]
+    if not long:
+        return list(dialogues), whole, []
+    some = f"{len(long)} of {len(whole)} dialogues are longer than row={row} tokens ({', '.join(long[:3])}{', ...' if len(long) > 3 else ''})"
+    if policy == "error":
+        raise StageError(f"{ctx.step}: {some}; raise {ctx.step}.row or choose {ctx.step}.too_long=drop, split or truncate")
+    kept: list[tuple[Dialogue, chat.Rendered]] = []
+    left: list[str] = []
+    parts = 0
+    for d, done in zip(dialogues, whole, strict=True):
+        if len(done.ids) <= row:
+            kept.append((d, done))
+        elif policy == "truncate":
+            kept.append((d, chat.Rendered(done.ids[:row], done.supervised[:row])))
+        elif policy == "split":
+            cut = split(d, tokenizer, row)
+            kept += cut
+            parts += len(cut)
+            left += [] if cut else [d.name]
+        else:
+            left.append(d.name)
+    what = {"drop": "dropped", "truncate": "cut at their end", "split": f"split into {parts}, {len(left)} of them dropped whole"}[policy]
+    ctx.say(f"{ctx.step}: {some}: {what} (too_long={policy})")
+    return [d for d, _ in kept], [done for _, done in kept], left
+
+
+def split(dialogue: Dialogue, tokenizer: Any, row: int) -> list[tuple[Dialogue, chat.Rendered]]:
+    """Parts of whole exchanges (a user turn and what follows it), as long as fit; exchanges too long alone are left out."""
+    system = [m for m in dialogue.messages[:1] if m["role"] == "system"]
+    exchanges: list[list[chat.Message]] = []
+    for m in dialogue.messages[len(system):]:
+        if m["role"] == "user" or not exchanges:
+            exchanges.append([])
+        exchanges[-1].append(m)
+    out: list[tuple[Dialogue, chat.Rendered]] = []
+    part: list[chat.Message] = []
+    fitting: chat.Rendered | None = None
+
+    def close() -> None:
+        if fitting:
+            out.append((Dialogue(f"{dialogue.name}/{len(out) + 1}", [*system, *part], dialogue.plain), fitting))
+
+    for exchange in exchanges:
+        done = render(tokenizer, [Dialogue("", [*system, *part, *exchange], dialogue.plain)])[0]
+        if len(done.ids) <= row:
+            part, fitting = [*part, *exchange], done
+            continue
+        close()
+        done = render(tokenizer, [Dialogue("", [*system, *exchange], dialogue.plain)])[0]
+        part, fitting = (list(exchange), done) if len(done.ids) <= row else ([], None)
+    close()
+    return out

@@ -1,0 +1,198 @@
+"""Gates: what is checked before step 1, because it would train something else and nobody would see it.
+
+Each gate is one entry of gates.json: {gate, value, limit, passed, allowed, cure, rows}; ``rows`` names examples of what failed.
+A gate that fails blocks training unless the step's ``allow`` names it. They answer what users of other tools suffer from: masks
+that cover everything or nothing, end tokens outside the loss, two BOS, silent cuts, templates that differ between training and use.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmstages import chat, packing, processes, tables
+from llmstages.dialogues import Dialogue
+from llmstages.schema import near
+from llmstages.stage import Context, StageError
+
+EXAMPLES = 5     # rows named
+MANY = 50        # dialogues from which shares of repeats and marks count
+COMPARED = 100   # dialogues held against the tokenizer's own template
+UNKNOWN_ROLES = "turns of an unknown role"
+Gate = dict[str, Any]
+
+
+def gate(name: str, value: float, limit: float, passed: bool, cure: str, rows: Iterable[str] = ()) -> Gate:
+    """One check before step 1."""
+    return {"gate": name, "value": round(float(value), 6), "limit": limit, "passed": bool(passed), "allowed": False, "cure": cure,
+            "rows": list(rows)[:EXAMPLES]}
+
+
+def _none(name: str, bad: Sequence[str], cure: str) -> Gate:
+    """A gate that nothing may fail."""
+    return gate(name, len(bad), 0, not bad, cure, bad)
+
+
+def of_dialogues(dialogues: Sequence[Dialogue]) -> list[Gate]:
+    """What can be told from the messages alone."""
+    def bad(test: Callable[[Sequence[chat.Message]], bool]) -> list[str]:
+        return [d.name for d in dialogues if test(d.messages)]
+
+    seen, repeated = {}, []
+    for d in dialogues:
+        key = json.dumps([[m["role"], m["content"], m.get("tool") or ""] for m in d.messages])
+        if seen.setdefault(key, d.name) != d.name:  # a row that is drawn twice by its weight is no repetition
+            repeated.append(f"{d.name} (as {seen[key]})")
+    many = len(dialogues) >= MANY
+    marked = bad(lambda ms: any(mark in str(m["content"]) for m in ms for mark in (chat.START, chat.END, "<|start_header_id|>", "[/INST]", "<|eot_id|>")))
+    return [
+        _none("empty dialogues", bad(lambda ms: not ms), "drop rows without messages"),
+        _none(UNKNOWN_ROLES, bad(lambda ms: any(m["role"] not in chat.ROLES for m in ms)), f"known roles are {', '.join(chat.ROLES)}"),
+        _none("turns without content", bad(lambda ms: any(not str(m["content"]).strip() and not m.get("tool") for m in ms)),
+              "an empty answer teaches to say nothing: drop the row or the turn"),
+        _none("dialogues that end without an answer", bad(lambda ms: bool(ms) and ms[-1]["role"] != "assistant"),
+              "nothing is learnt from a last turn of somebody else: cut it off"),
+        _none("roles out of order", bad(lambda ms: not ordered(ms)),
+              "a system turn first if at all, then questions and answers in turn; tool results after a call. Join or cut turns"),
+        _none("tool results without a call", bad(_uncalled), "put the assistant's call (tool=NAME) before the result, or drop the result"),
+        gate("share of repeated dialogues", len(repeated) / max(len(dialogues), 1), 0.2, not many or len(repeated) <= 0.2 * len(dialogues),
+             "the same dialogue again and again is learnt by heart: remove copies, or raise a source's weight where you mean it", repeated),
+        gate("share of texts that hold template marks", len(marked) / max(len(dialogues), 1), 0.01, not many or len(marked) <= 0.01 * len(dialogues),
+             "these texts were rendered with a template already and would be rendered twice: give the messages themselves", marked)]
+
+
+def ordered(messages: Sequence[chat.Message]) -> bool:
+    """Whether turns follow each other as a conversation does."""
+    after = {"": ("system", "user"), "system": ("user",), "user": ("assistant", "call"), "call": ("tool", "call", "assistant"),
+             "tool": ("tool", "call", "assistant"), "assistant": ("user", "call")}
+    before = ""
+    for m in messages:
+        now = "call" if m["role"] == "assistant" and m.get("tool") else m["role"]
+        if now not in after.get(before, ()):
+            return False
+        before = now
+    return True
+
+
+def _uncalled(messages: Sequence[chat.Message]) -> bool:
+    """Whether a result comes with no call before it."""
+    called = False
+    for m in messages:
+        called = called or (m["role"] == "assistant" and bool(m.get("tool")))
+        if m["role"] == "tool" and not called:
+            return True
+    return False
+
+
+def of_rows(rows: Sequence[chat.Rendered] | packing.Pieces, tokenizer: Any, names: Sequence[str] = (), *, least_supervised: float = 0.01,
+            dialogues: bool = True, context: int = 0) -> list[Gate]:
+    """What can be told from tokens and mask. names: of the rows; context: the longest row the model takes, 0 where any."""
+    import numpy as np
+
+    marks = chat.control_ids(tokenizer)
+    pieces = rows if isinstance(rows, packing.Pieces) else packing.Pieces.of(rows)
+    sizes, on = pieces.sizes(), pieces.supervised()
+    tokens = int(sizes.sum())
+
+    def which(bad: Any) -> list[str]:
+        return [names[i] if i < len(names) else f"row {i}" for i in np.flatnonzero(bad)[:EXAMPLES]]
+
+    one_bos = pieces.begins_with(marks[chat.BOS]) & (pieces.occurrences(marks[chat.BOS]) == 1)
+    padded = pieces.occurrences(marks[chat.PAD]) > 0
+    found = [
+        gate("rows", len(rows), 1, bool(len(rows)), "the inputs gave no rows: look at the steps before"),
+        gate("supervised share", int(on.sum()) / max(tokens, 1), least_supervised, on.sum() >= least_supervised * tokens,
+             "hardly any token is trained on: are there assistant turns?"),
+        gate("rows without a supervised token", int((on == 0).sum()), 0, not (on == 0).any(),
+             "drop dialogues that have no assistant turn, or whose answer was cut away", which(on == 0)),
+        gate("rows that begin with exactly one BOS", one_bos.mean() if len(rows) else 0.0, 1.0, bool(one_bos.all()),
+             "a text carries its own BOS: encode it without special tokens", which(~one_bos)),
+        gate("rows with padding inside", int(padded.sum()), 0, not padded.any(), "padding is added when rows are made, never before", which(padded)),
+        gate("pad differs from end of turn", tokenizer.pad_token_id, 0, tokenizer.pad_token_id != marks[chat.END],
+             "with pad = end of turn the model never learns to stop")]
+    if context:
+        found.append(gate("longest row", int(sizes.max(initial=0)), context, bool((sizes <= context).all()),
+                          "the model knows no positions beyond its context: lower row, or split long dialogues", which(sizes > context)))
+    if dialogues:
+        starts, turns = pieces.occurrences(marks[chat.START], supervised=True) > 0, pieces.occurrences(marks[chat.START]) > 0
+        ends = pieces.occurrences(marks[chat.END], supervised=True) > 0  # running text has no turns to end
+        found += [gate("dialogues whose end of turn is supervised", (turns & ends).sum() / max(turns.sum(), 1), 0.9,
+                       bool((turns & ends).sum() >= 0.9 * turns.sum()), "the end token carries no loss, the model would never stop",
+                       which(turns & ~ends)),
+                  gate("rows whose headers are supervised", int(starts.sum()), 0, not starts.any(),
+                       "the loss sees what the user says too: the mask is wrong", which(starts))]
+    return found
+
+
+def of_template(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Gate]:
+    """Training and use give the same tokens, and tokens give back the text; on an even sample of the dialogues."""
+    spoken = [d for d in dialogues if not d.plain and d.messages]
+    sample = spoken[:: max(1, len(spoken) // COMPARED)]
+    if not sample:
+        return []
+    trained = [done.ids for done in chat.render(tokenizer, [d.messages for d in sample])]
+    asked = chat.prompt_ids(tokenizer, [d.messages[:-1] for d in sample])
+    apart = [d.name for d, ids, prompt in zip(sample, trained, asked, strict=True) if ids[: len(prompt)] != prompt]
+    other = []
+    if tokenizer.chat_template:
+        marks = set(tokenizer.get_added_vocab())
+        plain = [(d, ids) for d, ids in zip(sample, trained, strict=True) if not any(mark in str(m["content"]) for m in d.messages for mark in marks)]
+        other = [d.name for d, ids in plain if ids != theirs(tokenizer, d.messages)]
+    texts = [(d.name, str(m["content"])) for d in sample for m in d.messages]
+    lost = sorted({name for (name, text), ids in zip(texts, chat.encode_texts(tokenizer, [text for _, text in texts]), strict=True)
+                   if chat.decode(tokenizer, ids).strip() != text.strip()})
+    return [_none("prompts that differ from training", apart, "the prompt of generation must be the beginning of the row trained on: is the tokenizer the model's?"),
+            gate("share that the tokenizer's chat template renders otherwise", len(other) / len(sample), 0.0, not other,
+                 "programs that load the model would show it other tokens than it learnt: save the tokenizer of a tokenizer step, whose template is ours", other),
+            gate("share of texts lost in the tokenizer", len(lost) / len(sample), 0.1, len(lost) <= 0.1 * len(sample),
+                 "the tokenizer cannot spell these texts (unknown characters, case): choose a byte-level one (tokenizer=bpe)", lost)]
+
+
+def theirs(tokenizer: Any, messages: Sequence[chat.Message], prompt: bool = False) -> list[int]:
+    """Ids by transformers' own ``apply_chat_template``, as other programs make them."""
+    return list(tokenizer.apply_chat_template(list(messages), tokenize=True, return_dict=False, add_generation_prompt=prompt))
+
+
+def of_model(folder: Path, tokenizer: Any) -> list[Gate]:
+    """Every token has a row in the embeddings of the model in ``folder``."""
+    rows = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("vocab_size", 0)
+    return [gate("tokens without an embedding", max(0, len(tokenizer) - rows), 0, len(tokenizer) <= rows,
+                 "use the tokenizer that the model was trained with")] if rows else []
+
+
+def too_long(dropped: Sequence[str], total: int) -> Gate:
+    """How many dialogues are left out for their length."""
+    return gate("share of dialogues too long", len(dropped) / max(total, 1), 0.5, len(dropped) <= 0.5 * total,
+                "most of the data would be left out: raise row, or too_long=split", dropped)
+
+
+def settle(found: list[Gate], ctx: Context, allow: Sequence[str] = ()) -> None:
+    """Write gates.json; raises StageError naming every failed gate that is not allowed, its rows and its cure."""
+    keys = {key(g): g for g in found}
+    for name in allow:
+        if name.replace(" ", "_") not in keys:
+            raise StageError(f"{ctx.step}.allow names {name!r}, which is no gate of this step.{near(name, list(keys))} Gates: {', '.join(keys)}")
+        keys[name.replace(" ", "_")]["allowed"] = True
+    if processes.first_process():
+        tables.write_json(ctx.out / "gates.json", found)
+    for g in found:
+        if g["allowed"] and not g["passed"]:
+            ctx.say(f"{ctx.step}: {told(g)}; allowed by {ctx.step}.allow")
+    bad = [g for g in found if not g["passed"] and not g["allowed"]]
+    if bad:
+        raise StageError(f"step {ctx.step!r} is not started, its data would train something else:\n"
+                         + "\n".join(f"  {told(g)}: {g['cure']}" for g in bad)
+                         + f"\nLook at the rows: llmstages inspect {ctx.step}. To train all the same: {ctx.step}.allow=[{','.join(map(key, bad))}]")
+
+
+def key(found: Gate) -> str:
+    """The name of a gate as ``allow`` takes it."""
+    return found["gate"].replace(" ", "_").replace("'", "")
+
+
+def told(found: Gate) -> str:
+    """A gate in a line: value, limit, examples."""
+    rows = f" ({', '.join(found['rows'])}{', ...' if found['value'] > len(found['rows']) else ''})" if found["rows"] else ""
+    return f"{found['gate']}: {found['value']:g} (limit {found['limit']:g}){rows}"
