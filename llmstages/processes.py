@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from llmstages.stage import Context, StageError
 
@@ -20,6 +22,15 @@ def asked() -> str:
 def first_process() -> bool:
     """Whether this process writes the artifact; with several, the others only compute."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with all that Python does at exit, without what C++ does then: of processes that torch spreads one was seen to abort there,
+    for a thread still ran ("terminate called without an active exception"), which torchrun tells as a failure."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def check(trainer: Any, ctx: Context) -> None:

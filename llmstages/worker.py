@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmstages import kinds, registry, schema
+from llmstages import kinds, processes, registry, schema
 from llmstages.console import Console
 from llmstages.launch import WORLDS, Launch
 from llmstages.resume import STOPPED
@@ -113,4 +113,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        processes.leave(main())
     sys.exit(main())

@@ -19,6 +19,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="llmstages-tests-")  # remembered compositions stay out of the home folder
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background ignores it, and what ignores it hands that on
+signal.signal(signal.SIGHUP, signal.SIG_DFL)              # nohup likewise
 TOYS = Path(__file__).parent / "core" / "toys"
 
 

@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> int:
     if not hasattr(plan.step.stage, "prepare"):
         others = [p.step.name for p in made.planned if hasattr(p.step.stage, "prepare")]
         raise StageError(f"step {args.step!r} ({plan.step.uses}) trains on no rows that could be shown" + (f"; these do: {', '.join(others)}" if others else ""))
-    console = Console(highlight=False, soft_wrap=not args.html, record=bool(args.html))
+    console = Console(highlight=False, soft_wrap=not args.html, record=bool(args.html), width=160 if args.html else None)
     with tempfile.TemporaryDirectory() as folder:
         for name in ("out", "work"):
             (Path(folder) / name).mkdir()

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from llmstages import processes
 from tests.core.test_resume import inputs_of, perform
 
 WORLD, RANK = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
@@ -89,6 +90,7 @@ def main() -> None:
         print("\n" + json.dumps(told), flush=True)
     if WORLD > 1:
         dist.destroy_process_group()
+        processes.leave(0)
 
 
 if __name__ == "__main__":
