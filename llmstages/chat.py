@@ -23,6 +23,7 @@ CALLS = {"search": ("<SEARCH_START>", "<SEARCH_END>"), "calculator": ("<CALC_STA
          "code": ("<CODE_START>", "<CODE_END>"), "": ("<TOOL_START>", "<TOOL_END>")}
 CONTROL = (PAD, BOS, START, SEP, END, *RESULT, *(mark for pair in CALLS.values() for mark in pair))
 ROLES = ("system", "user", "assistant", "tool")
+ROLE = "role"  # in the place of a control token: the name of a role follows
 Message = Mapping[str, Any]
 
 
@@ -89,12 +90,12 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 def _pieces(messages: Sequence[Message], open_turn: bool) -> list[tuple[str | None, str, bool]]:
-    """(control token or None, text, supervised) in order. open_turn: end ready for the assistant to speak."""
+    """(control token, ROLE or None, text, supervised) in order. open_turn: end ready for the assistant to speak."""
     out: list[tuple[str | None, str, bool]] = [(BOS, "", False)]
     speaking = False
 
     def head(role: str) -> None:
-        out.extend([(START, "", False), (None, f"\0{role}", False), (SEP, "", False)])
+        out.extend([(START, "", False), (ROLE, role, False), (SEP, "", False)])
 
     for index, turn in enumerate(messages):
         role, content, tool = turn["role"], str(turn["content"]), turn.get("tool") or ""
@@ -127,13 +128,13 @@ def render(tokenizer: Any, dialogues: Sequence[Sequence[Message]], open_turn: bo
     marks = control_ids(tokenizer)
     plans = [_pieces(messages, open_turn) for messages in dialogues]
     role_ids = {role: tokenizer(role, add_special_tokens=False)["input_ids"] for role in ROLES}
-    texts = [text for plan in plans for mark, text, _ in plan if mark is None and not text.startswith("\0")]
+    texts = [text for plan in plans for mark, text, _ in plan if mark is None]
     encoded = iter(encode_texts(tokenizer, texts))
     out = []
     for plan in plans:
         done = Rendered()
         for mark, text, supervised in plan:
-            ids = [marks[mark]] if mark else role_ids[text[1:]] if text.startswith("\0") else next(encoded)
+            ids = next(encoded) if mark is None else role_ids[text] if mark is ROLE else [marks[mark]]
             done.ids += ids
             done.supervised += [supervised] * len(ids)
         out.append(done)

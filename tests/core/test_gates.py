@@ -1,0 +1,196 @@
+"""Gates: each kind of mistake in masks, lengths and templates is refused before step 1, with row, cause and cure."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from llmstages import chat, gates
+from llmstages.dialogues import Dialogue, fit, render
+from llmstages.plugins.sft.chat import Chat, ChatConfig
+from llmstages.stage import Context, StageError
+from llmstages.tables import message
+from tests.tiny import TALK, perform, saved, saved_model, tiny_tokenizer
+
+ASK, TELL, CALL, RESULT = message("user", "Who?"), message("assistant", "Bo Li."), message("assistant", "Bo", "search"), message("tool", "Ra", "search")
+SYSTEM = message("system", "Be brief.")
+
+
+def talks(count):
+    return [[message("user", f"Where is {i}?"), message("assistant", f"In {i + 1}.")] for i in range(count)]
+
+
+# what is wrong with the dialogues of a source -> (messages of its rows, the gate, the rows it names)
+DIALOGUES = {
+    "nothing in it": ([TALK, []], "empty dialogues", "chats:1"),
+    "a role nobody knows": ([TALK, [message("critic", "x"), TELL]], "turns of an unknown role", "chats:1"),
+    "an empty answer": ([TALK, [ASK, message("assistant", " ")]], "turns without content", "chats:1"),
+    "an empty question": ([TALK, [message("user", ""), TELL]], "turns without content", "chats:1"),
+    "the last turn is a question": ([TALK, [ASK, TELL, ASK]], "dialogues that end without an answer", "chats:1"),
+    "the last turn is a tool's result": ([TALK, [ASK, CALL, RESULT]], "dialogues that end without an answer", "chats:1"),
+    "no answer at all": ([TALK, [ASK]], "rows without a supervised token", "chats:1"),
+    "an answer to nothing": ([TALK, [TELL]], "roles out of order", "chats:1"),
+    "two questions": ([TALK, [ASK, ASK, TELL]], "roles out of order", "chats:1"),
+    "two answers": ([TALK, [ASK, TELL, TELL]], "roles out of order", "chats:1"),
+    "a system turn in the middle": ([TALK, [ASK, TELL, SYSTEM, ASK, TELL]], "roles out of order", "chats:1"),
+    "a result nobody asked for": ([TALK, [ASK, RESULT, TELL]], "tool results without a call", "chats:1"),
+    "the same again and again": (talks(40) + [TALK] * 20, "share of repeated dialogues", "chats:41 (as chats:40)"),
+    "rendered before": (talks(60) + [[message("user", "<|im_start|>user\nhi<|im_end|>"), TELL]] * 2, "share of texts that hold template marks", "chats:60"),
+    "most are too long": ([TALK, [message("user", "so " * 200), TELL], [message("user", "or " * 200), TELL]], "share of dialogues too long", "chats:1"),
+    "all are too long": ([[message("user", "so " * 200), TELL]], "rows", ""),
+}
+
+
+@pytest.mark.parametrize("kind", DIALOGUES)
+def test_mistakes_in_dialogues_stop_before_step_one(tmp_path, kind):
+    rows, name, row = DIALOGUES[kind]
+    inputs = {"model": saved_model(tmp_path / "base"), "dialogues": (saved(tmp_path / "chats", "dialogues", [{"messages": m} for m in rows]),), "corpus": None}
+    with pytest.raises(StageError) as told:
+        perform(Chat, tmp_path / "sft", ChatConfig(row=96), **inputs)
+    found = next(g for g in json.loads((tmp_path / "sft" / "out" / "gates.json").read_text()) if g["gate"] == name)
+    assert not found["passed"] and (not row or row in found["rows"])
+    line = next(line for line in str(told.value).splitlines() if line.startswith(f"  {name}: "))
+    assert row in line and found["cure"] in line
+    assert f"sft.allow=[{gates.key(found)}" in str(told.value) or gates.key(found) in str(told.value).rpartition("sft.allow=")[2]
+
+
+def broken(change):
+    """Rendered rows of two dialogues, the second one changed."""
+    rows = chat.render(tiny_tokenizer(), [TALK, TALK])
+    change(rows[1], chat.control_ids(tiny_tokenizer()))
+    return rows
+
+
+def unmask_all(row, marks):
+    row.supervised = [True] * len(row.ids)
+
+
+def mask_all(row, marks):
+    row.supervised = [False] * len(row.ids)
+
+
+def mask_end(row, marks):
+    row.supervised = [on and token != marks[chat.END] for token, on in zip(row.ids, row.supervised, strict=True)]
+
+
+def drop_end(row, marks):
+    row.ids, row.supervised = row.ids[:-1], row.supervised[:-1]
+
+
+def put(where, mark):
+    def change(row, marks):
+        row.ids.insert(where, marks[mark])
+        row.supervised.insert(where, False)
+    return change
+
+
+def no_bos(row, marks):
+    del row.ids[0], row.supervised[0]
+
+
+# what is wrong with tokens and mask -> (change of the second row, the gate)
+ROWS = {
+    "the loss sees the question": (unmask_all, "rows whose headers are supervised"),
+    "the loss sees nothing": (mask_all, "rows without a supervised token"),
+    "the end of turn is masked": (mask_end, "dialogues whose end of turn is supervised"),
+    "the end of turn is cut away": (drop_end, "dialogues whose end of turn is supervised"),
+    "no BOS": (no_bos, "rows that begin with exactly one BOS"),
+    "two BOS": (put(0, chat.BOS), "rows that begin with exactly one BOS"),
+    "a BOS in the middle": (put(5, chat.BOS), "rows that begin with exactly one BOS"),
+    "padding in the middle": (put(5, chat.PAD), "rows with padding inside"),
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_mistakes_in_tokens_and_masks_are_found(kind):
+    change, name = ROWS[kind]
+    assert all(g["passed"] for g in gates.of_rows(broken(lambda row, marks: None), tiny_tokenizer()))
+    found = {g["gate"]: g for g in gates.of_rows(broken(change), tiny_tokenizer(), ["first", "second"])}
+    assert not found[name]["passed"] and found[name]["rows"] == ["second"]
+
+
+def test_hardly_anything_supervised_and_rows_beyond_the_context():
+    rows = [chat.Rendered([*one.ids, *one.ids[1:2] * 400], [*one.supervised, *[False] * 400]) for one in chat.render(tiny_tokenizer(), [TALK])]
+    found = {g["gate"]: g for g in gates.of_rows(rows, tiny_tokenizer(), ["a"], least_supervised=0.1, context=128)}
+    assert not found["supervised share"]["passed"] and not found["longest row"]["passed"] and found["longest row"]["rows"] == ["a"]
+
+
+def changed(**changes):
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    for name, value in changes.items():
+        setattr(tokenizer, name, value)
+    return tokenizer
+
+
+def test_pad_that_ends_turns():
+    found = {g["gate"]: g for g in gates.of_rows(chat.render(tiny_tokenizer(), [TALK]), changed(pad_token=chat.END))}
+    assert not found["pad differs from end of turn"]["passed"]
+
+
+@pytest.mark.parametrize("old, new", [("<|im_sep|>", "\n"), ("{{ '<|endoftext|>' }}", ""), ("<|im_end|>'", "<|im_end|>\n'")], ids=["separator", "no BOS", "newline"])
+def test_another_chat_template_than_that_of_training(old, new):
+    other = changed(chat_template=tiny_tokenizer().chat_template.replace(old, new))
+    name = "share that the tokenizer's chat template renders otherwise"
+    for tokenizer, passed in ((tiny_tokenizer(), True), (other, False)):
+        found = {g["gate"]: g for g in gates.of_template([Dialogue("chats:0", TALK)], tokenizer)}
+        assert found[name]["passed"] is passed
+
+
+def test_texts_that_the_tokenizer_cannot_spell(tmp_path):
+    from llmstages.plugins.tokenizer.wordpiece import WordPiece, WordPieceConfig
+
+    corpus = saved(tmp_path / "corpus", "corpus", [{"id": str(i), "url": "u", "text": "a plain text in small letters"} for i in range(20)])
+    made, _ = perform(WordPiece, tmp_path / "tokenizer", WordPieceConfig(vocab_size=120, alphabet=40), corpus=corpus)
+    from llmstages.training import load_tokenizer
+
+    found = {g["gate"]: g for g in gates.of_template([Dialogue("chats:0", [message("user", "Ж?"), TELL])], load_tokenizer(made.path))}
+    assert not found["share of texts lost in the tokenizer"]["passed"]
+
+
+def test_more_tokens_than_embeddings(tmp_path):
+    model = saved_model(tmp_path / "base")
+    assert gates.of_model(model.path, tiny_tokenizer())[0]["passed"]
+    more = copy.deepcopy(tiny_tokenizer())
+    more.add_tokens(["<new>"])
+    assert not gates.of_model(model.path, more)[0]["passed"]
+
+
+def test_a_gate_is_allowed_by_name_and_the_record_says_so(tmp_path):
+    rows = saved(tmp_path / "chats", "dialogues", [{"messages": TALK}, {"messages": [ASK, TELL, TELL]}])
+    inputs = {"model": saved_model(tmp_path / "base"), "dialogues": (rows,), "corpus": None}
+    perform(Chat, tmp_path / "sft", ChatConfig(row=96, allow=["roles_out_of_order"]), **inputs)
+    assert any("roles out of order: 1 (limit 0) (chats:1); allowed by sft.allow" in line for line in perform.said)
+    found = {g["gate"]: g for g in json.loads((tmp_path / "sft" / "out" / "gates.json").read_text())}
+    assert found["roles out of order"]["allowed"] and not found["roles out of order"]["passed"]
+    with pytest.raises(StageError, match="Did you mean 'roles_out_of_order'"):
+        perform(Chat, tmp_path / "again", ChatConfig(row=96, allow=["roles_out_of_orde"]), **inputs)
+
+
+def test_a_row_drawn_twice_by_its_weight_is_no_repetition(tmp_path):
+    rows = saved(tmp_path / "chats", "dialogues", [{"messages": m} for m in talks(60)])
+    inputs = {"model": saved_model(tmp_path / "base"), "dialogues": (rows,), "corpus": None}
+    prepared = Chat().prepare(ChatConfig(row=96, weights={"chats": 3.0}), Context("sft", tmp_path, tmp_path, inputs))
+    assert len(prepared.rows) == 180 and all(g["passed"] for g in prepared.gates)
+
+
+def test_what_is_too_long_is_dropped_split_truncated_or_refused():
+    tokenizer, said = tiny_tokenizer(), []
+    ctx = Context("sft", None, None, {}, say=said.append)
+    long = Dialogue("chats:0", [SYSTEM, *(m for i in range(6) for m in (message("user", f"Where is {i}?"), message("assistant", f"In {i}.")))])
+    huge = Dialogue("chats:1", [message("user", "so " * 300), TELL])
+    short = Dialogue("chats:2", TALK)
+    kept, rows, left = fit([long, huge, short], tokenizer, 64, "drop", ctx)
+    assert kept == [short] and left == ["chats:0", "chats:1"] and "2 of 3 dialogues are longer than row=64 tokens (chats:0, chats:1): dropped" in said[-1]
+    kept, rows, left = fit([long, huge, short], tokenizer, 64, "split", ctx)
+    assert left == ["chats:1"] and kept[-1] == short and all(len(row.ids) <= 64 for row in rows) and len(kept) > 2
+    parts = kept[:-1]
+    assert [d.name for d in parts] == [f"chats:0/{i + 1}" for i in range(len(parts))] and all(d.messages[0] == SYSTEM for d in parts)
+    assert [m for d in parts for m in d.messages[1:]] == long.messages[1:]
+    assert [r.ids for r in rows] == [r.ids for r in render(tokenizer, kept)]
+    kept, rows, left = fit([long, huge], tokenizer, 64, "truncate", ctx)
+    whole = render(tokenizer, [long, huge])
+    assert not left and [r.ids for r in rows] == [r.ids[:64] for r in whole] and "cut at their end" in said[-1]
+    with pytest.raises(StageError, match=r"1 of 2 dialogues .*chats:1.*too_long=drop, split or truncate"):
+        fit([short, huge], tokenizer, 64, "error", ctx)
