@@ -133,8 +133,9 @@ def of_template(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Gate]:
     if not sample:
         return []
     trained = [done.ids for done in chat.render(tokenizer, [d.messages for d in sample])]
-    asked = chat.prompt_ids(tokenizer, [d.messages[:-1] for d in sample])
-    apart = [d.name for d, ids, prompt in zip(sample, trained, asked, strict=True) if ids[: len(prompt)] != prompt]
+    answered = [(d, ids) for d, ids in zip(sample, trained, strict=True) if d.messages[-1]["role"] == "assistant"]
+    asked = chat.prompt_ids(tokenizer, [d.messages[:-1] for d, _ in answered])
+    apart = [d.name for (d, ids), prompt in zip(answered, asked, strict=True) if ids[: len(prompt)] != prompt]
     other = []
     if tokenizer.chat_template:
         marks = set(tokenizer.get_added_vocab())

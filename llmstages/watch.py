@@ -8,6 +8,7 @@ so many standard deviations over the mean of the last WINDOW updates; as in OLMo
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -86,6 +87,7 @@ class Watch:
         plain, step, loader = trainer.data_collator, trainer.training_step, trainer.get_eval_dataloader
         compute, clip = trainer.compute_loss, trainer.accelerator.clip_grad_norm_
         self.fed = trainer.data_collator = Fed(plain)
+        sys.modules.setdefault("lomo_optim", None)  # accelerate searches the whole path for this optimizer, twice an update; None: it is not there
         trainer.floating_point_ops = lambda inputs: 0.0  # counted once, in speed.py; Trainer's own walks through the model at every update
 
         def training_step(model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
