@@ -188,6 +188,12 @@ def settle(found: list[Gate], ctx: Context, allow: Sequence[str] = ()) -> None:
                          + f"\nLook at the rows: llmstages inspect {ctx.step}. To train all the same: {ctx.step}.allow=[{','.join(map(key, bad))}]")
 
 
+def renderable(found: list[Gate], ctx: Context) -> None:
+    """Stop at once where turns have a role that cannot be rendered."""
+    if any(g["gate"] == UNKNOWN_ROLES and not g["passed"] for g in found):
+        settle(found, ctx)
+
+
 def key(found: Gate) -> str:
     """The name of a gate as ``allow`` takes it."""
     return found["gate"].replace(" ", "_").replace("'", "")

@@ -122,6 +122,15 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
+def adapter(rank: int) -> Any:
+    """LoRA on all linear layers (Hu et al. 2021), twice the rank as alpha; None for rank 0."""
+    if not rank:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
 def save_model(model: Any, tokenizer: Any, ctx: Context, trainer: Any = None) -> None:
     """Write weights and tokenizer; the cache stays on in the saved config, or generation would be ten times slower.
 

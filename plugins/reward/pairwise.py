@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llmstages.dialogues import Dialogue, Prepared
-from llmstages.stage import Context, StageError, option
+from llmstages.pairs import Pairs
+from llmstages.stage import Context, option
 from llmstages.training import Optimisation
 
 
@@ -61,45 +61,9 @@ class Pairwise:
 
     def prepare(self, config: PairwiseConfig, ctx: Context) -> Pairs:
         """Both sides of each pair rendered, and their gates."""
-        from llmstages import chat, gates, tables, training
+        from llmstages import pairs
 
-        tokenizer, source = training.load_tokenizer(ctx.one("model").path), ctx.one("preferences")
-        rows = [dict(row, name=f"{source.name}:{i}") for i, row in enumerate(tables.load(source.path / "data"))]
-        sides = [Dialogue(f"{row['name']} {side}", [*row["prompt"], *row[side]]) for side in ("chosen", "rejected") for row in rows]
-        found = gates.of_dialogues(sides)
-        if any(not g["passed"] and g["gate"] == gates.UNKNOWN_ROLES for g in found):
-            gates.settle(found, ctx)
-        for side in ("chosen", "rejected"):
-            for row, done in zip(rows, chat.render(tokenizer, [[*r["prompt"], *r[side]] for r in rows]), strict=True):
-                row[f"{side}_ids"], row[f"{side}_rendered"] = done.ids, done
-        short = [r for r in rows if max(len(r["chosen_ids"]), len(r["rejected_ids"])) <= config.max_length]
-        long = [r["name"] for r in rows if max(len(r["chosen_ids"]), len(r["rejected_ids"])) > config.max_length]
-        if long:
-            ctx.say(f"{ctx.step}: {len(long)} of {len(rows)} pairs dropped, longer than max_length={config.max_length} tokens")
-        train, test = split(short, config.test_share)
-        if not train:
-            raise StageError(f"{ctx.step}: no preference pair is left to train on; raise {ctx.step}.max_length or look at {source.name}")
-        rendered = [(f"{r['name']} {side}", r[f"{side}_rendered"]) for side in ("chosen", "rejected") for r in train]
-        names, done = [name for name, _ in rendered], [one for _, one in rendered]
-        found += [gates.too_long(long, len(rows)), *gates.of_rows(done, tokenizer, names, context=training.context_of(ctx.one("model"))),
-                  *gates.of_template(sides, tokenizer), *gates.of_model(ctx.one("model").path, tokenizer)]
-        return Pairs(tokenizer, done, names, found, {"pairs": len(rows), "dropped, too long": len(long)}, train=train, test=test)
-
-
-@dataclass
-class Pairs(Prepared):
-    """Prepared rows, and the pairs they are the sides of."""
-
-    train: Sequence[dict[str, Any]] = ()
-    test: Sequence[dict[str, Any]] = ()
-
-
-def split(rows: Sequence[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(train, test): by the column ``split`` where it is given, else every n-th pair is kept for measuring."""
-    if any(row.get("split") == "test" for row in rows):
-        return [r for r in rows if r.get("split") != "test"], [r for r in rows if r.get("split") == "test"]
-    every = max(2, round(1 / share)) if share else len(rows) + 1
-    return [r for i, r in enumerate(rows) if i % every], [r for i, r in enumerate(rows) if i % every == 0]
+        return pairs.prepare(ctx.one("model"), ctx.one("preferences"), config.max_length, config.test_share, ctx)
 
 
 def accuracy(model: Any, tokenizer: Any, test: Sequence[Mapping[str, Any]]) -> dict[str, float]:

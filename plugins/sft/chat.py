@@ -54,12 +54,8 @@ class Chat:
         if cut:
             ctx.say(f"{ctx.step}: {cut} tokens cut from replayed documents longer than row={config.row}")
         steps = math.ceil(len(rows) * config.epochs / config.batch_rows)
-        model, adapter = training.load_model(ctx.one("model"), ctx), None
-        if config.lora:
-            from peft import LoraConfig
-
-            adapter = LoraConfig(r=config.lora, lora_alpha=2 * config.lora, target_modules="all-linear", task_type="CAUSAL_LM")
-        trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps, adapter, sharded=not config.lora)
+        model = training.load_model(ctx.one("model"), ctx)
+        trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps, training.adapter(config.lora), sharded=not config.lora)
         watch = training.train(trainer, config, ctx, config.batch_rows * config.row)
         log = training.write_log(trainer, ctx)
         trained = trainer.model.merge_and_unload() if config.lora else trainer.model
@@ -93,8 +89,7 @@ class Chat:
         tokenizer = training.load_tokenizer(ctx.one("model").path)
         drawn = dialogues.load(ctx.many("dialogues"), config.weights, random.Random(config.seed))
         found = gates.of_dialogues(drawn)
-        if any(not g["passed"] and g["gate"] == gates.UNKNOWN_ROLES for g in found):
-            gates.settle(found, ctx)  # such turns cannot be rendered
+        gates.renderable(found, ctx)
         kept, rows, dropped = dialogues.fit(drawn, tokenizer, config.row, config.too_long, ctx)
         found += [gates.too_long(dropped, len(drawn)), *gates.of_rows(rows, tokenizer, [d.name for d in kept], context=training.context_of(ctx.one("model"))),
                   *gates.of_template(kept, tokenizer), *gates.of_model(ctx.one("model").path, tokenizer)]

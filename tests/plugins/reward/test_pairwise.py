@@ -28,9 +28,3 @@ def test_long_pairs_are_dropped_with_a_line(tmp_path):
     _, metrics = perform(pairwise.Pairwise, tmp_path / "reward", pairwise.PairwiseConfig(epochs=1.0, batch_rows=4, max_length=100),
                          model=saved_model(tmp_path / "model"), preferences=saved(tmp_path / "pairs", "preferences", rows))
     assert metrics["dropped_too_long"] == 1 and "1 of 11 pairs dropped" in perform.said[0]
-
-
-def test_split_follows_the_column_or_the_share():
-    marked = [{"split": "train"}, {"split": "test"}]
-    assert pairwise.split(marked, 0.5) == ([marked[0]], [marked[1]])
-    assert [len(part) for part in pairwise.split([{}] * 100, 0.1)] == [90, 10]
