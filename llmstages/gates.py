@@ -163,10 +163,9 @@ def of_model(folder: Path, tokenizer: Any) -> list[Gate]:
                  "use the tokenizer that the model was trained with")] if rows else []
 
 
-def too_long(dropped: Sequence[str], total: int) -> Gate:
+def too_long(dropped: Sequence[str], total: int, cure: str) -> Gate:
     """How many dialogues are left out for their length."""
-    return gate("share of dialogues too long", len(dropped) / max(total, 1), 0.5, len(dropped) <= 0.5 * total,
-                "most of the data would be left out: raise row, or too_long=split", dropped)
+    return gate("share of dialogues too long", len(dropped) / max(total, 1), 0.5, len(dropped) <= 0.5 * total, f"most of the data would be left out: {cure}", dropped)
 
 
 def settle(found: list[Gate], ctx: Context, allow: Sequence[str] = ()) -> None:

@@ -43,7 +43,7 @@ def prepare(model: Artifact, source: Artifact, max_length: int, test_share: floa
         raise StageError(f"{ctx.step}: no preference pair is left to train on; raise {ctx.step}.max_length or look at {source.name}")
     rendered = [(f"{row['name']} {side}", row[f"{side}_rendered"]) for side in SIDES for row in train]
     names, done = [name for name, _ in rendered], [one for _, one in rendered]
-    found += [gates.too_long(long, len(rows)), *gates.of_rows(done, tokenizer, names, context=training.context_of(model)),
+    found += [gates.too_long(long, len(rows), "raise max_length"), *gates.of_rows(done, tokenizer, names, context=training.context_of(model)),
               *gates.of_template(sides, tokenizer), *gates.of_model(model.path, tokenizer)]
     return Pairs(tokenizer, done, names, found, {"pairs": len(rows), "dropped, too long": len(long)}, train, test)
 

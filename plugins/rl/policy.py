@@ -41,7 +41,7 @@ def prepare(ctx: Context, limit: int, max_answer: int) -> Prepared:
     ids, context = chat.prompt_ids(tokenizer, [row["prompt"] for row in rows]), training.context_of(ctx.one("policy"))
     names = [f"{source.name}:{i}" for i in range(len(rows))]
     long = [name for name, one in zip(names, ids, strict=True) if context and len(one) > context - max_answer]
-    found = [gates.too_long(long, len(rows)), *gates.of_template([Dialogue(name, row["prompt"]) for name, row in zip(names, rows, strict=True)], tokenizer)]
+    found = [gates.too_long(long, len(rows), "lower max_answer, or pretrain with a larger context"), *gates.of_template([Dialogue(name, row["prompt"]) for name, row in zip(names, rows, strict=True)], tokenizer)]
     return Prepared(tokenizer, [chat.Rendered(one, [False] * len(one)) for one in ids], names, found, {"prompts": len(rows), "too long": len(long)})
 
 

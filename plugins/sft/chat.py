@@ -91,7 +91,7 @@ class Chat:
         found = gates.of_dialogues(drawn)
         gates.renderable(found, ctx)
         kept, rows, dropped = dialogues.fit(drawn, tokenizer, config.row, config.too_long, ctx)
-        found += [gates.too_long(dropped, len(drawn)), *gates.of_rows(rows, tokenizer, [d.name for d in kept], context=training.context_of(ctx.one("model"))),
+        found += [gates.too_long(dropped, len(drawn), "raise row, or too_long=split"), *gates.of_rows(rows, tokenizer, [d.name for d in kept], context=training.context_of(ctx.one("model"))),
                   *gates.of_template(kept, tokenizer), *gates.of_model(ctx.one("model").path, tokenizer)]
         return Prepared(tokenizer, rows, [d.name for d in kept], found, {"dialogues": len(drawn), "dropped, too long": len(dropped)})
 

@@ -21,6 +21,7 @@ import pytest
 from llmstages import resume, sealed
 from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
 from llmstages.plugins.reward.pairwise import Pairwise, PairwiseConfig
+from llmstages.plugins.rl.dpo import DPO, DPOConfig
 from llmstages.plugins.rl.grpo import GRPO, GRPOConfig
 from llmstages.plugins.sft.chat import Chat, ChatConfig
 from llmstages.stage import Artifact, Context, StageError
@@ -45,9 +46,9 @@ def inputs_of(kind, folder, write=True) -> dict[str, Any]:
     model = saved_model(folder / "model")
     if kind.startswith("sft"):
         return {"model": model, "dialogues": (saved(folder / "chats", "dialogues", [{"messages": [message("user", f"{i}?"), *TALK[1:]]} for i in range(30)]),), "corpus": None}
-    if kind == "reward":
+    if kind in ("reward", "dpo"):
         pairs = [{"prompt": [message("user", f"Where? {i}")], "chosen": [message("assistant", "near the river")], "rejected": [message("assistant", "no")]} for i in range(30)]
-        return {"model": model, "preferences": saved(folder / "pairs", "preferences", pairs)}
+        return {"policy" if kind == "dpo" else "model": model, "preferences": saved(folder / "pairs", "preferences", pairs)}
     problems = [{"prompt": [message("user", f"{i}+1=?")], "answer": str(i + 1), "meta": "{}"} for i in range(12)]
     return {"policy": model, "problems": saved(folder / "problems", "problems", problems), "reward": None}
 
@@ -56,6 +57,7 @@ STAGES = {
     "pretrain": (CausalLM, PRETRAIN),
     "sft": (Chat, ChatConfig(row=64, epochs=3.0, batch_rows=2, log_every=2, **QUIET)),
     "sft-lora": (Chat, ChatConfig(row=64, epochs=3.0, batch_rows=2, log_every=2, lora=4, **QUIET)),
+    "dpo": (DPO, DPOConfig(epochs=2.0, batch_rows=4, log_every=2, **QUIET)),
     "reward": (Pairwise, PairwiseConfig(epochs=2.0, batch_rows=4, log_every=2, **QUIET)),
     "grpo": (GRPO, GRPOConfig(updates=9, batch_rows=8, samples=4, max_answer=6, micro_rows=4, rewards={"exact_answer": {"use": "exact_answer"}}, **QUIET)),
 }
@@ -126,7 +128,7 @@ def test_stopped_again_and_again(tmp_path, made):
     assert [line.split()[-1] for line in said if "goes on after update" in line] == ["3", "4", "11", "30"]
 
 
-@pytest.mark.parametrize("kind", ["sft", "sft-lora", "reward", "grpo"])
+@pytest.mark.parametrize("kind", ["sft", "sft-lora", "reward", "dpo", "grpo"])
 def test_other_stages_go_on_with_the_same_bits(tmp_path, made, kind):
     inputs, straight, metrics = made(kind)
     last = int(metrics["updates"]) - 1
