@@ -9,7 +9,7 @@ corpus        data/: id, url, text. dropped/: id, url, rule, value, limit (str),
               {rule, kind, seen, dropped, edited, seconds?}; gold.json when the documents carry gold labels.
 tokenizer     a Hugging Face tokenizer folder; view.json: {text, tokens: [{id, text, bytes}]}.
 model         a Hugging Face model folder with its tokenizer. Training also writes log.jsonl (one object an event:
-              step, loss, ... as the trainer logged it, no times) and gates.json: [{gate, value, limit, passed}]; pretraining
+              step, loss, ... as the trainer logged it, no times) and gates.json (gates.py); pretraining
               samples.jsonl: {step, prompt, text} and, where a depth decided, derived.json.
 reward_model  the same with a sequence-classification head of one label.
 dialogues     data/: messages (list of {role, content, tool}), plus any columns. role: system | user | assistant |

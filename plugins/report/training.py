@@ -42,6 +42,9 @@ def losses(step: View) -> list[Any]:
     more = []
     if accuracy := series(step.log, "eval_accuracy"):
         more.append(plots.lines(f"{step.name}: accuracy", [Series("held out", accuracy, "s1")], zero=True))
+    if margins := series(step.log, "rewards/margins"):
+        more.append(plots.lines(f"{step.name}: chosen over rejected", [Series("margin of the implicit reward", margins, "s0"),
+                                                                       Series("share ranked right", series(step.log, "rewards/accuracies"), "s1")], zero=True))
     return [c for c in (chart, *more) if c and len(train) + len(held) > 1]
 
 

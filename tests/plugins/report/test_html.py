@@ -99,7 +99,7 @@ def run(tmp_path, tokenizer) -> Run:
     tables.write_lines(base / "log.jsonl", [{"step": i, "loss": 5.0 / i} for i in range(1, 9)] + [{"step": 8, "eval_loss": 1.0}])
     tables.write_lines(base / "samples.jsonl", [{"step": i, "prompt": EVIL, "text": f"grown to {i} {EVIL}"} for i in (4, 8)])
     tables.write_json(base / "derived.json", {"depth": 7, "hidden": 448, "set_explicitly": []})
-    tables.write_json(base / "gates.json", [{"gate": EVIL, "value": 1.0, "limit": 2, "passed": False, "cure": EVIL}])
+    tables.write_json(base / "gates.json", [{"gate": EVIL, "value": 1.0, "limit": 2, "passed": False, "cure": EVIL, "allowed": True, "rows": [EVIL]}])
     talks = made.step("talks", "dialogues")
     tables.save([{"messages": [tables.message("user", EVIL), tables.message("assistant", "the cat", "search"),
                                tables.message("tool", EVIL, "search"), tables.message("assistant", EVIL)]}], talks / "data")
