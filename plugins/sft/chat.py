@@ -29,6 +29,7 @@ class ChatConfig(Optimisation):
     too_long: str = option("drop", "dialogues longer than a row: drop them, split them between exchanges, truncate their ends, or stop with an error",
                            choices=POLICIES)
     lora: int = option(0, "rank of LoRA adapters on all linear layers, merged at the end; 0 trains all weights")
+    keep_adapter: bool = option(False, "save the adapter alone too, as the folder adapter/ of the model (peft loads it on the model it began as)")
 
 
 class Chat:
@@ -43,7 +44,7 @@ class Chat:
     def run(self, config: ChatConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
 
-        from llmstages import chat, gates, training
+        from llmstages import chat, gates, processes, training
 
         set_seed(config.seed)
         prepared = self.prepare(config, ctx)
@@ -55,14 +56,20 @@ class Chat:
             ctx.say(f"{ctx.step}: {cut} tokens cut from replayed documents longer than row={config.row}")
         steps = math.ceil(len(rows) * config.epochs / config.batch_rows)
         model = training.load_model(ctx.one("model"), ctx)
+        weights = model.num_parameters()
         trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps, training.adapter(config.lora), sharded=not config.lora)
+        learning = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad) if config.lora else weights
+        if config.lora:
+            ctx.say(f"{ctx.step}: {learning:,} weights of rank-{config.lora} adapters are trained beside the {weights:,} of the model")
         watch = training.train(trainer, config, ctx, config.batch_rows * config.row)
         log = training.write_log(trainer, ctx)
+        if config.lora and config.keep_adapter and processes.first_process():
+            trainer.model.save_pretrained(ctx.out / "adapter")
         trained = trainer.model.merge_and_unload() if config.lora else trainer.model
         training.save_model(trained, tokenizer, ctx, trainer)
         first, last = training.ends_of(log, "loss")
         return {"loss_first": first, "loss_last": last, "dialogues": len(dialogues), "dropped_too_long": prepared.facts["dropped, too long"], "replayed": len(replayed),
-                "updates": steps, "tokens": steps * config.batch_rows * config.row, "cut_tokens": cut,
+                "updates": steps, "tokens": steps * config.batch_rows * config.row, "cut_tokens": cut, "trained_parameters": learning,
                 "supervised_tokens": sum(sum(row.supervised) for row in dialogues),
                 "tokens_per_second": steps * config.batch_rows * config.row / watch.seconds}
 

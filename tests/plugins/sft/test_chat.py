@@ -54,14 +54,23 @@ def test_too_long_dialogues_are_dropped_with_a_line_or_refused(tmp_path, model):
 
 def test_lora_trains_adapters_and_merges_them(tmp_path, model):
     import torch
+    from peft import PeftModel
     from safetensors.torch import load_file
 
     chats = saved(tmp_path / "chats", "dialogues", [{"messages": TALK}] * 4)
-    made, _ = perform(Chat, tmp_path / "sft", ChatConfig(row=64, lora=4, epochs=10.0), model=model, dialogues=(chats,), corpus=None)
+    made, metrics = perform(Chat, tmp_path / "sft", ChatConfig(row=64, lora=4, epochs=10.0, keep_adapter=True), model=model, dialogues=(chats,), corpus=None)
     before, after = load_file(model.path / "model.safetensors"), load_file(made.path / "model.safetensors")
     assert set(before) == set(after)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all("proj" in name for name in changed)
+    linear = [value.shape for name, value in before.items() if name.endswith("proj.weight")]
+    assert metrics["trained_parameters"] == sum(4 * (rows + columns) for rows, columns in linear)  # two matrices of rank 4 a layer
+    assert any(f"{metrics['trained_parameters']:,} weights of rank-4 adapters" in line for line in perform.said)
+    adapted = PeftModel.from_pretrained(training.load_model(model, None), made.path / "adapter").eval()
+    ids = torch.tensor([[1, 5, 9, 40, 77, 3]])
+    with torch.no_grad():
+        merged, apart, plain = (net(ids).logits for net in (training.load_model(made, None).eval(), adapted, training.load_model(model, None).eval()))
+    assert torch.allclose(merged, apart, atol=1e-5) and not torch.allclose(merged, plain, atol=1e-3)
 
 
 def test_batches_must_be_shared_evenly(tmp_path, model):
