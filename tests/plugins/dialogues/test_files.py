@@ -9,6 +9,7 @@ from llmstages import tables
 from llmstages.plugins.dialogues.files import Files
 from llmstages.plugins.dialogues.hub import Hub
 from llmstages.stage import Context, StageError
+from llmstages.tables import message
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 
@@ -39,6 +40,42 @@ def test_a_format_can_be_named_and_nothing_usable_is_an_error(tmp_path):
         run(Files, tmp_path / "none", path=str(tmp_path / "a.json"), format="messages")
 
 
+def good(i):
+    """A row in one of five formats, and its messages."""
+    asked, told = f"Why {i}? naïve\n\n  Ж", f"Because {i}.\t end "
+    rows = ({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": told}]}, {"instruction": asked, "input": "", "output": told},
+            {"conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": told}]}, {"prompt": asked, "completion": told}, {"question": asked, "answer": told})
+    return rows[i % 5], [message("user", asked), message("assistant", told)]
+
+
+BAD = {"format": [{"text": "no format"}, {"instruction": 3, "output": "x"}, {"messages": [5]}], "role": [{"messages": [{"role": "critic", "content": "x"}]}],
+       "no_answer": [{"messages": [{"role": "user", "content": "x"}]}], "no_question": [{"messages": [{"role": "assistant", "content": "x"}]}],
+       "empty_turn": [{"question": "x", "answer": "  "}, {"instruction": "", "output": "x"}],
+       "tool": [{"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y"}]},
+                {"conversations": [{"from": "human", "value": "x"}, {"from": "function_call", "value": "{broken"}]}],
+       "media": [{"messages": [{"role": "user", "content": [{"type": "image", "image": "x"}]}, {"role": "assistant", "content": "y"}]}]}
+
+
+def test_300_bad_rows_in_3000_each_with_a_reason(tmp_path):
+    kinds = [(rule, row) for rule, rows in BAD.items() for row in rows]
+    rows, expected, reasons = [], [], {}
+    for i in range(3000):
+        if i % 10 == 3:
+            rule, row = kinds[i // 10 % len(kinds)]
+            rows.append(row)
+            reasons[f"a.jsonl:{i + 1}"] = rule
+        else:
+            row, messages = good(i)
+            rows.append(row)
+            expected.append(messages)
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    metrics, data, said = run(Files, tmp_path / "out", path=str(tmp_path / "a.jsonl"))
+    dropped = tables.load(tmp_path / "out" / "dropped")
+    assert dict(zip(dropped["id"], dropped["rule"], strict=True)) == reasons and len(reasons) == 300
+    assert list(data["messages"]) == expected and metrics["examples"] == 2700 and all(dropped["excerpt"])
+    assert "300 rows dropped" in said[0] and all(rule in said[0] for rule in BAD)
+
+
 def test_hub(tmp_path, monkeypatch):
     import datasets
 
@@ -49,6 +86,6 @@ def test_hub(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the development data")
 @pytest.mark.parametrize("name, examples", [("llamafactory/alpaca_en_demo.json", 999), ("llamafactory/glaive_toolcall_en_demo.json", 300),
-                                            ("llamafactory/reason_tool_use_demo_50.jsonl", 50), ("hh/pairs.jsonl", 1154)])
+                                            ("llamafactory/reason_tool_use_demo_50.jsonl", 50), ("llamafactory/identity.json", 91), ("hh/pairs.jsonl", 1154)])
 def test_real_files(tmp_path, name, examples):
     assert run(Files, tmp_path / "out", path=str(SHARED / name))[0]["examples"] == examples
