@@ -55,7 +55,7 @@ class BPE(Trained):
     """Train a byte-level BPE on the corpus."""
 
     Config = BPEConfig
-    version = "3"
+    version = "4"
     word: ClassVar[int] = 1300
 
     def smallest(self, config: BPEConfig) -> tuple[int, str]:

@@ -80,7 +80,7 @@ class Trained:
     Config: ClassVar[type]
     inputs: ClassVar[Mapping[str, str]] = {"corpus": "corpus", "dialogues": "dialogues*"}
     output: ClassVar[str] = "tokenizer"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "2"
     word: ClassVar[int]  # bytes of memory that training takes for each different word; measured, see sample.Words
 
     def smallest(self, config: Any) -> tuple[int, str]:

@@ -70,7 +70,7 @@ class Unigram(Trained):
     """Train a Unigram model with byte fallback on the corpus."""
 
     Config = UnigramConfig
-    version = "2"
+    version = "3"
     word: ClassVar[int] = 2200
 
     def smallest(self, config: UnigramConfig) -> tuple[int, str]:

@@ -63,7 +63,7 @@ class WordPiece(Trained):
     """Train a WordPiece on the corpus, as Bert has it: words are split at blanks and signs, and blanks are lost."""
 
     Config = WordPieceConfig
-    version = "2"
+    version = "3"
     word: ClassVar[int] = 1300
 
     def smallest(self, config: WordPieceConfig) -> tuple[int, str]:
