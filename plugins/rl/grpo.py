@@ -42,7 +42,7 @@ class GRPO:
     Config = GRPOConfig
     inputs: ClassVar[Mapping[str, str]] = {"policy": "model", "problems": "problems|dialogues", "reward": "reward_model?"}
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     trains: ClassVar[bool] = True
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
@@ -61,10 +61,11 @@ class GRPO:
         import trl
         from transformers import set_seed
 
-        from llmstages import training
+        from llmstages import gates, training
         from llmstages.plugins.rl import policy
 
         set_seed(config.seed)
+        gates.settle(self.prepare(config, ctx).gates, ctx, config.allow)
         tokenizer, model = training.load_tokenizer(ctx.one("policy").path), training.load_model(ctx.one("policy"), ctx)
         room = getattr(model.config, "max_position_embeddings", 1 << 30) - config.max_answer
         rows = policy.too_long(policy.problems(ctx, "problems", config.limit), tokenizer, room, ctx)

@@ -33,7 +33,7 @@ def problems(ctx: Context, name: str, limit: int) -> list[dict[str, Any]]:
 
 
 def prepare(ctx: Context, limit: int, max_answer: int) -> Prepared:
-    """The prompts; nothing of them is supervised, and there are no rows yet that gates could look at but the prompts themselves."""
+    """The prompts and their gates. Nothing of them is supervised: the loss is on answers, which are not there yet."""
     from llmstages import chat, gates, training
 
     tokenizer, source = training.load_tokenizer(ctx.one("policy").path), ctx.one("problems")

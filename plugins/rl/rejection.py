@@ -35,7 +35,7 @@ class Rejection:
     Config = RejectionConfig
     inputs: ClassVar[Mapping[str, str]] = {"policy": "model", "problems": "problems|dialogues", "reward": "reward_model?"}
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
     def run(self, config: RejectionConfig, ctx: Context) -> Mapping[str, float]:
@@ -44,6 +44,8 @@ class Rejection:
         from llmstages import chat, gates, tables, training
 
         set_seed(config.seed)
+        before = self.prepare(config, ctx).gates
+        gates.settle(before, ctx, [name for name in config.allow if name in map(gates.key, before)])
         tokenizer, model = training.load_tokenizer(ctx.one("policy").path), training.load_model(ctx.one("policy"), ctx)
         kept, metrics = self.sample(config, ctx, model.to(training.device()), tokenizer)
         tables.write_lines(ctx.out / "kept.jsonl", [{"prompt": d[-2]["content"], "answer": d[-1]["content"]} for d in kept])
@@ -55,7 +57,7 @@ class Rejection:
         if long := sum(len(r.ids) > config.row for r in rendered):
             ctx.say(f"{ctx.step}: {long} of {len(rendered)} kept answers dropped, longer than row={config.row} tokens")
         rendered = [r for r in rendered if len(r.ids) <= config.row]
-        gates.settle(gates.of_rows(rendered, tokenizer), ctx, config.allow)
+        gates.settle([*before, *gates.of_rows(rendered, tokenizer)], ctx, config.allow)
         rows, _ = chat.pack(rendered, config.row, tokenizer.pad_token_id, config.seed)
         steps = math.ceil(len(rows) * config.epochs / config.batch_rows)
         trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps)

@@ -117,3 +117,9 @@ def test_rejection_without_a_right_answer_leaves_the_policy_alone(tmp_path, inpu
     a, b = (load_file(x.path / "model.safetensors") for x in (made, inputs["policy"]))
     assert metrics["kept"] == 0 and all(torch.equal(a[k], b[k]) for k in a)
     assert "left as it is" in perform.said[-1]
+
+
+@pytest.mark.parametrize("stage, config", [(GRPO, GRPOConfig(rewards=RIGHT, max_answer=120)), (Rejection, RejectionConfig(rewards=RIGHT, max_answer=120))])
+def test_prompts_that_leave_no_room_for_an_answer_stop_before_step_one(tmp_path, inputs, stage, config):
+    with pytest.raises(StageError, match=r"share of dialogues too long: 1 .*problems:0.*lower max_answer"):
+        perform(stage, tmp_path / "rl", config, **inputs)
