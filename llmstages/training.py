@@ -178,12 +178,12 @@ def train(trainer: Any, config: Optimisation, ctx: Context, tokens_per_step: flo
 
 
 def sft_trainer(config: Optimisation, ctx: Context, model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], steps: int, adapter: Any = None,
-                sharded: bool = False) -> Any:
-    """TRL's SFTTrainer on packed rows, ready to train."""
+                sharded: bool = False, **more: Any) -> Any:
+    """TRL's SFTTrainer on packed rows, ready to train. more: arguments of SFTConfig."""
     from trl import SFTConfig, SFTTrainer
 
     return SFTTrainer(model=model, train_dataset=dataset(rows), processing_class=tokenizer, data_collator=collate, peft_config=adapter,
-                      args=SFTConfig(**arguments(config, ctx, sharded, max_steps=steps, lr_scheduler_type="linear"), packing=False, max_length=None,
+                      args=SFTConfig(**arguments(config, ctx, sharded, max_steps=steps, lr_scheduler_type="linear", **more), packing=False, max_length=None,
                                      dataset_kwargs={"skip_prepare_dataset": True}))
 
 

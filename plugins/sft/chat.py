@@ -28,6 +28,8 @@ class ChatConfig(Optimisation):
     weights: dict[str, float] = option(help="share of a source's dialogues to use, by step name; default 1", factory=dict)
     too_long: str = option("drop", "dialogues longer than a row: drop them, split them between exchanges, truncate their ends, or stop with an error",
                            choices=POLICIES)
+    loss: str = option("all", "answers that carry loss: all of a dialogue, or only what follows its last question", choices=("all", "last"))
+    neftune: float = option(0.0, "noise on the embeddings while training (NEFTune's alpha, Jain et al. 2023); 5 is usual, 0 none")
     lora: int = option(0, "rank of LoRA adapters on all linear layers, merged at the end; 0 trains all weights")
     keep_adapter: bool = option(False, "save the adapter alone too, as the folder adapter/ of the model (peft loads it on the model it began as)")
 
@@ -57,7 +59,8 @@ class Chat:
         steps = math.ceil(len(rows) * config.epochs / config.batch_rows)
         model = training.load_model(ctx.one("model"), ctx)
         weights = model.num_parameters()
-        trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps, training.adapter(config.lora), sharded=not config.lora)
+        trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps, training.adapter(config.lora), sharded=not config.lora,
+                                       neftune_noise_alpha=config.neftune or None)
         learning = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad) if config.lora else weights
         if config.lora:
             ctx.say(f"{ctx.step}: {learning:,} weights of rank-{config.lora} adapters are trained beside the {weights:,} of the model")
@@ -98,6 +101,7 @@ class Chat:
         found = gates.of_dialogues(drawn)
         gates.renderable(found, ctx)
         kept, rows, dropped = dialogues.fit(drawn, tokenizer, config.row, config.too_long, ctx)
+        rows = dialogues.last_answers(kept, rows, tokenizer) if config.loss == "last" else rows
         found += [gates.too_long(dropped, len(drawn), "raise row, or too_long=split"), *gates.of_rows(rows, tokenizer, [d.name for d in kept], context=training.context_of(ctx.one("model"))),
                   *gates.of_template(kept, tokenizer), *gates.of_model(ctx.one("model").path, tokenizer)]
         return Prepared(tokenizer, rows, [d.name for d in kept], found, {"dialogues": len(drawn), "dropped, too long": len(dropped)})

@@ -8,7 +8,7 @@ import pytest
 
 from llmstages import generation, training
 from llmstages.plugins.sft.chat import Chat, ChatConfig
-from llmstages.stage import StageError
+from llmstages.stage import Context, StageError
 from llmstages.tables import message
 from tests.tiny import TALK, TEXTS, perform, saved, saved_model
 
@@ -71,6 +71,27 @@ def test_lora_trains_adapters_and_merges_them(tmp_path, model):
     with torch.no_grad():
         merged, apart, plain = (net(ids).logits for net in (training.load_model(made, None).eval(), adapted, training.load_model(model, None).eval()))
     assert torch.allclose(merged, apart, atol=1e-5) and not torch.allclose(merged, plain, atol=1e-3)
+
+
+def test_loss_on_the_last_answer_alone(tmp_path, model):
+    talk = [*TALK, message("user", "Who?"), message("assistant", "Bo", "search"), message("tool", "Bo Li", "search"), message("assistant", "Bo Li.")]
+    inputs = {"model": model, "dialogues": (saved(tmp_path / "chats", "dialogues", [{"messages": talk}]),), "corpus": None}
+    texts = []
+    for loss in ("all", "last"):
+        prepared = Chat().prepare(ChatConfig(row=96, loss=loss), Context("sft", tmp_path, tmp_path, inputs))
+        row = prepared.rows[0]
+        texts.append(prepared.tokenizer.decode([token for token, on in zip(row.ids, row.supervised, strict=True) if on]))
+        assert all(g["passed"] for g in prepared.gates)
+    assert texts[1] == "<SEARCH_START> Bo<SEARCH_END> Bo Li.<|im_end|>" and texts[0] == " The fox lives near the river.<|im_end|>" + texts[1]
+
+
+def test_neftune_puts_noise_into_training_and_nowhere_else(tmp_path, model):
+    chats = saved(tmp_path / "chats", "dialogues", [{"messages": TALK}] * 4)
+    made = {alpha: perform(Chat, tmp_path / str(alpha), ChatConfig(row=64, epochs=4.0, neftune=alpha), model=model, dialogues=(chats,), corpus=None)[0] for alpha in (0.0, 5.0)}
+    weights = [(artifact.path / "model.safetensors").read_bytes() for artifact in made.values()]
+    assert weights[0] != weights[1]
+    again, _ = perform(Chat, tmp_path / "again", ChatConfig(row=64, epochs=4.0, neftune=5.0), model=model, dialogues=(chats,), corpus=None)
+    assert (again.path / "model.safetensors").read_bytes() == weights[1]
 
 
 def test_batches_must_be_shared_evenly(tmp_path, model):
