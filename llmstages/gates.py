@@ -18,6 +18,7 @@ from llmstages.schema import near
 from llmstages.stage import Context, StageError
 
 EXAMPLES = 5     # rows named
+LONG = 8         # words from which an evaluation question is looked for within a turn
 MANY = 50        # dialogues from which shares of repeats and marks count
 COMPARED = 100   # dialogues held against the tokenizer's own template
 UNKNOWN_ROLES = "turns of an unknown role"
@@ -84,6 +85,22 @@ def _uncalled(messages: Sequence[chat.Message]) -> bool:
         if m["role"] == "tool" and not called:
             return True
     return False
+
+
+def of_leaks(dialogues: Sequence[Dialogue], questions: Iterable[str]) -> list[Gate]:
+    """Questions that a model is measured on must not be among those it is taught: as a whole turn, or, of LONG words and more, within one."""
+    asked = {tuple(q.casefold().split()) for q in questions}
+    begins: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for q in asked:
+        if len(q) >= LONG:
+            begins.setdefault(q[:LONG], []).append(q)
+
+    def leaks(text: str) -> bool:
+        words = tuple(text.casefold().split())
+        return words in asked or any(words[i : i + len(q)] == q for i in range(len(words) - LONG + 1) for q in begins.get(words[i : i + LONG], ()))
+
+    found = [d.name for d in dialogues if any(m["role"] == "user" and leaks(str(m["content"])) for m in d.messages)]
+    return [_none("dialogues that hold an evaluation question", found, "the model would be measured on what it was taught: take these rows out")] if asked else []
 
 
 def of_rows(rows: Sequence[chat.Rendered] | packing.Pieces, tokenizer: Any, names: Sequence[str] = (), *, least_supervised: float = 0.01,

@@ -104,7 +104,7 @@ class Context:
 class Stage(Protocol):
     """One class in one file: Config, inputs, output, version, run.
 
-    inputs: name -> kind. "model?" may be left open, "corpus*" takes any number, "problems|dialogues" takes either,
+    inputs: name -> kind. "model?" may be left open, "corpus*" takes any number ("corpus*?": none unless wired), "problems|dialogues" takes either,
     "*" alone takes any number of any kind.
     parts: Config field -> registry group, for fields that hold a mapping of smaller plugins (``filters``); the names
     listed are the defaults: ``{"filters": ("url", "language")}``, or ``{"extractors": {"html": "trafilatura"}}`` where a member is

@@ -38,7 +38,7 @@ class Chat:
     """A model that answers."""
 
     Config = ChatConfig
-    inputs: ClassVar[Mapping[str, str]] = {"model": "model", "dialogues": "dialogues*", "corpus": "corpus?"}
+    inputs: ClassVar[Mapping[str, str]] = {"model": "model", "dialogues": "dialogues*", "corpus": "corpus?", "evaluations": "problems*?"}
     output: ClassVar[str] = "model"
     version: ClassVar[str] = "2"
     trains: ClassVar[bool] = True
@@ -98,13 +98,24 @@ class Chat:
         training.check_names(ctx, "weights", list(config.weights), ctx.many("dialogues"))
         tokenizer = training.load_tokenizer(ctx.one("model").path)
         drawn = dialogues.load(ctx.many("dialogues"), config.weights, random.Random(config.seed))
-        found = gates.of_dialogues(drawn)
+        found = gates.of_dialogues(drawn) + gates.of_leaks(drawn, self.questions(ctx))
         gates.renderable(found, ctx)
         kept, rows, dropped = dialogues.fit(drawn, tokenizer, config.row, config.too_long, ctx)
         rows = dialogues.last_answers(kept, rows, tokenizer) if config.loss == "last" else rows
         found += [gates.too_long(dropped, len(drawn), "raise row, or too_long=split"), *gates.of_rows(rows, tokenizer, [d.name for d in kept], context=training.context_of(ctx.one("model"))),
                   *gates.of_template(kept, tokenizer), *gates.of_model(ctx.one("model").path, tokenizer)]
         return Prepared(tokenizer, rows, [d.name for d in kept], found, {"dialogues": len(drawn), "dropped, too long": len(dropped)})
+
+    def questions(self, ctx: Context) -> list[str]:
+        """What a model will be measured on: the rows of the role test where there are any, else all."""
+        from llmstages import tables
+
+        found = []
+        for source in ctx.many("evaluations"):
+            rows = list(tables.load(source.path / "data"))
+            tests = [row for row in rows if row.get("role") == "test"] or rows
+            found += [row["prompt"][-1]["content"] for row in tests]
+        return found
 
     def replayed(self, config: ChatConfig, ctx: Context, tokenizer: Any) -> list[Any]:
         """Documents of the corpus, with full loss. Only those drawn are read and encoded: the corpus may be a million times as many."""

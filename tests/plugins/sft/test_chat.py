@@ -85,6 +85,18 @@ def test_loss_on_the_last_answer_alone(tmp_path, model):
     assert texts[1] == "<SEARCH_START> Bo<SEARCH_END> Bo Li.<|im_end|>" and texts[0] == " The fox lives near the river.<|im_end|>" + texts[1]
 
 
+@pytest.mark.parametrize("question, leaked", [("Where does  the FOX live?", True), ("Where does the wolf live?", False),
+                                              ("how many legs have a spider and two cats together", True), ("legs have", False)])
+def test_questions_of_an_evaluation_are_not_taught(tmp_path, model, question, leaked):
+    within = [message("user", "Tell me: how many legs have a spider and two cats together ?"), message("assistant", "16")]
+    tests = saved(tmp_path / "tests", "problems", [{"prompt": [message("user", q)], "answer": "x", "role": role} for q, role in ((question, "test"), ("Who?", "train"))])
+    inputs = {"model": model, "dialogues": (saved(tmp_path / "chats", "dialogues", [{"messages": [message("user", "Who?"), TALK[1]]}, {"messages": TALK}, {"messages": within}]),),
+              "corpus": None, "evaluations": (tests,)}
+    prepared = Chat().prepare(ChatConfig(row=96), Context("sft", tmp_path, tmp_path, inputs))
+    found = {g["gate"]: g for g in prepared.gates}["dialogues that hold an evaluation question"]
+    assert found["passed"] is not leaked and found["rows"] == ((["chats:1"] if "FOX" in question else ["chats:2"]) if leaked else [])
+
+
 def test_neftune_puts_noise_into_training_and_nowhere_else(tmp_path, model):
     chats = saved(tmp_path / "chats", "dialogues", [{"messages": TALK}] * 4)
     made = {alpha: perform(Chat, tmp_path / str(alpha), ChatConfig(row=64, epochs=4.0, neftune=alpha), model=model, dialogues=(chats,), corpus=None)[0] for alpha in (0.0, 5.0)}
