@@ -36,7 +36,7 @@ def made(tmp_path_factory) -> Path:
     lookups = step("lookups", "dialogues.world_lookups", {"strangers": 10, "sums": 10}, world=pages)
     tools = step("tools", "tools.search_tokens", dialogues=[lookups], pages=pages)
     questions = step("questions", "problems.world_questions", {"per_group": 1, "probe": 2, "sums": 1, "few_shot": 1}, world=pages)
-    helper = step("helper", "sft.chat", SMALL, model=base, dialogues=[tools])
+    helper = step("helper", "sft.chat", {**SMALL, "allow": ["longest_row"]}, model=base, dialogues=[tools])
     plain = step("plain", "sft.chat", SMALL, model=base, dialogues=[str(chats)])
     run([pages, tokenizer, base, lookups, tools, questions, helper, plain], here / "store", runs=str(here / "runs"), name="tiny", quiet=True)
     return here
