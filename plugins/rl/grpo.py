@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages.plugins.rl import policy
 from llmstages.stage import Context, option
 from llmstages.training import Optimisation
 
@@ -46,10 +47,8 @@ class GRPO:
     trains: ClassVar[bool] = True
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
-    def prepare(self, config: GRPOConfig, ctx: Context) -> Any:
+    def prepare(self, config: GRPOConfig, ctx: Context) -> policy.Prompts:
         """The prompts as the policy will see them."""
-        from llmstages.plugins.rl import policy
-
         return policy.prepare(ctx, config.limit, config.max_answer)
 
     def trl_options(self, config: Any) -> dict[str, Any]:
@@ -62,13 +61,11 @@ class GRPO:
         from transformers import set_seed
 
         from llmstages import gates, training
-        from llmstages.plugins.rl import policy
 
         set_seed(config.seed)
-        gates.settle(self.prepare(config, ctx).gates, ctx, config.allow)
-        tokenizer, model = training.load_tokenizer(ctx.one("policy").path), training.load_model(ctx.one("policy"), ctx)
-        room = getattr(model.config, "max_position_embeddings", 1 << 30) - config.max_answer
-        rows = policy.too_long(policy.problems(ctx, "problems", config.limit), tokenizer, room, ctx)
+        prompts = self.prepare(config, ctx)
+        gates.settle(prompts.gates, ctx, config.allow)
+        rows, tokenizer, model = policy.fitting(prompts, ctx), prompts.tokenizer, training.load_model(ctx.one("policy"), ctx)
         rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx.step)
         trainer = policy.safe_trainer()(
             model=model, processing_class=tokenizer, train_dataset=datasets.Dataset.from_list(rows),

@@ -6,7 +6,9 @@ that RL sees the very tokens of training and no prompt can forge control tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from llmstages.dialogues import Dialogue, Prepared
@@ -32,29 +34,36 @@ def problems(ctx: Context, name: str, limit: int) -> list[dict[str, Any]]:
     return rows
 
 
-def prepare(ctx: Context, limit: int, max_answer: int) -> Prepared:
+@dataclass
+class Prompts(Prepared):
+    """Prepared prompts, and the problems among them that leave ``room`` tokens of the model's context to the prompt."""
+
+    problems: list[dict[str, Any]] = field(default_factory=list)
+    room: float = math.inf
+
+
+def prepare(ctx: Context, limit: int, max_answer: int) -> Prompts:
     """The prompts and their gates. Nothing of them is supervised: the loss is on answers, which are not there yet."""
     from llmstages import chat, gates, training
 
     tokenizer, source = training.load_tokenizer(ctx.one("policy").path), ctx.one("problems")
-    rows = problems(ctx, "problems", limit)
-    ids, context = chat.prompt_ids(tokenizer, [row["prompt"] for row in rows]), training.context_of(ctx.one("policy"))
-    names = [f"{source.name}:{i}" for i in range(len(rows))]
-    long = [name for name, one in zip(names, ids, strict=True) if context and len(one) > context - max_answer]
-    found = [gates.too_long(long, len(rows), "lower max_answer, or pretrain with a larger context"), *gates.of_template([Dialogue(name, row["prompt"]) for name, row in zip(names, rows, strict=True)], tokenizer)]
-    return Prepared(tokenizer, [chat.Rendered(one, [False] * len(one)) for one in ids], names, found, {"prompts": len(rows), "too long": len(long)})
+    rows, context = problems(ctx, "problems", limit), training.context_of(ctx.one("policy"))
+    room = context - max_answer if context else math.inf
+    asked = [Dialogue(f"{source.name}:{i}", row["prompt"]) for i, row in enumerate(rows)]
+    ids = chat.prompt_ids(tokenizer, [d.messages for d in asked])
+    long = [d.name for d, one in zip(asked, ids, strict=True) if len(one) > room]
+    found = [gates.too_long(long, len(rows), "lower max_answer, or pretrain with a larger context"), *gates.of_template(asked, tokenizer)]
+    return Prompts(tokenizer, [chat.Rendered(one, [False] * len(one)) for one in ids], [d.name for d in asked], found,
+                   {"prompts": len(rows), "too long": len(long)}, [row for row, one in zip(rows, ids, strict=True) if len(one) <= room], room)
 
 
-def too_long(rows: list[dict[str, Any]], tokenizer: Any, room: int, ctx: Context) -> list[dict[str, Any]]:
-    """The rows whose prompts leave ``room`` tokens for an answer is the caller's sum; longer prompts are dropped and counted."""
-    from llmstages import chat
-
-    short = [row for row, ids in zip(rows, chat.prompt_ids(tokenizer, [r["prompt"] for r in rows]), strict=True) if len(ids) <= room]
-    if len(short) < len(rows):
-        ctx.say(f"{ctx.step}: {len(rows) - len(short)} of {len(rows)} problems dropped, prompts longer than {room} tokens")
-    if not short:
-        raise StageError(f"{ctx.step}: every prompt is longer than the {room} tokens the model's context leaves; pretrain with a larger context")
-    return short
+def fitting(prompts: Prompts, ctx: Context) -> list[dict[str, Any]]:
+    """The problems that leave room for an answer; the others are dropped and counted."""
+    if left := prompts.facts["too long"]:
+        ctx.say(f"{ctx.step}: {left} of {len(prompts.rows)} problems dropped, prompts longer than {prompts.room} tokens")
+    if not prompts.problems:
+        raise StageError(f"{ctx.step}: every prompt is longer than the {prompts.room} tokens the model's context leaves; pretrain with a larger context")
+    return prompts.problems
 
 
 def open_rewards(specs: Mapping[str, Any], model: Artifact | None, step: str) -> dict[str, Any]:

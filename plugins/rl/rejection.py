@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages.plugins.rl import policy
 from llmstages.stage import Context, StageError, option
 from llmstages.tables import message
 from llmstages.training import Optimisation
@@ -44,10 +45,10 @@ class Rejection:
         from llmstages import chat, gates, tables, training
 
         set_seed(config.seed)
-        before = self.prepare(config, ctx).gates
-        gates.settle(before, ctx, [name for name in config.allow if name in map(gates.key, before)])
-        tokenizer, model = training.load_tokenizer(ctx.one("policy").path), training.load_model(ctx.one("policy"), ctx)
-        kept, metrics = self.sample(config, ctx, model.to(training.device()), tokenizer)
+        prompts = self.prepare(config, ctx)
+        gates.settle(prompts.gates, ctx, [name for name in config.allow if name in map(gates.key, prompts.gates)])  # the others are of rows
+        tokenizer, model = prompts.tokenizer, training.load_model(ctx.one("policy"), ctx)
+        kept, metrics = self.sample(config, ctx, model.to(training.device()), prompts)
         tables.write_lines(ctx.out / "kept.jsonl", [{"prompt": d[-2]["content"], "answer": d[-1]["content"]} for d in kept])
         if not kept:
             ctx.say(f"{ctx.step}: none of {metrics['sampled']:.0f} answers was right, so the policy is left as it is")
@@ -57,7 +58,7 @@ class Rejection:
         if long := sum(len(r.ids) > config.row for r in rendered):
             ctx.say(f"{ctx.step}: {long} of {len(rendered)} kept answers dropped, longer than row={config.row} tokens")
         rendered = [r for r in rendered if len(r.ids) <= config.row]
-        gates.settle([*before, *gates.of_rows(rendered, tokenizer)], ctx, config.allow)
+        gates.settle([*prompts.gates, *gates.of_rows(rendered, tokenizer)], ctx, config.allow)
         rows, _ = chat.pack(rendered, config.row, tokenizer.pad_token_id, config.seed)
         steps = math.ceil(len(rows) * config.epochs / config.batch_rows)
         trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps)
@@ -66,25 +67,21 @@ class Rejection:
         training.save_model(trainer.model, tokenizer, ctx)
         return {**metrics, "updates": steps}
 
-    def prepare(self, config: RejectionConfig, ctx: Context) -> Any:
+    def prepare(self, config: RejectionConfig, ctx: Context) -> policy.Prompts:
         """The prompts as the policy will see them."""
-        from llmstages.plugins.rl import policy
-
         return policy.prepare(ctx, 0, config.max_answer)
 
-    def sample(self, config: RejectionConfig, ctx: Context, model: Any, tokenizer: Any) -> tuple[list[Any], dict[str, float]]:
+    def sample(self, config: RejectionConfig, ctx: Context, model: Any, prompts: policy.Prompts) -> tuple[list[Any], dict[str, float]]:
         """(kept dialogues, how sampling went)."""
         from llmstages import generation
-        from llmstages.plugins.rl import policy
 
         rng = random.Random(config.seed)
-        room = getattr(model.config, "max_position_embeddings", 1 << 30) - config.max_answer
-        rows = policy.too_long(policy.problems(ctx, "problems", 0), tokenizer, room, ctx)
+        rows = policy.fitting(prompts, ctx)
         rows = rng.sample(rows, min(config.questions, len(rows)))
         rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx.step)
         asked = [row for row in rows for _ in range(config.samples)]
         with ctx.progress(f"{ctx.step} sampling", len(asked)) as advance:
-            replies = generation.reply(model, tokenizer, [r["prompt"] for r in asked], rounds=1, temperature=config.temperature,
+            replies = generation.reply(model, prompts.tokenizer, [r["prompt"] for r in asked], rounds=1, temperature=config.temperature,
                                        max_new_tokens=config.max_answer, advance=advance)
         total = self.reward(rewards, asked, [r.text for r in replies])
         kept, solved = [], 0
