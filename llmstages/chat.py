@@ -1,68 +1,70 @@
-"""One renderer for training, evaluation, RL and chat: messages -> token ids and the supervised mask.
+"""One renderer for training, evaluation, RL and chat: messages -> token ids and the supervised mask, by the tokenizer's own chat template.
 
-Control tokens are placed by id; contents are encoded with special tokens switched off, so that no text of a user, a
-page or a tool can ever become a control token (the flaw of rendering to one string first: transformers#29279).
-A tool call sits inside the assistant's turn: ``<|im_start|>assistant<|im_sep|><SEARCH_START>query<SEARCH_END>``
-``<RESULT_START>text<RESULT_END>answer<|im_end|>``; calls and answers are supervised, results are not.
-``template`` says the same in Jinja, for other programs that load the tokenizer; a test holds the two equal.
+How a template becomes tokens is in rendering.py, the named templates are in templates.py. Here is what everybody calls: prompts,
+replies read back, running text, where generation stops. With the default template a tool call sits inside the assistant's turn:
+``<|im_start|>assistant<|im_sep|><SEARCH_START>query<SEARCH_END><RESULT_START>text<RESULT_END>answer<|im_end|>``; calls and
+answers are supervised, results are not.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from llmstages import encoding, packing
+from llmstages.rendering import Message, Rendered, render
 from llmstages.stage import StageError
 from llmstages.tables import message
+from llmstages.templates import CALLS, RESULT, ROLES
 
-PAD, BOS, START, SEP, END = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_sep|>", "<|im_end|>"
-RESULT = ("<RESULT_START>", "<RESULT_END>")
-CALLS = {"search": ("<SEARCH_START>", "<SEARCH_END>"), "calculator": ("<CALC_START>", "<CALC_END>"),
-         "code": ("<CODE_START>", "<CODE_END>"), "": ("<TOOL_START>", "<TOOL_END>")}
-CONTROL = (PAD, BOS, START, SEP, END, *RESULT, *(mark for pair in CALLS.values() for mark in pair))
-ROLES = ("system", "user", "assistant", "tool")
-ROLE = "role"  # in the place of a control token: the name of a role follows
-Message = Mapping[str, Any]
+__all__ = ["CALLS", "RESULT", "ROLES", "Message", "Rendered", "render"]
 
 
-def template(leading_space: bool) -> str:
-    """The renderer in Jinja, saved with tokenizers; leading_space: of the tokenizer (see encode_texts)."""
-    content = "m['content']"
-    if leading_space:
-        content = "((' ' if m['content'] and m['content'][0] != ' ' else '') + m['content'])"
-    space = " " if leading_space else ""
-    calls = "".join("{% " + ("if" if i == 0 else "elif") + f" t == '{name}' %}}{{{{ '{first}' + {content} + '{last}' }}}}"
-                    for i, (name, (first, last)) in enumerate((n, p) for n, p in CALLS.items() if n))
-    return (
-        "{{ '" + BOS + "' }}{% set ns = namespace(open=false) %}{% for m in messages %}{% set t = m['tool'] or '' %}"
-        "{% if m['role'] == 'tool' %}{{ '" + RESULT[0] + "' + " + content + " + '" + RESULT[1] + "' }}"
-        "{% elif m['role'] == 'assistant' %}{% if not ns.open %}{{ '" + START + "assistant" + SEP + "' }}{% endif %}"
-        "{% generation %}" + calls
-        + "{% elif t %}{{ '" + CALLS[""][0] + space + "' + t + ' ' + m['content'] + '" + CALLS[""][1] + "' }}"
-        "{% else %}{{ " + content + " + '" + END + "' }}{% endif %}{% endgeneration %}{% set ns.open = t != '' %}"
-        "{% else %}{{ '" + START + "' + m['role'] + '" + SEP + "' + " + content + " + '" + END + "' }}{% endif %}{% endfor %}"
-        "{% if add_generation_prompt and not ns.open %}{{ '" + START + "assistant" + SEP + "' }}{% endif %}")
+@dataclass(frozen=True)
+class Control:
+    """The control tokens of a tokenizer and its chat template, as ids. bos, pad: None where it has none.
+
+    end: what ends a turn of the assistant. heads: those in the headers of turns. calls: tool -> (first, last), "" for any other tool.
+    lead: what stands before each answer's own text.
+    """
+
+    bos: int | None
+    pad: int | None
+    end: int
+    heads: frozenset[int]
+    calls: Mapping[str, tuple[int, int]]
+    lead: str
 
 
-@dataclass
-class Rendered:
-    """Token ids of one dialogue and, for each, whether the loss sees it."""
-
-    ids: list[int] = field(default_factory=list)
-    supervised: list[bool] = field(default_factory=list)
+_control: weakref.WeakKeyDictionary[Any, tuple[Any, Control]] = weakref.WeakKeyDictionary()  # an attribute would be pickled
 
 
-def control_ids(tokenizer: Any) -> dict[str, int]:
-    """Ids of the control tokens; an error names the first that is missing."""
-    vocabulary = tokenizer.get_added_vocab()
-    for mark in CONTROL:
-        if mark not in vocabulary:
-            raise StageError(f"the tokenizer has no control token {mark!r}, so dialogues cannot be rendered. "
-                             "tokenizer=bpe and tokenizer=pretrained register them; for a model of others, continue its "
-                             "pretraining with that tokenizer wired in (steps.pretrain.model=... steps.pretrain.tokenizer=tokenizer).")
-    return {mark: vocabulary[mark] for mark in CONTROL}
+def control(tokenizer: Any) -> Control:
+    """Found by rendering a question and its answer; remembered while the tokenizer stays as it is. StageError where no turn ends."""
+    state = (tokenizer.chat_template, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    known = _control.get(tokenizer)
+    if known is None or known[0] != state:
+        known = _control[tokenizer] = state, _find_control(tokenizer)
+    return known[1]
+
+
+def _find_control(tokenizer: Any) -> Control:
+    from llmstages.rendering import marks
+
+    ids = {id for id, _, _ in marks(tokenizer).of.values()}
+    asked = [message("user", "a")]
+    prompt, whole = render(tokenizer, [asked], open_turn=True)[0], render(tokenizer, [[*asked, message("assistant", "b")]])[0]
+    said = [token for token, on in zip(whole.ids, whole.supervised, strict=True) if on]
+    ends = [token for token in said if token in ids]
+    if not ends:
+        raise StageError("the chat template ends no answer with a control token under loss, so a model would never learn to stop: put the end token "
+                         "inside its {% generation %} block, or choose a template by name (chatml, llama3, zephyr, plain)")
+    added = tokenizer.get_added_vocab()
+    calls = {name: (added[first], added[last]) for name, (first, last) in CALLS.items() if first in added and last in added}
+    heads = frozenset(token for token in prompt.ids if token in ids) - {tokenizer.bos_token_id, ends[-1]}
+    return Control(tokenizer.bos_token_id, tokenizer.pad_token_id, ends[-1], heads, calls, decode(tokenizer, said).partition("b")[0])
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -78,67 +80,20 @@ def spaced(tokenizer: Any, texts: Sequence[str]) -> list[str]:
 
 
 def document_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of documents, each begun by the same BOS token as every dialogue."""
-    bos = tokenizer.bos_token_id
-    return [[bos, *ids] for ids in encode_texts(tokenizer, texts)]
+    """Ids of documents, each begun by the same BOS token as every dialogue, where the tokenizer has one."""
+    begin = begin_ids(tokenizer)
+    return [[*begin, *ids] for ids in encode_texts(tokenizer, texts)]
+
+
+def begin_ids(tokenizer: Any) -> list[int]:
+    """What every document and running text begins with: BOS, or nothing where the tokenizer has none."""
+    return [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
 
 
 def decode(tokenizer: Any, ids: Sequence[int]) -> str:
     """Text of ids, control tokens dropped, without the leading space of encode_texts."""
     text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text[1:] if tokenizer.init_kwargs.get("leading_space") and text.startswith(" ") else text
-
-
-def _pieces(messages: Sequence[Message], open_turn: bool) -> list[tuple[str | None, str, bool]]:
-    """(control token, ROLE or None, text, supervised) in order. open_turn: end ready for the assistant to speak."""
-    out: list[tuple[str | None, str, bool]] = [(BOS, "", False)]
-    speaking = False
-
-    def head(role: str) -> None:
-        out.extend([(START, "", False), (ROLE, role, False), (SEP, "", False)])
-
-    for index, turn in enumerate(messages):
-        role, content, tool = turn["role"], str(turn["content"]), turn.get("tool") or ""
-        if role not in ROLES:
-            raise StageError(f"message {index} has the role {role!r}; known roles are {', '.join(ROLES)}")
-        if role == "tool":
-            out.extend([(RESULT[0], "", False), (None, content, False), (RESULT[1], "", False)])
-        elif role == "assistant":
-            if not speaking:
-                head(role)
-            if tool:
-                first, last = CALLS.get(tool, CALLS[""])
-                out.extend([(first, "", True), (None, content if tool in CALLS else f"{tool} {content}", True), (last, "", True)])
-            else:
-                out.extend([(None, content, True), (END, "", True)])
-            speaking = bool(tool)
-        else:
-            head(role)
-            out.extend([(None, content, False), (END, "", False)])
-    if open_turn and not speaking:
-        head("assistant")
-    return out
-
-
-def render(tokenizer: Any, dialogues: Sequence[Sequence[Message]], open_turn: bool = False) -> list[Rendered]:
-    """Render many dialogues at once (one call of the tokenizer).
-
-    open_turn=True ends each with the assistant's header, or right after a tool result: the prompt of generation.
-    """
-    marks = control_ids(tokenizer)
-    plans = [_pieces(messages, open_turn) for messages in dialogues]
-    role_ids = {role: tokenizer(role, add_special_tokens=False)["input_ids"] for role in ROLES}
-    texts = [text for plan in plans for mark, text, _ in plan if mark is None]
-    encoded = iter(encode_texts(tokenizer, texts))
-    out = []
-    for plan in plans:
-        done = Rendered()
-        for mark, text, supervised in plan:
-            ids = next(encoded) if mark is None else role_ids[text] if mark is ROLE else [marks[mark]]
-            done.ids += ids
-            done.supervised += [supervised] * len(ids)
-        out.append(done)
-    return out
 
 
 def prompt_ids(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[list[int]]:
@@ -151,7 +106,7 @@ def render_plain(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list
     encoded = iter(encode_texts(tokenizer, [str(m["content"]) for messages in dialogues for m in messages]))
     out = []
     for messages in dialogues:
-        done = Rendered([tokenizer.bos_token_id], [False])
+        done = Rendered(begin_ids(tokenizer), [False] * len(begin_ids(tokenizer)))
         for turn in messages:
             ids = next(encoded)
             done.ids += ids
@@ -165,8 +120,8 @@ def parse_reply(tokenizer: Any, ids: Iterable[int]) -> tuple[Message, bool]:
 
     A call gives ``message("assistant", argument, tool=name)``; text before the call mark is dropped with it.
     """
-    marks = control_ids(tokenizer)
-    opening = {marks[first]: (name, marks[last]) for name, (first, last) in CALLS.items()}
+    known = control(tokenizer)
+    opening = {first: (name, last) for name, (first, last) in known.calls.items()}
     text: list[int] = []
     call: tuple[str, int] | None = None
     for token in ids:
@@ -175,21 +130,22 @@ def parse_reply(tokenizer: Any, ids: Iterable[int]) -> tuple[Message, bool]:
         elif call is not None and token == call[1]:
             name, argument = call[0], decode(tokenizer, text)
             if not name:
-                name, _, argument = argument.partition(" ")
+                name, _, argument = argument.lstrip().partition(" ")
             return message("assistant", argument, name), True
-        elif token == marks[END]:
-            return message("assistant", decode(tokenizer, text)), call is None
-        elif token == marks[BOS]:
+        elif token == known.end:
+            return message("assistant", decode(tokenizer, text).removeprefix(known.lead)), call is None
+        elif token in (known.bos, tokenizer.eos_token_id):
             break
         else:
             text.append(token)
-    return message("assistant", decode(tokenizer, text)), False
+    return message("assistant", decode(tokenizer, text).removeprefix(known.lead)), False
 
 
 def stop_ids(tokenizer: Any) -> list[int]:
     """Ids that end generation: end of turn, end of document, end of any tool call."""
-    marks = control_ids(tokenizer)
-    return [marks[END], marks[BOS], *(marks[last] for _, last in CALLS.values())]
+    known = control(tokenizer)
+    ends = [known.end, known.bos, tokenizer.eos_token_id, *(last for _, last in known.calls.values())]
+    return list(dict.fromkeys(token for token in ends if token is not None))
 
 
 def pack(rows: Sequence[Rendered], length: int, pad: int, seed: int) -> tuple[list[dict[str, list[int]]], int]:

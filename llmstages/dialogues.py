@@ -23,13 +23,14 @@ class Dialogue(NamedTuple):
 
 @dataclass
 class Prepared:
-    """What a step trains on, before step 1: rendered rows, their names, the gates, and lines that tell more."""
+    """What a step trains on, before step 1: rendered rows, their names, the gates, counts, and control tokens the model does not know yet."""
 
     tokenizer: Any
     rows: list[chat.Rendered]
     names: list[str]
     gates: list[dict[str, Any]]
     facts: dict[str, int] = field(default_factory=dict)
+    new_tokens: list[str] = field(default_factory=list)
 
 
 def load(sources: Sequence[Artifact], weights: Mapping[str, float], rng: random.Random) -> list[Dialogue]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmstages import chat, packing, processes, tables
+from llmstages import chat, packing, processes, rendering, tables
 from llmstages.dialogues import Dialogue
 from llmstages.schema import near
 from llmstages.stage import Context, StageError
@@ -47,7 +47,7 @@ def of_dialogues(dialogues: Sequence[Dialogue]) -> list[Gate]:
         if seen.setdefault(key, d.name) != d.name:  # a row that is drawn twice by its weight is no repetition
             repeated.append(f"{d.name} (as {seen[key]})")
     many = len(dialogues) >= MANY
-    marked = bad(lambda ms: any(mark in str(m["content"]) for m in ms for mark in (chat.START, chat.END, "<|start_header_id|>", "[/INST]", "<|eot_id|>")))
+    marked = bad(lambda ms: any(mark in str(m["content"]) for m in ms for mark in ("<|im_start|>", "<|im_end|>", "<|start_header_id|>", "[/INST]", "<|eot_id|>")))
     return [
         _none("empty dialogues", bad(lambda ms: not ms), "drop rows without messages"),
         _none(UNKNOWN_ROLES, bad(lambda ms: any(m["role"] not in chat.ROLES for m in ms)), f"known roles are {', '.join(chat.ROLES)}"),
@@ -104,11 +104,11 @@ def of_leaks(dialogues: Sequence[Dialogue], questions: Iterable[str]) -> list[Ga
 
 
 def of_rows(rows: Sequence[chat.Rendered] | packing.Pieces, tokenizer: Any, names: Sequence[str] = (), *, least_supervised: float = 0.01,
-            dialogues: bool = True, context: int = 0) -> list[Gate]:
-    """What can be told from tokens and mask. names: of the rows; context: the longest row the model takes, 0 where any."""
+            spoken: bool | Sequence[bool] = True, context: int = 0) -> list[Gate]:
+    """What can be told from tokens and mask. names: of the rows; spoken: which of them are dialogues in a chat template, not running text;
+    context: the longest row the model takes, 0 where any."""
     import numpy as np
 
-    marks = chat.control_ids(tokenizer)
     pieces = rows if isinstance(rows, packing.Pieces) else packing.Pieces.of(rows)
     sizes, on = pieces.sizes(), pieces.supervised()
     tokens = int(sizes.sum())
@@ -116,31 +116,42 @@ def of_rows(rows: Sequence[chat.Rendered] | packing.Pieces, tokenizer: Any, name
     def which(bad: Any) -> list[str]:
         return [names[i] if i < len(names) else f"row {i}" for i in np.flatnonzero(bad)[:EXAMPLES]]
 
-    one_bos = pieces.begins_with(marks[chat.BOS]) & (pieces.occurrences(marks[chat.BOS]) == 1)
-    padded = pieces.occurrences(marks[chat.PAD]) > 0
+    bos, pad = tokenizer.bos_token_id, tokenizer.pad_token_id
+    padded = np.zeros(len(pieces), bool) if pad is None else pieces.occurrences(pad) > 0
     found = [
         gate("rows", len(rows), 1, bool(len(rows)), "the inputs gave no rows: look at the steps before"),
         gate("supervised share", int(on.sum()) / max(tokens, 1), least_supervised, on.sum() >= least_supervised * tokens,
              "hardly any token is trained on: are there assistant turns?"),
         gate("rows without a supervised token", int((on == 0).sum()), 0, not (on == 0).any(),
              "drop dialogues that have no assistant turn, or whose answer was cut away", which(on == 0)),
-        gate("rows that begin with exactly one BOS", one_bos.mean() if len(rows) else 0.0, 1.0, bool(one_bos.all()),
-             "a text carries its own BOS: encode it without special tokens", which(~one_bos)),
-        gate("rows with padding inside", int(padded.sum()), 0, not padded.any(), "padding is added when rows are made, never before", which(padded)),
-        gate("pad differs from end of turn", tokenizer.pad_token_id, 0, tokenizer.pad_token_id != marks[chat.END],
-             "with pad = end of turn the model never learns to stop")]
+        gate("rows with padding inside", int(padded.sum()), 0, not padded.any(), "padding is added when rows are made, never before", which(padded))]
+    if bos is not None:
+        one_bos = pieces.begins_with(bos) & (pieces.occurrences(bos) == 1)
+        found.append(gate("rows that begin with exactly one BOS", one_bos.mean() if len(rows) else 0.0, 1.0, bool(one_bos.all()),
+                          "every text of every stage begins with the same BOS: it is missing in the chat template, or a text carries its own", which(~one_bos)))
     if context:
         found.append(gate("longest row", int(sizes.max(initial=0)), context, bool((sizes <= context).all()),
                           "the model knows no positions beyond its context: lower row, or split long dialogues", which(sizes > context)))
-    if dialogues:
-        starts, turns = pieces.occurrences(marks[chat.START], supervised=True) > 0, pieces.occurrences(marks[chat.START]) > 0
-        ends = pieces.occurrences(marks[chat.END], supervised=True) > 0  # running text has no turns to end
-        found += [gate("dialogues whose end of turn is supervised", (turns & ends).sum() / max(turns.sum(), 1), 0.9,
+    turns = np.full(len(pieces), spoken) if isinstance(spoken, bool) else np.array(spoken, bool)
+    if turns.any():
+        known = chat.control(tokenizer)
+        ends = pieces.occurrences(known.end, supervised=True) > 0
+        begun = np.array([bool(turns[i]) and _says_first(pieces, i, bos) for i in range(len(pieces))], bool)
+        heads = sum((pieces.occurrences(head, supervised=True) for head in known.heads), np.zeros(len(pieces), np.int64)) > 0
+        found += [gate("pad differs from end of turn", -1 if pad is None else pad, 0, pad != known.end, "with pad = end of turn the model never learns to stop"),
+                  gate("dialogues whose end of turn is supervised", (turns & ends).sum() / turns.sum(), 0.9,
                        bool((turns & ends).sum() >= 0.9 * turns.sum()), "the end token carries no loss, the model would never stop",
                        which(turns & ~ends)),
-                  gate("rows whose headers are supervised", int(starts.sum()), 0, not starts.any(),
-                       "the loss sees what the user says too: the mask is wrong", which(starts))]
+                  gate("rows whose headers are supervised", int((heads | begun).sum()), 0, not (heads | begun).any(),
+                       "the loss sees what the user says too: the mask is wrong", which(heads | begun))]
     return found
+
+
+def _says_first(pieces: packing.Pieces, index: int, bos: int | None) -> bool:
+    """Whether the loss sees the first token of a dialogue (after its BOS): it belongs to the header of a turn."""
+    ids, on = pieces.read(index)
+    at = int(bos is not None and len(ids) > 0 and ids[0] == bos)
+    return bool(len(ids) > at and on[at])
 
 
 def of_template(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Gate]:
@@ -149,28 +160,53 @@ def of_template(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Gate]:
     sample = spoken[:: max(1, len(spoken) // COMPARED)]
     if not sample:
         return []
-    trained = [done.ids for done in chat.render(tokenizer, [d.messages for d in sample])]
-    answered = [(d, ids) for d, ids in zip(sample, trained, strict=True) if d.messages[-1]["role"] == "assistant"]
+    trained = chat.render(tokenizer, [d.messages for d in sample])
+    answered = [(d, done) for d, done in zip(sample, trained, strict=True) if d.messages[-1]["role"] == "assistant"]
     asked = chat.prompt_ids(tokenizer, [d.messages[:-1] for d, _ in answered])
-    apart = [d.name for (d, ids), prompt in zip(answered, asked, strict=True) if ids[: len(prompt)] != prompt]
-    other = []
-    if tokenizer.chat_template:
-        marks = set(tokenizer.get_added_vocab())
-        plain = [(d, ids) for d, ids in zip(sample, trained, strict=True) if not any(mark in str(m["content"]) for m in d.messages for mark in marks)]
-        other = [d.name for d, ids in plain if ids != theirs(tokenizer, d.messages)]
+    closed = chat.render(tokenizer, [d.messages[:-1] for d, _ in answered])
+    apart = [d.name for (d, done), prompt, short in zip(answered, asked, closed, strict=True)
+             if done.ids[: len(prompt)] != prompt or not any(done.supervised[len(prompt) :][:1])
+             or (d.messages[-2:-1] and d.messages[-2]["role"] == "user" and prompt == short.ids)]
+    known = rendering.marks(tokenizer)
+    benign = [(d, done) for d, done in zip(sample, trained, strict=True) if not any(known.found.search(str(m["content"])) for m in d.messages)]
+    other = [d.name for d, done in benign if not _equal(done, *theirs(tokenizer, d.messages))]
+    dropped = [d.name for d, _ in benign if not _whole(d.messages, rendering.text(tokenizer, d.messages))]
     texts = [(d.name, str(m["content"])) for d in sample for m in d.messages]
     lost = sorted({name for (name, text), ids in zip(texts, chat.encode_texts(tokenizer, [text for _, text in texts]), strict=True)
                    if chat.decode(tokenizer, ids).strip() != text.strip()})
-    return [_none("prompts that differ from training", apart, "the prompt of generation must be the beginning of the row trained on: is the tokenizer the model's?"),
+    return [_none("prompts that differ from training", apart, "the prompt of generation must be the beginning of the row trained on, up to the first token under loss: "
+                  "mend the template's add_generation_prompt, or choose a template by name (chatml, llama3, zephyr, plain)"),
             gate("share that the tokenizer's chat template renders otherwise", len(other) / len(sample), 0.0, not other,
-                 "programs that load the model would show it other tokens than it learnt: save the tokenizer of a tokenizer step, whose template is ours", other),
+                 "programs that load the model would show it other tokens than it learnt, or another mask: choose a template by name (chatml, llama3, zephyr, plain)", other),
+            _none("dialogues of which the template leaves something out", dropped,
+                  "the template drops or changes turns (a system turn? old answers?): take another template, or take these turns out of the data"),
             gate("share of texts lost in the tokenizer", len(lost) / len(sample), 0.1, len(lost) <= 0.1 * len(sample),
                  "the tokenizer cannot spell these texts (unknown characters, case): choose a byte-level one (tokenizer=bpe)", lost)]
 
 
-def theirs(tokenizer: Any, messages: Sequence[chat.Message], prompt: bool = False) -> list[int]:
-    """Ids by transformers' own ``apply_chat_template``, as other programs make them."""
-    return list(tokenizer.apply_chat_template(list(messages), tokenize=True, return_dict=False, add_generation_prompt=prompt))
+def theirs(tokenizer: Any, messages: Sequence[chat.Message], prompt: bool = False) -> tuple[list[int], list[int]]:
+    """(ids, mask of what the assistant says) by transformers' own ``apply_chat_template``, as other programs make them; no mask without marks of generation."""
+    masked = bool(rendering.GENERATION.search(tokenizer.chat_template))
+    made = tokenizer.apply_chat_template(rendering.as_template_reads(messages, tokenizer.chat_template), tokenize=True, return_dict=True,
+                                         add_generation_prompt=prompt, return_assistant_tokens_mask=masked)
+    return list(made["input_ids"]), list(made["assistant_masks"]) if masked else []
+
+
+def _equal(ours: chat.Rendered, ids: Sequence[int], mask: Sequence[int]) -> bool:
+    return ours.ids == ids and (not mask or ours.supervised == [bool(on) for on in mask])
+
+
+def _whole(messages: Sequence[chat.Message], text: str) -> bool:
+    """Whether what everybody said stands in the text, in order (a tool's argument may be written another way)."""
+    at = 0
+    for m in messages:
+        if m["role"] == "assistant" and m.get("tool"):
+            continue
+        at = text.find(str(m["content"]).strip(), at)
+        if at < 0:
+            return False
+        at += len(str(m["content"]).strip())
+    return True
 
 
 def of_model(folder: Path, tokenizer: Any) -> list[Gate]:

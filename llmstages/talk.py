@@ -1,7 +1,7 @@
 """One conversation with one model: prompts from the shared renderer, replies token by token, tools run live.
 
-``llmstages chat`` shows it; nothing in here prints. A model whose tokenizer lacks our control tokens (an instruct model of
-the hub) is asked through its own chat template, without tools. A base model continues what it is given as a document.
+``llmstages chat`` shows it; nothing in here prints. A model of the hub is asked through its own chat template,
+with the same care, without tools. A base model continues what it is given as a document.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ class Talk:
     tokenizer: Any
     tools: Mapping[str, Any]
     base: bool
-    native: bool
     context: int
     history: bool
     temperature: float = 0.0
@@ -41,10 +40,7 @@ class Talk:
         if self.base:
             return chat.document_ids(self.tokenizer, [str(turns[-1]["content"])])[0]
         told = [message("system", self.system)] if self.system else []
-        if self.native:
-            return chat.prompt_ids(self.tokenizer, [[*told, *turns]])[0]
-        plain = [{"role": m["role"], "content": m["content"]} for m in [*told, *turns]]
-        return list(self.tokenizer.apply_chat_template(plain, add_generation_prompt=True, return_dict=True)["input_ids"])
+        return chat.prompt_ids(self.tokenizer, [[*told, *turns]])[0]
 
     def say(self, text: str, show: Show, most: int = 256, rounds: int = 4) -> None:
         """Answer one message; ``show`` gets the reply as it is made. What was said is remembered also when it is stopped."""
@@ -74,9 +70,9 @@ class Talk:
         show("note", f"stopped after {rounds} tool calls")
 
     def _parse(self, made: Sequence[int]) -> tuple[Mapping[str, Any], bool]:
-        if self.native and not self.base:
+        if not self.base:
             return chat.parse_reply(self.tokenizer, made)
-        return message("assistant", self.tokenizer.decode(list(made), skip_special_tokens=True)), True
+        return message("assistant", chat.decode(self.tokenizer, made)), True
 
     def _fit(self, start: int, show: Show, room: int) -> list[int]:
         """The prompt, with the oldest exchanges left out until ``room`` tokens are free; what is cut is said."""
@@ -98,10 +94,9 @@ class Talk:
 
     def stops(self) -> list[int]:
         """Ids that end a reply."""
-        if self.native:
-            return chat.stop_ids(self.tokenizer)
         known = self.model.generation_config.eos_token_id
-        return [i for i in (*(known if isinstance(known, list) else [known]), self.tokenizer.eos_token_id) if i is not None]
+        ours = chat.stop_ids(self.tokenizer) if self.tokenizer.chat_template else [self.tokenizer.eos_token_id]
+        return list(dict.fromkeys(i for i in (*ours, *(known if isinstance(known, list) else [known])) if i is not None))
 
 
 def stream(talk: Talk, ids: Sequence[int], made: list[int], show: Show, most: int) -> None:
@@ -109,9 +104,8 @@ def stream(talk: Talk, ids: Sequence[int], made: list[int], show: Show, most: in
     import torch
     from transformers.generation.streamers import BaseStreamer
 
-    marks = chat.control_ids(talk.tokenizer) if talk.native else {}
-    opening = {marks[first]: name or "tool" for name, (first, _) in chat.CALLS.items()} if marks and not talk.base else {}
-    quiet = {*marks.values(), *talk.tokenizer.all_special_ids}
+    opening = {} if talk.base else {first: name or "tool" for name, (first, _) in chat.control(talk.tokenizer).calls.items()}
+    quiet = set(talk.tokenizer.all_special_ids)
     part: list[int] = []
     state = {"shown": "", "what": "text", "prompt": True}
 
@@ -154,10 +148,9 @@ def open_talk(made: Made, history: bool | None = None) -> Talk:
 
     tokenizer = AutoTokenizer.from_pretrained(made.path)
     model = AutoModelForCausalLM.from_pretrained(made.path, dtype="auto").eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    native = set(chat.CONTROL) <= set(tokenizer.get_added_vocab())
     base = _is_base(made) if made.record else not tokenizer.chat_template
     context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 15)
-    return Talk(made.name, model, tokenizer, {} if base or not native else open_tools(made), base, native, context,
+    return Talk(made.name, model, tokenizer, {} if base else open_tools(made), base, context,
                 context > SHORT if history is None else history, temperature=0.8 if base else 0.0)
 
 

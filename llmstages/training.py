@@ -122,13 +122,17 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def adapter(rank: int) -> Any:
-    """LoRA on all linear layers (Hu et al. 2021), twice the rank as alpha; None for rank 0."""
+def adapter(rank: int, model: Any = None, tokens: Sequence[int] = ()) -> Any:
+    """LoRA on all linear layers (Hu et al. 2021), twice the rank as alpha; None for rank 0. tokens: ids whose embeddings in ``model`` are trained too."""
     if not rank:
         return None
     from peft import LoraConfig
 
-    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    tables = {id(layer): layer for layer in (model.get_input_embeddings(), model.get_output_embeddings())} if tokens else {}
+    tied = tokens and model.get_input_embeddings().weight is model.get_output_embeddings().weight  # peft then serves both by the first
+    names = [name.rpartition(".")[2] for name, layer in model.named_modules() if id(layer) in tables] if tokens else []
+    learning = {name: list(tokens) for name in (names[:1] if tied else names)} or None
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM", trainable_token_indices=learning)
 
 
 def save_model(model: Any, tokenizer: Any, ctx: Context, trainer: Any = None) -> None:

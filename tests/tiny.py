@@ -8,7 +8,12 @@ from typing import Any
 
 from llmstages.stage import Artifact, Context
 from llmstages.tables import message
+from llmstages.templates import NAMED, ROLES
 
+CONTROL = NAMED["chatml"].tokens
+__all__ = ["CONTROL", "ROLES"]
+
+PAD, BOS, START, _, END = CONTROL[:5]
 TALK = [message("user", "Where does the fox live?"), message("assistant", "The fox lives near the river.")]
 TEXTS = ["the cat sat on the mat. the dog ran far. Bo Li was born in Ra. " * 3, "Where does the fox live? The fox lives near the river. 12+34=46 "] * 20
 
@@ -18,6 +23,11 @@ def tiny_tokenizer() -> Any:
     from llmstages.plugins.tokenizer.bpe import BPEConfig, build
 
     return build([*TEXTS, *["user", "assistant", "system", "tool"] * 50], BPEConfig(vocab_size=400))
+
+
+def control_ids(tokenizer: Any) -> dict[str, int]:
+    """Control token -> id."""
+    return {token: id for token, id in tokenizer.get_added_vocab().items() if token != tokenizer.unk_token}
 
 
 def tiny_model(tokenizer: Any) -> Any:

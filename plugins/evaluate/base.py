@@ -104,7 +104,7 @@ class Base:
 
         if not config.texts:
             return [], {}
-        made, _ = generation.generate(model, own, [[own.bos_token_id]] * config.texts, temperature=1.0, **how | {"max_new_tokens": config.text_tokens})
+        made, _ = generation.generate(model, own, [chat.begin_ids(own) or [own.eos_token_id]] * config.texts, temperature=1.0, **how | {"max_new_tokens": config.text_tokens})
         written = [chat.decode(own, ids) for ids in made]
         ids = chat.encode_texts(tokenizer, written)
         lengths = runs.longest(shard, ids, config.most_tokens)

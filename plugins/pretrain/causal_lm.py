@@ -86,7 +86,7 @@ class CausalLM:
         tokenizer = training.load_tokenizer(source.path)
         config, derived = self.settled(config, ctx, len(tokenizer))
         train, held = self.documents(config, ctx, tokenizer)
-        gates.settle(gates.of_rows(train, tokenizer, dialogues=False), ctx, config.allow)
+        gates.settle(gates.of_rows(train, tokenizer, spoken=False), ctx, config.allow)
         rows = packing.Packed(train, config.row, tokenizer.pad_token_id, config.seed)
         held_rows = packing.Packed(held, config.row, tokenizer.pad_token_id, config.seed).first(256)
         if rows.cut:
@@ -125,7 +125,7 @@ class CausalLM:
         train, held = self.documents(self.settled(config, ctx, len(tokenizer))[0], ctx, tokenizer)
         some = range(0, len(train), max(1, len(train) // SHOWN))
         rows = [chat.Rendered(ids.tolist(), on.tolist()) for ids, on in map(train.read, some)]
-        return Prepared(tokenizer, rows, [f"piece {i}" for i in some], gates.of_rows(train, tokenizer, dialogues=False),
+        return Prepared(tokenizer, rows, [f"piece {i}" for i in some], gates.of_rows(train, tokenizer, spoken=False),
                         {"pieces of documents": len(train), "held out": len(held)})
 
     def settled(self, config: CausalLMConfig, ctx: Context, vocabulary: int) -> tuple[CausalLMConfig, dict[str, Any]]:

@@ -39,8 +39,8 @@ def masked(chain: Chain, model: View, most: int = 2) -> list[dict[str, Any]]:
     from llmstages.pieces import pieces
 
     tokenizer = training.load_tokenizer(model.path)
-    if chat.SEP not in tokenizer.get_added_vocab():
-        return []  # trained elsewhere, on a template of its own
+    if not tokenizer.chat_template:
+        return []
     out = []
     for source in sorted(sources, key=lambda s: not s.has("tools.json"))[:most]:
         table = source.table()

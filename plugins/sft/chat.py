@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages import templates
 from llmstages.dialogues import POLICIES, Prepared
 from llmstages.estimate import Training, text_tokens
+from llmstages.plugins.sft.new_tokens import STARTS, room
 from llmstages.stage import Context, option
 from llmstages.training import Optimisation
 
@@ -29,6 +31,9 @@ class ChatConfig(Optimisation):
     too_long: str = option("drop", "dialogues longer than a row: drop them, split them between exchanges, truncate their ends, or stop with an error",
                            choices=POLICIES)
     loss: str = option("all", "answers that carry loss: all of a dialogue, or only what follows its last question", choices=("all", "last"))
+    template: str = option("keep", "chat template: keep the model's own, or give it another, with the control tokens it takes", choices=("keep", *templates.NAMED))
+    template_file: str = option("", "a chat template of your own in Jinja, instead", file=True)
+    new_tokens: str = option("semantic", "how the embeddings of new control tokens begin: as the words they spell, or as the mean of all", choices=STARTS)
     neftune: float = option(0.0, "noise on the embeddings while training (NEFTune's alpha, Jain et al. 2023); 5 is usual, 0 none")
     lora: int = option(0, "rank of LoRA adapters on all linear layers, merged at the end; 0 trains all weights")
     keep_adapter: bool = option(False, "save the adapter alone too, as the folder adapter/ of the model (peft loads it on the model it began as)")
@@ -40,7 +45,7 @@ class Chat:
     Config = ChatConfig
     inputs: ClassVar[Mapping[str, str]] = {"model": "model", "dialogues": "dialogues*", "corpus": "corpus?", "evaluations": "problems*?"}
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     trains: ClassVar[bool] = True
 
     def run(self, config: ChatConfig, ctx: Context) -> Mapping[str, float]:
@@ -58,8 +63,11 @@ class Chat:
             ctx.say(f"{ctx.step}: {cut} tokens cut from replayed documents longer than row={config.row}")
         steps = math.ceil(len(rows) * config.epochs / config.batch_rows)
         model = training.load_model(ctx.one("model"), ctx)
+        new = room(model, tokenizer, prepared.new_tokens, config.new_tokens)
+        if new:
+            ctx.say(f"{ctx.step}: {len(new)} new control tokens ({', '.join(prepared.new_tokens)}), their embeddings begun by {config.new_tokens}")
         weights = model.num_parameters()
-        trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps, training.adapter(config.lora), sharded=not config.lora,
+        trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps, training.adapter(config.lora, model, new), sharded=not config.lora,
                                        neftune_noise_alpha=config.neftune or None)
         learning = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad) if config.lora else weights
         if config.lora:
@@ -72,7 +80,7 @@ class Chat:
         training.save_model(trained, tokenizer, ctx, trainer)
         first, last = training.ends_of(log, "loss")
         return {"loss_first": first, "loss_last": last, "dialogues": len(dialogues), "dropped_too_long": prepared.facts["dropped, too long"], "replayed": len(replayed),
-                "updates": steps, "tokens": steps * config.batch_rows * config.row, "cut_tokens": cut, "trained_parameters": learning,
+                "new_tokens": len(new), "updates": steps, "tokens": steps * config.batch_rows * config.row, "cut_tokens": cut, "trained_parameters": learning,
                 "supervised_tokens": sum(sum(row.supervised) for row in dialogues),
                 "tokens_per_second": steps * config.batch_rows * config.row / watch.seconds}
 
@@ -97,14 +105,20 @@ class Chat:
 
         training.check_names(ctx, "weights", list(config.weights), ctx.many("dialogues"))
         tokenizer = training.load_tokenizer(ctx.one("model").path)
+        found = gates.of_model(ctx.one("model").path, tokenizer)
+        new: list[str] = []
+        if config.template != "keep" or config.template_file:
+            own = templates.read(config.template_file, f"{ctx.step}.template_file") if config.template_file else ""
+            new = templates.install(tokenizer, templates.OWN if config.template == "keep" else config.template, own)
         drawn = dialogues.load(ctx.many("dialogues"), config.weights, random.Random(config.seed))
-        found = gates.of_dialogues(drawn) + gates.of_leaks(drawn, self.questions(ctx))
+        found += gates.of_dialogues(drawn) + gates.of_leaks(drawn, self.questions(ctx))
         gates.renderable(found, ctx)
         kept, rows, dropped = dialogues.fit(drawn, tokenizer, config.row, config.too_long, ctx)
         rows = dialogues.last_answers(kept, rows, tokenizer) if config.loss == "last" else rows
-        found += [gates.too_long(dropped, len(drawn), "raise row, or too_long=split"), *gates.of_rows(rows, tokenizer, [d.name for d in kept], context=training.context_of(ctx.one("model"))),
-                  *gates.of_template(kept, tokenizer), *gates.of_model(ctx.one("model").path, tokenizer)]
-        return Prepared(tokenizer, rows, [d.name for d in kept], found, {"dialogues": len(drawn), "dropped, too long": len(dropped)})
+        found += [gates.too_long(dropped, len(drawn), "raise row, or too_long=split"), *gates.of_rows(rows, tokenizer, [d.name for d in kept], spoken=[not d.plain for d in kept],
+                                                                                                          context=training.context_of(ctx.one("model"))),
+                  *gates.of_template(kept, tokenizer)]
+        return Prepared(tokenizer, rows, [d.name for d in kept], found, {"dialogues": len(drawn), "dropped, too long": len(dropped)}, new)
 
     def questions(self, ctx: Context) -> list[str]:
         """What a model will be measured on: the rows of the role test where there are any, else all."""

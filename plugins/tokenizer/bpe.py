@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages import templates
 from llmstages.plugins.tokenizer.trained import PatternConfig, Trained, cut_by, finish, view
 from llmstages.stage import option
 
@@ -39,29 +40,25 @@ def build(texts: Iterable[str], config: BPEConfig) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from llmstages import chat
-
     engine = Tokenizer(models.BPE(ignore_merges=config.pattern == "llama3"))
     engine.pre_tokenizer = words(config)
     engine.decoder = decoders.ByteLevel()
     limit = {"max_token_length": config.max_token_length} if config.max_token_length else {}
     engine.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=config.vocab_size, min_frequency=config.min_frequency, special_tokens=list(chat.CONTROL),
+        vocab_size=config.vocab_size, min_frequency=config.min_frequency, special_tokens=list(templates.tokens(config.template)),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False, **limit))
-    return finish(PreTrainedTokenizerFast(tokenizer_object=engine, leading_space=config.leading_space))
+    return finish(PreTrainedTokenizerFast(tokenizer_object=engine, leading_space=config.leading_space), config)
 
 
 class BPE(Trained):
     """Train a byte-level BPE on the corpus."""
 
     Config = BPEConfig
-    version = "4"
+    version = "5"
     word: ClassVar[int] = 1300
 
     def smallest(self, config: BPEConfig) -> tuple[int, str]:
-        from llmstages import chat
-
-        return 256 + len(chat.CONTROL), f"256 bytes and {len(chat.CONTROL)} control tokens"
+        return 256 + len(templates.tokens(config.template)), f"256 bytes and {len(templates.tokens(config.template))} control tokens"
 
     words = staticmethod(words)
     build = staticmethod(build)

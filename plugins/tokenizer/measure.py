@@ -144,11 +144,10 @@ def frequent(tokenizer: Any, texts: Sequence[str]) -> dict[str, Any]:
 
 def injection(tokenizer: Any) -> dict[str, Any]:
     """Whether a text that spells control tokens gives their ids, by the call that all stages encode with."""
-    from llmstages import chat
+    from llmstages import chat, rendering
 
-    marks = {mark: id for mark, id in tokenizer.get_added_vocab().items() if mark in chat.CONTROL}
-    ids = {*marks.values(), *tokenizer.all_special_ids} - {tokenizer.unk_token_id}
-    names = [*marks, *(t for t in tokenizer.all_special_tokens if t not in marks and t != tokenizer.unk_token)]
+    marks = {mark: id for mark, (id, _, _) in rendering.marks(tokenizer).of.items() if mark != tokenizer.unk_token}
+    ids, names = {*marks.values()}, list(marks)
     texts = [form.format(name) for name in names for form in ("{}", " {}", "a{}b", "{0}{0}", "<|im_start|>system{}", "é {}\n")]
     bad = [(text, [i for i in row if i in ids]) for text, row in zip(texts, chat.encode_texts(tokenizer, texts), strict=True)]
     bad = [(text, found) for text, found in bad if found]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from llmstages import templates
 from llmstages.plugins.tokenizer.trained import AT_HAND, SAMPLE, finish, view
 from llmstages.stage import Context, StageError, option
 
@@ -19,6 +20,8 @@ class PretrainedConfig:
     compare: tuple[str, ...] = option(AT_HAND, "tokenizers to compare with where they are at hand: a folder, a hub name in the cache, or tiktoken:NAME; "
                                       "nothing is downloaded", identity=False)
     sample: str = option(SAMPLE, "text shown token by token in the report")
+    template: str = option(templates.DEFAULT, "chat template; own: the one the tokenizer brings along", choices=(*templates.NAMED, templates.OWN))
+    template_file: str = option("", "a chat template of your own in Jinja, instead", file=True)
 
 
 ENTRIES = {"openai-community/gpt2": 50257}  # before our control tokens; others are known once they are loaded
@@ -30,13 +33,13 @@ class Pretrained:
     Config = PretrainedConfig
     inputs: ClassVar[Mapping[str, str]] = {"corpus": "corpus?"}
     output: ClassVar[str] = "tokenizer"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
 
     def estimate(self, config: PretrainedConfig, known: Mapping[str, Any]) -> Mapping[str, float]:
         """The entries of a tokenizer that is well known, control tokens included."""
-        from llmstages.chat import CONTROL
-
-        return {"vocab_size": ENTRIES[config.name] + len(CONTROL)} if config.name in ENTRIES and not config.folder else {}
+        if config.name not in ENTRIES or config.folder or config.template == templates.OWN:
+            return {}
+        return {"vocab_size": ENTRIES[config.name] + sum(token != "<|endoftext|>" for token in templates.tokens(config.template))}  # that one is GPT-2's own
 
     def run(self, config: PretrainedConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import AutoTokenizer
@@ -54,7 +57,8 @@ class Pretrained:
             raise StageError(f"{ctx.step}: {source} cannot be loaded ({str(error).splitlines()[0]}). "
                              f"Is the hub reachable? A local folder works too: {ctx.step}.folder=PATH") from error
         known = len(tokenizer)
-        finish(tokenizer)
+        finish(tokenizer, config)
+        templates.check(tokenizer, ctx.step)
         tokenizer.save_pretrained(ctx.out)
         tables.write_json(ctx.out / "view.json", view(tokenizer, config.sample))
         ctx.say(f"tokenizer: {len(tokenizer) - known} control tokens added to the {known} of {source}")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llmstages import cutting
+from llmstages import cutting, templates
 from llmstages.stage import Context, StageError, option
 
 SAMPLE = "Hello, world! 56+48=104 <|im_start|> naïve 東京 🙂"
@@ -29,6 +29,8 @@ class TrainedConfig:
     compare: tuple[str, ...] = option(AT_HAND, "tokenizers to compare with where they are at hand: a folder, a hub name in the cache, or tiktoken:NAME; "
                                       "nothing is downloaded", identity=False)
     sample: str = option(SAMPLE, "text shown token by token in the report")
+    template: str = option(templates.DEFAULT, "chat template; its control tokens become entries", choices=tuple(templates.NAMED))
+    template_file: str = option("", "a chat template of your own in Jinja, with the control tokens of ``template``", file=True)
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,9 @@ class PatternConfig(TrainedConfig):
     split_digits: bool = option(True, "every digit is a token of its own; off: numbers whole (gpt2) or by three digits (gpt4, llama3)")
 
 
-def finish(tokenizer: Any) -> Any:
-    """Name the control tokens and set the chat template."""
-    from llmstages import chat
-
-    tokenizer.add_special_tokens({"bos_token": chat.BOS, "eos_token": chat.END, "pad_token": chat.PAD,
-                                  "extra_special_tokens": [t for t in chat.CONTROL if t not in (chat.BOS, chat.END, chat.PAD)]})
-    tokenizer.chat_template = chat.template(bool(tokenizer.init_kwargs.get("leading_space")))
+def finish(tokenizer: Any, config: Any) -> Any:
+    """Name the control tokens and set the chat template of the settings (``template``, ``template_file``)."""
+    templates.install(tokenizer, config.template, templates.read(config.template_file, "template_file") if config.template_file else "")
     tokenizer.padding_side = "left"
     if tokenizer.model_max_length > 10 * LONGEST:  # unset is 10^30, which other programs cannot hold in an integer
         tokenizer.model_max_length = LONGEST
@@ -68,10 +66,8 @@ class Texts:
     space: str
 
     def __iter__(self) -> Iterator[str]:
-        from llmstages import chat
-
         yield from (self.space + text for text in self.sample)
-        yield from [*chat.ROLES] * 1000  # the four role names become one token each
+        yield from [*templates.ROLES] * 1000  # the four role names become one token each
 
 
 class Trained:
@@ -111,6 +107,7 @@ class Trained:
                         max_bytes=config.max_bytes, seed=config.seed, held_out=config.held_out)
         self.announce(sample, config, ctx)
         tokenizer = self.build(Texts(sample, " " if config.leading_space else ""), config)
+        templates.check(tokenizer, ctx.step)
         tokenizer.save_pretrained(ctx.out)
         tables.write_json(ctx.out / "view.json", view(tokenizer, config.sample))
         if len(tokenizer) < config.vocab_size:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages import templates
 from llmstages.plugins.tokenizer.trained import PatternConfig, Trained, cut_by, finish
 from llmstages.stage import option
 
@@ -41,17 +42,15 @@ def build(texts: Iterable[str], config: UnigramConfig) -> Any:
     from tokenizers import Tokenizer, decoders, models, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from llmstages import chat
-
     engine = Tokenizer(models.Unigram())
     engine.pre_tokenizer = words(config)
     engine.train_from_iterator(texts, trainers.UnigramTrainer(
-        vocab_size=config.vocab_size - len(BYTES) - len(chat.CONTROL), special_tokens=[UNKNOWN], unk_token=UNKNOWN,
+        vocab_size=config.vocab_size - len(BYTES) - len(templates.tokens(config.template)), special_tokens=[UNKNOWN], unk_token=UNKNOWN,
         initial_alphabet=["▁", *LETTERS], max_piece_length=config.max_token_length, show_progress=False))
     trained = steady([(piece, score) for piece, score in json.loads(engine.to_str())["model"]["vocab"] if piece != UNKNOWN])
     engine.model = models.Unigram([(UNKNOWN, NEVER), *((piece, NEVER) for piece in BYTES), *trained], unk_id=0, byte_fallback=True)
     engine.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    return finish(PreTrainedTokenizerFast(tokenizer_object=engine, unk_token=UNKNOWN, leading_space=config.leading_space))
+    return finish(PreTrainedTokenizerFast(tokenizer_object=engine, unk_token=UNKNOWN, leading_space=config.leading_space), config)
 
 
 def steady(vocabulary: list[tuple[str, float]]) -> list[tuple[str, float]]:
@@ -70,13 +69,11 @@ class Unigram(Trained):
     """Train a Unigram model with byte fallback on the corpus."""
 
     Config = UnigramConfig
-    version = "3"
+    version = "4"
     word: ClassVar[int] = 2200
 
     def smallest(self, config: UnigramConfig) -> tuple[int, str]:
-        from llmstages import chat
-
-        return 256 + len(chat.CONTROL) + len(LETTERS) + 2, f"256 bytes, {len(LETTERS)} letters and signs, and {len(chat.CONTROL)} control tokens"
+        return 256 + len(templates.tokens(config.template)) + len(LETTERS) + 2, f"256 bytes, {len(LETTERS)} letters and signs, and {len(templates.tokens(config.template))} control tokens"
 
     words = staticmethod(words)
     build = staticmethod(build)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages import templates
 from llmstages.plugins.tokenizer.trained import Trained, TrainedConfig, finish
 from llmstages.stage import option
 
@@ -32,8 +33,6 @@ def build(texts: Iterable[str], config: WordPieceConfig) -> Any:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from llmstages import chat
-
     engine = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
     engine.normalizer = normalizers.BertNormalizer(lowercase=config.lowercase, strip_accents=config.lowercase)
     engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -43,10 +42,10 @@ def build(texts: Iterable[str], config: WordPieceConfig) -> Any:
     inner = ["##" + c for c in alphabet if len(engine.pre_tokenizer.pre_tokenize_str(engine.normalizer.normalize_str("a" + c))) == 1]
     engine.train_from_iterator(texts, trainers.WordPieceTrainer(
         vocab_size=config.vocab_size, min_frequency=config.min_frequency, initial_alphabet=alphabet, limit_alphabet=len(alphabet),
-        special_tokens=[UNKNOWN, *chat.CONTROL, *inner], show_progress=False))
+        special_tokens=[UNKNOWN, *templates.tokens(config.template), *inner], show_progress=False))
     made = Tokenizer(models.WordPiece(engine.get_vocab(), unk_token=UNKNOWN))  # without the inner characters as special tokens
     made.normalizer, made.pre_tokenizer, made.decoder = engine.normalizer, engine.pre_tokenizer, engine.decoder
-    return finish(PreTrainedTokenizerFast(tokenizer_object=made, unk_token=UNKNOWN, leading_space=config.leading_space))
+    return finish(PreTrainedTokenizerFast(tokenizer_object=made, unk_token=UNKNOWN, leading_space=config.leading_space), config)
 
 
 def characters(texts: Iterable[str], engine: Any, most: int) -> list[str]:
@@ -63,13 +62,11 @@ class WordPiece(Trained):
     """Train a WordPiece on the corpus, as Bert has it: words are split at blanks and signs, and blanks are lost."""
 
     Config = WordPieceConfig
-    version = "3"
+    version = "4"
     word: ClassVar[int] = 1300
 
     def smallest(self, config: WordPieceConfig) -> tuple[int, str]:
-        from llmstages import chat
-
-        return 2 * config.alphabet + len(chat.CONTROL) + 1, f"{config.alphabet} characters (alphabet), at the start of a word and inside, and {len(chat.CONTROL)} control tokens"
+        return 2 * config.alphabet + len(templates.tokens(config.template)) + 1, f"{config.alphabet} characters (alphabet), at the start of a word and inside, and {len(templates.tokens(config.template))} control tokens"
 
     def words(self, config: WordPieceConfig) -> Any:
         from tokenizers import pre_tokenizers

@@ -9,7 +9,7 @@ import pytest
 from llmstages import chat
 from llmstages.stage import StageError
 from llmstages.tables import message
-from tests.tiny import TALK, tiny_tokenizer
+from tests.tiny import CONTROL, TALK, control_ids, tiny_tokenizer
 
 SEARCHING = [message("user", "Where was Bo Li born?"), message("assistant", "Bo Li", "search"),
              message("tool", "Bo Li was born in Ra.", "search"), message("assistant", "Bo Li was born in Ra.")]
@@ -40,10 +40,10 @@ def test_no_content_becomes_a_control_token(tokenizer):
     rng = random.Random(0)
     clean = {role: chat.render(tokenizer, [[message("user", "x"), message("assistant", "x", "search"), message("tool", "x", "search"),
                                             message("assistant", "x")]])[0].ids for role in ("any",)}["any"]
-    marks = set(chat.control_ids(tokenizer).values())
+    marks = set(control_ids(tokenizer).values())
     expected = sum(t in marks for t in clean)
     for _ in range(300):
-        evil = "".join(rng.choice((*chat.CONTROL, "a", " ", "\n", "<|im_", "end|>")) for _ in range(rng.randint(1, 8)))
+        evil = "".join(rng.choice((*CONTROL, "a", " ", "\n", "<|im_", "end|>")) for _ in range(rng.randint(1, 8)))
         messages = [message("user", evil), message("assistant", evil, "search"), message("tool", evil, "search"), message("assistant", evil)]
         assert sum(t in marks for t in chat.render(tokenizer, [messages])[0].ids) == expected
         assert sum(t in marks for t in chat.document_ids(tokenizer, [evil])[0]) == 1
@@ -64,9 +64,8 @@ def test_unknown_roles_and_foreign_tokenizers_are_refused(tokenizer):
     with pytest.raises(StageError, match="role 'narrator'"):
         chat.render(tokenizer, [[message("narrator", "x")]])
     class Bare:
-        def get_added_vocab(self):
-            return {}
-    with pytest.raises(StageError, match="no control token"):
+        chat_template = None
+    with pytest.raises(StageError, match="no chat template"):
         chat.render(Bare(), [TALK])
 
 

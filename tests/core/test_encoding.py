@@ -8,9 +8,9 @@ from functools import cache
 
 import pytest
 
-from llmstages import chat, cutting, encoding
+from llmstages import cutting, encoding
 from llmstages.plugins.tokenizer import bpe, unigram, wordpiece
-from tests.tiny import TEXTS
+from tests.tiny import CONTROL, TEXTS
 
 TRAIN = [*TEXTS, *encoding.NASTY, *("It's 12,345 years; they're GONE\n\n  def f():\n\treturn 'x'  # naïve 東京\r\n" for _ in range(30)), *["user", "assistant", "system", "tool"] * 50]
 KINDS = {
@@ -127,7 +127,7 @@ def test_added_tokens_keep_their_meaning():
     tokenizer.add_tokens(["<think>"])  # not special, so text may spell it
     texts = ["a <think>b</think> c", "no mark", "x" * 400_000, "<|im_start|>system " * 30_000]
     assert encoding.encode(tokenizer, texts) == encoding.plain(tokenizer, texts)
-    control = {tokenizer.convert_tokens_to_ids(mark) for mark in chat.CONTROL}
+    control = {tokenizer.convert_tokens_to_ids(mark) for mark in CONTROL}
     assert not control & {i for ids in encoding.encode(tokenizer, texts) for i in ids}
 
 

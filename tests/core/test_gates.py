@@ -12,7 +12,7 @@ from llmstages.dialogues import Dialogue, fit, render
 from llmstages.plugins.sft.chat import Chat, ChatConfig
 from llmstages.stage import Context, StageError
 from llmstages.tables import message
-from tests.tiny import TALK, perform, saved, saved_model, tiny_tokenizer
+from tests.tiny import BOS, END, PAD, TALK, control_ids, perform, saved, saved_model, tiny_tokenizer
 
 ASK, TELL, CALL, RESULT = message("user", "Who?"), message("assistant", "Bo Li."), message("assistant", "Bo", "search"), message("tool", "Ra", "search")
 SYSTEM = message("system", "Be brief.")
@@ -59,7 +59,7 @@ def test_mistakes_in_dialogues_stop_before_step_one(tmp_path, kind):
 def broken(change):
     """Rendered rows of two dialogues, the second one changed."""
     rows = chat.render(tiny_tokenizer(), [TALK, TALK])
-    change(rows[1], chat.control_ids(tiny_tokenizer()))
+    change(rows[1], control_ids(tiny_tokenizer()))
     return rows
 
 
@@ -72,7 +72,7 @@ def mask_all(row, marks):
 
 
 def mask_end(row, marks):
-    row.supervised = [on and token != marks[chat.END] for token, on in zip(row.ids, row.supervised, strict=True)]
+    row.supervised = [on and token != marks[END] for token, on in zip(row.ids, row.supervised, strict=True)]
 
 
 def drop_end(row, marks):
@@ -97,9 +97,9 @@ ROWS = {
     "the end of turn is masked": (mask_end, "dialogues whose end of turn is supervised"),
     "the end of turn is cut away": (drop_end, "dialogues whose end of turn is supervised"),
     "no BOS": (no_bos, "rows that begin with exactly one BOS"),
-    "two BOS": (put(0, chat.BOS), "rows that begin with exactly one BOS"),
-    "a BOS in the middle": (put(5, chat.BOS), "rows that begin with exactly one BOS"),
-    "padding in the middle": (put(5, chat.PAD), "rows with padding inside"),
+    "two BOS": (put(0, BOS), "rows that begin with exactly one BOS"),
+    "a BOS in the middle": (put(5, BOS), "rows that begin with exactly one BOS"),
+    "padding in the middle": (put(5, PAD), "rows with padding inside"),
 }
 
 
@@ -125,16 +125,71 @@ def changed(**changes):
 
 
 def test_pad_that_ends_turns():
-    found = {g["gate"]: g for g in gates.of_rows(chat.render(tiny_tokenizer(), [TALK]), changed(pad_token=chat.END))}
+    found = {g["gate"]: g for g in gates.of_rows(chat.render(tiny_tokenizer(), [TALK]), changed(pad_token=END))}
     assert not found["pad differs from end of turn"]["passed"]
 
 
-@pytest.mark.parametrize("old, new", [("<|im_sep|>", "\n"), ("{{ '<|endoftext|>' }}", ""), ("<|im_end|>'", "<|im_end|>\n'")], ids=["separator", "no BOS", "newline"])
-def test_another_chat_template_than_that_of_training(old, new):
-    other = changed(chat_template=tiny_tokenizer().chat_template.replace(old, new))
+TURNS = "{% for m in messages %}{{ '<|im_start|>' + m.role + '<|im_sep|>' + m.content + '<|im_end|>' }}{% endfor %}"
+MARKED = ("{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m.role + '<|im_sep|>' }}{% if m.role == 'assistant' %}{% generation %}{{ m.content + '<|im_end|>' }}"
+          "{% endgeneration %}{% else %}{{ m.content + '<|im_end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}")
+PROMPT = "{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}"
+# what is wrong with a chat template -> (the template, what the message names)
+TEMPLATES = {
+    "no BOS": (TURNS + PROMPT, "rows that begin with exactly one BOS"),
+    "two BOS": ("{{ bos_token + bos_token }}" + TURNS + PROMPT, "rows that begin with exactly one BOS"),
+    "no prompt for an answer": ("{{ bos_token }}" + TURNS, "prompts that differ from training"),
+    "another prompt than in training": ("{{ bos_token }}" + TURNS + PROMPT.replace("assistant", "model"), "prompt before it is not its beginning"),
+    "the end of turn is not marked": (MARKED.replace("{{ m.content + '<|im_end|>' }}{% endgeneration %}", "{{ m.content }}{% endgeneration %}{{ '<|im_end|>' }}"),
+                                      "would never learn to stop"),
+    "no end of turn": ("{{ bos_token }}" + TURNS.replace(" + '<|im_end|>'", "") + PROMPT, "would never learn to stop"),
+    "the header is marked": (MARKED.replace("{{ '<|im_start|>' + m.role + '<|im_sep|>' }}{% if m.role == 'assistant' %}{% generation %}",
+                                            "{% if m.role == 'assistant' %}{% generation %}{{ '<|im_start|>' + m.role + '<|im_sep|>' }}")
+                             .replace("{% else %}", "{% else %}{{ '<|im_start|>' + m.role + '<|im_sep|>' }}"), "rows whose headers are supervised"),
+    "everything is marked": (MARKED.replace("{% generation %}", "").replace("{% endgeneration %}", "").replace("{% for", "{% generation %}{% for")
+                             .replace("{% endfor %}", "{% endfor %}{% endgeneration %}"), "rows whose headers are supervised"),
+    "only the last answer is shown": (MARKED.replace("m.role == 'assistant' %}{% generation %}{{ m.content", "m.role == 'assistant' %}{% generation %}{{ (m.content if loop.last else '')"),
+                                      "dialogues of which the template leaves something out"),
+    "system turns are left out": (MARKED.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}"), "dialogues of which the template leaves something out"),
+    "contents are cut": (MARKED.replace("{{ m.content +", "{{ m.content[:3] +"), "dialogues of which the template leaves something out"),
+    "old answers change": ("{{ bos_token }}" + TURNS.replace("m.content", "(m.content if loop.last or m.role != 'assistant' else 'x')") + PROMPT, "later turns change it"),
+    "it refuses a role": ("{% if messages[0].role == 'system' %}{{ raise_exception('no system turn here') }}{% endif %}" + MARKED, "no system turn here"),
+    "it is no template": (MARKED + "{% if %}", "cannot render"),
+    "the separator could be a text": (MARKED.replace("<|im_sep|>", " says "), "prompts that differ from training"),
+}
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_chat_templates_that_would_train_something_else(tmp_path, kind):
+    text, why = TEMPLATES[kind]
+    rows = [{"messages": [SYSTEM, ASK, TELL, *TALK]}] * 3
+    inputs = {"model": saved_model(tmp_path / "base"), "dialogues": (saved(tmp_path / "chats", "dialogues", rows),), "corpus": None}
+    (tmp_path / "ours.jinja").write_text(text)
+    with pytest.raises(StageError, match=why):
+        perform(Chat, tmp_path / "sft", ChatConfig(row=96, template_file=str(tmp_path / "ours.jinja")), **inputs)
+
+
+def test_a_template_of_ones_own_that_is_right(tmp_path):
+    for number, text in enumerate((MARKED, "{{ bos_token }}" + TURNS + PROMPT)):
+        inputs = {"model": saved_model(tmp_path / f"base{number}"), "dialogues": (saved(tmp_path / "chats", "dialogues", [{"messages": [SYSTEM, ASK, TELL]}]),), "corpus": None}
+        (tmp_path / "ours.jinja").write_text(text)
+        prepared = Chat().prepare(ChatConfig(row=96, template_file=str(tmp_path / "ours.jinja")), Context("sft", tmp_path, tmp_path, inputs))
+        assert all(g["passed"] for g in prepared.gates)
+        told = [token for token, on in zip(prepared.rows[0].ids, prepared.rows[0].supervised, strict=True) if on]
+        assert prepared.tokenizer.decode(told) == "Bo Li.<|im_end|>"
+
+
+def test_a_tokenizer_that_reads_the_template_otherwise():
+    """Blanks that only the first text of all is given, as SentencePiece has it: between two control tokens there is none."""
+    from tokenizers import pre_tokenizers
+
+    from llmstages.plugins.tokenizer.unigram import Unigram, UnigramConfig
+
+    made = Unigram().build(["Who? Bo Li. " * 50], UnigramConfig(vocab_size=700, leading_space=False))
     name = "share that the tokenizer's chat template renders otherwise"
-    for tokenizer, passed in ((tiny_tokenizer(), True), (other, False)):
-        found = {g["gate"]: g for g in gates.of_template([Dialogue("chats:0", TALK)], tokenizer)}
+    for change, passed in ((False, True), (True, False)):
+        if change:
+            made.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+        found = {g["gate"]: g for g in gates.of_template([Dialogue("chats:0", [ASK, TELL])], made)}
         assert found[name]["passed"] is passed
 
 

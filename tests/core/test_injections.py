@@ -1,4 +1,4 @@
-"""No text becomes a control token: 2,000 hostile strings in every field, on every way a text takes, in five kinds of tokenizers."""
+"""No text becomes a control token: 3,600 hostile strings in every field, on every way a text takes, in five kinds of tokenizers and five chat templates."""
 
 from __future__ import annotations
 
@@ -10,27 +10,49 @@ from pathlib import Path
 
 import pytest
 
-from llmstages import chat, gates
+from llmstages import chat, gates, rendering
 from llmstages.dialogues import Dialogue
 from llmstages.formats.dialogues import dialogue
 from llmstages.formats.turns import Unusable
 from llmstages.tables import message
-from tests.tiny import TEXTS
+from llmstages.templates import NAMED
+from tests.tiny import CONTROL, ROLES, TEXTS, control_ids
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-OTHERS = ("<s>", "</s>", "[INST]", "[/INST]", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|system|>", "[CLS]", "[UNK]", "<unk>", "<0x0A>",
+OTHERS = ("<s>", "</s>", "[INST]", "[/INST]", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|system|>", "[CLS]", "[UNK]", "<unk>", "<0x0A>", "<tool_call>", "</tool_response>",
           "{{ messages }}", "{% raw %}", "\ue000", "\x00", "\x00user", "<|\u200bim_end|>")
 STRINGS = 400
 
 
 def hostile(rng: random.Random) -> str:
     """Marks whole, split, nested, in other Unicode forms, between ordinary text."""
-    mark = rng.choice((*chat.CONTROL, *OTHERS))
+    mark = rng.choice((*CONTROL, *OTHERS, *(t for style in NAMED.values() for t in style.tokens)))
     cut = rng.randrange(len(mark) + 1)
     kind = rng.randrange(6)
     text = (mark, mark[:cut] + " " + mark[cut:], mark[:cut] + mark + mark[cut:], mark.upper(), "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in mark),
-            mark + "\n" + rng.choice(chat.ROLES) + "\n" + rng.choice(chat.CONTROL))[kind]
-    return rng.choice(("", "", " ", "hi ", "\n")) + text + rng.choice(("", " ", " evil", rng.choice(chat.CONTROL)))
+            mark + "\n" + rng.choice(ROLES) + "\n" + rng.choice(CONTROL))[kind]
+    return rng.choice(("", "", " ", "hi ", "\n")) + text + rng.choice(("", " ", " evil", rng.choice(CONTROL)))
+
+
+FOREIGN = """{%- for m in messages -%}
+{%- if m.role == 'tool' -%}{{- '<|im_start|>user\n<tool_response>\n' + m.content + '\n</tool_response><|im_end|>\n' -}}
+{%- else -%}{{- '<|im_start|>' + m.role + '\n' + m.content -}}
+{%- for call in m.tool_calls or [] -%}{{- '<tool_call>\n' + (call.function | tojson) + '\n</tool_call>' -}}{%- endfor -%}{{- '<|im_end|>\n' -}}
+{%- endif -%}{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"""
+
+
+def foreign(texts):
+    """As the Qwen models have it: no BOS, no marks of generation, calls as JSON, marks that are no special tokens."""
+    from transformers import PreTrainedTokenizerFast
+
+    from llmstages.plugins.tokenizer import bpe
+
+    engine = bpe.build(texts, bpe.BPEConfig(vocab_size=400)).backend_tokenizer
+    made = PreTrainedTokenizerFast(tokenizer_object=engine, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    made.add_tokens(["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"])
+    made.chat_template = FOREIGN
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +63,19 @@ def tokenizers():
     return {"bpe": bpe.build(texts, bpe.BPEConfig(vocab_size=400)), "bpe without a leading space": bpe.build(texts, bpe.BPEConfig(vocab_size=400, leading_space=False)),
             "bpe, words of llama 3": bpe.build(texts, bpe.BPEConfig(vocab_size=400, pattern="llama3")),
             "unigram": unigram.Unigram().build(texts, unigram.UnigramConfig(vocab_size=700)),
-            "wordpiece": wordpiece.WordPiece().build(texts, wordpiece.WordPieceConfig(vocab_size=400))}
+            "wordpiece": wordpiece.WordPiece().build(texts, wordpiece.WordPieceConfig(vocab_size=400)),
+            **{f"bpe in {name}": bpe.build(texts, bpe.BPEConfig(vocab_size=400, template=name)) for name in ("llama3", "zephyr", "plain")},
+            "a tokenizer of others": foreign(texts)}
 
 
-NAMES = ("bpe", "bpe without a leading space", "bpe, words of llama 3", "unigram", "wordpiece")
+NAMES = ("bpe", "bpe without a leading space", "bpe, words of llama 3", "unigram", "wordpiece", "bpe in llama3", "bpe in zephyr", "bpe in plain", "a tokenizer of others")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_text_becomes_a_control_token(tokenizers, name):
     tokenizer, rng = tokenizers[name], random.Random(name)
-    marks = set(chat.control_ids(tokenizer).values())
+    marks = set(control_ids(tokenizer).values())
+    assert marks == {id for token, (id, _, _) in rendering.marks(tokenizer).of.items() if token != tokenizer.unk_token}
 
     def controls(ids):
         return [token for token in ids if token in marks]
@@ -85,8 +110,9 @@ def test_benign_texts_render_as_the_saved_template_does(tokenizers, name, conten
     talk = [message("system", content), message("user", content), message("assistant", content, "calculator"), message("tool", content, "calculator"),
             message("assistant", content), message("user", content), message("assistant", content, "weather"), message("tool", content, "weather")]
     for end in range(1, len(talk) + 1):
-        assert chat.render(tokenizer, [talk[:end]])[0].ids == gates.theirs(tokenizer, talk[:end])
-        assert chat.prompt_ids(tokenizer, [talk[:end]])[0] == gates.theirs(tokenizer, talk[:end], prompt=True)
+        ours, (ids, mask) = chat.render(tokenizer, [talk[:end]])[0], gates.theirs(tokenizer, talk[:end])
+        assert ours.ids == ids and ours.supervised == ([bool(on) for on in mask] or ours.supervised)
+        assert chat.prompt_ids(tokenizer, [talk[:end]])[0] == gates.theirs(tokenizer, talk[:end], prompt=True)[0]
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data")
@@ -101,5 +127,6 @@ def test_real_dialogues_render_as_the_saved_template_does(tokenizers, name):
     assert len(found) >= 500
     result = {g["gate"]: g for g in gates.of_template([Dialogue(str(i), m) for i, m in enumerate(found)], tokenizers[name])}
     assert result["prompts that differ from training"]["passed"]
-    different = [i for i, m in enumerate(found) if chat.render(tokenizers[name], [m])[0].ids != gates.theirs(tokenizers[name], m)]
-    assert not different
+    benign = [(i, m) for i, m in enumerate(found) if not any(rendering.marks(tokenizers[name]).found.search(t["content"]) for t in m)]
+    different = [i for i, m in benign if not gates._equal(chat.render(tokenizers[name], [m])[0], *gates.theirs(tokenizers[name], m))]
+    assert not different and len(benign) > 500

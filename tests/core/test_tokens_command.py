@@ -12,6 +12,7 @@ from llmstages import chat, cli
 from llmstages.commands import tokens
 from llmstages.pieces import pieces
 from llmstages.stage import StageError
+from tests.tiny import START, control_ids
 
 TEXT = " Hello, naïve 東京 🙂 12 <|im_start|>"
 
@@ -33,9 +34,9 @@ def test_pieces_give_back_every_byte(folders):
     tokenizer = tokens.load(str(folders[0]))
     found = pieces(tokenizer, chat.encode_texts(tokenizer, [TEXT])[0])
     assert b"".join(p.raw for p in found).decode() == TEXT and not any(p.control for p in found)
-    marks = chat.control_ids(tokenizer)
-    (piece,) = pieces(tokenizer, [marks[chat.START]])
-    assert piece.control and piece.text == chat.START and piece.raw == b""
+    marks = control_ids(tokenizer)
+    (piece,) = pieces(tokenizer, [marks[START]])
+    assert piece.control and piece.text == START and piece.raw == b""
 
 
 def test_sentencepiece_and_wordpiece_tokens():

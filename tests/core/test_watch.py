@@ -16,7 +16,6 @@ BAD = (float("nan"), float("inf"), float("-inf"))
 
 def plant(monkeypatch, what, at, value, micro=1):
     """Put a bad number into update ``at``: into a loss, a gradient, or the weights that its rows look up. Returns what was seen."""
-    import torch
     from transformers import Trainer
 
     seen = {"calls": 0, "weights": None}

@@ -7,7 +7,7 @@ import pytest
 
 from llmstages import registry, schema, tables
 from llmstages.plugins.corpus import chain, web
-from llmstages.plugins.corpus.extraction import Settings, decode
+from llmstages.plugins.corpus.extraction import decode
 from llmstages.plugins.corpus.filter import Edit
 from llmstages.plugins.corpus.web import Web
 from llmstages.stage import Artifact, Context, StageError

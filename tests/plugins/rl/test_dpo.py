@@ -10,7 +10,7 @@ from llmstages import chat
 from llmstages.plugins.rl import dpo
 from llmstages.stage import Context, StageError
 from llmstages.tables import message
-from tests.tiny import perform, saved, saved_model, tiny_tokenizer
+from tests.tiny import END, START, control_ids, perform, saved, saved_model, tiny_tokenizer
 
 
 def pair(i, good="The fox lives near the river.", bad="the dog ran far."):
@@ -51,10 +51,10 @@ def test_loss_is_on_answers_and_no_text_forges_a_turn(tmp_path):
     inputs = {"policy": saved_model(tmp_path / "policy"), "preferences": saved(tmp_path / "pairs", "preferences", rows)}
     made = dpo.DPO().prepare(dpo.DPOConfig(test_share=0.0), Context("rl", tmp_path, tmp_path, inputs))
     batch = DataCollatorForPreference(pad_token_id=0)([dict(row) for row in dpo.answers(made.train)])
-    starts = chat.control_ids(tiny_tokenizer())[chat.START]
+    starts = control_ids(tiny_tokenizer())[START]
     assert (batch["input_ids"] == starts).sum().item() == 2 * len(batch["input_ids"])  # one header a turn
     trained = batch["input_ids"][0][batch["completion_mask"][0].bool()].tolist()
-    assert chat.decode(tiny_tokenizer(), trained) == evil and trained[-1] == chat.control_ids(tiny_tokenizer())[chat.END]
+    assert chat.decode(tiny_tokenizer(), trained) == evil and trained[-1] == control_ids(tiny_tokenizer())[END]
 
 
 def test_answers_that_hold_other_turns_are_dropped_with_a_line(tmp_path, inputs):

@@ -8,7 +8,7 @@ from llmstages import chat
 from llmstages.plugins.tokenizer import bpe
 from llmstages.plugins.tokenizer.pretrained import Pretrained, PretrainedConfig
 from llmstages.stage import StageError
-from tests.tiny import TEXTS, perform, saved, tiny_tokenizer
+from tests.tiny import CONTROL, ROLES, TEXTS, control_ids, perform, saved, tiny_tokenizer
 
 
 def corpus(folder):
@@ -23,7 +23,7 @@ def test_any_text_comes_back(tmp_path):
     for text in ("naïve 東京 🙂", "tab\tnew\nline", "a  b", "\x00\x7f"):
         assert chat.decode(tokenizer, chat.encode_texts(tokenizer, [text])[0]) == text
     assert metrics["round_trip_failures"] == 0
-    assert all(len(tokenizer(mark, add_special_tokens=False)["input_ids"]) == 1 for mark in (*chat.CONTROL, *chat.ROLES))
+    assert all(len(tokenizer(mark, add_special_tokens=False)["input_ids"]) == 1 for mark in (*CONTROL, *ROLES))
     assert [t["text"] for t in bpe.view(tokenizer, "12é")["tokens"]][:3] == [" ", "1", "2"]
     assert "".join(t["bytes"] for t in bpe.view(tokenizer, "é")["tokens"]).replace(" ", "") == " é".encode().hex()
 
@@ -54,12 +54,12 @@ def test_a_tokenizer_of_others_gets_the_control_tokens(tmp_path):
     engine.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=300, special_tokens=["<eos>"], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
     PreTrainedTokenizerFast(tokenizer_object=engine, eos_token="<eos>").save_pretrained(tmp_path / "foreign")
     made, metrics = perform(Pretrained, tmp_path / "tokenizer", PretrainedConfig(folder=str(tmp_path / "foreign")))
-    assert metrics["added"] == len(chat.CONTROL)
+    assert metrics["added"] == len(CONTROL)
     with pytest.raises(StageError, match="no such folder"):
         perform(Pretrained, tmp_path / "other", PretrainedConfig(folder="./not-there"))
 
 
 def test_texts_never_hold_control_ids():
     tokenizer = tiny_tokenizer()
-    marks = set(chat.control_ids(tokenizer).values())
-    assert not marks & set(chat.encode_texts(tokenizer, [" ".join(chat.CONTROL)])[0])
+    marks = set(control_ids(tokenizer).values())
+    assert not marks & set(chat.encode_texts(tokenizer, [" ".join(CONTROL)])[0])

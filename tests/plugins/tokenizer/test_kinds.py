@@ -10,7 +10,7 @@ from llmstages import chat, tables
 from llmstages.plugins.tokenizer import bpe, languages, measure, unigram, wordpiece
 from llmstages.plugins.tokenizer.sample import Sample, words
 from llmstages.stage import StageError
-from tests.tiny import TALK, TEXTS, perform, saved
+from tests.tiny import CONTROL, TALK, TEXTS, perform, saved
 
 MORE = ["Prices rose by 1,234.50 euros, they're 2,000 now; don't panic!\n\n  indented text follows here.\n"] * 20
 KINDS = {"bpe": (bpe.BPE, bpe.BPEConfig(vocab_size=500)), "unigram": (unigram.Unigram, unigram.UnigramConfig(vocab_size=700)),
@@ -37,7 +37,7 @@ def test_training_is_the_same_twice_and_reports_of_itself(tmp_path, kind):
         assert (folder / name).read_bytes() == (again / name).read_bytes(), name
     report = json.loads((folder / "report.json").read_text())
     assert metrics["injected"] == report["injection"]["control_ids"] == 0
-    assert report["injection"]["texts"] >= 6 * len(chat.CONTROL)
+    assert report["injection"]["texts"] >= 6 * len(CONTROL)
     assert set(report["samples"]) == set(languages.SAMPLES)
     assert 1 < report["bytes_per_token"] < 8
     assert report["languages"]["en"]["documents"] > 0
@@ -45,7 +45,7 @@ def test_training_is_the_same_twice_and_reports_of_itself(tmp_path, kind):
     assert report["words"]["looked_at"] > 20
     assert set(report["spelling"]) == set(languages.SPELT)
     assert all(len(chat.encode_texts(tokenizer, [text])[0]) < len(text) for text in TEXTS)
-    assert all(tokenizer.convert_tokens_to_ids(mark) in tokenizer.all_special_ids for mark in chat.CONTROL)
+    assert all(tokenizer.convert_tokens_to_ids(mark) in tokenizer.all_special_ids for mark in CONTROL)
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
@@ -88,8 +88,8 @@ def test_how_numbers_are_cut(config, text, tokens):
 
 def test_the_longest_token_can_be_limited():
     tokenizer = bpe.build(["unbelievable " * 50] * 5, bpe.BPEConfig(max_token_length=4))
-    assert max(len(token) for token in tokenizer.get_vocab() if token not in chat.CONTROL) <= 4
-    assert max(len(token) for token in bpe.build(["unbelievable " * 50] * 5, bpe.BPEConfig()).get_vocab() if token not in chat.CONTROL) > 10
+    assert max(len(token) for token in tokenizer.get_vocab() if token not in CONTROL) <= 4
+    assert max(len(token) for token in bpe.build(["unbelievable " * 50] * 5, bpe.BPEConfig()).get_vocab() if token not in CONTROL) > 10
 
 
 @pytest.mark.parametrize(("kind", "size", "why"), [("bpe", 200, "256 bytes"), ("unigram", 300, "94 letters"), ("wordpiece", 300, "200 characters")])
