@@ -128,9 +128,9 @@ def parse_reply(tokenizer: Any, ids: Iterable[int]) -> tuple[Message, bool]:
         if call is None and token in opening:
             call, text = opening[token], []
         elif call is not None and token == call[1]:
-            name, argument = call[0], decode(tokenizer, text)
+            name, argument = call[0], decode(tokenizer, text).removeprefix(known.lead)
             if not name:
-                name, _, argument = argument.lstrip().partition(" ")
+                name, _, argument = argument.partition(" ")
             return message("assistant", argument, name), True
         elif token == known.end:
             return message("assistant", decode(tokenizer, text).removeprefix(known.lead)), call is None

@@ -184,11 +184,19 @@ def train(trainer: Any, config: Optimisation, ctx: Context, tokens_per_step: flo
 def sft_trainer(config: Optimisation, ctx: Context, model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], steps: int, adapter: Any = None,
                 sharded: bool = False, **more: Any) -> Any:
     """TRL's SFTTrainer on packed rows, ready to train. more: arguments of SFTConfig."""
+    from transformers import Trainer
     from trl import SFTConfig, SFTTrainer
 
-    return SFTTrainer(model=model, train_dataset=dataset(rows), processing_class=tokenizer, data_collator=collate, peft_config=adapter,
-                      args=SFTConfig(**arguments(config, ctx, sharded, max_steps=steps, lr_scheduler_type="linear", **more), packing=False, max_length=None,
-                                     dataset_kwargs={"skip_prepare_dataset": True}))
+    class Plain(SFTTrainer):
+        """Without TRL's fused head, which reads the weights of the output layer past peft's wrapper of trained tokens (trl 1.16)."""
+
+        def compute_loss(self, *rest: Any, **more: Any) -> Any:
+            return Trainer.compute_loss(self, *rest, **more)
+
+    kind = Plain if adapter is not None and adapter.trainable_token_indices else SFTTrainer
+    return kind(model=model, train_dataset=dataset(rows), processing_class=tokenizer, data_collator=collate, peft_config=adapter,
+                args=SFTConfig(**arguments(config, ctx, sharded, max_steps=steps, lr_scheduler_type="linear", **more), packing=False, max_length=None,
+                               dataset_kwargs={"skip_prepare_dataset": True}))
 
 
 def write_log(trainer: Any, ctx: Context) -> list[dict[str, float]]:

@@ -110,3 +110,69 @@ def test_batches_must_be_shared_evenly(tmp_path, model):
     chats = saved(tmp_path / "chats", "dialogues", [{"messages": TALK}] * 4)
     with pytest.raises(StageError, match="choose a multiple"):
         perform(Chat, tmp_path / "sft", ChatConfig(row=64, batch_rows=4, micro_rows=3), model=model, dialogues=(chats,), corpus=None)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("start", ["semantic", "mean"])
+def test_new_control_tokens_begin_as_the_words_they_spell_or_as_the_mean(tmp_path, tied, start):
+    import torch
+
+    from llmstages import chat, templates
+    from llmstages.plugins.sft.new_tokens import room, spelling
+
+    model = saved_model(tmp_path / "base")
+    net, tokenizer = training.load_model(model, None), training.load_tokenizer(model.path)
+    if not tied:
+        net.lm_head.weight = torch.nn.Parameter(net.lm_head.weight.detach() * 2)
+        net.config.tie_word_embeddings = False
+    before = [net.get_input_embeddings().weight.detach().clone(), net.get_output_embeddings().weight.detach().clone()]
+    new = templates.install(tokenizer, "zephyr")
+    assert new == ["<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>"] or set(new) == {"<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>"}
+    ids = room(net, tokenizer, new, start)
+    words = spelling(tokenizer, "<|user|>")
+    assert tokenizer.decode(words).strip() == "user" and spelling(tokenizer, "<s>") == []
+    for old, layer in zip(before, (net.get_input_embeddings(), net.get_output_embeddings()), strict=True):
+        row = layer.weight.detach()[ids[new.index("<|user|>")]]
+        assert torch.equal(layer.weight.detach()[: len(old)], old) and layer.weight.shape[0] == len(tokenizer)
+        assert torch.allclose(row, old[words].mean(0) if start == "semantic" else old.mean(0), atol=1e-6)
+        assert torch.allclose(layer.weight.detach()[ids[new.index("<s>")]], old.mean(0), atol=1e-6)
+    assert (net.get_input_embeddings().weight is net.get_output_embeddings().weight) is tied
+    assert chat.control(tokenizer).end == tokenizer.convert_tokens_to_ids("</s>")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("lora", [0, 4])
+def test_a_model_learns_another_template_with_new_tokens(tmp_path, model, lora, tied):
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load_file
+
+    if not tied:
+        net = training.load_model(model, None)
+        net.lm_head.weight = torch.nn.Parameter(net.lm_head.weight.detach().clone())
+        net.config.tie_word_embeddings = False
+        net.save_pretrained(model.path)
+    chats = saved(tmp_path / "chats", "dialogues", [{"messages": TALK}] * 4)
+    config = ChatConfig(row=64, epochs=200.0 if lora else 60.0, learning_rate=2e-2 if lora else 5e-3, batch_rows=2, warmup=2, template="llama3", lora=lora, keep_adapter=True)
+    made, metrics = perform(Chat, tmp_path / "sft", config, model=model, dialogues=(chats,), corpus=None)
+    assert metrics["new_tokens"] == 5 and any("5 new control tokens" in line for line in perform.said)
+    tokenizer = training.load_tokenizer(made.path)
+    reply = generation.reply(training.load_model(made, None), tokenizer, [TALK[:1]], max_new_tokens=24)[0]
+    assert reply.ended and reply.text == TALK[1]["content"]
+    if not lora:
+        return
+    before, after = load_file(model.path / "model.safetensors"), load_file(made.path / "model.safetensors")
+    rows = before["model.embed_tokens.weight"].shape[0]
+    for name in ("model.embed_tokens.weight", *([] if tied else ["lm_head.weight"])):
+        assert torch.equal(before[name], after[name][:rows]), "only the rows of the new tokens are trained"
+    end = tokenizer.convert_tokens_to_ids("<|eot_id|>")
+    assert not torch.allclose(after["model.embed_tokens.weight"][end], after["model.embed_tokens.weight"][:rows].mean(0), atol=1e-2)
+    linear = [value.shape for name, value in before.items() if name.endswith("proj.weight")]
+    table = 5 * before["model.embed_tokens.weight"].shape[1]
+    assert metrics["trained_parameters"] == sum(4 * sum(shape) for shape in linear) + table * (1 if tied else 2)
+    grown = training.load_model(model, None)
+    grown.resize_token_embeddings(rows + 5, mean_resizing=False)
+    adapted = PeftModel.from_pretrained(grown, made.path / "adapter").eval()
+    ids = torch.tensor([[1, 5, rows, rows + 1, 77, end]])
+    with torch.no_grad():
+        assert torch.allclose(training.load_model(made, None).eval()(ids).logits, adapted(ids).logits, atol=1e-4)
