@@ -45,7 +45,7 @@ def prepare(model: Artifact, source: Artifact, max_length: int, test_share: floa
     names, done = [name for name, _ in rendered], [one for _, one in rendered]
     found += [gates.too_long(long, len(rows), "raise max_length"), *gates.of_rows(done, tokenizer, names, context=training.context_of(model)),
               *gates.of_template(sides, tokenizer), *gates.of_model(model.path, tokenizer)]
-    return Pairs(tokenizer, done, names, found, {"pairs": len(rows), "dropped, too long": len(long)}, train, test)
+    return Pairs(tokenizer, done, names, found, {"pairs": len(rows), "dropped, too long": len(long)}, train=train, test=test)
 
 
 def split(rows: Sequence[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -54,7 +54,7 @@ def prepare(ctx: Context, limit: int, max_answer: int) -> Prompts:
     long = [d.name for d, one in zip(asked, ids, strict=True) if len(one) > room]
     found = [gates.too_long(long, len(rows), "lower max_answer, or pretrain with a larger context"), *gates.of_template(asked, tokenizer)]
     return Prompts(tokenizer, [chat.Rendered(one, [False] * len(one)) for one in ids], [d.name for d in asked], found,
-                   {"prompts": len(rows), "too long": len(long)}, [row for row, one in zip(rows, ids, strict=True) if len(one) <= room], room)
+                   {"prompts": len(rows), "too long": len(long)}, problems=[row for row, one in zip(rows, ids, strict=True) if len(one) <= room], room=room)
 
 
 def fitting(prompts: Prompts, ctx: Context) -> list[dict[str, Any]]:
