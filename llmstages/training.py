@@ -12,6 +12,7 @@ import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,12 +157,17 @@ def dataset(rows: Sequence[Mapping[str, Any]]) -> Any:
     return datasets.Dataset.from_list([{"row": number, **row} for number, row in enumerate(rows)])
 
 
-def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Stack packed rows of lists or arrays. use_cache=False goes with the batch: it keeps packed documents apart, and stays out of the config."""
+def collate(rows: Sequence[Mapping[str, Any]], pad: int = 0) -> dict[str, Any]:
+    """Stack rows of lists or arrays; shorter ones are padded at their end, where the loss does not look. use_cache=False goes with the batch: it keeps packed documents apart, and stays out of the config."""
     import numpy as np
     import torch
 
-    stacked = {key: np.array([row[key] for row in rows], np.int64) for key in ("input_ids", "labels", "position_ids")}
+    width = max(len(row["input_ids"]) for row in rows)
+    stacked = {}
+    for key, fill in (("input_ids", pad), ("labels", -100), ("position_ids", None)):
+        some = [np.asarray(row[key], np.int64) for row in rows]
+        more = [np.arange(len(one), width) if fill is None else np.full(width - len(one), fill, np.int64) for one in some]
+        stacked[key] = np.stack([np.concatenate(pair) if len(pair[1]) else pair[0] for pair in zip(some, more, strict=True)])
     return {key: torch.from_numpy(values) for key, values in stacked.items()} | {"use_cache": False}
 
 
@@ -182,8 +188,8 @@ def train(trainer: Any, config: Optimisation, ctx: Context, tokens_per_step: flo
 
 
 def sft_trainer(config: Optimisation, ctx: Context, model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], steps: int, adapter: Any = None,
-                sharded: bool = False, **more: Any) -> Any:
-    """TRL's SFTTrainer on packed rows, ready to train. more: arguments of SFTConfig."""
+                sharded: bool = False, order: Sequence[int] | None = None, held: Sequence[Mapping[str, Any]] = (), **more: Any) -> Any:
+    """TRL's SFTTrainer on rows, ready to train. order: of all rows of all updates, else random; held: rows to evaluate on; more: arguments of SFTConfig."""
     from transformers import Trainer
     from trl import SFTConfig, SFTTrainer
 
@@ -193,9 +199,11 @@ def sft_trainer(config: Optimisation, ctx: Context, model: Any, tokenizer: Any, 
         def compute_loss(self, *rest: Any, **more: Any) -> Any:
             return Trainer.compute_loss(self, *rest, **more)
 
+    data, how = dataset(rows), {"train_sampling_strategy": "random" if order is None else "sequential"}
     kind = Plain if adapter is not None and adapter.trainable_token_indices else SFTTrainer
-    return kind(model=model, train_dataset=dataset(rows), processing_class=tokenizer, data_collator=collate, peft_config=adapter,
-                args=SFTConfig(**arguments(config, ctx, sharded, max_steps=steps, lr_scheduler_type="linear", **more), packing=False, max_length=None,
+    return kind(model=model, train_dataset=data if order is None else data.select(order), eval_dataset=dataset(held) if held else None,
+                processing_class=tokenizer, data_collator=partial(collate, pad=tokenizer.pad_token_id), peft_config=adapter,
+                args=SFTConfig(**arguments(config, ctx, sharded, max_steps=steps, lr_scheduler_type="linear", **how, **more), packing=False, max_length=None,
                                dataset_kwargs={"skip_prepare_dataset": True}))
 
 

@@ -30,13 +30,13 @@ def control_ids(tokenizer: Any) -> dict[str, int]:
     return {token: id for token, id in tokenizer.get_added_vocab().items() if token != tokenizer.unk_token}
 
 
-def tiny_model(tokenizer: Any) -> Any:
+def tiny_model(tokenizer: Any, hidden: int = 32) -> Any:
     from transformers import set_seed
 
     from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
 
     set_seed(0)
-    return CausalLM().fresh(CausalLMConfig(hidden=32, layers=2, heads=2, intermediate=64, context=128), tokenizer)
+    return CausalLM().fresh(CausalLMConfig(hidden=hidden, layers=2, heads=2, intermediate=2 * hidden, context=128), tokenizer)
 
 
 def perform(stage: type, folder: Path, config: Any, **inputs: Any) -> tuple[Artifact, dict[str, float]]:
@@ -58,9 +58,9 @@ def saved(folder: Path, kind: str, rows: list[dict[str, Any]]) -> Artifact:
     return Artifact(folder.name, kind, folder, folder.name)
 
 
-def saved_model(folder: Path) -> Artifact:
+def saved_model(folder: Path, hidden: int = 32) -> Artifact:
     """A random tiny model with its tokenizer."""
     tokenizer = tiny_tokenizer()
-    tiny_model(tokenizer).save_pretrained(folder)
+    tiny_model(tokenizer, hidden).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Artifact(folder.name, "model", folder, folder.name)

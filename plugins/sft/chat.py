@@ -10,14 +10,17 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from llmstages import templates
 from llmstages.dialogues import POLICIES, Prepared
 from llmstages.estimate import Training, text_tokens
+from llmstages.plugins.sft import quantized
+from llmstages.plugins.sft.format import looker
 from llmstages.plugins.sft.new_tokens import STARTS, room
-from llmstages.stage import Context, option
+from llmstages.plugins.sft.rows import apart, grouped
+from llmstages.stage import Context, StageError, option
 from llmstages.training import Optimisation
 
 
@@ -27,7 +30,9 @@ class ChatConfig(Optimisation):
     row: int = option(256, "tokens in a training row")
     epochs: float = option(1.0, "passes over the rows")
     replay: int = option(0, "documents of the corpus mixed in with full loss")
-    weights: dict[str, float] = option(help="share of a source's dialogues to use, by step name; default 1", factory=dict)
+    weights: dict[str, float] = option(help="share of a source's dialogues to use, by step name; default 1, 2 takes each twice", factory=dict)
+    redraw: bool = option(False, "draw each source's share anew in every pass, so that in the end all of it is seen")
+    packing: bool = option(True, "several dialogues in a row, which do not see each other; off: one a row, rows of like length in a batch")
     too_long: str = option("drop", "dialogues longer than a row: drop them, split them between exchanges, truncate their ends, or stop with an error",
                            choices=POLICIES)
     loss: str = option("all", "answers that carry loss: all of a dialogue, or only what follows its last question", choices=("all", "last"))
@@ -36,7 +41,27 @@ class ChatConfig(Optimisation):
     new_tokens: str = option("semantic", "how the embeddings of new control tokens begin: as the words they spell, or as the mean of all", choices=STARTS)
     neftune: float = option(0.0, "noise on the embeddings while training (NEFTune's alpha, Jain et al. 2023); 5 is usual, 0 none")
     lora: int = option(0, "rank of LoRA adapters on all linear layers, merged at the end; 0 trains all weights")
+    qlora: bool = option(False, "keep the model in four bits while its adapters are trained (needs bitsandbytes)")
     keep_adapter: bool = option(False, "save the adapter alone too, as the folder adapter/ of the model (peft loads it on the model it began as)")
+    held_out: int = option(0, "dialogues kept out of training, for a held-out loss and for looks at the format")
+    look_every: int = option(0, "updates between looks at the format: some dialogues are answered, and what ends, is empty or repeats is counted; 0: none")
+    look_at: int = option(16, "dialogues answered at a look, of those held out, else of those trained on")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.qlora and not self.lora:
+            raise ValueError("qlora=true trains adapters alone: give their rank, for example lora=16")
+        if self.look_every < 0 or self.look_at < 1 or self.held_out < 0:
+            raise ValueError("look_every and held_out must be 0 or more, look_at 1 or more")
+
+
+@dataclass
+class Chats(Prepared):
+    """Prepared rows, and what is kept apart: held-out rows, and the dialogues whose answers are looked at."""
+
+    held: list[Any] = field(default_factory=list)
+    shown: list[Any] = field(default_factory=list)
+    passes: int = 1
 
 
 class Chat:
@@ -58,17 +83,20 @@ class Chat:
         gates.settle(prepared.gates, ctx, config.allow)
         tokenizer, dialogues = prepared.tokenizer, prepared.rows
         replayed = self.replayed(config, ctx, tokenizer)
-        rows, cut = chat.pack([*dialogues, *replayed], config.row, tokenizer.pad_token_id, config.seed)
+        rows, cut = chat.pack([*dialogues, *replayed], config.row, tokenizer.pad_token_id, config.seed) if config.packing else apart([*dialogues, *replayed], config.row)
         if cut:
             ctx.say(f"{ctx.step}: {cut} tokens cut from replayed documents longer than row={config.row}")
-        steps = math.ceil(len(rows) * config.epochs / config.batch_rows)
-        model = training.load_model(ctx.one("model"), ctx)
+        steps = math.ceil(len(rows) * config.epochs / prepared.passes / config.batch_rows)
+        model = quantized.load(ctx.one("model"), ctx) if config.qlora else training.load_model(ctx.one("model"), ctx)
         new = room(model, tokenizer, prepared.new_tokens, config.new_tokens)
         if new:
             ctx.say(f"{ctx.step}: {len(new)} new control tokens ({', '.join(prepared.new_tokens)}), their embeddings begun by {config.new_tokens}")
         weights = model.num_parameters()
         trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps, training.adapter(config.lora, model, new), sharded=not config.lora,
+                                       order=None if config.packing else grouped(rows, config.batch_rows, steps, config.seed), **self.looks(config, prepared, steps),
                                        neftune_noise_alpha=config.neftune or None)
+        if config.look_every:
+            trainer.add_callback(looker(ctx, tokenizer, prepared.shown, config.look_every))
         learning = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad) if config.lora else weights
         if config.lora:
             ctx.say(f"{ctx.step}: {learning:,} weights of rank-{config.lora} adapters are trained beside the {weights:,} of the model")
@@ -76,10 +104,16 @@ class Chat:
         log = training.write_log(trainer, ctx)
         if config.lora and config.keep_adapter and processes.first_process():
             trainer.model.save_pretrained(ctx.out / "adapter")
-        trained = trainer.model.merge_and_unload() if config.lora else trainer.model
+        if config.qlora:
+            full = training.load_model(ctx.one("model"), ctx)
+            room(full, tokenizer, prepared.new_tokens, config.new_tokens)
+            trained = quantized.merged(trainer.model, full, ctx.work)
+        else:
+            trained = trainer.model.merge_and_unload() if config.lora else trainer.model
         training.save_model(trained, tokenizer, ctx, trainer)
         first, last = training.ends_of(log, "loss")
-        return {"loss_first": first, "loss_last": last, "dialogues": len(dialogues), "dropped_too_long": prepared.facts["dropped, too long"], "replayed": len(replayed),
+        last_look = {name.replace("/", "_"): value for row in log for name, value in row.items() if name.startswith("format/")}
+        return {**last_look, "loss_first": first, "loss_last": last, "dialogues": len(dialogues), "dropped_too_long": prepared.facts["dropped, too long"], "replayed": len(replayed),
                 "new_tokens": len(new), "updates": steps, "tokens": steps * config.batch_rows * config.row, "cut_tokens": cut, "trained_parameters": learning,
                 "supervised_tokens": sum(sum(row.supervised) for row in dialogues),
                 "tokens_per_second": steps * config.batch_rows * config.row / watch.seconds}
@@ -99,7 +133,16 @@ class Chat:
                                      config.micro_rows, bf16=config.bf16, adapters=model.adapters(config.lora) if config.lora else 0,
                                      because=because)}
 
-    def prepare(self, config: ChatConfig, ctx: Context) -> Prepared:
+    def looks(self, config: ChatConfig, prepared: Chats, steps: int) -> dict[str, Any]:
+        """Arguments that measure the loss on held-out rows while training."""
+        from llmstages import chat
+
+        if not prepared.held:
+            return {}
+        rows, _ = chat.pack(prepared.held, config.row, prepared.tokenizer.pad_token_id, config.seed)
+        return {"held": rows, "eval_strategy": "steps", "eval_steps": config.look_every or max(1, steps // 10), "per_device_eval_batch_size": 8}
+
+    def prepare(self, config: ChatConfig, ctx: Context) -> Chats:
         """Rendered dialogues and their gates."""
         from llmstages import dialogues, gates, training
 
@@ -110,7 +153,8 @@ class Chat:
         if config.template != "keep" or config.template_file:
             own = templates.read(config.template_file, f"{ctx.step}.template_file") if config.template_file else ""
             new = templates.install(tokenizer, templates.OWN if config.template == "keep" else config.template, own)
-        drawn = dialogues.load(ctx.many("dialogues"), config.weights, random.Random(config.seed))
+        passes = max(1, math.ceil(config.epochs)) if config.redraw else 1
+        drawn = [d for turn in range(passes) for d in dialogues.load(ctx.many("dialogues"), config.weights, random.Random(config.seed + turn))]
         found += gates.of_dialogues(drawn) + gates.of_leaks(drawn, self.questions(ctx))
         gates.renderable(found, ctx)
         kept, rows, dropped = dialogues.fit(drawn, tokenizer, config.row, config.too_long, ctx)
@@ -118,7 +162,15 @@ class Chat:
         found += [gates.too_long(dropped, len(drawn), "raise row, or too_long=split"), *gates.of_rows(rows, tokenizer, [d.name for d in kept], spoken=[not d.plain for d in kept],
                                                                                                           context=training.context_of(ctx.one("model"))),
                   *gates.of_template(kept, tokenizer)]
-        return Prepared(tokenizer, rows, [d.name for d in kept], found, {"dialogues": len(drawn), "dropped, too long": len(dropped)}, new)
+        names = [d.name for d in kept]
+        kept_out = set(names[:: max(1, len(names) // config.held_out)][: config.held_out]) if config.held_out else set()
+        train = [i for i, name in enumerate(names) if name not in kept_out]
+        if kept_out and not train:
+            raise StageError(f"{ctx.step}.held_out={config.held_out} leaves none of {len(names)} dialogues to train on; lower it")
+        spoken = [d.messages for d in kept if not d.plain and (not kept_out or d.name in kept_out)]
+        facts = {"dialogues": len(drawn), "dropped, too long": len(dropped), **({"held out": len(kept_out)} if kept_out else {})}
+        return Chats(tokenizer, [rows[i] for i in train], [names[i] for i in train], found, facts, new, held=[row for name, row in zip(names, rows, strict=True) if name in kept_out],
+                     shown=spoken[:: max(1, len(spoken) // config.look_at)][: config.look_at], passes=passes)
 
     def questions(self, ctx: Context) -> list[str]:
         """What a model will be measured on: the rows of the role test where there are any, else all."""

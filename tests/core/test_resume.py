@@ -57,6 +57,7 @@ STAGES = {
     "pretrain": (CausalLM, PRETRAIN),
     "sft": (Chat, ChatConfig(row=64, epochs=3.0, batch_rows=2, log_every=2, **QUIET)),
     "sft-lora": (Chat, ChatConfig(row=64, epochs=3.0, batch_rows=2, log_every=2, lora=4, **QUIET)),
+    "sft-new-tokens": (Chat, ChatConfig(row=64, epochs=3.0, batch_rows=2, log_every=2, lora=4, template="llama3", packing=False, held_out=4, look_every=3, **QUIET)),
     "dpo": (DPO, DPOConfig(epochs=2.0, batch_rows=4, log_every=2, **QUIET)),
     "reward": (Pairwise, PairwiseConfig(epochs=2.0, batch_rows=4, log_every=2, **QUIET)),
     "grpo": (GRPO, GRPOConfig(updates=9, batch_rows=8, samples=4, max_answer=6, micro_rows=4, rewards={"exact_answer": {"use": "exact_answer"}}, **QUIET)),
@@ -128,7 +129,7 @@ def test_stopped_again_and_again(tmp_path, made):
     assert [line.split()[-1] for line in said if "goes on after update" in line] == ["3", "4", "11", "30"]
 
 
-@pytest.mark.parametrize("kind", ["sft", "sft-lora", "reward", "dpo", "grpo"])
+@pytest.mark.parametrize("kind", ["sft", "sft-lora", "sft-new-tokens", "reward", "dpo", "grpo"])
 def test_other_stages_go_on_with_the_same_bits(tmp_path, made, kind):
     inputs, straight, metrics = made(kind)
     last = int(metrics["updates"]) - 1

@@ -176,3 +176,90 @@ def test_a_model_learns_another_template_with_new_tokens(tmp_path, model, lora, 
     ids = torch.tensor([[1, 5, rows, rows + 1, 77, end]])
     with torch.no_grad():
         assert torch.allclose(training.load_model(made, None).eval()(ids).logits, adapted(ids).logits, atol=1e-4)
+
+
+def many(count):
+    return [{"messages": [message("user", f"Where is {i}? " + "the cat sat. " * (i % 5)), message("assistant", f"In {i + 1}.")]} for i in range(count)]
+
+
+def test_a_dialogue_a_row_gives_the_same_loss_and_batches_of_like_length(tmp_path, model):
+    import torch
+
+    from llmstages import chat
+    from llmstages.plugins.sft.rows import apart, grouped
+
+    tokenizer, net = training.load_tokenizer(model.path), training.load_model(model, None).eval()
+    rows = chat.render(tokenizer, [row["messages"] for row in many(20)])
+    alone, cut = apart(rows, 64)
+    assert not cut and [len(row["input_ids"]) for row in alone] == [len(row.ids) for row in rows]
+    packed, _ = chat.pack(rows, 64, tokenizer.pad_token_id, 0)
+    with torch.no_grad():
+        def nats(some):
+            batch = training.collate(some, pad=tokenizer.pad_token_id)
+            return net(**batch).loss * (batch["labels"][:, 1:] != -100).sum()
+        assert torch.allclose(nats(alone), nats(packed), rtol=1e-5)
+    order = grouped(alone, 4, 25, seed=0)
+    assert len(order) == 100 and all(sorted(order[i: i + 20]) == list(range(20)) for i in range(0, 100, 20)) and order[:20] != order[20:40]
+    spread = [max(sizes) - min(sizes) for at in range(0, 100, 4) for sizes in [[len(alone[i]["input_ids"]) for i in order[at: at + 4]]]]
+    assert max(spread) <= 5 < max(map(len, (row.ids for row in rows))) - min(map(len, (row.ids for row in rows)))
+    chats = saved(tmp_path / "chats", "dialogues", many(20))
+    _, metrics = perform(Chat, tmp_path / "sft", ChatConfig(row=64, packing=False, epochs=3.0), model=model, dialogues=(chats,), corpus=None)
+    assert metrics["updates"] == 15 and metrics["loss_last"] < metrics["loss_first"]
+
+
+def test_the_format_is_looked_at_while_training(tmp_path, model):
+    chats = saved(tmp_path / "chats", "dialogues", many(30))
+    weights = []
+    for number, more in enumerate(({}, {"look_every": 5, "look_at": 4})):
+        made, metrics = perform(Chat, tmp_path / f"sft{number}", ChatConfig(row=64, epochs=40.0, learning_rate=5e-3, **more), model=model, dialogues=(chats,), corpus=None)
+        weights.append((made.path / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1], "looking changes nothing"
+    log = [json.loads(line) for line in (made.path / "log.jsonl").read_text().splitlines()]
+    looks = [row for row in log if "format/ended" in row]
+    assert [row["step"] for row in looks] == sorted({*range(5, int(metrics["updates"]) + 1, 5), int(metrics["updates"])})
+    assert looks[-1]["format/ended"] == metrics["format_ended"] == 1.0 and looks[0]["format/ended"] < 1.0
+    assert any("of 4 answers end their turn" in line for line in perform.said)
+
+
+def test_held_out_dialogues_are_not_trained_on(tmp_path, model):
+    chats = saved(tmp_path / "chats", "dialogues", many(30))
+    config = ChatConfig(row=64, epochs=3.0, held_out=6, look_every=4)
+    prepared = Chat().prepare(config, Context("sft", tmp_path, tmp_path, {"model": model, "dialogues": (chats,), "corpus": None}))
+    assert len(prepared.rows) == 24 and len(prepared.held) == 6 and prepared.facts["held out"] == 6
+    held = {tuple(row.ids) for row in prepared.held}
+    assert not held & {tuple(row.ids) for row in prepared.rows} and len(prepared.shown) == 6
+    made, _ = perform(Chat, tmp_path / "sft", config, model=model, dialogues=(chats,), corpus=None)
+    assert any("eval_loss" in json.loads(line) for line in (made.path / "log.jsonl").read_text().splitlines())
+    with pytest.raises(StageError, match="held_out=30 leaves none of 30"):
+        perform(Chat, tmp_path / "none", ChatConfig(row=64, held_out=30), model=model, dialogues=(chats,), corpus=None)
+
+
+def test_a_share_can_be_drawn_anew_in_every_pass(tmp_path, model):
+    chats = saved(tmp_path / "chats", "dialogues", many(40))
+    inputs = {"model": model, "dialogues": (chats,), "corpus": None}
+    seen = {}
+    for redraw in (False, True):
+        prepared = Chat().prepare(ChatConfig(row=64, epochs=4.0, weights={"chats": 0.5}, redraw=redraw), Context("sft", tmp_path, tmp_path, inputs))
+        seen[redraw] = len(set(prepared.names)), len(prepared.names)
+    assert seen[False] == (20, 20) and seen[True][1] == 80 and seen[True][0] > 30
+    updates = [perform(Chat, tmp_path / f"sft{redraw}", ChatConfig(row=64, epochs=4.0, weights={"chats": 0.5}, redraw=redraw), **inputs)[1]["updates"] for redraw in (False, True)]
+    assert abs(updates[0] - updates[1]) <= 2
+
+
+def test_adapters_on_a_model_in_four_bits(tmp_path):
+    import torch
+
+    with pytest.raises(ValueError, match="give their rank"):
+        ChatConfig(qlora=True)
+    chats, model = saved(tmp_path / "chats", "dialogues", [{"messages": TALK}] * 4), saved_model(tmp_path / "base", hidden=64)
+    config = ChatConfig(row=64, lora=8, qlora=True, epochs=200.0, learning_rate=2e-2, batch_rows=2, warmup=2, template="llama3")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        with pytest.raises(StageError, match=r"pip install 'llmstages\[qlora\]'"):
+            perform(Chat, tmp_path / "without", config, model=model, dialogues=(chats,), corpus=None)
+        return
+    made, metrics = perform(Chat, tmp_path / "sft", config, model=model, dialogues=(chats,), corpus=None)
+    net = training.load_model(made, None)
+    assert {p.dtype for p in net.parameters()} == {torch.float32} and metrics["loss_last"] < 0.2 * metrics["loss_first"]
+    assert generation.reply(net, training.load_tokenizer(made.path), [TALK[:1]], max_new_tokens=24)[0].text == TALK[1]["content"]
