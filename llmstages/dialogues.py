@@ -42,8 +42,18 @@ def load(sources: Sequence[Artifact], weights: Mapping[str, float], rng: random.
         table = tables.load(source.path / "data")
         plain = "render" in table.column_names and set(table["render"]) == {"plain"}
         messages = list(table["messages"])
+        if "tools" in table.column_names:
+            messages = [with_tools(one, tools) for one, tools in zip(messages, table["tools"], strict=True)]
         out += [Dialogue(f"{source.name}:{i}", messages[i], plain) for i in share_of(len(messages), weights.get(source.name, 1.0), rng).tolist()]
     return out
+
+
+def with_tools(messages: Sequence[chat.Message], tools: str) -> Sequence[chat.Message]:
+    """The messages with the schemas of their tools (JSON text, "" for none) in the system turn, one of their own where there is none."""
+    if not tools:
+        return messages
+    first = [*messages[:1]] if messages and messages[0]["role"] == "system" else []
+    return [{**(first[0] if first else tables.message("system", "")), "tools": tools}, *messages[len(first):]]
 
 
 def render(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[chat.Rendered]:

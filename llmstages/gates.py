@@ -43,7 +43,7 @@ def of_dialogues(dialogues: Sequence[Dialogue]) -> list[Gate]:
 
     seen, repeated = {}, []
     for d in dialogues:
-        key = json.dumps([[m["role"], m["content"], m.get("tool") or ""] for m in d.messages])
+        key = json.dumps([[m["role"], m["content"], m.get("tool") or "", m.get("tools") or ""] for m in d.messages])
         if seen.setdefault(key, d.name) != d.name:  # a row that is drawn twice by its weight is no repetition
             repeated.append(f"{d.name} (as {seen[key]})")
     many = len(dialogues) >= MANY
@@ -51,7 +51,7 @@ def of_dialogues(dialogues: Sequence[Dialogue]) -> list[Gate]:
     return [
         _none("empty dialogues", bad(lambda ms: not ms), "drop rows without messages"),
         _none(UNKNOWN_ROLES, bad(lambda ms: any(m["role"] not in chat.ROLES for m in ms)), f"known roles are {', '.join(chat.ROLES)}"),
-        _none("turns without content", bad(lambda ms: any(not str(m["content"]).strip() and not m.get("tool") for m in ms)),
+        _none("turns without content", bad(lambda ms: any(not str(m["content"]).strip() and not m.get("tool") and not m.get("tools") for m in ms)),
               "an empty answer teaches to say nothing: drop the row or the turn"),
         _none("dialogues that end without an answer", bad(lambda ms: bool(ms) and ms[-1]["role"] != "assistant"),
               "nothing is learnt from a last turn of somebody else: cut it off"),
@@ -187,7 +187,8 @@ def of_template(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Gate]:
 def theirs(tokenizer: Any, messages: Sequence[chat.Message], prompt: bool = False) -> tuple[list[int], list[int]]:
     """(ids, mask of what the assistant says) by transformers' own ``apply_chat_template``, as other programs make them; no mask without marks of generation."""
     masked = bool(rendering.GENERATION.search(tokenizer.chat_template))
-    made = tokenizer.apply_chat_template(rendering.as_template_reads(messages, tokenizer.chat_template), tokenize=True, return_dict=True,
+    read, tools = rendering.as_template_reads(messages, tokenizer.chat_template)
+    made = tokenizer.apply_chat_template(read, tools=tools, tokenize=True, return_dict=True,
                                          add_generation_prompt=prompt, return_assistant_tokens_mask=masked)
     return list(made["input_ids"]), list(made["assistant_masks"]) if masked else []
 

@@ -79,8 +79,8 @@ def render(tokenizer: Any, dialogues: Sequence[Sequence[Message]], open_turn: bo
         for index, m in enumerate(messages):
             if m["role"] not in ROLES:
                 raise StageError(f"message {index} has the role {m['role']!r}; known roles are {', '.join(ROLES)}")
-        written = hidden.messages(as_template_reads(messages, tokenizer.chat_template))
-        text, spans = _write(tokenizer, written, open_turn)
+        read, tools = as_template_reads(messages, tokenizer.chat_template)
+        text, spans = _write(tokenizer, hidden.messages(read), hidden.all_of(tools), open_turn)
         plans.append([texts.add(part) if isinstance(part, list) else part for part in _parts(text, spans, known, hidden)])
     texts.encode()
     out = []
@@ -96,21 +96,25 @@ def render(tokenizer: Any, dialogues: Sequence[Sequence[Message]], open_turn: bo
 
 def text(tokenizer: Any, messages: Sequence[Message], open_turn: bool = False) -> str:
     """What the template writes, contents and all."""
-    return _jinja(tokenizer, as_template_reads(messages, tokenizer.chat_template), open_turn)[0]
+    return _jinja(tokenizer, *as_template_reads(messages, tokenizer.chat_template), open_turn)[0]
 
 
-def as_template_reads(messages: Sequence[Message], template: str) -> list[dict[str, Any]]:
-    """Messages in the fields a template reads: ours, or for templates of others calls as ``tool_calls``."""
+def as_template_reads(messages: Sequence[Message], template: str) -> tuple[list[dict[str, Any]], list[Any] | None]:
+    """(messages, tools) in the fields a template reads. Templates of others take calls as ``tool_calls``, and the schemas of tools
+    (JSON text, in the field ``tools`` of the system turn) as ``tools``; ours have a system turn that ends with them."""
     if OURS.search(template):
-        return [{"role": m["role"], "content": str(m["content"]), "tool": m.get("tool") or ""} for m in messages]
+        return [{"role": m["role"], "content": "\n".join(part for part in (str(m["content"]), m.get("tools")) if part), "tool": m.get("tool") or ""} for m in messages], None
     out: list[dict[str, Any]] = []
+    tools = next((json.loads(m["tools"]) for m in messages if m.get("tools")), None)
     for m in messages:
+        if m.get("tools") and not m["content"]:
+            continue
         if m["role"] == "assistant" and m.get("tool"):
             called = {"type": "function", "function": {"name": m["tool"], "arguments": _arguments(str(m["content"]))}}
             out.append({"role": "assistant", "content": "", "tool_calls": [called]})
         else:
             out.append({"role": m["role"], "content": str(m["content"]), **({"name": m.get("tool") or ""} if m["role"] == "tool" else {})})
-    return out
+    return out, tools
 
 
 def _arguments(text: str) -> dict[str, Any]:
@@ -129,14 +133,15 @@ class _Hidden:
         self.known, self.texts, self.key = known, list[str](), ""
 
     def messages(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{name: value if name == "role" else self._all(value) for name, value in m.items()} for m in messages]
+        return [{name: value if name == "role" else self.all_of(value) for name, value in m.items()} for m in messages]
 
-    def _all(self, value: Any) -> Any:
+    def all_of(self, value: Any) -> Any:
+        """The value with all its texts, however deep."""
         if isinstance(value, str):
             return self._hide(encoding.whole(value))
         if isinstance(value, dict):
-            return {name if name.isidentifier() else self._hide(name): self._all(one) for name, one in value.items()}
-        return [self._all(one) for one in value] if isinstance(value, list) else value
+            return {name if name.isidentifier() else self._hide(name): self.all_of(one) for name, one in value.items()}
+        return [self.all_of(one) for one in value] if isinstance(value, list) else value
 
     def _hide(self, text: str) -> str:
         inner = text.strip()
@@ -148,16 +153,16 @@ class _Hidden:
         return f"{text[:at]}\ue000{self.key}:{len(self.texts) - 1}\ue001{text[at + len(inner):]}"
 
 
-def _write(tokenizer: Any, messages: Sequence[dict[str, Any]], open_turn: bool) -> tuple[str, list[Span]]:
+def _write(tokenizer: Any, messages: Sequence[dict[str, Any]], tools: list[Any] | None, open_turn: bool) -> tuple[str, list[Span]]:
     """The template's text, and the spans of it that the assistant says."""
     if GENERATION.search(tokenizer.chat_template):
-        return _jinja(tokenizer, messages, open_turn, spans=True)
-    text, _ = _jinja(tokenizer, messages, open_turn)
+        return _jinja(tokenizer, messages, tools, open_turn, spans=True)
+    text, _ = _jinja(tokenizer, messages, tools, open_turn)
     found, known = [], marks(tokenizer)
     for i, m in enumerate(messages):
         if m["role"] != "assistant":
             continue
-        before, upto = _jinja(tokenizer, messages[:i], True)[0], _jinja(tokenizer, messages[: i + 1], False)[0]
+        before, upto = _jinja(tokenizer, messages[:i], tools, True)[0], _jinja(tokenizer, messages[: i + 1], tools, False)[0]
         ends = [one.end() for one in known.found.finditer(upto, len(before))]
         end = ends[-1] if ends else len(upto)
         if not upto.startswith(before) or not text.startswith(upto[:end]):
@@ -168,13 +173,13 @@ def _write(tokenizer: Any, messages: Sequence[dict[str, Any]], open_turn: bool) 
     return text, found
 
 
-def _jinja(tokenizer: Any, messages: Sequence[dict[str, Any]], open_turn: bool, spans: bool = False) -> tuple[str, list[Span]]:
+def _jinja(tokenizer: Any, messages: Sequence[dict[str, Any]], tools: list[Any] | None, open_turn: bool, spans: bool = False) -> tuple[str, list[Span]]:
     """transformers' own rendering, as in ``apply_chat_template``."""
     from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
-        texts, found = render_jinja_template(conversations=[list(messages)], chat_template=tokenizer.chat_template, add_generation_prompt=open_turn,
+        texts, found = render_jinja_template(conversations=[list(messages)], tools=tools, chat_template=tokenizer.chat_template, add_generation_prompt=open_turn,
                                              return_assistant_tokens_mask=spans, **tokenizer.special_tokens_map)
     except (TemplateError, TypeError) as error:
         roles = ", ".join(m["role"] for m in messages)

@@ -36,14 +36,15 @@ def main(args: argparse.Namespace) -> int:
                           say=lambda line: console.print(f"  {line}", style="dim", markup=False))
         console.print(f"{args.step}  {plan.step.uses}", style="bold", markup=False)
         prepared = plan.step.stage().prepare(plan.step.config, context)
-    _head(prepared, getattr(plan.step.config, "allow", ()), console)
+    allow = [name.replace(" ", "_") for name in getattr(plan.step.config, "allow", ())]
+    _head(prepared, allow, console)
     if args.template:
         console.print(prepared.tokenizer.chat_template or "the tokenizer has no chat template", markup=False)
         console.print()
     for index in _chosen(prepared, args):
         console.print(_row(prepared, index, console.color_system is not None or bool(args.html)))
         console.print()
-    blocked = [g for g in prepared.gates if not g["passed"] and gates.key(g) not in getattr(plan.step.config, "allow", ())]
+    blocked = [g for g in prepared.gates if not g["passed"] and gates.key(g) not in allow]
     again = " ".join(map(shlex.quote, [f"only={args.step}", *args.overrides]))
     console.print(f"{len(blocked)} gates would stop this step; to train all the same: {args.step}.allow=[{','.join(map(gates.key, blocked))}]" if blocked
                   else f"next    llmstages run {again}", style="bold red" if blocked else "bold", markup=False)
@@ -75,6 +76,8 @@ def _head(prepared: Prepared, allow: Any, console: Any) -> None:
     counts = ", ".join(f"{name} {count:,}" for name, count in prepared.facts.items())
     console.print(f"{counts}; {tokens:,} tokens in {len(prepared.rows):,} rows, {on:,} of them under loss ({on / max(tokens, 1):.1%}); "
                   f"longest row {max((len(row.ids) for row in prepared.rows), default=0)}", markup=False)
+    if prepared.new_tokens:
+        console.print(f"control tokens the model does not know yet: {' '.join(prepared.new_tokens)}", markup=False)
     width = max(len(g["gate"]) for g in prepared.gates)
     console.print(f"{'gates':8}{'':{width}}  {'value':>9}  {'limit':>9}", style="bold")
     for g in prepared.gates:

@@ -45,6 +45,10 @@ def losses(step: View) -> list[Any]:
     if margins := series(step.log, "rewards/margins"):
         more.append(plots.lines(f"{step.name}: chosen over rejected", [Series("margin of the implicit reward", margins, "s0"),
                                                                        Series("share ranked right", series(step.log, "rewards/accuracies"), "s1")], zero=True))
+    if ended := series(step.log, "format/ended"):
+        more.append(plots.lines(f"{step.name}: format while training", [
+            Series("answers that end their turn", ended, "s1"), Series("empty", series(step.log, "format/empty"), "s2"),
+            Series("repeating themselves", series(step.log, "format/repeating"), "s3")], y="share of answers", zero=True))
     return [c for c in (chart, *more) if c and len(train) + len(held) > 1]
 
 

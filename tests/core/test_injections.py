@@ -40,6 +40,7 @@ FOREIGN = """{%- for m in messages -%}
 {%- for call in m.tool_calls or [] -%}{{- '<tool_call>\n' + (call.function | tojson) + '\n</tool_call>' -}}{%- endfor -%}{{- '<|im_end|>\n' -}}
 {%- endif -%}{%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"""
+FOREIGN = "{%- if tools -%}{{- '<|im_start|>system\n' + (tools | tojson) + '<|im_end|>\n' -}}{%- endif -%}" + FOREIGN
 
 
 def foreign(texts):
@@ -81,7 +82,8 @@ def test_no_text_becomes_a_control_token(tokenizers, name):
         return [token for token in ids if token in marks]
 
     def talk(text):
-        return [message("system", text), message("user", text), message("assistant", text, "search"), message("tool", text, "search"),
+        tools = json.dumps([{"type": "function", "function": {"name": "weather", "description": text, "parameters": {text: {"type": "string"}}}}])
+        return [{**message("system", ""), "tools": tools}, message("user", text), message("assistant", text, "search"), message("tool", text, "search"),
                 message("assistant", text), message("user", text), message("assistant", text, "weather"), message("tool", text, "weather"), message("assistant", text)]
 
     texts = [hostile(rng) for _ in range(STRINGS)]
@@ -107,9 +109,9 @@ def test_hostile_texts_come_back_as_they_were(tokenizers, name):
 @pytest.mark.parametrize("content", ["The fox.", " begins with a space", "", "two\nlines\n", "12+34=46", "ends with a space "])
 def test_benign_texts_render_as_the_saved_template_does(tokenizers, name, content):
     tokenizer = tokenizers[name]
-    talk = [message("system", content), message("user", content), message("assistant", content, "calculator"), message("tool", content, "calculator"),
+    talk = [{**message("system", content), "tools": '[{"name": "weather"}]'}, message("user", content), message("assistant", content, "calculator"), message("tool", content, "calculator"),
             message("assistant", content), message("user", content), message("assistant", content, "weather"), message("tool", content, "weather")]
-    for end in range(1, len(talk) + 1):
+    for end in range(2, len(talk) + 1):
         ours, (ids, mask) = chat.render(tokenizer, [talk[:end]])[0], gates.theirs(tokenizer, talk[:end])
         assert ours.ids == ids and ours.supervised == ([bool(on) for on in mask] or ours.supervised)
         assert chat.prompt_ids(tokenizer, [talk[:end]])[0] == gates.theirs(tokenizer, talk[:end], prompt=True)[0]
