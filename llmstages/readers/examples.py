@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmstages import tables
-from llmstages.formats import Unusable
+from llmstages.formats import Unusable, conversation, gathered
 from llmstages.readers.record import Bad, clean
 from llmstages.readers.rows import rows
 from llmstages.stage import Context, StageError
@@ -24,6 +24,12 @@ def from_files(files: Iterable[Path]) -> Iterator[tuple[str, Mapping[str, Any] |
     """(position, row) over several files."""
     for file in files:
         yield from rows(file)
+
+
+def dialogues(source: Iterable[tuple[str, Mapping[str, Any] | Bad]], format: str, ctx: Context, **limits: int) -> Examples:
+    """Rows of conversations. format: one of DIALOGUES, or "detect"; limits: as in convert()."""
+    form = "" if format == "detect" else format
+    return convert(gathered(source) if form in ("", "oasst") else source, lambda row, left_out: conversation(row, form, left_out), ctx, **limits)
 
 
 @dc.dataclass
