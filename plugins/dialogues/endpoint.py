@@ -1,0 +1,133 @@
+"""A model behind an OpenAI-compatible address (vLLM, llama.cpp, hosted services): many requests at once, repeated while it pays.
+
+httpx and not huggingface_hub's InferenceClient, which sends the user's Hugging Face token to any address where no other key is given.
+The key is read from the environment when it is used; it is taken out of every text that comes back.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmstages.plugins.dialogues.answers import Said
+from llmstages.secrets import mask
+from llmstages.stage import StageError
+
+AGAIN = (408, 409, 425, 429)           # and 5xx: asked once more
+HOPELESS = (401, 402, 403, 404, 405)   # and redirects: no request of this run can do better
+LONGEST_WAIT = 60.0                    # seconds, also where the server asks for more
+SHOWN = 200
+
+
+@dataclass
+class Endpoint:
+    """``name`` answers at ``url``. settings: the fields of a request besides model and messages."""
+
+    step: str
+    url: str
+    name: str
+    settings: dict[str, Any]
+    key_variable: str
+    concurrency: int
+    timeout: float
+    retries: int
+    wait: float
+    patience: int
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def ask(self, requests: Sequence[str], missing: Sequence[int]) -> Iterator[tuple[int, Said]]:
+        """Answers as they come; StageError where no answer can be expected any more."""
+        try:
+            import httpx
+        except ImportError as error:
+            raise StageError(f"{self.step}: httpx, which asks {self.url}, is not installed: pip install httpx") from error
+        client = httpx.Client(timeout=self.timeout, headers={"Authorization": f"Bearer {self._key()}"} if self._key() else {})
+        pool = ThreadPoolExecutor(self.concurrency)
+        self._stop.clear()
+        try:
+            asked = {pool.submit(self._one, client, requests[i]): i for i in missing}
+            failed = 0
+            for future in as_completed(asked):
+                said = future.result()
+                failed = failed + 1 if said.rule == "failed" else 0
+                if failed >= self.patience:
+                    raise StageError(f"{self.step}: {self.url} failed {failed} requests in a row, each repeated where that may help; the last: {said.reason}. "
+                                     "What was answered is kept: run again when it is up, or correct the address, the model or the key")
+                yield asked[future], said
+        finally:  # also on Ctrl-C: nothing that waits is sent any more
+            self._stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            client.close()
+
+    def _one(self, client: Any, request: str) -> Said:
+        import httpx
+
+        body = {"model": self.name, "messages": [{"role": "user", "content": request}], **self.settings}
+        problem = ""
+        for attempt in range(1 + self.retries):
+            if self._stop.is_set():
+                break
+            wait = self.wait * 2**attempt
+            try:
+                response = client.post(_completions(self.url), json={name: value for name, value in body.items() if value is not None})
+            except httpx.RequestError as error:  # no connection, no answer in time, connection lost
+                problem = f"{type(error).__name__}: {error}"
+            else:
+                status = response.status_code
+                if status == 200:
+                    return self._read(response)
+                problem = f"HTTP {status}: {response.text.strip()[:SHOWN]}"
+                if status in HOPELESS or status < 400:
+                    raise StageError(self._hopeless(status, problem))
+                if status not in AGAIN and status < 500:
+                    return self._failed(problem)
+                wait = max(wait, _seconds(response.headers.get("retry-after")))
+            if attempt < self.retries:
+                self._stop.wait(min(wait, LONGEST_WAIT))
+        return self._failed(problem)
+
+    def _read(self, response: Any) -> Said:
+        try:
+            value = response.json()
+            choice, used = value["choices"][0], value.get("usage") or {}
+            text = choice["message"].get("content") or ""
+            tokens = {name: int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")}
+            if not isinstance(text, str):
+                raise TypeError(f"content is a {type(text).__name__}")
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            return self._failed(f"no chat completion ({type(error).__name__}: {error}): {response.text.strip()[:SHOWN]}")
+        cut = ("cut", "the answer was cut off at max_new_tokens") if choice.get("finish_reason") == "length" else ("", "")
+        return Said(self._without_key(text), *cut, **tokens)
+
+    def _failed(self, problem: str) -> Said:
+        return Said(rule="failed", reason=self._without_key(problem))
+
+    def _hopeless(self, status: int, problem: str) -> str:
+        cure = {401: f"put a valid key into the environment variable {self.key_variable}", 402: "the account has no credit",
+                403: f"the key in {self.key_variable} may not use this model", 404: f"is the address right, and does it serve {self.name!r}?"}
+        return f"{self.step}: {self.url} answers {self._without_key(problem)}. To do: {cure.get(status, 'correct the address')}. What was answered is kept"
+
+    def _key(self) -> str:
+        return os.environ.get(self.key_variable, "").strip()
+
+    def _without_key(self, text: str) -> str:
+        """A server may echo what it was sent; the variable's name need not look like a secret's, so mask() alone would not do."""
+        return str(mask(text.replace(self._key(), "***") if self._key() else text))
+
+
+def _completions(url: str) -> str:
+    """The address of chat completions; a query (``?api-version=...``) stays behind it."""
+    base, mark, query = url.partition("?")
+    base = base.rstrip("/")
+    return (base if base.endswith("/chat/completions") else f"{base}/chat/completions") + mark + query
+
+
+def _seconds(value: str | None) -> float:
+    try:
+        return max(0.0, float(value or 0))
+    except ValueError:  # a date; the own wait must do
+        return 0.0
