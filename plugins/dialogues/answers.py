@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from llmstages.digest import canonical, sha256
 from llmstages.stage import Context
 
+FAILED = ("failed", "refused")  # no answer, and an interrupted run asks again
+
 
 @dc.dataclass(frozen=True)
 class Said:
@@ -63,7 +65,7 @@ class Desk:
                 if i in found:
                     continue
                 found[i] = said
-                if said.rule != "failed":
+                if said.rule not in FAILED:
                     self._kept[keys[i]] = said
                     kept.write("\n" + json.dumps([keys[i], dc.asdict(said)]))  # the line break first: a line that a kill cut off ends there
                     kept.flush()

@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmstages.plugins.dialogues.answers import Said
+from llmstages.plugins.dialogues.answers import FAILED, Said
 from llmstages.secrets import mask
 from llmstages.stage import StageError
 
 AGAIN = (408, 409, 425, 429)           # and 5xx: asked once more
-HOPELESS = (401, 402, 403, 404, 405)   # and redirects: no request of this run can do better
+HOPELESS = (401, 402, 404, 405)        # and redirects: no request of this run can do better. 403 is not one: moderation says it too
 LONGEST_WAIT = 60.0                    # seconds, also where the server asks for more
 SHOWN = 200
 
@@ -50,10 +50,12 @@ class Endpoint:
         self._stop.clear()
         try:
             asked = {pool.submit(self._one, client, requests[i]): i for i in missing}
-            failed = 0
+            failed, answered = 0, len(missing) < len(requests)
             for future in as_completed(asked):
                 said = future.result()
-                failed = failed + 1 if said.rule == "failed" else 0
+                answered = answered or said.rule not in FAILED
+                # a service that answers others refuses these for what they hold: the next may do
+                failed = failed + 1 if said.rule == "failed" or (said.rule == "refused" and not answered) else 0
                 if failed >= self.patience:
                     raise StageError(f"{self.step}: {self.url} failed {failed} requests in a row, each repeated where that may help; the last: {said.reason}. "
                                      "What was answered is kept: run again when it is up, or correct the address, the model or the key")
@@ -84,7 +86,7 @@ class Endpoint:
                 if status in HOPELESS or status < 400:
                     raise StageError(self._hopeless(status, problem))
                 if status not in AGAIN and status < 500:
-                    return self._failed(problem)
+                    return Said(rule="refused", reason=self._without_key(problem))
                 wait = max(wait, _seconds(response.headers.get("retry-after")))
             if attempt < self.retries:
                 self._stop.wait(min(wait, LONGEST_WAIT))
@@ -108,7 +110,7 @@ class Endpoint:
 
     def _hopeless(self, status: int, problem: str) -> str:
         cure = {401: f"put a valid key into the environment variable {self.key_variable}", 402: "the account has no credit",
-                403: f"the key in {self.key_variable} may not use this model", 404: f"is the address right, and does it serve {self.name!r}?"}
+                404: f"is the address right, and does it serve {self.name!r}?"}
         return f"{self.step}: {self.url} answers {self._without_key(problem)}. To do: {cure.get(status, 'correct the address')}. What was answered is kept"
 
     def _key(self) -> str:

@@ -21,7 +21,7 @@ class ModelStep:
         from llmstages import chat, training
 
         self.name, self.settings, self._batch, self._step = artifact.fingerprint, settings, batch, ctx.step
-        self._model = training.load_model(artifact, ctx).eval().to(training.device())
+        self._model = training.load_model(artifact, ctx, dtype="auto").eval().to(training.device())
         self._tokenizer = training.load_tokenizer(artifact.path)
         self._native = set(chat.CONTROL) <= set(self._tokenizer.get_added_vocab())
         if not self._native and not self._tokenizer.chat_template:

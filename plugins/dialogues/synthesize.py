@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 from llmstages.digest import sha256
 from llmstages.formats import Unusable
 from llmstages.plugins.dialogues import prompts
-from llmstages.plugins.dialogues.answers import Answerer, Desk, Said
+from llmstages.plugins.dialogues.answers import FAILED, Answerer, Desk, Said
 from llmstages.plugins.dialogues.prompts import ASKS, Order
 from llmstages.readers.examples import Examples, convert, write
 from llmstages.readers.record import Bad
@@ -146,9 +146,9 @@ class Synthesize:
     def counted(self, ctx: Context, found: Examples, asked: int, metrics: Mapping[str, float], spent: Mapping[str, int]) -> Mapping[str, float]:
         """asked = kept + failed + unparsable + duplicates + judged_out, told in a line."""
         reasons = Counter(row["rule"] for row in found.dropped)
-        repeats, judged = (sum(reasons[rule] for rule in rules) for rules in (REPEATED, JUDGED))
-        unparsable = len(found.dropped) - reasons["failed"] - repeats - judged
-        counts = {"asked": asked, "kept": len(found.kept), "written": len(found.kept) + repeats + judged, "failed": reasons["failed"],
+        failed, repeats, judged = (sum(reasons[rule] for rule in rules) for rules in (FAILED, REPEATED, JUDGED))
+        unparsable = len(found.dropped) - failed - repeats - judged
+        counts = {"asked": asked, "kept": len(found.kept), "written": len(found.kept) + repeats + judged, "failed": failed,
                   "unparsable": unparsable, "duplicates": repeats, "judged_out": judged}
         ctx.say(f"{ctx.step}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
         return {**counts, **{name: spent.get(name, 0) for name in ("requests", "prompt_tokens", "completion_tokens")}, **metrics}

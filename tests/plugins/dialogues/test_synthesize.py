@@ -12,8 +12,6 @@ import pytest
 
 from llmstages import gates, generation, tables
 from llmstages.dialogues import Dialogue
-from llmstages.plugins.dialogues.prompts import found_json, read_scores
-from llmstages.plugins.dialogues.repeats import repeated
 from llmstages.plugins.dialogues.synthesize import Synthesize, SynthesizeConfig
 from llmstages.stage import Context, StageError
 from llmstages.tables import message
@@ -103,8 +101,14 @@ def test_a_seeded_choice_of_documents_and_what_is_cut_or_passed_over(tmp_path):
     lines = "\n".join(perform.said)
     assert "1 of 4 documents passed over: HTML" in lines and "passed over: no text" in lines and "1 documents shown without" in lines and "nobody judged" in lines
     assert max(len(body["messages"][0]["content"]) for body in server.asked) < 4000 and "Ansel " * 5 not in server.asked[0]["messages"][0]["content"]
-    chosen = [tables.load(make(tmp_path, good, f"seed{seed}-{turn}", documents=12, seed=seed)[0].path / "data")["id"][:] for seed, turn in ((1, 0),)]
-    assert len(chosen[0]) == 12
+    chosen = {seed: [tables.load(perform_on(pages, tmp_path / f"{seed}{turn}", seed).path / "data")["document"][:] for turn in "ab"]
+              for pages in [corpus(tmp_path / "corpus")] for seed in (1, 2)}
+    assert chosen[1][0] == chosen[1][1] != chosen[2][0] == chosen[2][1] and len(chosen[1][0]) == 4
+
+
+def perform_on(pages, folder, seed):
+    with service(good) as server:
+        return perform(Synthesize, folder, SynthesizeConfig(endpoint=server.url, documents=4, seed=seed, **FAST), corpus=pages)[0]
 
 
 def test_every_kind_of_bad_answer_is_counted_by_its_reason(tmp_path):
@@ -115,7 +119,7 @@ def test_every_kind_of_bad_answer_is_counted_by_its_reason(tmp_path):
     made, metrics, _ = make(tmp_path, lambda asked, number: hostile.get(town(asked), good(asked)), patience=3, concurrency=1)
     adds_up(metrics, made)
     assert tables.load(made.path / "data")["document"][:] == ["d0", "d11"]
-    assert rules(made) == {"not_json": 3, "format": 1, "template_marks": 1, "cut": 1, "order": 1, "role": 1, "failed": 2}
+    assert rules(made) == {"not_json": 3, "format": 1, "template_marks": 1, "cut": 1, "order": 1, "role": 1, "failed": 1, "refused": 1}
     assert metrics["unparsable"] == 8 and metrics["failed"] == 2
 
 
@@ -134,20 +138,6 @@ def test_repeated_questions_go_and_what_is_first_stays(tmp_path):
     dropped = {row["id"]: row for row in tables.load(made.path / "dropped")}
     assert metrics["duplicates"] == 2 and dropped["d1#1"]["rule"] == "duplicate" and dropped["d2#1"]["rule"] == "near_duplicate"
     assert re.fullmatch(r"0\.\d\d like d0#1", dropped["d2#1"]["value"]) and "d0" in tables.load(made.path / "data")["document"][:]
-
-
-def test_similarity_is_that_of_all_pairs():
-    texts = [" ".join(f"w{i * j % 7}" for j in range(4 + i % 5)) for i in range(60)] + ["", "?", "!"]
-    sets = [frozenset([*(words := re.findall(r"\w+", t) or [t]), *(f"{a} {b}" for a, b in zip(words, words[1:]))]) for t in texts]
-    for similar in (0.3, 0.5, 0.7, 0.8, 1.0):
-        kept, expected = [], {}
-        for i, one in enumerate(sets):
-            best = max(((len(one & sets[j]) / len(one | sets[j]), -j) for j in kept), default=(0, 0))
-            if best[0] >= similar:
-                expected[i] = (-best[1], best[0])
-            else:
-                kept.append(i)
-        assert repeated(texts, similar) == expected
 
 
 def test_low_and_unreadable_scores_are_judged_out(tmp_path):
@@ -184,6 +174,14 @@ def test_a_dead_service_is_given_up_and_what_it_said_is_not_asked_again(tmp_path
         assert len(server.asked) == 5 and metrics["kept"] == 12 and "7 of 12 answers are there" in said[0]
     whole, _, _ = make(tmp_path, good, "whole")
     assert tables.load(folders[2] / "data").to_list() == tables.load(whole.path / "data").to_list()
+
+
+def test_a_refusal_is_of_one_request_unless_all_are_refused(tmp_path):
+    made, metrics, server = make(tmp_path, lambda asked, number: 403 if 1 < number < 8 else good(asked), patience=2, concurrency=1)
+    adds_up(metrics, made)
+    assert rules(made) == {"refused": 6} and metrics["kept"] == 6 and len(server.asked) == 12
+    with pytest.raises(StageError, match="in a row.*HTTP 400"):
+        make(tmp_path, lambda asked, number: 400, "all", patience=2, concurrency=1)
 
 
 @pytest.mark.parametrize("answer, told", [(401, "OPENAI_API_KEY"), (404, "does it serve 'writer-1'"), ((302, {"Location": "http://127.0.0.1:9/"}), "correct the address")])
@@ -266,54 +264,6 @@ def test_a_model_step_writes_and_judges(tmp_path, monkeypatch):
     adds_up(metrics, made)
     assert batches == [[8, 0.8], [4, 0.8], [8, 0.8], [3, 0.8], [8, 0.0], [3, 0.0]] and metrics["kept"] == 11 and rules(made) == {"too_long": 1}
     assert set(tables.load(made.path / "data")["writer"]) == {"model"}
-
-
-def test_a_model_step_goes_on_to_the_same_answers(tmp_path):
-    """The tiny model says nonsense that does not end; what it says is the same, interrupted or not."""
-    from llmstages.plugins.dialogues.answers import Desk
-    from llmstages.plugins.dialogues.model_step import ModelStep
-
-    context = Context("dialogues", tmp_path, tmp_path, {})
-    asked = [f"Where is {name}?" for name in TOWNS[:5]]
-    tiny = ModelStep(saved_model(tmp_path / "model"), context, {"temperature": 1.0, "max_tokens": 4, "seed": 0}, batch=2)
-    monkey = list(tiny.ask(asked, range(5)))
-    again = list(tiny.ask(asked, [3, 4]))
-    assert [i for i, _ in monkey] == [0, 1, 2, 3, 4] and again == monkey[2:]
-    assert Desk(context, []).ask(tiny, asked, asked, "asking") == [said for _, said in monkey] and all(said.rule in ("cut", "") for _, said in monkey)
-
-
-def test_a_model_of_others_is_asked_in_its_own_template(tmp_path):
-    from transformers import PreTrainedTokenizerFast
-
-    from llmstages.plugins.dialogues.model_step import TOO_LONG, ModelStep
-    from llmstages.stage import Artifact
-    from tests.tiny import tiny_model, tiny_tokenizer
-
-    model = tiny_model(tiny_tokenizer())
-    ours = json.loads(tiny_tokenizer().backend_tokenizer.to_str())
-    ours["added_tokens"] = [token for token in ours["added_tokens"] if token["id"] < 2]
-    from tokenizers import Tokenizer
-
-    theirs = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(ours)), eos_token=ours["added_tokens"][0]["content"])
-    folder = tmp_path / "theirs"
-    model.save_pretrained(folder)
-    theirs.save_pretrained(folder)
-    artifact, settings, context = Artifact("hub", "model", folder, "hub"), {"temperature": 1.0, "max_tokens": 4, "seed": 0}, Context("d", tmp_path, tmp_path, {})
-    with pytest.raises(StageError, match="neither our control tokens nor a chat template"):
-        ModelStep(artifact, context, settings, 4)
-    theirs.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    theirs.save_pretrained(folder)
-    said = [one for _, one in ModelStep(artifact, context, settings, 4).ask(["Where is Ansel?", "Why? " * 200, "Why?"], range(3))]
-    assert said[1] == TOO_LONG and all(one.text or one.rule == "cut" for one in (said[0], said[2]))
-
-
-@pytest.mark.parametrize("text, value", [('{"a": 1}', {"a": 1}), ('```json\n[{"a": 1}]\n```', [{"a": 1}]), ('So {this}: {"a": "}"} ok', {"a": "}"}), ("<think>{}</think>[1]", [1])])
-def test_json_is_found_among_words(text, value):
-    assert found_json(text) == value
-
-
-def test_scores_from_fences():
-    assert read_scores('```json\n{"helpful": 1, "truthful": 2, "harmless": 3}\n```') == {"helpful": 1, "truthful": 2, "harmless": 3}
 
 
 def test_address_key_and_speed_are_no_part_of_what_is_made(tmp_path):
