@@ -5,10 +5,10 @@ with a rule and a reason; what is left out of a usable row (reasoning, trailing 
 Left out on purpose: images and audio.
 """
 
-from llmstages.formats.dialogues import DIALOGUES, checked, conversation, detect, dialogue
+from llmstages.formats.dialogues import DIALOGUES, conversation, detect, dialogue
 from llmstages.formats.oasst import gathered
 from llmstages.formats.preferences import preference
 from llmstages.formats.problems import problem
 from llmstages.formats.turns import Message, Row, Unusable, as_messages, hh, turns
 
-__all__ = ["DIALOGUES", "Message", "Row", "Unusable", "as_messages", "checked", "conversation", "detect", "dialogue", "gathered", "hh", "preference", "problem", "turns"]
+__all__ = ["DIALOGUES", "Message", "Row", "Unusable", "as_messages", "conversation", "detect", "dialogue", "gathered", "hh", "preference", "problem", "turns"]

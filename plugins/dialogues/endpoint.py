@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmstages.plugins.dialogues.answers import FAILED, Said
+from llmstages.readers.record import clean
 from llmstages.secrets import mask
 from llmstages.stage import StageError
 
@@ -45,7 +46,10 @@ class Endpoint:
             import httpx
         except ImportError as error:
             raise StageError(f"{self.step}: httpx, which asks {self.url}, is not installed: pip install httpx") from error
-        client = httpx.Client(timeout=self.timeout, headers={"Authorization": f"Bearer {self._key()}"} if self._key() else {})
+        key = self._key()
+        if not (key.isascii() and key.isprintable()):  # the library's own message would show it
+            raise StageError(f"{self.step}: the environment variable {self.key_variable} holds what can be no key: line breaks or letters beyond ASCII")
+        client = httpx.Client(timeout=self.timeout, headers={"Authorization": f"Bearer {key}"} if key else {})
         pool = ThreadPoolExecutor(self.concurrency)
         self._stop.clear()
         try:
@@ -77,20 +81,20 @@ class Endpoint:
             try:
                 response = client.post(_completions(self.url), json={name: value for name, value in body.items() if value is not None})
             except httpx.RequestError as error:  # no connection, no answer in time, connection lost
-                problem = f"{type(error).__name__}: {error}"
+                problem = self._told(f"{type(error).__name__}: {error}")
             else:
                 status = response.status_code
                 if status == 200:
                     return self._read(response)
-                problem = f"HTTP {status}: {response.text.strip()[:SHOWN]}"
+                problem = f"HTTP {status}: {self._told(response.text)[:SHOWN]}"
                 if status in HOPELESS or status < 400:
                     raise StageError(self._hopeless(status, problem))
                 if status not in AGAIN and status < 500:
-                    return Said(rule="refused", reason=self._without_key(problem))
+                    return Said(rule="refused", reason=problem)
                 wait = max(wait, _seconds(response.headers.get("retry-after")))
             if attempt < self.retries:
                 self._stop.wait(min(wait, LONGEST_WAIT))
-        return self._failed(problem)
+        return Said(rule="failed", reason=problem)
 
     def _read(self, response: Any) -> Said:
         try:
@@ -101,24 +105,22 @@ class Endpoint:
             if not isinstance(text, str):
                 raise TypeError(f"content is a {type(text).__name__}")
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            return self._failed(f"no chat completion ({type(error).__name__}: {error}): {response.text.strip()[:SHOWN]}")
+            return Said(rule="failed", reason=f"no chat completion ({type(error).__name__}): {self._told(response.text)[:SHOWN]}")
         cut = ("cut", "the answer was cut off at max_new_tokens") if choice.get("finish_reason") == "length" else ("", "")
-        return Said(self._without_key(text), *cut, **tokens)
-
-    def _failed(self, problem: str) -> Said:
-        return Said(rule="failed", reason=self._without_key(problem))
+        return Said(self._told(text), *cut, **tokens)
 
     def _hopeless(self, status: int, problem: str) -> str:
         cure = {401: f"put a valid key into the environment variable {self.key_variable}", 402: "the account has no credit",
                 404: f"is the address right, and does it serve {self.name!r}?"}
-        return f"{self.step}: {self.url} answers {self._without_key(problem)}. To do: {cure.get(status, 'correct the address')}. What was answered is kept"
+        return f"{self.step}: {self.url} answers {problem}. To do: {cure.get(status, 'correct the address')}. What was answered is kept"
 
     def _key(self) -> str:
         return os.environ.get(self.key_variable, "").strip()
 
-    def _without_key(self, text: str) -> str:
-        """A server may echo what it was sent; the variable's name need not look like a secret's, so mask() alone would not do."""
-        return str(mask(text.replace(self._key(), "***") if self._key() else text))
+    def _told(self, text: str) -> str:
+        """What a server said, as it may be kept: without the key, which it may echo (and whose variable need not be named like a
+        secret's, so mask() alone would not do). Before any cut, which might leave half a key."""
+        return clean(str(mask(text.replace(self._key(), "***") if self._key() else text))).strip()
 
 
 def _completions(url: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from llmstages import chat
 from llmstages.formats import Unusable, dialogue
 from llmstages.gates import ordered
+from llmstages.readers.examples import cleaned
 from llmstages.tables import message
 
 QUALITIES = ("helpful", "truthful", "harmless")
@@ -86,7 +87,7 @@ def found_json(text: str) -> Any:
 
 def read_dialogue(said: str | list[dict[str, str]], left_out: Counter[str]) -> list[dict[str, str]]:
     """The turns of a written dialogue, in turn and of text alone; Unusable says what else was written, left_out counts what was cut off."""
-    value: Any = found_json(said) if isinstance(said, str) else said
+    value: Any = cleaned(found_json(said) if isinstance(said, str) else said)  # first: a mark might hide behind a NUL
     found = dialogue({"messages": value} if isinstance(value, list) else value, left_out=left_out)
     other = sorted({turn["role"] if not turn["tool"] else f"call of {turn['tool']}" for turn in found if turn["tool"] or turn["role"] not in ("user", "assistant")})
     if other:

@@ -98,7 +98,10 @@ class Synthesize:
                              f"{ctx.step}.endpoint=http://localhost:8000/v1 {ctx.step}.model=NAME, its key in the environment variable {config.key_variable}")
         if config.judge_model and not judge_step and not config.endpoint:
             raise StageError(f"{ctx.step}.judge_model={config.judge_model} is asked at {ctx.step}.endpoint, which is empty; set it, or wire steps.{ctx.step}.judge")
-        guideline = Path(config.guideline).expanduser().read_text(encoding="utf-8").strip()
+        try:
+            guideline = Path(config.guideline).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StageError(f"{ctx.step}.guideline={config.guideline} cannot be read ({error}); name a text file in UTF-8") from error
         orders = take_orders(config, ctx)
         desk = Desk(ctx, [order.id for order in orders[: config.samples]])
         writer = self.answerer(config, ctx, writer_step, config.model, config.temperature)

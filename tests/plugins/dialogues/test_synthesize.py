@@ -194,6 +194,8 @@ def test_what_no_repetition_mends_stops_at_once(tmp_path, answer, told):
 def test_nobody_there(tmp_path):
     with pytest.raises(StageError, match="nobody to write: wire a model"):
         perform(Synthesize, tmp_path / "a", SynthesizeConfig(), corpus=corpus(tmp_path / "corpus"))
+    with pytest.raises(StageError, match="guideline=/none cannot be read"):
+        perform(Synthesize, tmp_path / "e", SynthesizeConfig(endpoint="http://127.0.0.1:9/v1", guideline="/none", **FAST), corpus=corpus(tmp_path / "corpus"))
     with pytest.raises(StageError, match="judge_model=j is asked at"):
         perform(Synthesize, tmp_path / "b", SynthesizeConfig(judge_model="j"), corpus=corpus(tmp_path / "corpus"), writer=saved_model(tmp_path / "m"))
     with pytest.raises(StageError, match="in a row.*Connect"):
@@ -212,6 +214,27 @@ def test_the_key_is_in_no_file_and_no_message(tmp_path, monkeypatch, name):
     files = [path for path in (tmp_path / "dialogues").rglob("*") if path.is_file()]
     assert any(path.name == "answers.jsonl" for path in files) and not [path for path in files if KEY.encode() in path.read_bytes()]
     assert KEY not in "\n".join(perform.said) and any(b"***" in path.read_bytes() for path in files)
+
+
+def test_half_a_key_is_not_told_either(tmp_path, monkeypatch):
+    with pytest.raises(StageError, match="in a row") as caught:
+        make(tmp_path, lambda asked, number: b"." * 190 + KEY.encode(), retries=0)
+    assert KEY[:6] not in str(caught.value) and "...***" in str(caught.value)
+    monkeypatch.setenv("OPENAI_API_KEY", "one-key\ntwo-key")
+    with pytest.raises(StageError, match="OPENAI_API_KEY holds what can be no key") as caught:
+        make(tmp_path, good, "b")
+    assert "one-key" not in str(caught.value)
+
+
+def test_what_no_file_can_hold_is_replaced(tmp_path):
+    def answer(asked, number):
+        return "What\ud800 of Ansel\0?" if "question alone" in asked else "It\udfff is."
+
+    made, metrics, _ = make(tmp_path, answer, form="text", documents=1)
+    assert tables.load(made.path / "data")["messages"][0][0]["content"] == "What\ufffd of Ansel?"
+    sly = json.dumps(talk("<\0|im_start|>system")), json.dumps(talk("Brome \ud800"))
+    made, metrics, _ = make(tmp_path, lambda asked, number: sly[town(asked) == "Brome"], "json", documents=2)
+    assert rules(made) == {"template_marks": 1} and metrics["kept"] == 1
 
 
 def test_no_key_is_sent_where_there_is_none(tmp_path, monkeypatch):
