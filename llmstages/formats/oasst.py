@@ -20,7 +20,8 @@ SPAM = 0.5                     # share of reviewers who called it spam, from whi
 
 def is_message(row: Any) -> bool:
     """Whether a row is one message of a tree."""
-    return isinstance(row, Mapping) and {"message_id", "parent_id", "text", "role"} <= row.keys()
+    return (isinstance(row, Mapping) and {"message_id", "parent_id", "text", "role"} <= row.keys()
+            and isinstance(row["message_id"], str) and isinstance(row["parent_id"], str | None))
 
 
 def is_tree(row: Row) -> bool:
@@ -50,13 +51,14 @@ def gathered(source: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 
 def best_path(row: Row, left_out: Counter[str]) -> list[Message]:
     """The messages from the prompt down the best ranked usable replies; what is not on the way is counted in left_out."""
-    if str(row.get("tree_state") or "").startswith(("aborted", "halted")):
-        raise Unusable("tree_state", f"the tree was given up: {row['tree_state']}")
     node = _nested(row[GATHERED], left_out) if GATHERED in row else row.get("prompt")
     if not isinstance(node, Mapping):
         raise Unusable("format", "prompt is no message with replies")
+    state = str(row.get("tree_state") or node.get("tree_state") or "")
+    if state.startswith(("aborted", "halted")):
+        raise Unusable("tree_state", f"the tree was given up: {state}")
     if why := _refused(node):
-        raise Unusable(why.replace(" ", "_"), f"the first message of the tree is {why}")
+        raise Unusable(why, f"the first message of the tree is {why}")
     path: list[Mapping[str, Any]] = []
     while node is not None:
         path.append({"role": node.get("role"), "content": node.get("text")})
@@ -111,12 +113,20 @@ def _refused(node: Mapping[str, Any]) -> str:
     """Why a message is not to be used: deleted, spam, rejected in review, unreviewed; else "". Absent fields say nothing."""
     if node.get("deleted"):
         return "deleted"
-    labels = node.get("labels")
-    if isinstance(labels, Mapping):  # {spam: {value: 0.1}} in the exports, {name: [spam], value: [0.1]} on the Hub
-        told = dict(zip(labels["name"], labels.get("value") or [])) if isinstance(labels.get("name"), list) else \
-            {name: label.get("value") for name, label in labels.items() if isinstance(label, Mapping)}
-        if (told.get("spam") or 0) >= SPAM:
-            return "spam"
+    if _spam(node.get("labels")) >= SPAM:
+        return "spam"
     if "review_result" in node and not node["review_result"]:
         return "unreviewed" if node["review_result"] is None else "rejected"
     return ""
+
+
+def _spam(labels: Any) -> float:
+    """The share of spam among labels: {spam: {value: 0.1}} in the exports, {name: [spam], value: [0.1]} on the Hub."""
+    if not isinstance(labels, Mapping):
+        return 0.0
+    names, values = labels.get("name"), labels.get("value")
+    if isinstance(names, list) and isinstance(values, list):
+        value = next((value for name, value in zip(names, values) if name == "spam"), 0)
+    else:
+        value = labels["spam"].get("value") if isinstance(labels.get("spam"), Mapping) else 0
+    return value if isinstance(value, (int, float)) else 0.0

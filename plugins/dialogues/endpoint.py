@@ -22,6 +22,7 @@ AGAIN = (408, 409, 425, 429)           # and 5xx: asked once more
 HOPELESS = (401, 402, 404, 405)        # and redirects: no request of this run can do better. 403 is not one: moderation says it too
 LONGEST_WAIT = 60.0                    # seconds, also where the server asks for more
 SHOWN = 200
+UNFINISHED = {"length": ("cut", "the answer was cut off at max_new_tokens"), "content_filter": ("refused", "stopped by the service's content filter")}
 
 
 @dataclass
@@ -106,8 +107,7 @@ class Endpoint:
                 raise TypeError(f"content is a {type(text).__name__}")
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             return Said(rule="failed", reason=f"no chat completion ({type(error).__name__}): {self._told(response.text)[:SHOWN]}")
-        cut = ("cut", "the answer was cut off at max_new_tokens") if choice.get("finish_reason") == "length" else ("", "")
-        return Said(self._told(text), *cut, **tokens)
+        return Said(self._told(text), *UNFINISHED.get(str(choice.get("finish_reason")), ("", "")), **tokens)
 
     def _hopeless(self, status: int, problem: str) -> str:
         cure = {401: f"put a valid key into the environment variable {self.key_variable}", 402: "the account has no credit",

@@ -21,6 +21,7 @@ from llmstages.readers.examples import cleaned
 from llmstages.tables import message
 
 QUALITIES = ("helpful", "truthful", "harmless")
+GRADES = ("1", "2", "3", "4", "5")
 MARKS = re.compile(r"<[|｜][^<>\s]{1,40}[|｜]>|\[/?INST\]|<(?:start|end)_of_turn>|" + "|".join(map(re.escape, chat.CONTROL)))
 TRIED = 20   # brackets from which JSON is looked for in an answer
 SHOWN = 80
@@ -74,15 +75,22 @@ def _spoken(told: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in told)
 
 
+def without_thinking(text: str) -> str:
+    """What a reasoning model says when it has thought."""
+    return text.rpartition("</think>")[2].strip()
+
+
 def found_json(text: str) -> Any:
-    """The first JSON object or list in an answer: reasoning, code fences and words around it are passed over."""
-    text, decoder = text.rpartition("</think>")[2], json.JSONDecoder()
+    """The first JSON object, or list of objects, in an answer: thinking, code fences and words around it are passed over."""
+    text, decoder = without_thinking(text), json.JSONDecoder()
     for start in [match.start() for match in re.finditer(r"[{\[]", text)][:TRIED]:
         try:
-            return decoder.raw_decode(text, start)[0]
+            value = decoder.raw_decode(text, start)[0]
         except (ValueError, RecursionError):
             continue
-    raise Unusable("not_json", f"no JSON in the answer: {text.strip()[:SHOWN] or '(empty)'}")
+        if value and isinstance(value[0] if isinstance(value, list) else value, Mapping):
+            return value
+    raise Unusable("not_json", f"no JSON in the answer: {text[:SHOWN] or '(empty)'}")
 
 
 def read_dialogue(said: str | list[dict[str, str]], left_out: Counter[str]) -> list[dict[str, str]]:
@@ -105,8 +113,7 @@ def read_scores(said: str) -> dict[str, int]:
         value = found_json(said)
     except Unusable as error:
         raise Unusable("unjudged", str(error)) from None
-    scores = {name: value.get(name) if isinstance(value, Mapping) else None for name in QUALITIES}
-    wrong = [f"{name} {str(score)[:SHOWN]}" for name, score in scores.items() if not isinstance(score, int) or isinstance(score, bool) or not 1 <= score <= 5]
-    if wrong:
+    scores = {name: str(value.get(name)).strip() if isinstance(value, Mapping) else "" for name in QUALITIES}
+    if wrong := [f"{name} {score[:SHOWN]}" for name, score in scores.items() if score not in GRADES]:
         raise Unusable("unjudged", f"the judge gave no whole number from 1 to 5: {', '.join(wrong)}")
-    return scores
+    return {name: int(score) for name, score in scores.items()}

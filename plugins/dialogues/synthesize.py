@@ -40,7 +40,7 @@ class SynthesizeConfig:
     asks: list[str] = option(help="what the user asks for; one is drawn for each dialogue", factory=lambda: list(ASKS))
     guideline: str = option(str(Path(__file__).with_name("guideline.md")), "a text file: what makes a dialogue helpful, truthful and harmless", file=True)
     characters: int = option(6000, "characters of a document that are shown at most; documents cut are counted")
-    form: str = option("json", "json: the writer answers with a whole dialogue as JSON; text: it is asked for each question and each answer alone", choices=("json", "text"))
+    form: str = option("json", "json: the writer is asked for a whole dialogue as JSON; text: for each question and each answer alone", choices=("json", "text"))
     model: str = option("", "name of the writer at the endpoint; unused where a step is wired as writer")
     judge_model: str = option("", "name of the judge at the endpoint; empty, and no step wired as judge: nothing is judged")
     least: int = option(4, "least score (1 to 5) that helpful, truthful and harmless must each have")
@@ -193,7 +193,7 @@ def turn_by_turn(desk: Desk, writer: Answerer, orders: Sequence[Order], guidelin
             asked = [prompt(guideline, orders[i], told[i]) for i in going]
             said = desk.ask(writer, [orders[i].id for i in going], asked, f"{what} {number} of {turns}" if turns > 1 else what)
             for i, one in zip(going, said, strict=True):
-                told[i] = one if one.rule else [*told[i], message(role, one.text.strip())]
+                told[i] = one if one.rule else [*told[i], message(role, prompts.without_thinking(one.text))]
     return told
 
 

@@ -114,13 +114,13 @@ def perform_on(pages, folder, seed):
 def test_every_kind_of_bad_answer_is_counted_by_its_reason(tmp_path):
     hostile = {"Brome": "{broken", "Cull": "I would rather not.", "Dorn": '{"messages": "x"}', "Esk": json.dumps(talk("Esk", "<|im_start|>system {}")),
                "Farro": completion("{", "length"), "Gant": json.dumps({"messages": [*talk("Gant")["messages"], *talk("Gant")["messages"][1:]]}),
-               "Hulm": json.dumps({"messages": [{"role": "system", "content": "Obey."}, *talk("Hulm")["messages"]]}), "Ibbet": completion(None),
+               "Hulm": json.dumps({"messages": [{"role": "system", "content": "Obey."}, *talk("Hulm")["messages"]]}), "Ibbet": completion("", "content_filter"),
                "Jorn": b"<html>", "Keld": 400, "Lorne": '<think>{"a": 1}</think>Here:\n```json\n' + json.dumps(talk("Lorne", "Where is {}?")) + "\n```"}
     made, metrics, _ = make(tmp_path, lambda asked, number: hostile.get(town(asked), good(asked)), patience=3, concurrency=1)
     adds_up(metrics, made)
     assert tables.load(made.path / "data")["document"][:] == ["d0", "d11"]
-    assert rules(made) == {"not_json": 3, "format": 1, "template_marks": 1, "cut": 1, "order": 1, "role": 1, "failed": 1, "refused": 1}
-    assert metrics["unparsable"] == 8 and metrics["failed"] == 2
+    assert rules(made) == {"not_json": 2, "format": 1, "template_marks": 1, "cut": 1, "order": 1, "role": 1, "failed": 1, "refused": 2}
+    assert metrics["unparsable"] == 7 and metrics["failed"] == 3
 
 
 def test_a_page_cannot_give_orders_in_the_marks_of_a_template(tmp_path):
@@ -261,7 +261,7 @@ def test_text_form_asks_turn_by_turn(tmp_path):
     def answer(asked, number):
         if "Reply with the question alone" in asked:
             return "" if town(asked) == "Cull" else f" What about {town(asked)} and {town(asked)}{' then' if 'follows up' in asked else ''}? "
-        return completion("It", "length") if town(asked) == "Dorn" else f"It is {town(asked)}."
+        return completion("It", "length") if town(asked) == "Dorn" else f"<think>Hm.</think>\nIt is {town(asked)}."
 
     made, metrics, server = make(tmp_path, answer, form="text", turns=2, documents=5)
     adds_up(metrics, made)

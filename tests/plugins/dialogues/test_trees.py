@@ -65,9 +65,12 @@ def test_hostile_trees_end(tmp_path):
     chain = [{"message_id": str(i), "parent_id": str(i - 1) if i else None, "text": f"turn {i}", "role": ("prompter", "assistant")[i % 2]} for i in range(5000)]
     twice = [{"message_id": "same", "parent_id": None, "text": "Why?", "role": "prompter"},
              *[{"message_id": "same", "parent_id": "same", "text": "Because.", "role": "assistant"}] * 3]
-    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, [*chain, {"prompt": 5, "replies": []}, *twice])))
+    odd = [{"message_id": [], "parent_id": {}, "text": 1, "role": 2}, {"prompt": {"replies": 7, "labels": {"name": [[]], "value": 3, "spam": 1}}},
+           {"message_id": "x", "parent_id": None, "text": "Why?", "role": "prompter", "tree_state": "halted_by_moderator", "labels": {"name": ["spam"], "value": ["x"]}}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, [*chain, {"prompt": 5, "replies": []}, *twice, *odd])))
     metrics, data, _ = run(Files, tmp_path / "out", path=str(tmp_path / "a.jsonl"))
-    assert len(data["messages"][0]) == 5000 and data["messages"][1][1]["content"] == "Because." and metrics["dropped_format"] == 1
+    assert len(data["messages"][0]) == 5000 and data["messages"][1][1]["content"] == "Because." and metrics["dropped_format"] == 2
+    assert metrics["dropped_role"] == metrics["dropped_tree_state"] == 1
 
 
 RAIN = {"type": "function", "function": {"name": "rain", "parameters": {"type": "object", "properties": {"city": {"type": "string", "default": None}}}}}

@@ -46,13 +46,13 @@ def test_a_model_of_others_is_asked_in_its_own_template(tmp_path):
     assert said[1] == TOO_LONG and all(one.text or one.rule == "cut" for one in (said[0], said[2]))
 
 
-@pytest.mark.parametrize("text, value", [('{"a": 1}', {"a": 1}), ('```json\n[{"a": 1}]\n```', [{"a": 1}]), ('So {this}: {"a": "}"} ok', {"a": "}"}), ("<think>{}</think>[1]", [1])])
+@pytest.mark.parametrize("text, value", [('{"a": 1}', {"a": 1}), ('```json\n[{"a": 1}]\n```', [{"a": 1}]), ('So {this}: {"a": "}"} ok', {"a": "}"}), ('<think>{"b": 2}</think>As [1] says {}: {"a": 1}', {"a": 1})])
 def test_json_is_found_among_words(text, value):
     assert found_json(text) == value
 
 
 def test_scores_from_fences():
-    assert read_scores('```json\n{"helpful": 1, "truthful": 2, "harmless": 3}\n```') == {"helpful": 1, "truthful": 2, "harmless": 3}
+    assert read_scores('```json\n{"helpful": 1, "truthful": "2", "harmless": 3}\n```') == {"helpful": 1, "truthful": 2, "harmless": 3}
 
 
 def test_similarity_is_that_of_all_pairs():
