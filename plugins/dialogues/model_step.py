@@ -11,7 +11,7 @@ from llmstages.stage import Artifact, Context, StageError
 from llmstages.tables import message
 
 TOO_LONG = Said(rule="too_long", reason="the request is longer than the model's context; show less of a document: characters=")
-CUT = Said(rule="cut", reason="the answer did not end within max_new_tokens")
+CUT = {"rule": "cut", "reason": "the answer did not end within max_new_tokens"}
 
 
 class ModelStep:
@@ -46,7 +46,7 @@ class ModelStep:
 
         replies = generation.reply(self._model, self._tokenizer, [[message("user", request)] for request in requests], rounds=1, batch=len(requests),
                                    temperature=self.settings["temperature"], max_new_tokens=self.settings["max_tokens"])
-        return [TOO_LONG if one.cut else Said(one.text) if one.ended else CUT for one in replies]
+        return [TOO_LONG if one.cut else Said(one.text, **({} if one.ended else CUT)) for one in replies]
 
     def _template_answers(self, requests: Sequence[str]) -> list[Said]:
         """Through the tokenizer's own template, as the model of somebody else expects it."""
@@ -68,5 +68,5 @@ class ModelStep:
         known = model.generation_config.eos_token_id
         stops = {tokenizer.eos_token_id, *(known if isinstance(known, list) else [known])}
         for i, ids in zip(fitting, made, strict=True):
-            answers[i] = Said(tokenizer.decode(ids, skip_special_tokens=True)) if stops & set(ids) else CUT
+            answers[i] = Said(tokenizer.decode(ids, skip_special_tokens=True), **({} if stops & set(ids) else CUT))
         return answers

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 
 from llmstages.plugins.dialogues.answers import Desk
+from llmstages.plugins.dialogues.endpoint import Endpoint
 from llmstages.plugins.dialogues.model_step import TOO_LONG, ModelStep
 from llmstages.plugins.dialogues.prompts import found_json, read_scores
 from llmstages.plugins.dialogues.repeats import repeated
 from llmstages.stage import Artifact, Context, StageError
+from tests.plugins.dialogues.service import service
 from tests.tiny import saved_model, tiny_model, tiny_tokenizer
 
 
@@ -22,8 +25,17 @@ def test_a_model_step_goes_on_to_the_same_answers(tmp_path):
     tiny = ModelStep(saved_model(tmp_path / "model"), context, {"temperature": 1.0, "max_tokens": 4, "seed": 0}, batch=2)
     whole = list(tiny.ask(asked, range(5)))
     again = list(tiny.ask(asked, [3, 4]))
-    assert [i for i, _ in whole] == [0, 1, 2, 3, 4] and again == whole[2:]
+    assert [i for i, _ in whole] == [0, 1, 2, 3, 4] and again == whole[2:] and len({said.text for _, said in whole}) > 1
     assert Desk(context, []).ask(tiny, asked, asked, "asking") == [said for _, said in whole] and all(said.rule in ("cut", "") for _, said in whole)
+
+
+def test_as_long_is_waited_as_the_service_asks_for(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with service(lambda asked, number: (429, {"Retry-After": "0.4"}) if number == 1 else "Yes.") as server:
+        started = time.monotonic()
+        said = list(Endpoint("d", server.url, "m", {}, "NO_SUCH_KEY", 1, 5.0, 1, 0.0, 5).ask(["Why?"], [0]))
+        took = time.monotonic() - started  # before the server stops, which takes as long
+    assert said[0][1].text == "Yes." and took >= 0.4
 
 
 def test_a_model_of_others_is_asked_in_its_own_template(tmp_path):
