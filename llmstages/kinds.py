@@ -14,7 +14,8 @@ model         a Hugging Face model folder with its tokenizer. Training also writ
 reward_model  the same with a sequence-classification head of one label.
 dialogues     data/: messages (list of {role, content, tool}), plus any columns. role: system | user | assistant |
               tool. ``tool`` is "" except on a call (role assistant, content = the argument of the call, e.g. the
-              query) and on its result (role tool).
+              query) and on its result (role tool). Optional: tools, JSON text of the schemas of the tools the
+              assistant had ("" where none).
 preferences   data/: prompt, chosen, rejected (lists of messages as above), plus any columns (``kind``).
 problems      data/: prompt (messages), answer (str), task, group (str), meta (JSON text), plus any columns.
 scores        scores.json: {task: {group: {model: {metric: value}}}}; answers.jsonl: {prompt, model, answer, task};

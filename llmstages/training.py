@@ -96,16 +96,15 @@ def device() -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
-def load_model(artifact: Artifact, ctx: Context, kind: str = "causal") -> Any:
-    """A causal language model, or with kind="reward" a one-label classifier, in float32."""
-    import torch
+def load_model(artifact: Artifact, ctx: Context, kind: str = "causal", dtype: str = "float32") -> Any:
+    """A causal language model, or with kind="reward" a one-label classifier. dtype: "auto" takes the one it was saved in."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     loader = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
     more = {"num_labels": 1} if kind == "reward" else {}
     if not (artifact.path / "config.json").exists():
         raise StageError(f"{artifact.name} is no model folder: {artifact.path} holds no config.json")
-    return loader.from_pretrained(artifact.path, dtype=torch.float32, **more)
+    return loader.from_pretrained(artifact.path, dtype=dtype, **more)
 
 
 def context_of(artifact: Artifact) -> int:

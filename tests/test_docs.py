@@ -17,11 +17,12 @@ from llmstages.plugins.corpus.filter import Document, Drop
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SCALING = (ROOT / "docs/scaling.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+SYNTHESIZE = (ROOT / "docs/synthesize.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README + SYNTHESIZE, re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
-    """Commands of the README's bash blocks, continued lines joined, comments left out."""
+    """Commands of the bash blocks of the README and docs/synthesize.md, continued lines joined, comments left out."""
     text = "\n".join(body for language, body in BLOCKS if language == "bash").replace("\\\n", " ")
     return [line.split("  #")[0].strip() for line in text.splitlines() if line.startswith("llmstages ")]
 
@@ -46,10 +47,10 @@ def extras(install) -> None:
 
 
 @pytest.mark.parametrize("line", commands())
-def test_every_command_of_the_readme_is_understood(line, extras, tmp_path, monkeypatch, capsys):
+def test_every_command_shown_is_understood(line, extras, tmp_path, monkeypatch, capsys):
     """Its flags exist and its overrides plan; tests in end_to_end/ run them."""
     monkeypatch.chdir(tmp_path)
-    for name in re.findall(r"\w+\.path=(\S+)", line):  # stands for a file of the reader's own
+    for name in re.findall(r"\w+\.(?:path|guideline)=(\S+)", line):  # stands for a file of the reader's own
         Path(name).write_text("{}")
     args = _parse(shlex.split(line, comments=True)[1:])
     if hasattr(args, "overrides"):
@@ -73,8 +74,8 @@ def test_the_guide_shows_what_the_planner_prints(command, lines, tmp_path, monke
         assert line in out, "\n".join(out)
 
 
-def test_the_guide_is_short():
-    assert SCALING.count("\n") <= 120 and printed()
+def test_the_guides_are_short():
+    assert SCALING.count("\n") <= 120 and SYNTHESIZE.count("\n") <= 120 and printed()
 
 
 @pytest.mark.parametrize("choice", presets())

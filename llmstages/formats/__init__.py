@@ -2,12 +2,13 @@
 
 A row names its format by its fields, so most files need no option. Whatever cannot be converted raises ``Unusable``
 with a rule and a reason; what is left out of a usable row (reasoning, trailing questions) is counted in ``left_out``.
-Left out on purpose: images and audio, and tool *schemas*, which belong to the chat template of the training stage.
+Left out on purpose: images and audio.
 """
 
-from llmstages.formats.dialogues import DIALOGUES, detect, dialogue
+from llmstages.formats.dialogues import DIALOGUES, conversation, detect, dialogue
+from llmstages.formats.oasst import gathered
 from llmstages.formats.preferences import preference
 from llmstages.formats.problems import problem
 from llmstages.formats.turns import Message, Row, Unusable, as_messages, hh, turns
 
-__all__ = ["DIALOGUES", "Message", "Row", "Unusable", "as_messages", "detect", "dialogue", "hh", "preference", "problem", "turns"]
+__all__ = ["DIALOGUES", "Message", "Row", "Unusable", "as_messages", "conversation", "detect", "dialogue", "gathered", "hh", "preference", "problem", "turns"]

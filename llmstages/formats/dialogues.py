@@ -1,10 +1,13 @@
-"""Conversations: messages, ShareGPT, Alpaca, prompt and completion, question and answer, HH text."""
+"""Conversations: messages, ShareGPT, Alpaca, prompt and completion, question and answer, HH text, OpenAssistant trees."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
+from llmstages.formats.oasst import best_path, is_tree
+from llmstages.formats.schemas import schemas
 from llmstages.formats.turns import HH, Message, Row, Unusable, as_messages, hh, turns
 from llmstages.tables import message
 
@@ -18,6 +21,8 @@ def detect(row: Row) -> str:
     if any(isinstance(row.get(name), list) for name in TURNS):
         turns = next(row[name] for name in TURNS if isinstance(row.get(name), list))
         return "sharegpt" if turns and isinstance(turns[0], Mapping) and "from" in turns[0] else "messages"
+    if is_tree(row):
+        return "oasst"
     if "instruction" in row and "output" in row:
         return "alpaca"
     if "prompt" in row and any(row.get(name) is not None for name in ANSWERED):
@@ -27,6 +32,11 @@ def detect(row: Row) -> str:
     if any(name in row for name in ASKED) and any(name in row for name in ANSWERED):
         return "question"
     raise Unusable("format", f"no known format; the row has the fields {', '.join(map(str, row)) or '(none)'}")
+
+
+def conversation(row: Row, format: str = "", left_out: Counter[str] | None = None) -> dict[str, Any]:
+    """A row of a dialogues table: the messages of ``dialogue`` and, as JSON text, the schemas of the tools the assistant had."""
+    return {"messages": dialogue(row, format, left_out), "tools": schemas(row.get("tools"))}
 
 
 def dialogue(row: Row, format: str = "", left_out: Counter[str] | None = None) -> list[Message]:
@@ -86,4 +96,4 @@ def _string(row: Row, name: str) -> str:
 
 
 DIALOGUES = {"messages": _from_turns, "sharegpt": _from_turns, "alpaca": _from_alpaca, "prompt": _from_pairs,
-             "question": _from_pairs, "hh": _from_hh}
+             "question": _from_pairs, "hh": _from_hh, "oasst": best_path}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmstages import tables
-from llmstages.formats import Unusable
+from llmstages.formats import Unusable, conversation, gathered
 from llmstages.readers.record import Bad, clean
 from llmstages.readers.rows import rows
 from llmstages.stage import Context, StageError
@@ -24,6 +24,12 @@ def from_files(files: Iterable[Path]) -> Iterator[tuple[str, Mapping[str, Any] |
     """(position, row) over several files."""
     for file in files:
         yield from rows(file)
+
+
+def dialogues(source: Iterable[tuple[str, Mapping[str, Any] | Bad]], format: str, ctx: Context, **limits: int) -> Examples:
+    """Rows of conversations. format: one of DIALOGUES, or "detect"; limits: as in convert()."""
+    form = "" if format == "detect" else format
+    return convert(gathered(source) if form in ("", "oasst") else source, lambda row, left_out: conversation(row, form, left_out), ctx, **limits)
 
 
 @dc.dataclass
@@ -81,13 +87,13 @@ def characters(value: Any) -> int:
     return 0
 
 
-def write(result: Examples, ctx: Context, where: str) -> dict[str, float]:
-    """Write data/ and dropped/, say what was left out and return the counts; StageError when nothing is usable."""
+def write(result: Examples, ctx: Context, where: str, cure: str = "") -> dict[str, float]:
+    """Write data/ and dropped/, say what was left out and return the counts; StageError, with the cure, when nothing is usable."""
     reasons = Counter(row["rule"] for row in result.dropped)
     if not result.kept:
         first = f"; first: {result.dropped[0]['id']}: {result.dropped[0]['value']}" if result.dropped else "; it has no rows"
-        raise StageError(f"{where} holds no usable example ({len(result.dropped)} rows dropped{first}). Check that it is "
-                         f"data for {ctx.step}, or name its format or columns")
+        cure = cure or f"Check that it is data for {ctx.step}, or name its format or columns"
+        raise StageError(f"{where} holds no usable example ({len(result.dropped)} rows dropped{first}). {cure}")
     for rule, count in sorted(reasons.items()):
         example = next(row for row in result.dropped if row["rule"] == rule)
         ctx.say(f"{count} rows dropped: {rule} (first: {example['id']}: {example['value'][:120]})")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses as dc
 from collections.abc import Mapping
 
-from llmstages.formats import DIALOGUES, dialogue
+from llmstages.formats import DIALOGUES
 from llmstages.readers import TABLES, find
-from llmstages.readers.examples import convert, from_files, write
+from llmstages.readers.examples import dialogues, from_files, write
 from llmstages.stage import Context, option
 
 
 class Files:
-    """Messages, ShareGPT, Alpaca, prompt/completion, question/answer or HH text, from JSON(L), Parquet or CSV."""
+    """Messages, ShareGPT, Alpaca, prompt/completion, question/answer, HH text or OpenAssistant trees, from JSON(L), Parquet or CSV."""
 
     @dc.dataclass(frozen=True)
     class Config:
@@ -23,10 +23,8 @@ class Files:
 
     inputs: dict[str, str] = {}
     output = "dialogues"
-    version = "1"
+    version = "2"
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
-        form = "" if config.format == "detect" else config.format
-        found = convert(from_files(find(config.path, ctx.step, TABLES)), lambda row, left_out: {"messages": dialogue(row, form, left_out)},
-                        ctx, limit=config.limit, max_characters=config.max_characters)
+        found = dialogues(from_files(find(config.path, ctx.step, TABLES)), config.format, ctx, limit=config.limit, max_characters=config.max_characters)
         return write(found, ctx, f"{ctx.step}.path={config.path}")

@@ -6,8 +6,8 @@ import dataclasses as dc
 from collections.abc import Mapping
 from typing import Any
 
-from llmstages.formats import DIALOGUES, dialogue
-from llmstages.readers.examples import convert, write
+from llmstages.formats import DIALOGUES
+from llmstages.readers.examples import dialogues, write
 from llmstages.readers.hub import hub_rows
 from llmstages.stage import Context, option
 
@@ -27,15 +27,13 @@ class Hub:
 
     inputs: dict[str, str] = {}
     output = "dialogues"
-    version = "1"
+    version = "2"
 
     def estimate(self, config: Config, known: Mapping[str, Any]) -> Mapping[str, float]:
         """At most as many as are asked for."""
         return {"examples": config.limit} if config.limit else {}
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
-        form = "" if config.format == "detect" else config.format
         source = hub_rows(ctx.step, config.data_set, config.subset, config.split, config.revision)
-        found = convert(source, lambda row, left_out: {"messages": dialogue(row, form, left_out)}, ctx,
-                        limit=config.limit, max_characters=config.max_characters)
+        found = dialogues(source, config.format, ctx, limit=config.limit, max_characters=config.max_characters)
         return write(found, ctx, config.data_set)
