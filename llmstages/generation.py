@@ -50,7 +50,8 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, ma
     """
     import torch
 
-    stops = chat.stop_ids(tokenizer)
+    stops = stop_ids(model, tokenizer)
+    pad = stops[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     limit = getattr(model.config, "max_position_embeddings", 1 << 30)
     prompts = [fit(prompt, limit, max_new_tokens) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -61,12 +62,12 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, ma
         chosen = order[start : start + batch]
         some = [prompts[i] for i in chosen]
         width = max(map(len, some))
-        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in some], device=model.device)
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in some], device=model.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in some], device=model.device)
         how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
         with torch.no_grad():
             made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens,
-                                  eos_token_id=stops, pad_token_id=tokenizer.pad_token_id, output_logits=not temperature,
+                                  eos_token_id=stops, pad_token_id=pad, output_logits=not temperature,
                                   return_dict_in_generate=True, **how)
         new = made.sequences[:, width:].tolist()
         if not temperature:
@@ -80,6 +81,13 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, ma
         if advance:
             advance(len(chosen))
     return out, least
+
+
+def stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Ids that end a reply: those of the chat template, of the tokenizer, and those that the model itself names."""
+    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    said = chat.stop_ids(tokenizer) if tokenizer.chat_template else [tokenizer.eos_token_id]
+    return list(dict.fromkeys(i for i in (*said, *(own if isinstance(own, list) else [own])) if i is not None))
 
 
 def fit(prompt: Sequence[int], limit: int, room: int) -> list[int]:

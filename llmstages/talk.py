@@ -92,12 +92,6 @@ class Talk:
             show("note", f"too long for {self.context} tokens: the first {cut} are left out")
         return ids
 
-    def stops(self) -> list[int]:
-        """Ids that end a reply."""
-        known = self.model.generation_config.eos_token_id
-        ours = chat.stop_ids(self.tokenizer) if self.tokenizer.chat_template else [self.tokenizer.eos_token_id]
-        return list(dict.fromkeys(i for i in (*ours, *(known if isinstance(known, list) else [known])) if i is not None))
-
 
 def stream(talk: Talk, ids: Sequence[int], made: list[int], show: Show, most: int) -> None:
     """Generate into ``made``, showing text as soon as it is whole characters."""
@@ -130,11 +124,11 @@ def stream(talk: Talk, ids: Sequence[int], made: list[int], show: Show, most: in
         def end(self) -> None: ...
 
     how = {"do_sample": True, "temperature": talk.temperature, "top_k": 0, "top_p": 1.0} if talk.temperature else {"do_sample": False}
-    pad = talk.tokenizer.pad_token_id
+    pad, stops = talk.tokenizer.pad_token_id, generation.stop_ids(talk.model, talk.tokenizer)
     prompt = torch.tensor([list(ids)], device=talk.model.device)
     with torch.no_grad():
-        talk.model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=max(1, most), eos_token_id=talk.stops(),
-                            pad_token_id=pad if pad is not None else talk.stops()[0], streamer=Shower(), **how)
+        talk.model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=max(1, most), eos_token_id=stops,
+                            pad_token_id=pad if pad is not None else stops[0], streamer=Shower(), **how)
 
 
 def open_talk(made: Made, history: bool | None = None) -> Talk:

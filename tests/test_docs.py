@@ -17,12 +17,12 @@ from llmstages.plugins.corpus.filter import Document, Drop
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SCALING = (ROOT / "docs/scaling.md").read_text()
-SYNTHESIZE = (ROOT / "docs/synthesize.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README + SYNTHESIZE, re.MULTILINE | re.DOTALL)
+GUIDES = [SCALING, *((ROOT / "docs" / name).read_text() for name in ("sft.md", "synthesize.md"))]
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", "".join([README, *GUIDES[1:]]), re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
-    """Commands of the bash blocks of the README and docs/synthesize.md, continued lines joined, comments left out."""
+    """Commands of the bash blocks of the README and of the guides in docs/, continued lines joined, comments left out."""
     text = "\n".join(body for language, body in BLOCKS if language == "bash").replace("\\\n", " ")
     return [line.split("  #")[0].strip() for line in text.splitlines() if line.startswith("llmstages ")]
 
@@ -75,7 +75,7 @@ def test_the_guide_shows_what_the_planner_prints(command, lines, tmp_path, monke
 
 
 def test_the_guides_are_short():
-    assert SCALING.count("\n") <= 120 and SYNTHESIZE.count("\n") <= 120 and printed()
+    assert all(text.count("\n") <= 120 for text in GUIDES) and printed()
 
 
 @pytest.mark.parametrize("choice", presets())

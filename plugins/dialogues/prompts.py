@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmstages import chat
+from llmstages import templates
 from llmstages.formats import Unusable, dialogue
 from llmstages.gates import ordered
 from llmstages.readers.examples import cleaned
@@ -22,7 +22,7 @@ from llmstages.tables import message
 
 QUALITIES = ("helpful", "truthful", "harmless")
 GRADES = ("1", "2", "3", "4", "5")
-MARKS = re.compile(r"<[|｜][^<>\s]{1,40}[|｜]>|\[/?INST\]|<(?:start|end)_of_turn>|" + "|".join(map(re.escape, chat.CONTROL)))
+MARKS = re.compile(r"<[|｜][^<>\s]{1,40}[|｜]>|\[/?INST\]|<(?:start|end)_of_turn>|" + "|".join(map(re.escape, sorted({mark for style in templates.NAMED.values() for mark in style.tokens}))))
 TRIED = 20   # brackets from which JSON is looked for in an answer
 SHOWN = 80
 ASKS = ("a question about one fact", "a question of how or why", "a request to explain something to a beginner", "a request for a short summary of a subject")

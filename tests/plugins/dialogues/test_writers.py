@@ -55,7 +55,7 @@ def test_a_model_of_others_is_asked_in_its_own_template(tmp_path):
     model.save_pretrained(folder)
     theirs.save_pretrained(folder)
     artifact, settings, context = Artifact("hub", "model", folder, "hub"), {"temperature": 1.0, "max_tokens": 4, "seed": 0}, Context("d", tmp_path, tmp_path, {})
-    with pytest.raises(StageError, match="neither our control tokens nor a chat template"):
+    with pytest.raises(StageError, match="its tokenizer has no chat template"):
         ModelStep(artifact, context, settings, 4)
     theirs.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     theirs.save_pretrained(folder)
