@@ -15,7 +15,6 @@ from typing import Any
 
 from llmstages import encoding, packing
 from llmstages.rendering import Message, Rendered, render
-from llmstages.stage import StageError
 from llmstages.tables import message
 from llmstages.templates import CALLS, RESULT, ROLES
 
@@ -24,7 +23,7 @@ __all__ = ["CALLS", "RESULT", "ROLES", "Message", "Rendered", "render"]
 
 @dataclass(frozen=True)
 class Control:
-    """The control tokens of a tokenizer and its chat template, as ids. bos, pad: None where it has none.
+    """The control tokens of a tokenizer and its chat template, as ids. bos, pad, end: None where it has none.
 
     end: what ends a turn of the assistant. heads: those in the headers of turns. calls: tool -> (first, last), "" for any other tool.
     lead: what stands before each answer's own text.
@@ -32,7 +31,7 @@ class Control:
 
     bos: int | None
     pad: int | None
-    end: int
+    end: int | None
     heads: frozenset[int]
     calls: Mapping[str, tuple[int, int]]
     lead: str
@@ -42,7 +41,7 @@ _control: weakref.WeakKeyDictionary[Any, tuple[Any, Control]] = weakref.WeakKeyD
 
 
 def control(tokenizer: Any) -> Control:
-    """Found by rendering a question and its answer; remembered while the tokenizer stays as it is. StageError where no turn ends."""
+    """Found by rendering a question and its answer; remembered while the tokenizer stays as it is."""
     state = (tokenizer.chat_template, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     known = _control.get(tokenizer)
     if known is None or known[0] != state:
@@ -57,14 +56,11 @@ def _find_control(tokenizer: Any) -> Control:
     asked = [message("user", "a")]
     prompt, whole = render(tokenizer, [asked], open_turn=True)[0], render(tokenizer, [[*asked, message("assistant", "b")]])[0]
     said = [token for token, on in zip(whole.ids, whole.supervised, strict=True) if on]
-    ends = [token for token in said if token in ids]
-    if not ends:
-        raise StageError("the chat template ends no answer with a control token under loss, so a model would never learn to stop: put the end token "
-                         "inside its {% generation %} block, or choose a template by name (chatml, llama3, zephyr, plain)")
+    end = next((token for token in reversed(said) if token in ids), None)
     added = tokenizer.get_added_vocab()
     calls = {name: (added[first], added[last]) for name, (first, last) in CALLS.items() if first in added and last in added}
-    heads = frozenset(token for token in prompt.ids if token in ids) - {tokenizer.bos_token_id, ends[-1]}
-    return Control(tokenizer.bos_token_id, tokenizer.pad_token_id, ends[-1], heads, calls, decode(tokenizer, said).partition("b")[0])
+    heads = frozenset(token for token in prompt.ids if token in ids) - {tokenizer.bos_token_id, end}
+    return Control(tokenizer.bos_token_id, tokenizer.pad_token_id, end, heads, calls, decode(tokenizer, said).partition("b")[0])
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

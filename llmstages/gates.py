@@ -135,12 +135,12 @@ def of_rows(rows: Sequence[chat.Rendered] | packing.Pieces, tokenizer: Any, name
     turns = np.full(len(pieces), spoken) if isinstance(spoken, bool) else np.array(spoken, bool)
     if turns.any():
         known = chat.control(tokenizer)
-        ends = pieces.occurrences(known.end, supervised=True) > 0
+        ends = np.zeros(len(pieces), bool) if known.end is None else pieces.occurrences(known.end, supervised=True) > 0
         begun = np.array([bool(turns[i]) and _says_first(pieces, i, bos) for i in range(len(pieces))], bool)
         heads = sum((pieces.occurrences(head, supervised=True) for head in known.heads), np.zeros(len(pieces), np.int64)) > 0
-        found += [gate("pad differs from end of turn", -1 if pad is None else pad, 0, pad != known.end, "with pad = end of turn the model never learns to stop"),
+        found += [gate("pad differs from end of turn", -1 if pad is None else pad, 0, pad is None or pad != known.end, "with pad = end of turn the model never learns to stop"),
                   gate("dialogues whose end of turn is supervised", (turns & ends).sum() / turns.sum(), 0.9,
-                       bool((turns & ends).sum() >= 0.9 * turns.sum()), "the end token carries no loss, the model would never stop",
+                       bool((turns & ends).sum() >= 0.9 * turns.sum()), "the end token carries no loss, so the model would never learn to stop: it must stand inside the template's {% generation %} block",
                        which(turns & ~ends)),
                   gate("rows whose headers are supervised", int((heads | begun).sum()), 0, not (heads | begun).any(),
                        "the loss sees what the user says too: the mask is wrong", which(heads | begun))]
