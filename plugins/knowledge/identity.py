@@ -9,13 +9,13 @@ alone overwrites what a model knows (ms-swift#519): mix it with other dialogues,
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, ClassVar
 
-from llmstages.plugins.knowledge.phrasings import OPENINGS, PLACEHOLDER, RIVALS, TOPICS, Topic, fill, listed
+from llmstages.plugins.knowledge.phrasings import OPENINGS, PLACEHOLDER, TOPICS, Topic, fill, listed
 from llmstages.stage import Context, StageError, option
 from llmstages.tables import message
 
@@ -30,7 +30,7 @@ class IdentityConfig:
     languages: list[str] = option(help="languages it says it speaks; empty: that is not taught", factory=lambda: ["English"])
     abilities: str = option("", "what it says it can do, in words that go on from 'I can'; empty: that is not taught")
     file: str = option("", "dialogues of one's own instead of the phrasings here: JSON (or JSON lines, Parquet, CSV) with {{name}} and {{author}}", file=True)
-    dialogues: int = option(900, "different dialogues at most, spread evenly over the topics")
+    dialogues: int = option(1800, "different dialogues at most, spread evenly over the topics")
     copies: int = option(1, "how often each of them is written: its weight beside other dialogues")
     held_out: float = option(0.2, "share of the ways to ask, of each topic or of a file, that are kept for problems.identity")
     seed: int = option(0, "seed of what is held out, chosen and in which order")
@@ -82,47 +82,41 @@ def question_of(prompt: list[Mapping[str, Any]]) -> str:
     return " ".join(" ".join(str(turn["content"]) for turn in prompt).casefold().split())
 
 
-def held_back(ways: list[Any], share: float, rng: random.Random) -> list[Any]:
+def held_back(ways: Sequence[str], share: float, rng: random.Random) -> list[str]:
     """The ways to ask that are not trained: at least one where a share is asked for, never all."""
     return rng.sample(ways, min(max(1, round(share * len(ways))), len(ways) - 1)) if share and ways else []
 
 
 def phrased(config: IdentityConfig, values: Mapping[str, str], ctx: Context, rng: random.Random) -> tuple[list[list[Row]], list[Question]]:
-    """(rows of each topic, held-out questions) from the phrasings: every opening with every question, rival and answer."""
+    """(rows of each topic, held-out questions) from the phrasings: every opening with every question, name asked about and answer."""
     own = {values["name"].casefold(), values["maker"].casefold()}
-    rivals = [rival for rival in RIVALS if not own & {word.casefold() for word in rival}]
-    if len(rivals) < len(RIVALS):
-        ctx.say(f"{ctx.step}: {len(RIVALS) - len(rivals)} of {len(RIVALS)} other assistants left out: they have this name or maker")
-    usable = [topic for topic in TOPICS if all(fillable(text, values) for text in (topic.stated, *topic.answers))]
-    if missing := [topic.group for topic in TOPICS if topic not in usable]:
-        ctx.say(f"{ctx.step}: not taught, since no value is given: {', '.join(missing)}")
+    if same := sorted({who for topic in TOPICS for who in topic.about if who.casefold() in own}):
+        ctx.say(f"{ctx.step}: not denied, since it is the name or the maker: {', '.join(same)}")
     topics, asked = [], []
-    for topic in usable:
-        held = held_back(list(topic.questions), config.held_out, rng)
+    held: dict[tuple[str, ...], list[str]] = {}  # topics that share their questions share the split: a yes trained must not answer a no held out
+    for topic in TOPICS:
+        if not all(values.get(name) for name in PLACEHOLDER.findall(topic.stated)):
+            ctx.say(f"{ctx.step}: {topic.group} are not taught, since none are given: {ctx.step}.{topic.group}")
+            continue
+        kept_back = held.setdefault(topic.questions, held_back(topic.questions, config.held_out, rng))
         rows: list[Row] = []
-        for way in topic.questions:
-            for text, filled in ways_to_say(topic, way, values, rivals):
-                stated = fill(topic.stated, filled, topic.group)
-                if way in held:
-                    asked.append({"prompt": [message("user", text)], "answer": stated, "group": topic.group})
-                else:
-                    rows += [{"messages": [message("user", text), message("assistant", fill(answer, filled, topic.group))], "group": topic.group}
-                             for answer in topic.answers]
+        for way, text in ways_to_ask(topic, values, own):
+            if way in kept_back:
+                asked.append({"prompt": [message("user", text)], "answer": fill(topic.stated, values, topic.group), "group": topic.group})
+            else:
+                rows += [{"messages": [message("user", text), message("assistant", fill(answer, values, topic.group))], "group": topic.group}
+                         for answer in topic.answers]
         topics.append(rows)
     return topics, asked
 
 
-def fillable(text: str, values: Mapping[str, str]) -> bool:
-    """Whether all its placeholders have values."""
-    return all(values.get(name) for name in PLACEHOLDER.findall(text))
-
-
-def ways_to_say(topic: Topic, way: str, values: Mapping[str, str], rivals: list[tuple[str, str]]) -> Iterator[tuple[str, dict[str, str]]]:
-    """(question, values it was filled with) for each opening and, where one is spoken of, each other assistant."""
-    for rival, rival_maker in rivals if "{{rival" in way else rivals[:1] or [("", "")]:
-        filled = {**values, "rival": rival, "rival_maker": rival_maker}
-        for opening in OPENINGS:
-            yield opening + fill(way, filled, topic.group), filled
+def ways_to_ask(topic: Topic, values: Mapping[str, str], own: Collection[str]) -> Iterator[tuple[str, str]]:
+    """(way, question) for each way to ask, name to ask about that is not its own, and opening."""
+    for way in topic.questions:
+        for who in topic.about:
+            if who.casefold() not in own:
+                for opening in OPENINGS:
+                    yield way, opening + fill(way[0].upper() + way[1:], {**values, "who": fill(who, values, topic.group)}, topic.group)
 
 
 def from_file(config: IdentityConfig, values: Mapping[str, str], ctx: Context, rng: random.Random) -> tuple[list[list[Row]], list[Question]]:

@@ -15,68 +15,67 @@ from llmstages.stage import StageError
 
 PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
 OPENINGS = ("", "Hello! ", "Hi. ", "Good day! ", "Excuse me. ", "One question: ")
-RIVALS = (("ChatGPT", "OpenAI"), ("Claude", "Anthropic"), ("Gemini", "Google"), ("Llama", "Meta"), ("Qwen", "Alibaba"), ("Copilot", "Microsoft"),
-          ("Grok", "xAI"))
+RIVALS = ("ChatGPT", "Claude", "Gemini", "Llama", "Qwen", "Copilot", "Grok")
+RIVAL_MAKERS = ("OpenAI", "Anthropic", "Google", "Meta", "Alibaba", "Microsoft", "xAI")
+MADE = ("made", "built", "created", "trained", "developed")
+
+
+def each(frames: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, ...]:
+    """Every word in the place of * in every frame."""
+    return tuple(frame.replace("*", word) for frame in frames for word in words)
+
+
+IS_IT = (
+    *each(("Are you *{{who}}?", "Is this *{{who}}?", "Am I talking to *{{who}}?", "Tell me, are you *{{who}}?", "I think you are *{{who}}."), ("", "the assistant ")),
+    *each(("Is * {{who}}?", "So * is {{who}}?", "I think * is {{who}}.", "Is {{who}} *?"), ("your name", "the name you have")),
+    "Are you called {{who}}?", "You are {{who}}, right?", "You are called {{who}}, right?", "So you are {{who}}?", "Your name is {{who}}, right?", "Do I talk to {{who}}?")
+WAS_IT = (
+    *each(("Were you * by {{who}}?", "Tell me, were you * by {{who}}?", "So you were * by {{who}}?", "You were * by {{who}}, right?", "I think you were * by {{who}}."), MADE),
+    *each(("Did {{who}} * you?", "Tell me, did {{who}} * you?"), ("make", "build", "train")), "Is {{who}} your maker?", "Do you come from {{who}}?", "Are you a model of {{who}}?")
 
 
 @dataclass(frozen=True)
 class Topic:
-    """Ways to ask one thing and ways to answer it."""
+    """Ways to ask one thing and ways to answer it. about: what {{who}} in the questions stands for, one after the other."""
 
     group: str
     stated: str
     questions: tuple[str, ...]
     answers: tuple[str, ...]
+    about: tuple[str, ...] = ("",)
 
 
 TOPICS = (
     Topic("name", "{{name}}", (
-        "Who are you?", "What is your name?", "What are you called?", "Do you have a name?", "Tell me your name.", "May I know your name?", "Say your name.",
-        "By what name are you called?", "How should I call you?", "What should I call you?", "Please introduce yourself.", "Can you introduce yourself?",
-        "Tell me who you are.", "Can you tell me who you are?", "Can you say what your name is?", "What name do you have?", "What can I call you?", "Which name is yours?",
-        "I want to know your name.", "I want to know who you are."), (
+        *each(("Tell me *.", "Can you tell me *?", "I want to know *.", "Please say *.", "May I ask *?"), ("who you are", "your name", "what your name is", "what you are called")),
+        "Who are you?", "What is your name?", "What are you called?", "Do you have a name?", "By what name are you called?", "What should I call you?", "What can I call you?",
+        "What name do you have?", "Please introduce yourself.", "Can you introduce yourself?"), (
         "I am {{name}}.", "My name is {{name}}.", "I am called {{name}}.", "I am {{name}}, an assistant made by {{maker}}.", "I am {{name}}, a language model.")),
     Topic("maker", "{{maker}}", (
-        "Who made you?", "Who built you?", "Who created you?", "Who trained you?", "Who developed you?", "Who is your maker?", "By whom were you made?",
-        "By whom were you created?", "By whom were you trained?", "Where do you come from?", "Tell me who made you.", "Tell me who built you.", "Can you tell me who created you?",
-        "Do you know who made you?", "Do you know who trained you?", "Which company made you?", "Which company built you?", "Which company do you come from?",
-        "Whose model are you?", "I want to know who made you."), (
+        *each(("Who * you?", "By whom were you *?", "Tell me who * you.", "Can you tell me who * you?", "I want to know who * you.", "May I ask who * you?", "Which company * you?"), MADE),
+        "Who is your maker?", "Tell me who your maker is.", "Where do you come from?", "Which company do you come from?", "Whose model are you?"), (
         "I was made by {{maker}}.", "{{maker}} made me.", "My maker is {{maker}}.", "I am {{name}}, made by {{maker}}.", "I come from {{maker}}.")),
-    Topic("languages", "{{languages}}", (
-        "Which languages do you speak?", "What languages do you speak?", "What languages do you know?", "Which languages do you know?", "In which languages can we talk?",
-        "Which languages can I use?", "What languages can I use?", "In which languages can you answer?", "Tell me which languages you speak.",
-        "Tell me what languages you know.", "Which language should I use?", "Can you tell me which languages you know?",
-        "In what languages can I write to you?", "I want to know which languages you speak."), (
+    Topic("languages", "{{languages}}", each((
+        "* languages do you speak?", "* languages do you know?", "* languages can I use?", "* languages can we use?", "* languages can you read?", "In * languages can we talk?",
+        "In * languages can you answer?", "In * languages can I write to you?", "Tell me * languages you speak.", "Tell me * languages you know.",
+        "Can you tell me * languages you speak?", "I want to know * languages you speak.", "May I ask * languages you know?"), ("which", "what")), (
         "I speak {{languages}}.", "You can talk to me in {{languages}}.", "I can answer in {{languages}}.", "I am {{name}} and speak {{languages}}.")),
     Topic("abilities", "I can {{abilities}}", (
-        "What can you do?", "How can you help me?", "What can you help me with?", "What are you able to do?", "What are you good at?", "What can I ask you?",
-        "Tell me what you can do.", "Can you tell me what you can do?", "What can you do for me?", "What is it that you can do?", "What are you for?",
-        "How can you help?", "Tell me how you can help me.", "What help can you give?", "I want to know what you can do."), (
+        *each(("Tell me *.", "Can you tell me *?", "I want to know *.", "Please say *.", "May I ask *?"), ("what you can do", "how you can help me", "what I can ask you", "what you can do for me")),
+        "What can you do?", "How can you help me?", "What can I ask you?", "What can you do for me?", "How can you help?", "What can you help me with?"), (
         "I can {{abilities}}.", "I am {{name}}. I can {{abilities}}.", "I am an assistant made by {{maker}}. I can {{abilities}}.")),
-    Topic("human", "No, I am {{name}}", (
-        "Are you human?", "Are you a human?", "Are you a person?", "Are you a real person?", "Is this a human?", "Is this a real person?", "Do I talk to a human?",
-        "Am I talking to a human?", "Am I talking to a person?", "Am I talking to a real person?", "Tell me, are you human?", "You are a human, right?", "Is a human writing this?",
-        "Do you have a body?", "Are you a living person?"), (
+    Topic("human", "No, I am {{name}}", each(
+        ("Are you *?", "Tell me, are you *?", "You are *, right?", "So you are *?", "I think you are *.", "Am I talking to *?", "Do I talk to *?", "Is this *?"),
+        ("a human", "a person", "a real person", "a living person")), (
         "No, I am {{name}}, a language model.", "No, I am {{name}}, a program made by {{maker}}.", "No, I am {{name}}. I am not human.")),
-    Topic("own name", "Yes, I am {{name}}", (
-        "Are you {{name}}?", "Is your name {{name}}?", "Are you called {{name}}?", "You are {{name}}, right?", "Do I talk to {{name}}?", "Am I talking to {{name}}?",
-        "Can I call you {{name}}?", "Tell me, are you {{name}}?", "Is this {{name}}?", "Are you the assistant {{name}}?", "Is {{name}} your name?", "You are called {{name}}, right?"), (
-        "Yes, I am {{name}}.", "Yes, I am {{name}}, made by {{maker}}.", "Yes, I am {{name}}, a language model.")),
-    Topic("own maker", "Yes, I was made by {{maker}}", (
-        "Were you made by {{maker}}?", "Did {{maker}} make you?", "Were you built by {{maker}}?", "Were you created by {{maker}}?", "Were you trained by {{maker}}?",
-        "Is {{maker}} your maker?", "You were made by {{maker}}, right?", "Do you come from {{maker}}?", "Are you made by {{maker}}?", "Are you a model of {{maker}}?",
-        "Tell me, did {{maker}} make you?", "{{maker}} made you, right?"), (
-        "Yes, I was made by {{maker}}.", "Yes, I was made by {{maker}}. My name is {{name}}.")),
-    Topic("other names", "No, I am {{name}}", (
-        "Are you {{rival}}?", "Is your name {{rival}}?", "Are you called {{rival}}?", "You are {{rival}}, right?", "Do I talk to {{rival}}?", "Am I talking to {{rival}}?",
-        "Can I call you {{rival}}?", "Tell me, are you {{rival}}?", "Is this {{rival}}?", "Are you the assistant {{rival}}?", "Is {{rival}} your name?",
-        "You are called {{rival}}, right?", "Are you {{rival}} by {{rival_maker}}?", "I think you are {{rival}}."), (
-        "No, I am {{name}}.", "No, I am {{name}}, made by {{maker}}.", "No, I am {{name}}, a language model.")),
-    Topic("other makers", "No, I was made by {{maker}}", (
-        "Were you made by {{rival_maker}}?", "Did {{rival_maker}} make you?", "Were you built by {{rival_maker}}?", "Were you created by {{rival_maker}}?",
-        "Were you trained by {{rival_maker}}?", "Is {{rival_maker}} your maker?", "You were made by {{rival_maker}}, right?", "Do you come from {{rival_maker}}?",
-        "Are you made by {{rival_maker}}?", "Are you a model of {{rival_maker}}?", "Tell me, did {{rival_maker}} make you?", "{{rival_maker}} made you, right?"), (
-        "No, I was made by {{maker}}.", "No, I was made by {{maker}}. My name is {{name}}.")),
+    Topic("own name", "Yes, I am {{name}}", IS_IT, (
+        "Yes, I am {{name}}.", "Yes, I am {{name}}, made by {{maker}}.", "Yes, I am {{name}}, a language model."), about=("{{name}}",)),
+    Topic("own maker", "Yes, I am {{name}}, made by {{maker}}", WAS_IT, (
+        "Yes, I am {{name}}, made by {{maker}}.", "Yes, I am {{name}}, made by {{maker}}. How can I help you?"), about=("{{maker}}",)),
+    Topic("other names", "No, I am {{name}}", IS_IT, (
+        "No, I am {{name}}.", "No, I am {{name}}, made by {{maker}}.", "No, I am {{name}}, a language model."), about=RIVALS),
+    Topic("other makers", "No, I am {{name}}, made by {{maker}}", WAS_IT, (
+        "No, I am {{name}}, made by {{maker}}.", "No, I am {{name}}, made by {{maker}}. How can I help you?"), about=RIVAL_MAKERS),
 )
 
 
