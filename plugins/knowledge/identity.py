@@ -120,15 +120,17 @@ def ways_to_ask(topic: Topic, values: Mapping[str, str], own: Collection[str]) -
 
 
 def from_file(config: IdentityConfig, values: Mapping[str, str], ctx: Context, rng: random.Random) -> tuple[list[list[Row]], list[Question]]:
-    """The same from a file: one topic. Held out are questions whose answers all state the name, or all the maker: others cannot be checked."""
+    """The same from a file: one topic. Held out are questions whose answers state the name or the maker, which a reply must state then; others cannot be checked."""
     from llmstages.formats import Unusable, dialogue
     from llmstages.readers.record import Bad
     from llmstages.readers.rows import rows as read
     from llmstages.verdict import right
 
-    known = {key: values[key] for key in ("name", "author", "maker")}
+    path, known = Path(config.file).expanduser(), {key: values[key] for key in ("name", "author", "maker")}
+    if not path.is_file():
+        raise StageError(f"{ctx.step}.file={config.file}: there is no such file; correct the path, or leave it out to use the phrasings of llmstages")
     by_question: dict[str, list[Row]] = {}
-    for position, row in read(Path(config.file).expanduser()):
+    for position, row in read(path):
         where = f"{ctx.step}.file, row {position}"
         if isinstance(row, Bad):
             raise StageError(f"{where}: {row.reason}. Each row is an object such as {{\"instruction\": ..., \"output\": ...}}; mend it or take it out")
@@ -139,12 +141,12 @@ def from_file(config: IdentityConfig, values: Mapping[str, str], ctx: Context, r
         by_question.setdefault(question_of(turns[:-1]), []).append({"messages": turns, "group": "file"})
     if not by_question:
         raise StageError(f"{ctx.step}.file={config.file} holds no rows")
-    checks = {question: key for question, found in by_question.items() for key in ("maker", "name")
-              if all(right(row["messages"][-1]["content"], values[key]) for row in found)}
-    if not checks:
+    stated = {question: [key for key in ("name", "maker") if all(right(row["messages"][-1]["content"], values[key]) for row in found)]
+              for question, found in by_question.items()}
+    if not any(stated.values()):
         raise StageError(f"{ctx.step}.file={config.file}: no answer states the name or the maker; write {{{{name}}}} and {{{{author}}}} where they belong")
-    held = held_back(sorted(checks), config.held_out, rng)
-    asked = [{"prompt": by_question[q][0]["messages"][:-1], "answer": values[checks[q]], "group": checks[q]} for q in held]
+    held = held_back(sorted(question for question, keys in stated.items() if keys), config.held_out, rng)
+    asked = [{"prompt": by_question[question][0]["messages"][:-1], "answer": values[key], "group": key} for question in held for key in stated[question]]
     taught = list(chain.from_iterable(found for question, found in by_question.items() if question not in held))
     different = list({str(row["messages"]): row for row in taught}.values())
     if len(different) < len(taught):
