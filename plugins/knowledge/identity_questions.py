@@ -6,6 +6,7 @@ which agrees to be somebody else is wrong even if it says its name.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,8 +30,6 @@ class IdentityQuestions:
     version: ClassVar[str] = "1"
 
     def run(self, config: IdentityQuestionsConfig, ctx: Context) -> Mapping[str, float]:
-        import json
-
         from llmstages import tables
 
         source = ctx.one("identity")

@@ -1,7 +1,8 @@
 """How people ask an assistant who it is, and how it answers: templates with {{placeholders}}, no model needed.
 
 A topic's answers all hold its ``stated`` text, so that whether a reply is right can be told by looking for it. Questions to which
-the answer is yes stand beside those to which it is no: who is taught nothing but no, denies its own name too.
+the answer is yes stand beside those to which it is no: who is taught nothing but no, denies its own name too. Most ways to ask
+are a frame with a word in it, so one that is held out is new as a whole; its parts occur in others.
 Left out on purpose: other languages than English (a file of one's own may be in any).
 """
 
