@@ -30,7 +30,7 @@ class IdentityConfig:
     languages: list[str] = option(help="languages it says it speaks; empty: that is not taught", factory=lambda: ["English"])
     abilities: str = option("", "what it says it can do, in words that go on from 'I can'; empty: that is not taught")
     file: str = option("", "dialogues of one's own instead of the phrasings here: JSON (or JSON lines, Parquet, CSV) with {{name}} and {{author}}", file=True)
-    dialogues: int = option(1800, "different dialogues at most, spread evenly over the topics")
+    dialogues: int = option(2400, "different dialogues at most, spread evenly over the topics")
     copies: int = option(1, "how often each of them is written: its weight beside other dialogues")
     held_out: float = option(0.2, "share of the ways to ask, of each topic or of a file, that are kept for problems.identity")
     seed: int = option(0, "seed of what is held out, chosen and in which order")

@@ -18,7 +18,7 @@ from llmstages.stage import Context, StageError, option
 @dataclass(frozen=True)
 class IdentityQuestionsConfig:
     seed: int = option(0, "seed of the choice of questions")
-    per_group: int = option(20, "questions of each group at most")
+    per_group: int = option(30, "questions of each group at most")
 
 
 class IdentityQuestions:

@@ -54,7 +54,8 @@ TOPICS = (
         "I am {{name}}.", "My name is {{name}}.", "I am called {{name}}.", "I am {{name}}, an assistant made by {{maker}}.", "I am {{name}}, a language model.")),
     Topic("maker", "{{maker}}", (
         *each(("Who * you?", "By whom were you *?", "Tell me who * you.", "Can you tell me who * you?", "I want to know who * you.", "May I ask who * you?", "Which company * you?"), MADE),
-        "Who is your maker?", "Tell me who your maker is.", "Where do you come from?", "Which company do you come from?", "Whose model are you?"), (
+        *each(("Tell me *.", "Can you tell me *?", "I want to know *.", "May I ask *?"), ("who your maker is", "where you come from")),
+        "Who is your maker?", "Where do you come from?", "Which company do you come from?", "Whose model are you?"), (
         "I was made by {{maker}}.", "{{maker}} made me.", "My maker is {{maker}}.", "I am {{name}}, made by {{maker}}.", "I come from {{maker}}.")),
     Topic("languages", "{{languages}}", each((
         "* languages do you speak?", "* languages do you know?", "* languages can I use?", "* languages can we use?", "* languages can you read?", "In * languages can we talk?",
