@@ -46,7 +46,7 @@ def mistake(error: Exception, overrides: Sequence[str], facts: Facts) -> str:
     if "Config group override must be a string" in text:
         return "a slot takes the name of a variant or preset, SLOT=NAME (llmstages list); single values are set as STEP.KEY=VALUE"
     if type(error).__name__ == "OverrideParseException":
-        return f"cannot read {getattr(error, 'override', '')!r}. Write KEY=VALUE, GROUP=OPTION, +GROUP@STEP=OPTION or ~KEY ({text.splitlines()[0]})"
+        return f"cannot read {getattr(error, 'override', '')!r}. Write KEY=VALUE, GROUP=OPTION, +GROUP@STEP=OPTION or ~KEY; a value with letters or signs beyond ASCII in quotes of its own: \"KEY='VALUE'\" ({text.splitlines()[0]})"
     if found := re.search(r"Invalid value assigned: str is not a ListConfig.*?full_key: (\S+)", f"{cause} {text}", re.DOTALL):
         given = next((one.partition("=")[2] for one in overrides if one.partition("=")[0].lstrip("+") == found[1]), "VALUE")
         return f"{found[1]} takes a list; write {found[1]}=[{given}]"

@@ -207,3 +207,15 @@ def sayings(chain: Chain, models: Sequence[str], most: int = 2) -> list[dict[str
         if full:
             return full[:most]
     return []
+
+
+def introductions(chain: Chain, models: Sequence[str]) -> list[dict[str, Any]]:
+    """What each of the models answers to the first question of each group about who it is."""
+    out: dict[str, dict[str, Any]] = {}
+    for step in chain.kind("scores"):
+        for row in step.lines("answers.jsonl"):
+            if row["task"] == "identity" and row["model"] in models:
+                entry = out.setdefault(str(row.get("group")), {"prompt": str(row["prompt"]), "said": {}})
+                if entry["prompt"] == row["prompt"]:
+                    entry["said"][row["model"]] = str(row["answer"])
+    return list(out.values())

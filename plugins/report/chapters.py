@@ -22,13 +22,15 @@ CHAPTERS = (
      "is not trained to write the questions. What comes out answers, and stops when it has answered."),
     ("knowledge", "What it does not know", "Asked about someone it never read about, a model trained only on good answers will make one up. The cure is to find "
      "out what it knows by asking it, and to teach it to say so where it does not."),
+    ("identity", "It learns who it is", "A model does not know what it is: nothing it read is about itself. Its name and maker are taught like any other fact, in many "
+     "wordings. Here some ways to ask were held out, so that what is measured was never trained; earlier dialogues and documents go along, lest it forget them."),
     ("tools", "It looks things up", "The other cure: special tokens start a search or a calculation, generation pauses, the result is put into the text, and the "
      "model reads on. It carries no loss on results, since it has not written them."),
     ("practice", "Practice makes better", "Nobody shows the model how to solve these problems. It tries, a program checks the answer, and what led to right "
      "answers becomes more likely."),
     ("judge", "Pleasing a judge", "Where no program can check an answer, a second model learns from rankings what people prefer, and the first one is trained to "
      "please it. For a while both improve. Then the policy finds out what the judge falls for: the score it is paid in (the proxy) "
-     "rises, and what a careful reader would say (gold) falls."),
+     "rises, and what a careful reader would say (gold) falls. Direct preference optimisation (DPO) trains on the rankings without a judge."),
     ("compare", "Every model, side by side", "The same prompts, answered by every model of the chain."),
     ("making", "How it was made", "Every step with what it took, what it cost and how to make it again."),
 )
@@ -39,11 +41,14 @@ def build(chain: Chain, claims: Sequence[Claim], numbers: Sequence[Claim], examp
     """The chapters that have something to show, in order."""
     made = {"web": {"corpora": web.build(chain, examples)}, "tokens": {"tokenizers": tokens.build(chain)}}
     bases = [s.name for s in chain.models_in("base") if s.kind == "model"]
-    for name in ("base", "chat", "knowledge", "tools", "practice", "judge"):
+    for name in ("base", "chat", "knowledge", "identity", "tools", "practice", "judge"):
         made[name] = {"cards": training.cards(chain, chain.models_in(name))}
     made["base"]["alone"] = answers.alone(chain, bases)
     made["knowledge"]["bars"] = answers.knowledge(chain)
     made["knowledge"]["probes"] = [_probe(step) for step in chain.kind("dialogues") if step.has("probe.jsonl")]
+    told = chain.models_in("identity")
+    before = [parent for step in told for parent in chain.parents(step) if parent.kind == "model"]
+    made["identity"]["sayings"] = answers.introductions(chain, [step.name for step in (*before, *told)])
     made["tools"]["calls"] = answers.calls(chain, [s.name for s in chain.models_in("tools")])
     made["judge"]["sayings"] = answers.sayings(chain, [s.name for s in chain.models_in("judge") if s.kind == "model"])
     made["compare"] = {"matrices": answers.side_by_side(chain, prompts), "heat": answers.heat(chain)}

@@ -30,7 +30,7 @@ class HTML:
     Config = HTMLConfig
     inputs: ClassVar[Mapping[str, str]] = {"steps": "*"}
     output: ClassVar[str] = "report"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def run(self, config: HTMLConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages import tables

@@ -17,6 +17,7 @@ from llmstages import tables
 from llmstages.stage import Artifact, StageError
 
 MODELS = ("model", "reward_model")
+MARKS = {"tools.json": "tools", "probe.jsonl": "knowledge", "identity.json": "identity"}  # a file of dialogues -> the chapter of who learns from them
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,14 @@ class Chain:
             return "web"
         if step.kind == "tokenizer":
             return "tokens"
-        if step.kind == "reward_model" or any(p.kind == "reward_model" for p in fed):
+        if step.kind == "reward_model" or any(p.kind in ("reward_model", "preferences") for p in fed):
             return "judge"
         if step.kind == "model":
             return self._model_chapter(step, fed)
         if step.kind == "preferences":
             return "judge"
-        if step.kind == "dialogues" and (step.has("tools.json") or step.has("probe.jsonl")):
-            return "tools" if step.has("tools.json") else "knowledge"
+        if step.kind == "dialogues":
+            return next((chapter for file, chapter in MARKS.items() if step.has(file)), "models")
         return "models"
 
     def _model_chapter(self, step: View, fed: Sequence[View]) -> str:
@@ -113,10 +114,8 @@ class Chain:
             return "base"
         if step.slot == "rl":
             return "practice"
-        if any(p.has("tools.json") for p in fed):
-            return "tools"
-        if any(p.has("probe.jsonl") for p in fed):
-            return "knowledge"
+        if marked := [chapter for file, chapter in MARKS.items() if any(p.has(file) for p in fed)]:
+            return marked[0]
         below = [s for s in self.steps if step.name in s.feeds and s.kind in MODELS]
         return "judge" if below and all(s.kind == "model" and self.chapter(s) == "judge" for s in below) else "chat"
 

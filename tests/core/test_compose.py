@@ -78,6 +78,7 @@ def test_wiring_from_the_command_line(toys):
     ("launch=dpd", "Did you mean 'ddp'"),
     ("launch.processes=2", "needs how=torchrun"),
     ("foo", "cannot read 'foo'"),
+    ("toymodel.x=Zoë", "in quotes of its own: \"KEY='VALUE'\""),
     ("store=", "store and runs need the name of a folder"),
 ])
 def test_every_mistake_says_what_to_write(toys, override, said):

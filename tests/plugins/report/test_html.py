@@ -108,6 +108,13 @@ def run(tmp_path, tokenizer) -> Run:
     tables.write_lines(known / "probe.jsonl", [{"question": EVIL, "answer": EVIL, "said": EVIL, "share": s, "group": EVIL} for s in (0.0, 1.0)])
     sft = made.step("helper", "model", "sft.x", {"model": ["base"], "dialogues": ["talks"]})
     tokenizer.save_pretrained(sft)
+    who = made.step("who", "dialogues", "knowledge.identity")
+    tables.write_json(who / "identity.json", {"name": EVIL, "maker": EVIL, "questions": []})
+    named = made.step("named", "model", "sft.x", {"model": ["helper"], "dialogues": ["who"]})
+    tables.write_lines(named / "log.jsonl", [{"step": i, "loss": 5.0 / i} for i in range(1, 5)])
+    made.step("ranked", "preferences")
+    preferred = made.step("preferred", "model", "rl.x", {"policy": ["helper"], "preferences": ["ranked"]})
+    tables.write_lines(preferred / "log.jsonl", [{"step": i, "loss": 1.0, "rewards/margins": 0.1 * i, "rewards/accuracies": 0.5} for i in range(1, 5)])
     made.step("judge", "reward_model", "reward.x", {"model": ["helper"]}, {"accuracy": 0.9})
     policy = made.step("policy", "model", "rl.x", {"policy": ["helper"], "reward": ["judge"]},
                        config={"rewards": {"proxy": {"use": "reward_model", "weight": 1.0}, "gold": {"use": "g", "weight": 0.0}}})
@@ -122,6 +129,8 @@ def run(tmp_path, tokenizer) -> Run:
     tables.write_lines(scores / "answers.jsonl", [
         {"task": "facts", "group": g, "model": m, "prompt": EVIL, "wanted": "cat", "answer": f"[search: {EVIL}] [result: {EVIL}] the cat {EVIL}"}
         for g in ("rare", EVIL) for m in ("base", "helper", "policy", EVIL)] + [
+        {"task": "identity", "group": g, "model": m, "prompt": f"Who? {n}", "wanted": "Ada", "answer": f"{m} says {EVIL}"}
+        for g in ("name", "maker") for n in (1, 2) for m in ("helper", "named")] + [
         {"task": "few-shot", "group": "0 examples", "model": "base", "prompt": EVIL, "wanted": "cat", "answer": a} for a in ("cat" + EVIL, EVIL)] + [
         {"task": "copied text", "group": "written freely", "model": "base", "prompt": "", "wanted": "", "answer": f"{n} {EVIL}", "longest": n} for n in (3, 41, 7)])
     return made
@@ -159,9 +168,17 @@ def test_every_chapter_is_told(run, tmp_path):
     for part in ("Pages left after each rule", "carries loss", "proxy (paid for)", "gold (only watched)", "entropy and KL", "0 of 1 gates passed", "What they say now",
                  "says it does not know", "answers only when sure", "What was made from what", "Make it again", "10 examples", "grown to 4", "grown to 8", "texts that copy", "41 tokens in a row", "3 tokens in a row", "2.35 bits a byte", "7 depth, the dial", "split into 20 paragraphs"):
         assert part in words, part
-    assert [i for i in ("web", "tokens", "base", "tools", "knowledge", "judge", "compare", "making") if i not in page.ids] == []
+    assert [i for i in ("web", "tokens", "base", "tools", "knowledge", "identity", "judge", "compare", "making") if i not in page.ids] == []
     assert words.index("0 examples") < words.index("10 examples")
     assert 'class="tok on' in text and 'class="tok off' in text
+
+
+def test_a_name_and_rankings_have_their_chapters(run, tmp_path):
+    text = run.report(tmp_path / "out")[0]
+    chapters = dict(re.findall(r'<section class="chapter wrap" id="(\w+)"(.*?)</section>', text, re.DOTALL))
+    assert "<h3>named <small>" in chapters["identity"] and chapters["identity"].count("<figcaption>Who? 1") == 2 and "Who? 2" not in chapters["identity"]
+    assert "helper says" in chapters["identity"] and "named says" in chapters["identity"]
+    assert "<h3>preferred <small>" in chapters["judge"] and "chosen over rejected" in chapters["judge"]
 
 
 def test_parts_of_a_run_and_nothing_at_all(run, tmp_path, tokenizer):

@@ -1,0 +1,52 @@
+"""problems.identity: the ways to ask who it is that knowledge.identity held out, as problems to measure with.
+
+The answer is what a right reply states: the name, the maker; where yes or no is the point, "No, I am Ada", so that a model
+which agrees to be somebody else is wrong even if it says its name.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llmstages.stage import Context, StageError, option
+
+
+@dataclass(frozen=True)
+class IdentityQuestionsConfig:
+    seed: int = option(0, "seed of the choice of questions")
+    per_group: int = option(30, "questions of each group at most")
+
+
+class IdentityQuestions:
+    """Held-out questions about who the model is."""
+
+    Config = IdentityQuestionsConfig
+    inputs: ClassVar[Mapping[str, str]] = {"identity": "dialogues"}
+    output: ClassVar[str] = "problems"
+    version: ClassVar[str] = "1"
+
+    def run(self, config: IdentityQuestionsConfig, ctx: Context) -> Mapping[str, float]:
+        from llmstages import tables
+
+        source = ctx.one("identity")
+        path = source.path / "identity.json"
+        if not path.exists():
+            raise StageError(f"{source.name} holds no identity.json: these questions are those that knowledge=identity holds out; "
+                             f"wire it: steps.{ctx.step}.identity=STEP")
+        by_group: dict[str, list[dict[str, Any]]] = {}
+        for question in json.loads(path.read_text(encoding="utf-8"))["questions"]:
+            by_group.setdefault(question["group"], []).append(question)
+        if not by_group:
+            raise StageError(f"{source.name} held no questions out; raise {source.name}.held_out")
+        rng, rows = random.Random(f"identity questions {config.seed}"), []
+        for group, found in by_group.items():
+            chosen = rng.sample(found, min(config.per_group, len(found)))
+            if len(chosen) < len(found):
+                ctx.say(f"{ctx.step}: {len(chosen)} of {len(found)} held-out questions about {group!r} taken (per_group={config.per_group})")
+            rows += [{"task": "identity", **question, "role": "test", "style": "chat", "meta": "{}"} for question in chosen]
+        tables.save(rows, ctx.out / "data")
+        return {"questions": len(rows), **{f"questions/{group}": sum(row["group"] == group for row in rows) for group in by_group}}
