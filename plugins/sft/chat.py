@@ -7,6 +7,7 @@ pretraining stored (33 % instead of 90 % of facts about people no question was a
 
 from __future__ import annotations
 
+import dataclasses as dc
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from llmstages import templates
-from llmstages.dialogues import POLICIES, Prepared
+from llmstages.dialogues import POLICIES, Dialogue, Prepared
 from llmstages.estimate import Training, text_tokens
 from llmstages.plugins.sft import quantized
 from llmstages.plugins.sft.format import looker
@@ -87,6 +88,7 @@ class Chat:
         if cut:
             ctx.say(f"{ctx.step}: {cut} tokens cut from replayed documents longer than row={config.row}")
         steps = math.ceil(len(rows) * config.epochs / prepared.passes / config.batch_rows)
+        tokens = config.batch_rows * (config.row if config.packing else sum(len(row["input_ids"]) for row in rows) / len(rows))  # of an update
         model = quantized.load(ctx.one("model"), ctx) if config.qlora else training.load_model(ctx.one("model"), ctx)
         new = room(model, tokenizer, prepared.new_tokens, config.new_tokens)
         if new:
@@ -100,7 +102,7 @@ class Chat:
         learning = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad) if config.lora else weights
         if config.lora:
             ctx.say(f"{ctx.step}: {learning:,} weights of rank-{config.lora} adapters are trained beside the {weights:,} of the model")
-        watch = training.train(trainer, config, ctx, config.batch_rows * config.row)
+        watch = training.train(trainer, config, ctx, tokens)
         log = training.write_log(trainer, ctx)
         if config.lora and config.keep_adapter and processes.first_process():
             trainer.model.save_pretrained(ctx.out / "adapter")
@@ -114,9 +116,9 @@ class Chat:
         first, last = training.ends_of(log, "loss")
         last_look = {name.replace("/", "_"): value for row in log for name, value in row.items() if name.startswith("format/")}
         return {**last_look, "loss_first": first, "loss_last": last, "dialogues": len(dialogues), "dropped_too_long": prepared.facts["dropped, too long"], "replayed": len(replayed),
-                "new_tokens": len(new), "updates": steps, "tokens": steps * config.batch_rows * config.row, "cut_tokens": cut, "trained_parameters": learning,
+                "new_tokens": len(new), "updates": steps, "tokens": round(steps * tokens), "cut_tokens": cut, "trained_parameters": learning,
                 "supervised_tokens": sum(sum(row.supervised) for row in dialogues),
-                "tokens_per_second": steps * config.batch_rows * config.row / watch.seconds}
+                "tokens_per_second": steps * tokens / watch.seconds}
 
     def estimate(self, config: ChatConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
         """The model that is wired in; rows by the tables of the dialogues, else at most one a dialogue, since longer ones are dropped."""
@@ -162,15 +164,20 @@ class Chat:
         found += [gates.too_long(dropped, len(drawn), "raise row, or too_long=split"), *gates.of_rows(rows, tokenizer, [d.name for d in kept], spoken=[not d.plain for d in kept],
                                                                                                           context=training.context_of(ctx.one("model"))),
                   *gates.of_template(kept, tokenizer)]
-        names = [d.name for d in kept]
-        kept_out = set(names[:: max(1, len(names) // config.held_out)][: config.held_out]) if config.held_out else set()
-        train = [i for i, name in enumerate(names) if name not in kept_out]
-        if kept_out and not train:
-            raise StageError(f"{ctx.step}.held_out={config.held_out} leaves none of {len(names)} dialogues to train on; lower it")
-        spoken = [d.messages for d in kept if not d.plain and (not kept_out or d.name in kept_out)]
-        facts = {"dialogues": len(drawn), "dropped, too long": len(dropped), **({"held out": len(kept_out)} if kept_out else {})}
-        return Chats(tokenizer, [rows[i] for i in train], [names[i] for i in train], found, facts, new, held=[row for name, row in zip(names, rows, strict=True) if name in kept_out],
-                     shown=spoken[:: max(1, len(spoken) // config.look_at)][: config.look_at], passes=passes)
+        facts = {"dialogues": len(drawn), "dropped, too long": len(dropped)}
+        return self.split(config, ctx, kept, Chats(tokenizer, rows, [d.name for d in kept], found, facts, new, passes=passes))
+
+    def split(self, config: ChatConfig, ctx: Context, dialogues: Sequence[Dialogue], made: Chats) -> Chats:
+        """The rows without those held out, and without any that say the same; what is looked at."""
+        held = set(range(len(dialogues))[:: max(1, len(dialogues) // config.held_out)][: config.held_out]) if config.held_out else set()
+        same = {tuple(made.rows[i].ids) for i in held}
+        train = [i for i, row in enumerate(made.rows) if tuple(row.ids) not in same]
+        if held and not train:
+            raise StageError(f"{ctx.step}.held_out={config.held_out} leaves none of {len(dialogues)} dialogues to train on; lower it")
+        spoken = [dialogues[i].messages for i in sorted(held) or range(len(dialogues)) if not dialogues[i].plain]
+        facts = {**made.facts, **({"held out": len(dialogues) - len(train)} if held else {})}
+        return dc.replace(made, rows=[made.rows[i] for i in train], names=[made.names[i] for i in train], held=[made.rows[i] for i in sorted(held)],
+                          shown=spoken[:: max(1, len(spoken) // config.look_at)][: config.look_at], facts=facts)
 
     def questions(self, ctx: Context) -> list[str]:
         """What a model will be measured on: the rows of the role test where there are any, else all."""

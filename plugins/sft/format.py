@@ -22,6 +22,11 @@ def looker(ctx: Context, tokenizer: Any, dialogues: Sequence[Sequence[chat.Messa
     asked = [messages[: max(i for i, m in enumerate(messages) if m["role"] == "user") + 1] for messages in dialogues if any(m["role"] == "user" for m in messages)]
 
     class Looker(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if processes.asked() in ("zero3", "fsdp"):
+                asked.clear()
+                ctx.say(f"{ctx.step}: no looks at the format while training, since {processes.asked()} spreads the weights over processes")
+
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
             if asked and processes.first_process() and (state.global_step % every == 0 or state.global_step == state.max_steps):
                 was = model.training

@@ -19,9 +19,11 @@ def load(artifact: Artifact, ctx: Context) -> Any:
     from peft import prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    from llmstages import training
+
     gpu = torch.cuda.is_available()
     how = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16 if gpu else torch.float32)
-    model = AutoModelForCausalLM.from_pretrained(artifact.path, quantization_config=how, dtype=torch.float32, device_map={"": 0} if gpu else "cpu")
+    model = AutoModelForCausalLM.from_pretrained(artifact.path, quantization_config=how, dtype=torch.float32, device_map={"": training.device()})
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
