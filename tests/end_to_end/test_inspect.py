@@ -26,7 +26,7 @@ def test_tokens_mask_and_gates_of_a_step(smoke, tmp_path):
     row = next(line for line in shown.out.splitlines() if line.startswith("<|endoftext|><|im_start|>user<|im_sep|>"))
     assert row.count("«") == row.count("»") == 1 and row.endswith("<|im_end|>»") and "<|im_start|>assistant<|im_sep|>«" in row
     assert "ok      rows that begin with exactly one BOS" in shown.out and "next    llmstages run only=sft recipe=smoke" in shown.out
-    assert "{% generation %}" in done.out and "dialogues:3" in page.read_text() and "<script" not in page.read_text()
+    assert "{%- generation -%}" in done.out and "dialogues:3" in page.read_text() and "<script" not in page.read_text()
     assert store(smoke) == before
 
 
