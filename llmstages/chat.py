@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmstages import encoding, packing
-from llmstages.rendering import Message, Rendered, render
+from llmstages import encoding, packing, protected
+from llmstages.rendering import Message, Rendered, render, template_of
 from llmstages.tables import message
 from llmstages.templates import CALLS, RESULT, ROLES
 
+PROBE = "9173"  # what the assistant says where a template is asked what it writes around it
 __all__ = ["CALLS", "RESULT", "ROLES", "Message", "Rendered", "render"]
 
 
@@ -42,7 +43,7 @@ _control: weakref.WeakKeyDictionary[Any, tuple[Any, Control]] = weakref.WeakKeyD
 
 def control(tokenizer: Any) -> Control:
     """Found by rendering a question and its answer; remembered while the tokenizer stays as it is."""
-    state = (tokenizer.chat_template, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    state = (template_of(tokenizer), len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     known = _control.get(tokenizer)
     if known is None or known[0] != state:
         known = _control[tokenizer] = state, _find_control(tokenizer)
@@ -50,17 +51,17 @@ def control(tokenizer: Any) -> Control:
 
 
 def _find_control(tokenizer: Any) -> Control:
-    from llmstages.rendering import marks
-
-    ids = {id for id, _, _ in marks(tokenizer).of.values()}
+    ids = {id for id, _, _ in protected.of(tokenizer).ids.values()}
     asked = [message("user", "a")]
-    prompt, whole = render(tokenizer, [asked], open_turn=True)[0], render(tokenizer, [[*asked, message("assistant", "b")]])[0]
+    prompt, whole = render(tokenizer, [asked], open_turn=True)[0], render(tokenizer, [[*asked, message("assistant", PROBE)]])[0]
     said = [token for token, on in zip(whole.ids, whole.supervised, strict=True) if on]
-    end = next((token for token in reversed(said) if token in ids), None)
+    last = max((i for i, token in enumerate(said) if token in ids), default=-1)
+    end = said[last] if last >= 0 and PROBE in decode(tokenizer, said[:last]) else None
     added = tokenizer.get_added_vocab()
     calls = {name: (added[first], added[last]) for name, (first, last) in CALLS.items() if first in added and last in added}
     heads = frozenset(token for token in prompt.ids if token in ids) - {tokenizer.bos_token_id, end}
-    return Control(tokenizer.bos_token_id, tokenizer.pad_token_id, end, heads, calls, decode(tokenizer, said).partition("b")[0])
+    text = decode(tokenizer, said)
+    return Control(tokenizer.bos_token_id, tokenizer.pad_token_id, end, heads, calls, text[: text.index(PROBE)] if PROBE in text else "")
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

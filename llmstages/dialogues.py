@@ -58,9 +58,25 @@ def with_tools(messages: Sequence[chat.Message], tools: str) -> Sequence[chat.Me
 
 def render(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[chat.Rendered]:
     """Rendered in order: as running text where they say so, else as chat."""
-    done = {plain: iter((chat.render_plain if plain else chat.render)(tokenizer, [d.messages for d in dialogues if d.plain == plain]))
-            for plain in (False, True)}
+    try:
+        done = {plain: iter((chat.render_plain if plain else chat.render)(tokenizer, [d.messages for d in dialogues if d.plain == plain]))
+                for plain in (False, True)}
+    except StageError as error:
+        bad = [(d.name, told) for d in dialogues if not d.plain and (told := _refused(tokenizer, d.messages))]
+        if not bad:
+            raise
+        names = ", ".join(name for name, _ in bad[:3]) + (", ..." if len(bad) > 3 else "")
+        raise StageError(f"{len(bad)} of {len(dialogues)} dialogues cannot be rendered ({names}). {bad[0][0]}: {bad[0][1]}") from error
     return [next(done[d.plain]) for d in dialogues]
+
+
+def _refused(tokenizer: Any, messages: Sequence[chat.Message]) -> str:
+    """Why one dialogue cannot be rendered; "" where it can."""
+    try:
+        chat.render(tokenizer, [messages])
+    except StageError as error:
+        return str(error)
+    return ""
 
 
 def fit(dialogues: Sequence[Dialogue], tokenizer: Any, row: int, policy: str, ctx: Context) -> tuple[list[Dialogue], list[chat.Rendered], list[str]]:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from llmstages import protected
 from llmstages.cutting import Unknown, cutting
 
 WORTH = 300_000    # characters; below this the plain way is quick enough
@@ -42,41 +43,8 @@ def whole(text: str) -> str:
 
 
 def plain(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Ids by Hugging Face's own call; no text becomes a special token."""
-    if texts and (engine := bare(tokenizer)):
-        return [one.ids for one in engine.encode_batch(list(texts), add_special_tokens=False)]
-    return tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"] if texts else []
-
-
-def with_places(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """(ids of one text, for each the characters it stands for: from, to); no text becomes a special token."""
-    if engine := bare(tokenizer):
-        done = engine.encode(text, add_special_tokens=False)
-        return done.ids, done.offsets
-    done = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False)
-    return done["input_ids"], done["offset_mapping"]
-
-
-def structural(token: str) -> bool:
-    """Whether an added token is a mark (``<tool_call>``, ``[INST]``), not a word or a run of blanks that somebody added."""
-    return len(token) > 2 and token[0] + token[-1] in ("<>", "[]", "\uff5c\uff5c")
-
-
-def bare(tokenizer: Any) -> Any:
-    """The tokenizer without marks that were added as no special tokens, which ``split_special_tokens`` leaves whole; None where there are none."""
-    from tokenizers import Tokenizer
-
-    engine = getattr(tokenizer, "backend_tokenizer", None)
-    known = _bare.get(tokenizer)
-    if engine is not None and (known is None or known[0] != len(tokenizer)):
-        apart = [token for token in tokenizer.added_tokens_decoder.values() if not token.special and structural(str(token))]
-        told = json.loads(engine.to_str()) if apart else {}
-        kept = [one for one in told.get("added_tokens", ()) if not one["special"] and not structural(one["content"])]
-        known = _bare[tokenizer] = len(tokenizer), Tokenizer.from_str(json.dumps({**told, "added_tokens": kept})) if apart else None
-    return known and known[1]
-
-
-_bare: weakref.WeakKeyDictionary[Any, tuple[int, Any]] = weakref.WeakKeyDictionary()
+    """Ids by Hugging Face's own call; no text becomes a control token."""
+    return protected.of(tokenizer).plain(texts)
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -87,7 +55,7 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 def encode_rows(tokenizer: Any, texts: Sequence[str]) -> list[Any]:
     """The same, each row a list or, the quick way, an int32 array, which saves a fifth of the time."""
     texts = [whole(text) for text in texts]
-    quick = encoder(tokenizer, texts) if sum(map(len, texts)) >= WORTH else None
+    quick = encoder(tokenizer, texts) if sum(map(len, texts)) >= WORTH and not protected.of(tokenizer).leaks else None
     return quick.arrays(texts) if quick else plain(tokenizer, texts)
 
 

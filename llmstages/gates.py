@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmstages import chat, packing, processes, rendering, tables
+from llmstages import chat, encoding, packing, processes, protected, rendering, tables
 from llmstages.dialogues import Dialogue
 from llmstages.schema import near
 from llmstages.stage import Context, StageError
@@ -22,6 +22,7 @@ LONG = 8         # words from which an evaluation question is looked for within 
 MANY = 50        # dialogues from which shares of repeats and marks count
 COMPARED = 100   # dialogues held against the tokenizer's own template
 UNKNOWN_ROLES = "turns of an unknown role"
+NO_TEXT = "turns whose content is no text"
 Gate = dict[str, Any]
 
 
@@ -50,6 +51,7 @@ def of_dialogues(dialogues: Sequence[Dialogue]) -> list[Gate]:
     marked = bad(lambda ms: any(mark in str(m["content"]) for m in ms for mark in ("<|im_start|>", "<|im_end|>", "<|start_header_id|>", "[/INST]", "<|eot_id|>")))
     return [
         _none("empty dialogues", bad(lambda ms: not ms), "drop rows without messages"),
+        _none(NO_TEXT, bad(lambda ms: any(not isinstance(m["content"], str) for m in ms)), "a turn holds nothing or a number where its text should be: drop the row, or write the text"),
         _none(UNKNOWN_ROLES, bad(lambda ms: any(m["role"] not in chat.ROLES for m in ms)), f"known roles are {', '.join(chat.ROLES)}"),
         _none("turns without content", bad(lambda ms: any(not str(m["content"]).strip() and not m.get("tool") and not m.get("tools") for m in ms)),
               "an empty answer teaches to say nothing: drop the row or the turn"),
@@ -163,14 +165,13 @@ def of_template(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Gate]:
     trained = chat.render(tokenizer, [d.messages for d in sample])
     answered = [(d, done) for d, done in zip(sample, trained, strict=True) if d.messages[-1]["role"] == "assistant"]
     asked = chat.prompt_ids(tokenizer, [d.messages[:-1] for d, _ in answered])
-    closed = chat.render(tokenizer, [d.messages[:-1] for d, _ in answered])
-    apart = [d.name for (d, done), prompt, short in zip(answered, asked, closed, strict=True)
-             if done.ids[: len(prompt)] != prompt or not any(done.supervised[len(prompt) :][:1])
-             or (d.messages[-2:-1] and d.messages[-2]["role"] == "user" and prompt == short.ids)]
-    known = rendering.marks(tokenizer)
-    benign = [(d, done) for d, done in zip(sample, trained, strict=True) if not any(known.found.search(str(m["content"])) for m in d.messages)]
+    apart = [d.name for (d, done), prompt in zip(answered, asked, strict=True) if done.ids[: len(prompt)] != prompt or not any(done.supervised[len(prompt) :][:1])]
+    known = protected.of(tokenizer)
+    marked = {d.name for d in sample if any(known.inside.search(str(m.get(field) or "")) for m in d.messages for field in ("content", "tool", "tools"))}
+    benign = [(d, done) for d, done in zip(sample, trained, strict=True) if d.name not in marked]
     other = [d.name for d, done in benign if not _equal(done, *theirs(tokenizer, d.messages))]
-    dropped = [d.name for d, _ in benign if not _whole(d.messages, rendering.text(tokenizer, d.messages))]
+    dropped = [d.name for d in sample if not _written(d.messages, rendering.text(tokenizer, d.messages))]
+    thinking = [d.name for d in sample if any(known.found.search(str(m["content"])) for m in d.messages if m["role"] == "assistant")]
     texts = [(d.name, str(m["content"])) for d in sample for m in d.messages]
     lost = sorted({name for (name, text), ids in zip(texts, chat.encode_texts(tokenizer, [text for _, text in texts]), strict=True)
                    if chat.decode(tokenizer, ids).strip() != text.strip()})
@@ -178,6 +179,10 @@ def of_template(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Gate]:
                   "mend the template's add_generation_prompt, or choose a template by name (chatml, llama3, zephyr, plain)"),
             gate("share that the tokenizer's chat template renders otherwise", len(other) / len(sample), 0.0, not other,
                  "programs that load the model would show it other tokens than it learnt, or another mask: choose a template by name (chatml, llama3, zephyr, plain)", other),
+            gate("share of dialogues compared with that template", len(benign) / len(sample), 0.0, bool(benign),
+                 "every text spells a control token, so nothing could be compared with what other programs would render: look at the rows", sorted(marked)),
+            gate("share of answers that spell control tokens", len(thinking) / len(sample), 0.01, len(sample) < MANY or len(thinking) <= 0.01 * len(sample),
+                 "they are trained as ordinary text, never as the tokens themselves: if the model is to make such tokens (<think>), it will not learn it from these rows", thinking),
             _none("dialogues of which the template leaves something out", dropped,
                   "the template drops or changes turns (a system turn? old answers?): take another template, or take these turns out of the data"),
             gate("share of texts lost in the tokenizer", len(lost) / len(sample), 0.1, len(lost) <= 0.1 * len(sample),
@@ -186,9 +191,10 @@ def of_template(dialogues: Sequence[Dialogue], tokenizer: Any) -> list[Gate]:
 
 def theirs(tokenizer: Any, messages: Sequence[chat.Message], prompt: bool = False) -> tuple[list[int], list[int]]:
     """(ids, mask of what the assistant says) by transformers' own ``apply_chat_template``, as other programs make them; no mask without marks of generation."""
-    masked = bool(rendering.GENERATION.search(tokenizer.chat_template))
-    read, tools = rendering.as_template_reads(messages, tokenizer.chat_template)
-    made = tokenizer.apply_chat_template(read, tools=tools, tokenize=True, return_dict=True,
+    template = chat.template_of(tokenizer)
+    masked = rendering.says_what_is_said(template)
+    read, tools = rendering.as_template_reads(messages, template)
+    made = tokenizer.apply_chat_template(read, tools=tools, chat_template=template, tokenize=True, return_dict=True,
                                          add_generation_prompt=prompt, return_assistant_tokens_mask=masked)
     return list(made["input_ids"]), list(made["assistant_masks"]) if masked else []
 
@@ -197,16 +203,18 @@ def _equal(ours: chat.Rendered, ids: Sequence[int], mask: Sequence[int]) -> bool
     return ours.ids == ids and (not mask or ours.supervised == [bool(on) for on in mask])
 
 
-def _whole(messages: Sequence[chat.Message], text: str) -> bool:
-    """Whether what everybody said stands in the text, in order (a tool's argument may be written another way)."""
+def _written(messages: Sequence[chat.Message], text: str) -> bool:
+    """Whether what everybody said stands in the text, in order, as it is or as JSON (a tool's argument may be written another way)."""
     at = 0
     for m in messages:
         if m["role"] == "assistant" and m.get("tool"):
             continue
-        at = text.find(str(m["content"]).strip(), at)
-        if at < 0:
+        content = encoding.whole(str(m["content"])).strip()
+        found = [(text.find(form, at), len(form)) for form in (content, json.dumps(content, ensure_ascii=False)[1:-1], json.dumps(content)[1:-1])]
+        found = [(place, size) for place, size in found if place >= 0]
+        if not found:
             return False
-        at += len(str(m["content"]).strip())
+        at = sum(found[0])
     return True
 
 
@@ -242,8 +250,8 @@ def settle(found: list[Gate], ctx: Context, allow: Sequence[str] = ()) -> None:
 
 
 def renderable(found: list[Gate], ctx: Context) -> None:
-    """Stop at once where turns have a role that cannot be rendered."""
-    if any(g["gate"] == UNKNOWN_ROLES and not g["passed"] for g in found):
+    """Stop at once where turns cannot be rendered."""
+    if any(g["gate"] in (UNKNOWN_ROLES, NO_TEXT) and not g["passed"] for g in found):
         settle(found, ctx)
 
 

@@ -1,32 +1,34 @@
 """Messages -> token ids and the supervised mask, by any chat template, with no text of a user, page or tool as a control token.
 
-The template is rendered by transformers' own code. A content that could read as a control token, or complete one with its
-neighbours, is replaced by an unguessable placeholder first (blanks around it stay, templates look at them). Only marks that
-stand outside of placeholders become control tokens; what lies between two marks is encoded as one string with special
-tokens switched off, which is what transformers does for benign texts (the flaw of one string for all: transformers#29279).
+The template is rendered by transformers' own code. Where a content could read as a control token, or complete one with its
+neighbours, a character of it is changed for a stand-in that occurs nowhere else, and changed back when the text is encoded. Only
+marks that stand in the rendered text become control tokens; what lies between two of them is encoded as one string in which
+none can (protected.py), which is what transformers does for benign texts (the flaw of one string for all: transformers#29279).
 The loss is on what stands in ``{% generation %}``. A template without it is asked turn by turn: what an assistant's turn adds
-to the prompt before it, up to its last control token.
-Left out: contents with marks in templates that look into contents see the placeholder; tokens that span two marks.
+to the prompt before it, up to the control token that ends it.
+Left out: templates that cut pieces out of contents, and so could make a mark of what is left; tokens that span two marks.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import secrets
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from llmstages import encoding
+from llmstages import encoding, protected
+from llmstages.protected import Marks
 from llmstages.stage import StageError
-from llmstages.templates import ROLES
+from llmstages.templates import CALLS, ROLES
 
 Message = Mapping[str, Any]
 Span = tuple[int, int]
-GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")       # as transformers looks for it
-OURS = re.compile(r"""\[['"]tool['"]\]|\.tool\b""")          # the template reads our field "tool", not "tool_calls"
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")       # as transformers looks for it
+_OURS = re.compile(r"""\w\[['"]tool['"]\]|\w\.tool\b""")      # the template reads our field "tool", not "tool_calls"
+FIELDS = {"type", "function", "name", "description", "parameters", "properties", "required", "arguments", "items", "enum", "default", "input", "strict",
+          "role", "content", "tool", "tool_calls"}  # keys that templates look for: they are never changed
 
 
 @dataclass
@@ -37,50 +39,20 @@ class Rendered:
     supervised: list[bool] = field(default_factory=list)
 
 
-class Marks:
-    """The texts that a tokenizer turns into control tokens: ids, and what could be part of one."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        known = tokenizer.added_tokens_decoder  # id -> AddedToken
-        self.of = {str(token): (id, token.lstrip, token.rstrip) for id, token in known.items() if token.special or encoding.structural(str(token))}
-        texts = sorted(self.of, key=len, reverse=True)
-        self.found = re.compile("|".join(map(re.escape, texts)) or r"(?!)")
-        self.longest = max(map(len, texts), default=0)
-        self.heads = {t[:n] for t in texts for n in range(1, len(t))}
-        self.tails = {t[n:] for t in texts for n in range(1, len(t))}
-
-    def suspicious(self, text: str) -> bool:
-        """Whether a text holds a mark, or a part of one that neighbours could complete."""
-        if self.found.search(text):
-            return True
-        near = range(1, min(len(text), self.longest) + 1)
-        return any(text[-n:] in self.heads or text[:n] in self.tails for n in near) or (len(text) < self.longest and any(text in t for t in self.of))
-
-
-_marks: weakref.WeakKeyDictionary[Any, tuple[int, Marks]] = weakref.WeakKeyDictionary()  # an attribute would be pickled
-
-
-def marks(tokenizer: Any) -> Marks:
-    """The marks of a tokenizer, remembered while no token is added."""
-    known = _marks.get(tokenizer)
-    if known is None or known[0] != len(tokenizer):
-        known = _marks[tokenizer] = len(tokenizer), Marks(tokenizer)
-    return known[1]
-
-
 def render(tokenizer: Any, dialogues: Sequence[Sequence[Message]], open_turn: bool = False) -> list[Rendered]:
     """Render many dialogues. open_turn=True ends each ready for the assistant to speak: the prompt of generation."""
-    if not tokenizer.chat_template:
+    template = template_of(tokenizer)
+    if not template:
         raise StageError("the tokenizer has no chat template, so dialogues cannot be rendered. tokenizer=bpe and tokenizer=pretrained give it one; "
                          "for a model of others set it in SFT: sft.template=chatml")
-    known, plans, texts = marks(tokenizer), [], _Texts(tokenizer)
+    known, plans, texts = protected.of(tokenizer), [], _Texts(tokenizer)
     for messages in dialogues:
-        hidden = _Hidden(known)
         for index, m in enumerate(messages):
             if m["role"] not in ROLES:
                 raise StageError(f"message {index} has the role {m['role']!r}; known roles are {', '.join(ROLES)}")
-        read, tools = as_template_reads(messages, tokenizer.chat_template)
-        text, spans = _write(tokenizer, hidden.messages(read), hidden.all_of(tools), open_turn)
+        read, tools = as_template_reads(messages, template)
+        hidden = _Hidden(known, template, [read, tools])
+        text, spans = _write(tokenizer, hidden.of(read), hidden.of(tools), open_turn)
         plans.append([texts.add(part) if isinstance(part, list) else part for part in _parts(text, spans, known, hidden)])
     texts.encode()
     out = []
@@ -94,20 +66,39 @@ def render(tokenizer: Any, dialogues: Sequence[Sequence[Message]], open_turn: bo
     return out
 
 
+@cache
+def says_what_is_said(template: str) -> bool:
+    """Whether the template marks what the assistant says (``{% generation %}``)."""
+    return bool(_GENERATION.search(template))
+
+
+@cache
+def reads_tool(template: str) -> bool:
+    """Whether the template reads calls and results as ours do, from the field ``tool``."""
+    return bool(_OURS.search(template))
+
+
+def template_of(tokenizer: Any) -> str:
+    """The chat template; of several by name the one called default."""
+    found = tokenizer.chat_template
+    return (found.get("default") or next(iter(found.values()), "")) if isinstance(found, dict) else found or ""
+
+
 def text(tokenizer: Any, messages: Sequence[Message], open_turn: bool = False) -> str:
     """What the template writes, contents and all."""
-    return _jinja(tokenizer, *as_template_reads(messages, tokenizer.chat_template), open_turn)[0]
+    return _jinja(tokenizer, *as_template_reads(messages, template_of(tokenizer)), open_turn)[0]
 
 
 def as_template_reads(messages: Sequence[Message], template: str) -> tuple[list[dict[str, Any]], list[Any] | None]:
     """(messages, tools) in the fields a template reads. Templates of others take calls as ``tool_calls``, and the schemas of tools
     (JSON text, in the field ``tools`` of the system turn) as ``tools``; ours have a system turn that ends with them."""
-    if OURS.search(template):
+    messages = [{name: _clean(value) for name, value in m.items()} for m in messages]
+    if reads_tool(template):
         return [{"role": m["role"], "content": "\n".join(part for part in (str(m["content"]), m.get("tools")) if part), "tool": m.get("tool") or ""} for m in messages], None
     out: list[dict[str, Any]] = []
-    tools = next((json.loads(m["tools"]) for m in messages if m.get("tools")), None)
+    tools = next((_schemas(m["tools"]) for m in messages if m.get("tools")), None)
     for m in messages:
-        if m.get("tools") and not m["content"]:
+        if m["role"] == "system" and m.get("tools") and not m["content"]:
             continue
         if m["role"] == "assistant" and m.get("tool"):
             called = {"type": "function", "function": {"name": m["tool"], "arguments": _arguments(str(m["content"]))}}
@@ -120,51 +111,88 @@ def as_template_reads(messages: Sequence[Message], template: str) -> tuple[list[
 def _arguments(text: str) -> dict[str, Any]:
     """The argument of a call as the object that templates write out."""
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = _clean(json.loads(text))
+    except (ValueError, RecursionError):
         value = text
     return value if isinstance(value, dict) else {"input": text}
 
 
+def _schemas(text: str) -> list[Any]:
+    """The schemas of tools, which are kept as JSON text."""
+    try:
+        value = _clean(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise StageError(f"the schemas of a dialogue's tools are no JSON ({error}): {text[:60]}") from error
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise StageError(f"the schemas of a dialogue's tools are no list of objects: {text[:60]}")
+    return value
+
+
+def _clean(value: Any) -> Any:
+    """The value with texts that can be written (no lone surrogates), however deep."""
+    if isinstance(value, str):
+        return encoding.whole(value)
+    if isinstance(value, dict):
+        return {_clean(name): _clean(one) for name, one in value.items()}
+    return [_clean(one) for one in value] if isinstance(value, list) else value
+
+
 class _Hidden:
-    """The contents of one dialogue that stay out of the template's sight, and the placeholders that stand for them."""
+    """The characters of one dialogue that stay out of the template's sight, and the stand-ins for them."""
 
-    def __init__(self, known: Marks) -> None:
-        self.known, self.texts, self.key = known, list[str](), ""
+    def __init__(self, known: Marks, template: str, said: Any) -> None:
+        self.known, self.ours, self.said, self.template = known, bool(reads_tool(template)), said, template
+        self.stands: dict[str, str] = {}  # character -> its stand-in
+        self.free: Iterator[str] | None = None
 
-    def messages(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{name: value if name == "role" else self.all_of(value) for name, value in m.items()} for m in messages]
-
-    def all_of(self, value: Any) -> Any:
-        """The value with all its texts, however deep."""
+    def of(self, value: Any, key: str = "") -> Any:
+        """The value with all its texts made harmless, however deep. key: the field it stands in."""
         if isinstance(value, str):
-            return self._hide(encoding.whole(value))
+            return value if key == "role" or (key == "tool" and self.ours and value in CALLS) else self._hide(value)
         if isinstance(value, dict):
-            return {name if name.isidentifier() else self._hide(name): self.all_of(one) for name, one in value.items()}
-        return [self.all_of(one) for one in value] if isinstance(value, list) else value
+            return {name if name in FIELDS else self._hide(name): self.of(one, name) for name, one in value.items()}
+        return [self.of(one) for one in value] if isinstance(value, list) else value
 
     def _hide(self, text: str) -> str:
+        """The text without the first character of each mark, and with other ends where they could be parts of one."""
         inner = text.strip()
-        if not inner or not self.known.suspicious(text):
+        places = {one.start() for one in self.known.inside.finditer(text)}
+        tail, head = self.known.edges(inner)
+        begin = text.find(inner[:1]) if tail or head else 0
+        places |= {place for place, wrong in ((begin, tail), (begin + len(inner) - 1, head)) if wrong}
+        if not places:
             return text
-        self.key = self.key or secrets.token_hex(8)
-        self.texts.append(inner)
-        at = text.index(inner)
-        return f"{text[:at]}\ue000{self.key}:{len(self.texts) - 1}\ue001{text[at + len(inner):]}"
+        return "".join(self._stand_in(c) if i in places else c for i, c in enumerate(text))
+
+    def _stand_in(self, character: str) -> str:
+        if character not in self.stands:
+            if self.free is None:
+                taken = set(json.dumps(self.said, ensure_ascii=False)) | set(self.template) | {c for mark in self.known.ids for c in mark}
+                self.free = (chr(code) for code in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)) if chr(code) not in taken)
+            self.stands[character] = next(self.free)
+        return self.stands[character]
+
+    def back(self, text: str) -> str:
+        """A piece of the rendered text as it is meant."""
+        for character, stand in self.stands.items():
+            text = text.replace(stand, character)
+            if "ensure_ascii" in self.template:
+                text = text.replace(f"\\u{ord(stand):04x}", character)
+        return text
 
 
 def _write(tokenizer: Any, messages: Sequence[dict[str, Any]], tools: list[Any] | None, open_turn: bool) -> tuple[str, list[Span]]:
     """The template's text, and the spans of it that the assistant says."""
-    if GENERATION.search(tokenizer.chat_template):
+    if says_what_is_said(template_of(tokenizer)):
         return _jinja(tokenizer, messages, tools, open_turn, spans=True)
     text, _ = _jinja(tokenizer, messages, tools, open_turn)
-    found, known = [], marks(tokenizer)
+    found, known = [], protected.of(tokenizer)
     for i, m in enumerate(messages):
         if m["role"] != "assistant":
             continue
         before, upto = _jinja(tokenizer, messages[:i], tools, True)[0], _jinja(tokenizer, messages[: i + 1], tools, False)[0]
         ends = [one.end() for one in known.found.finditer(upto, len(before))]
-        end = ends[-1] if ends else len(upto)
+        end = ends[-1] if ends and not upto[ends[-1]:].strip() else len(upto)  # a mark before the end of what is said ends nothing
         if not upto.startswith(before) or not text.startswith(upto[:end]):
             raise StageError(f"the chat template has no {{% generation %}} marks, and what the assistant says in message {i} cannot be told from its text: the "
                              "prompt before it is not its beginning, or later turns change it. Put {% generation %} and {% endgeneration %} around what "
@@ -175,51 +203,39 @@ def _write(tokenizer: Any, messages: Sequence[dict[str, Any]], tools: list[Any] 
 
 def _jinja(tokenizer: Any, messages: Sequence[dict[str, Any]], tools: list[Any] | None, open_turn: bool, spans: bool = False) -> tuple[str, list[Span]]:
     """transformers' own rendering, as in ``apply_chat_template``."""
-    from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
-        texts, found = render_jinja_template(conversations=[list(messages)], tools=tools, chat_template=tokenizer.chat_template, add_generation_prompt=open_turn,
+        texts, found = render_jinja_template(conversations=[list(messages)], tools=tools, chat_template=template_of(tokenizer), add_generation_prompt=open_turn,
                                              return_assistant_tokens_mask=spans, **tokenizer.special_tokens_map)
-    except (TemplateError, TypeError) as error:
+    except Exception as error:  # the template is foreign code: whatever it raises is its answer to this dialogue
         roles = ", ".join(m["role"] for m in messages)
-        raise StageError(f"the chat template cannot render a dialogue of the turns {roles or '(none)'}: {error}. "
+        raise StageError(f"the chat template cannot render a dialogue of the turns {roles or '(none)'}: {type(error).__name__}: {error}. "
                          "Give it dialogues it knows, or another template (sft.template=chatml)") from error
     return texts[0], list(found[0]) if spans else []
 
 
 def _parts(text: str, spans: Sequence[Span], known: Marks, hidden: _Hidden) -> Iterator[Any]:
     """Control tokens as (id, supervised), and the texts between them as lists of (string, supervised)."""
-    edges = iter(sorted({edge for span in spans for edge in span}))
-    edge, inside, stretch, strip = next(edges, None), 0, list[tuple[str, bool]](), False
-    starts, ends = {start for start, end in spans if end > start}, {end for start, end in spans if end > start}
-
-    def reach(at: int) -> None:
-        nonlocal edge, inside
-        while edge is not None and edge <= at:
-            inside += (edge in starts) - (edge in ends)
-            edge = next(edges, None)
+    said = bytearray(len(text) + 1)  # spans may lie in each other
+    for start, end in spans:
+        said[start:end] = b"\1" * (end - start)
+    stretch, strip, at = list[tuple[str, bool]](), False, 0
 
     def literal(a: int, b: int) -> None:
         while a < b:
-            reach(a)
-            to = min(b, edge) if edge is not None else b
-            stretch.append((text[a:to], inside > 0))
+            to = said.find(not said[a], a, b)
+            to = b if to < 0 else to
+            stretch.append((hidden.back(text[a:to]), bool(said[a])))
             a = to
 
-    pattern = re.compile(f"{known.found.pattern}|\ue000{hidden.key}:(\\d+)\ue001") if hidden.texts else known.found
-    at = 0
-    for one in pattern.finditer(text):
+    for one in known.found.finditer(text):
         literal(at, one.start())
-        reach(one.start())
         at = one.end()
-        if hidden.texts and one.group(1) is not None:
-            stretch.append((hidden.texts[int(one.group(1))], inside > 0))
-            continue
-        id, left, right = known.of[one.group()]
+        id, left, right = known.ids[one.group()]
         yield from _stretch(stretch, strip, left)
         stretch, strip = [], right
-        yield id, inside > 0
+        yield id, bool(said[one.start()])
     literal(at, len(text))
     yield from _stretch(stretch, strip, False)
 
@@ -257,6 +273,9 @@ class _Texts:
 
     def _mixed(self, text: str, stretch: Sequence[tuple[str, bool]]) -> tuple[list[int], list[bool]]:
         """A text that is said only in part: a token is supervised where it overlaps what is said, as in transformers' own masks."""
-        ids, places = encoding.with_places(self.tokenizer, text)
-        on = [said for part, said in stretch for _ in part]
-        return ids, [any(on[a:b]) for a, b in places]
+        ids, places = protected.of(self.tokenizer).places(text)
+        spans, at = [], 0
+        for part, said in stretch:
+            spans += [(at, at + len(part))] if said else []
+            at += len(part)
+        return ids, [any(a < end and b > start for start, end in spans) for a, b in places]

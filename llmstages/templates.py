@@ -75,9 +75,12 @@ def tokens(name: str) -> tuple[str, ...]:
 def read(path: str, where: str) -> str:
     """The text of a Jinja file. where: the option that named it."""
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
+        text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StageError(f"{where}={path} cannot be read: {error}") from error
+    if not text.strip():
+        raise StageError(f"{where}={path} is empty; it must hold a chat template in Jinja")
+    return text
 
 
 def install(tokenizer: Any, name: str = DEFAULT, text: str = "") -> list[str]:
@@ -87,11 +90,13 @@ def install(tokenizer: Any, name: str = DEFAULT, text: str = "") -> list[str]:
     """
     before = set(tokenizer.get_vocab())
     if name == OWN:
-        if not text and not tokenizer.chat_template:
+        from llmstages.rendering import template_of
+
+        if not text and not template_of(tokenizer):
             raise StageError(f"the tokenizer brings no chat template along; choose one of {', '.join(NAMED)}, or give a Jinja file")
         if tokenizer.pad_token in (None, tokenizer.eos_token):  # else the end of a turn would carry no loss
             tokenizer.add_special_tokens({"pad_token": NAMED[DEFAULT].pad})
-        tokenizer.chat_template = text or tokenizer.chat_template
+        tokenizer.chat_template = text or template_of(tokenizer)
     else:
         style = NAMED[name]
         own = {"bos_token": style.bos, "eos_token": style.end, "pad_token": style.pad}

@@ -39,7 +39,7 @@ def masked(chain: Chain, model: View, most: int = 2) -> list[dict[str, Any]]:
     from llmstages.pieces import pieces
 
     tokenizer = training.load_tokenizer(model.path)
-    if not tokenizer.chat_template:
+    if not chat.template_of(tokenizer):
         return []
     out = []
     for source in sorted(sources, key=lambda s: not s.has("tools.json"))[:most]:

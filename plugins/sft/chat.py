@@ -52,16 +52,23 @@ class ChatConfig(Optimisation):
         super().__post_init__()
         if self.qlora and not self.lora:
             raise ValueError("qlora=true trains adapters alone: give their rank, for example lora=16")
-        if self.look_every < 0 or self.look_at < 1 or self.held_out < 0:
-            raise ValueError("look_every and held_out must be 0 or more, look_at 1 or more")
+        if not (0 < self.epochs < math.inf) or self.row < 2 or self.look_at < 1:
+            raise ValueError(f"epochs={self.epochs} must be above 0, row={self.row} 2 or more, look_at={self.look_at} 1 or more")
+        for name in ("replay", "neftune", "lora", "held_out", "look_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be 0 or more")
+        for name, share in self.weights.items():
+            if not 0 <= share < math.inf:
+                raise ValueError(f"weights.{name}={share} must be 0 or more: 0.5 takes half of its dialogues, 2 each twice")
 
 
 @dataclass
 class Chats(Prepared):
-    """Prepared rows, and what is kept apart: held-out rows, and the dialogues whose answers are looked at."""
+    """Prepared rows, and what is kept apart: held-out rows, and the dialogues whose answers are looked at. marks: control tokens of a new template."""
 
     held: list[Any] = field(default_factory=list)
     shown: list[Any] = field(default_factory=list)
+    marks: list[int] = field(default_factory=list)
     passes: int = 1
 
 
@@ -93,15 +100,16 @@ class Chat:
         new = room(model, tokenizer, prepared.new_tokens, config.new_tokens)
         if new:
             ctx.say(f"{ctx.step}: {len(new)} new control tokens ({', '.join(prepared.new_tokens)}), their embeddings begun by {config.new_tokens}")
+        learning = sorted({*new, *prepared.marks}) if config.lora else []
         weights = model.num_parameters()
-        trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps, training.adapter(config.lora, model, new), sharded=not config.lora,
+        trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps, training.adapter(config.lora, model, learning), sharded=not config.lora,
                                        order=None if config.packing else grouped(rows, config.batch_rows, steps, config.seed), **self.looks(config, prepared, steps),
                                        neftune_noise_alpha=config.neftune or None)
         if config.look_every:
             trainer.add_callback(looker(ctx, tokenizer, prepared.shown, config.look_every))
-        learning = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad) if config.lora else weights
+        trained_weights = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad) if config.lora else weights
         if config.lora:
-            ctx.say(f"{ctx.step}: {learning:,} weights of rank-{config.lora} adapters are trained beside the {weights:,} of the model")
+            ctx.say(f"{ctx.step}: {trained_weights:,} weights of rank-{config.lora} adapters are trained beside the {weights:,} of the model")
         watch = training.train(trainer, config, ctx, tokens)
         log = training.write_log(trainer, ctx)
         if config.lora and config.keep_adapter and processes.first_process():
@@ -116,7 +124,7 @@ class Chat:
         first, last = training.ends_of(log, "loss")
         last_look = {name.replace("/", "_"): value for row in log for name, value in row.items() if name.startswith("format/")}
         return {**last_look, "loss_first": first, "loss_last": last, "dialogues": len(dialogues), "dropped_too_long": prepared.facts["dropped, too long"], "replayed": len(replayed),
-                "new_tokens": len(new), "updates": steps, "tokens": round(steps * tokens), "cut_tokens": cut, "trained_parameters": learning,
+                "new_tokens": len(new), "updates": steps, "tokens": round(steps * tokens), "cut_tokens": cut, "trained_parameters": trained_weights,
                 "supervised_tokens": sum(sum(row.supervised) for row in dialogues),
                 "tokens_per_second": steps * tokens / watch.seconds}
 
@@ -146,15 +154,18 @@ class Chat:
 
     def prepare(self, config: ChatConfig, ctx: Context) -> Chats:
         """Rendered dialogues and their gates."""
-        from llmstages import dialogues, gates, training
+        from llmstages import chat, dialogues, gates, training
 
         training.check_names(ctx, "weights", list(config.weights), ctx.many("dialogues"))
         tokenizer = training.load_tokenizer(ctx.one("model").path)
         found = gates.of_model(ctx.one("model").path, tokenizer)
         new: list[str] = []
+        marks: list[int] = []
         if config.template != "keep" or config.template_file:
             own = templates.read(config.template_file, f"{ctx.step}.template_file") if config.template_file else ""
             new = templates.install(tokenizer, templates.OWN if config.template == "keep" else config.template, own)
+            known = chat.control(tokenizer)
+            marks = [token for token in (*known.heads, known.end) if token is not None]  # they may lie untrained in the model (reserved tokens of Llama)
         passes = max(1, math.ceil(config.epochs)) if config.redraw else 1
         drawn = [d for turn in range(passes) for d in dialogues.load(ctx.many("dialogues"), config.weights, random.Random(config.seed + turn))]
         found += gates.of_dialogues(drawn) + gates.of_leaks(drawn, self.questions(ctx))
@@ -165,18 +176,21 @@ class Chat:
                                                                                                           context=training.context_of(ctx.one("model"))),
                   *gates.of_template(kept, tokenizer)]
         facts = {"dialogues": len(drawn), "dropped, too long": len(dropped)}
-        return self.split(config, ctx, kept, Chats(tokenizer, rows, [d.name for d in kept], found, facts, new, passes=passes))
+        return self.split(config, ctx, kept, Chats(tokenizer, rows, [d.name for d in kept], found, facts, new, marks=marks, passes=passes))
 
     def split(self, config: ChatConfig, ctx: Context, dialogues: Sequence[Dialogue], made: Chats) -> Chats:
         """The rows without those held out, and without any that say the same; what is looked at."""
-        held = set(range(len(dialogues))[:: max(1, len(dialogues) // config.held_out)][: config.held_out]) if config.held_out else set()
+        whole = [name.partition("/")[0] for name in made.names]  # a dialogue may be there in parts, and in several draws
+        places = {name: i for i, name in reversed(list(enumerate(whole)))}
+        apart = [*places][:: -max(1, len(places) // config.held_out)][: config.held_out] if config.held_out else []
+        held = [i for i, name in enumerate(whole) if name in set(apart) and made.names[i] not in made.names[:i]] if apart else []
         same = {tuple(made.rows[i].ids) for i in held}
-        train = [i for i, row in enumerate(made.rows) if tuple(row.ids) not in same]
+        train = [i for i, row in enumerate(made.rows) if whole[i] not in set(apart) and tuple(row.ids) not in same]
         if held and not train:
-            raise StageError(f"{ctx.step}.held_out={config.held_out} leaves none of {len(dialogues)} dialogues to train on; lower it")
-        spoken = [dialogues[i].messages for i in sorted(held) or range(len(dialogues)) if not dialogues[i].plain]
+            raise StageError(f"{ctx.step}.held_out={config.held_out} leaves none of {len(places)} dialogues to train on; lower it")
+        spoken = [dialogues[i].messages for i in held or range(len(dialogues)) if not dialogues[i].plain]
         facts = {**made.facts, **({"held out": len(dialogues) - len(train)} if held else {})}
-        return dc.replace(made, rows=[made.rows[i] for i in train], names=[made.names[i] for i in train], held=[made.rows[i] for i in sorted(held)],
+        return dc.replace(made, rows=[made.rows[i] for i in train], names=[made.names[i] for i in train], held=[made.rows[i] for i in held],
                           shown=spoken[:: max(1, len(spoken) // config.look_at)][: config.look_at], facts=facts)
 
     def questions(self, ctx: Context) -> list[str]:

@@ -29,6 +29,9 @@ def room(model: Any, tokenizer: Any, new: Sequence[str], start: str) -> list[int
             for token, row in zip(new, ids, strict=True):
                 spelt = [i for i in spelling(tokenizer, token) if i < old] if start == "semantic" else []
                 weights[row] = weights[spelt].mean(0) if spelt else weights[:old].mean(0)
+        bias = getattr(model.get_output_embeddings(), "bias", None)
+        if bias is not None and ids:
+            bias[ids] = bias[:old].mean()
     return ids
 
 

@@ -32,4 +32,8 @@ def merged(trained: Any, full: Any, work: Path) -> Any:
     from peft import PeftModel
 
     trained.save_pretrained(work / "merging")
-    return PeftModel.from_pretrained(full, work / "merging").merge_and_unload()
+    made = PeftModel.from_pretrained(full, work / "merging").merge_and_unload()
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # the trainer has set them to the tokenizer's
+        for told in ("config", "generation_config"):
+            setattr(getattr(made, told), name, getattr(getattr(trained, told), name))
+    return made

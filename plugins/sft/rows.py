@@ -17,18 +17,20 @@ def apart(rows: Sequence[Rendered], length: int) -> tuple[list[dict[str, list[in
     out = []
     for row in rows:
         ids, on = row.ids[:length], row.supervised[:length]
-        labels = [-100, *(token if said else -100 for token, said in zip(ids[1:], on[1:], strict=True))]  # nothing predicts the first token
+        labels = [token if said and at else -100 for at, (token, said) in enumerate(zip(ids, on, strict=True))]  # nothing predicts the first token
         out.append({"input_ids": ids, "labels": labels, "position_ids": list(range(len(ids)))})
     return out, cut
 
 
 def grouped(rows: Sequence[dict[str, Any]], batch: int, count: int, seed: int) -> list[int]:
     """Indices of ``count`` batches of rows of like length, in random order, a new draw in every pass."""
-    rng, out = random.Random(seed), list[int]()
+    rng, out, waiting = random.Random(seed), list[int](), list[int]()
+    block = batch * min(BATCHES, max(1, len(rows) // batch))  # no row twice in a block, but at the seam of two passes
     while len(out) < count * batch:
-        order = rng.sample(range(len(rows)), len(rows))
-        some = [sorted(order[at : at + BATCHES * batch], key=lambda i: len(rows[i]["input_ids"])) for at in range(0, len(order), BATCHES * batch)]
-        batches = [part[at : at + batch] for part in some for at in range(0, len(part), batch)]
+        while len(waiting) < block:
+            waiting += rng.sample(range(len(rows)), len(rows))
+        some, waiting = sorted(waiting[:block], key=lambda i: len(rows[i]["input_ids"])), waiting[block:]
+        batches = [some[at : at + batch] for at in range(0, block, batch)]
         rng.shuffle(batches)
-        out += [i for one in sorted(batches, key=lambda one: len(one) < batch) for i in one]  # a batch that is not full comes last
+        out += [i for one in batches for i in one]
     return out[: count * batch]

@@ -144,9 +144,9 @@ def frequent(tokenizer: Any, texts: Sequence[str]) -> dict[str, Any]:
 
 def injection(tokenizer: Any) -> dict[str, Any]:
     """Whether a text that spells control tokens gives their ids, by the call that all stages encode with."""
-    from llmstages import chat, rendering
+    from llmstages import chat, protected
 
-    marks = {mark: id for mark, (id, _, _) in rendering.marks(tokenizer).of.items() if mark != tokenizer.unk_token}
+    marks = {mark: id for mark, (id, _, _) in protected.of(tokenizer).ids.items() if mark != tokenizer.unk_token}
     ids, names = {*marks.values()}, list(marks)
     texts = [form.format(name) for name in names for form in ("{}", " {}", "a{}b", "{0}{0}", "<|im_start|>system{}", "é {}\n")]
     bad = [(text, [i for i in row if i in ids]) for text, row in zip(texts, chat.encode_texts(tokenizer, texts), strict=True)]

@@ -137,7 +137,7 @@ PROMPT = "{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{
 TEMPLATES = {
     "no BOS": (TURNS + PROMPT, "rows that begin with exactly one BOS"),
     "two BOS": ("{{ bos_token + bos_token }}" + TURNS + PROMPT, "rows that begin with exactly one BOS"),
-    "no prompt for an answer": ("{{ bos_token }}" + TURNS, "prompts that differ from training"),
+    "no prompt for an answer": ("{{ bos_token }}" + TURNS, "rows whose headers are supervised"),
     "another prompt than in training": ("{{ bos_token }}" + TURNS + PROMPT.replace("assistant", "model"), "prompt before it is not its beginning"),
     "the end of turn is not marked": (MARKED.replace("{{ m.content + '<|im_end|>' }}{% endgeneration %}", "{{ m.content }}{% endgeneration %}{{ '<|im_end|>' }}"),
                                       "would never learn to stop"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llmstages import chat, gates, rendering
+from llmstages import chat, gates, protected
 from llmstages.dialogues import Dialogue
 from llmstages.formats.dialogues import dialogue
 from llmstages.formats.turns import Unusable
@@ -76,7 +76,7 @@ NAMES = ("bpe", "bpe without a leading space", "bpe, words of llama 3", "unigram
 def test_no_text_becomes_a_control_token(tokenizers, name):
     tokenizer, rng = tokenizers[name], random.Random(name)
     marks = set(control_ids(tokenizer).values())
-    assert marks == {id for token, (id, _, _) in rendering.marks(tokenizer).of.items() if token != tokenizer.unk_token}
+    assert marks == {id for token, (id, _, _) in protected.of(tokenizer).ids.items() if token != tokenizer.unk_token}
 
     def controls(ids):
         return [token for token in ids if token in marks]
@@ -129,6 +129,6 @@ def test_real_dialogues_render_as_the_saved_template_does(tokenizers, name):
     assert len(found) >= 500
     result = {g["gate"]: g for g in gates.of_template([Dialogue(str(i), m) for i, m in enumerate(found)], tokenizers[name])}
     assert result["prompts that differ from training"]["passed"]
-    benign = [(i, m) for i, m in enumerate(found) if not any(rendering.marks(tokenizers[name]).found.search(t["content"]) for t in m)]
+    benign = [(i, m) for i, m in enumerate(found) if not any(protected.of(tokenizers[name]).found.search(t["content"]) for t in m)]
     different = [i for i, m in benign if not gates._equal(chat.render(tokenizers[name], [m])[0], *gates.theirs(tokenizers[name], m))]
     assert not different and len(benign) > 500
