@@ -169,14 +169,4 @@ def _chatted(made: Made) -> bool:
 
 def open_tools(made: Made) -> dict[str, Any]:
     """The tools of the nearest tools artifact in the model's lineage, opened; empty where there is none."""
-    import json
-
-    from llmstages.registry import load_part
-
-    for one in lineage(made):
-        if (one.path / "tools.json").exists():
-            found = {name: load_part("tools", spec) for name, spec in json.loads((one.path / "tools.json").read_text()).items()}
-            for tool in found.values():
-                tool.open(one.path)
-            return found
-    return {}
+    return next((generation.open_tools(one.path) for one in lineage(made) if (one.path / "tools.json").exists()), {})

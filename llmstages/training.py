@@ -140,7 +140,12 @@ def save_model(model: Any, tokenizer: Any, ctx: Context, trainer: Any = None) ->
 
     trainer: gathers weights that lie spread over processes (ZeRO-3, FSDP); all processes must then be here.
     """
+    from llmstages import chat
+
     model.config.use_cache = True
+    end = chat.control(tokenizer).end if chat.template_of(tokenizer) else None
+    if end not in (None, tokenizer.eos_token_id) and getattr(model, "generation_config", None):  # other programs stop at what stands there
+        model.generation_config.eos_token_id = [end, tokenizer.eos_token_id]
     spread = trainer is not None and processes.spread(trainer) in ("zero3", "fsdp")
     whole = {"state_dict": trainer.accelerator.get_state_dict(trainer.model_wrapped)} if spread else {}
     if not processes.first_process():

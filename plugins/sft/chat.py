@@ -32,7 +32,7 @@ class ChatConfig(Optimisation):
     epochs: float = option(1.0, "passes over the rows")
     replay: int = option(0, "documents of the corpus mixed in with full loss")
     weights: dict[str, float] = option(help="share of a source's dialogues to use, by step name; default 1, 2 takes each twice", factory=dict)
-    redraw: bool = option(False, "draw each source's share anew in every pass, so that in the end all of it is seen")
+    redraw: bool = option(False, "draw each source's share as often as there are passes, each time anew, so that in the end more of it is seen")
     packing: bool = option(True, "several dialogues in a row, which do not see each other; off: one a row, rows of like length in a batch")
     too_long: str = option("drop", "dialogues longer than a row: drop them, split them between exchanges, truncate their ends, or stop with an error",
                            choices=POLICIES)

@@ -25,6 +25,7 @@ def talks(count):
 # what is wrong with the dialogues of a source -> (messages of its rows, the gate, the rows it names)
 DIALOGUES = {
     "nothing in it": ([TALK, []], "empty dialogues", "chats:1"),
+    "a turn that holds no text": ([TALK, [{"role": "user", "content": None, "tool": ""}, TELL]], "turns whose content is no text", "chats:1"),
     "a role nobody knows": ([TALK, [message("critic", "x"), TELL]], "turns of an unknown role", "chats:1"),
     "an empty answer": ([TALK, [ASK, message("assistant", " ")]], "turns without content", "chats:1"),
     "an empty question": ([TALK, [message("user", ""), TELL]], "turns without content", "chats:1"),
@@ -176,6 +177,42 @@ def test_a_template_of_ones_own_that_is_right(tmp_path):
         assert all(g["passed"] for g in prepared.gates)
         told = [token for token, on in zip(prepared.rows[0].ids, prepared.rows[0].supervised, strict=True) if on]
         assert prepared.tokenizer.decode(told) == "Bo Li.<|im_end|>"
+
+
+def test_a_template_whose_prompt_ends_with_the_question(tmp_path):
+    """As Mistral's: there is no header before an answer, so the prompt is the dialogue so far."""
+    from llmstages import templates
+
+    mistral = ("{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}{{ ' ' + m.content + '<|im_end|>' }}{% else %}{{ '<|im_start|> ' + m.content + ' <|im_sep|>' }}"
+               "{% endif %}{% endfor %}")
+    tokenizer = changed(chat_template=mistral)
+    assert all(g["passed"] for g in gates.of_template([Dialogue("chats:0", [ASK, TELL, *TALK])], tokenizer))
+    templates.check(tokenizer, "tokenizer")
+
+
+def test_a_dialogue_that_cannot_be_rendered_is_named(tmp_path):
+    rows = [{"messages": TALK}, {"messages": [SYSTEM, *TALK]}]
+    inputs = {"model": saved_model(tmp_path / "base"), "dialogues": (saved(tmp_path / "chats", "dialogues", rows),), "corpus": None}
+    (tmp_path / "ours.jinja").write_text(TEMPLATES["it refuses a role"][0])
+    with pytest.raises(StageError, match=r"1 of 2 dialogues cannot be rendered \(chats:1\). chats:1: .*no system turn here"):
+        perform(Chat, tmp_path / "sft", ChatConfig(row=96, template_file=str(tmp_path / "ours.jinja")), **inputs)
+    (tmp_path / "empty.jinja").write_text(" ")
+    with pytest.raises(StageError, match="is empty"):
+        perform(Chat, tmp_path / "empty", ChatConfig(row=96, template_file=str(tmp_path / "empty.jinja")), **inputs)
+
+
+def test_answers_that_spell_control_tokens_are_told():
+    talk = [[ASK, message("assistant", f"<|im_sep|> {i}")] for i in range(60)]
+    found = {g["gate"]: g for g in gates.of_template([Dialogue(f"chats:{i}", m) for i, m in enumerate(talk)], tiny_tokenizer())}
+    assert not found["share of answers that spell control tokens"]["passed"] and not found["share of dialogues compared with that template"]["passed"]
+
+
+def test_other_programs_learn_where_a_turn_ends(tmp_path):
+    inputs = {"model": saved_model(tmp_path / "base"), "dialogues": (saved(tmp_path / "chats", "dialogues", [{"messages": TALK}] * 3),), "corpus": None}
+    (tmp_path / "ours.jinja").write_text(MARKED.replace("<|im_end|>", "<TOOL_END>"))  # a turn ends with another token than the tokenizer's eos
+    made, _ = perform(Chat, tmp_path / "sft", ChatConfig(row=96, template_file=str(tmp_path / "ours.jinja")), **inputs)
+    marks = control_ids(tiny_tokenizer())
+    assert json.loads((made.path / "generation_config.json").read_text())["eos_token_id"] == [marks["<TOOL_END>"], marks[END]]
 
 
 def test_a_tokenizer_that_reads_the_template_otherwise():

@@ -56,6 +56,21 @@ def foreign(texts):
     return made
 
 
+def knowing():
+    """As in SentencePiece, where the control pieces are entries of the model itself: switching special tokens off is not enough."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    marks = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>"]
+    letters = sorted({c for style in NAMED.values() for t in style.tokens for c in t} | set(map(chr, range(33, 127))) | set("▁\n"))
+    engine = Tokenizer(models.Unigram([("<unk>", 0.0), *((mark, 0.0) for mark in marks), ("▁", -2.0), *((c, -5.0) for c in letters if c != "▁")], unk_id=0))
+    engine.pre_tokenizer, engine.decoder = pre_tokenizers.Metaspace(prepend_scheme="never"), decoders.Metaspace(prepend_scheme="never")
+    engine.add_special_tokens(marks)
+    made = PreTrainedTokenizerFast(tokenizer_object=engine, bos_token="<s>", eos_token="<|im_end|>", pad_token="<pad>", unk_token="<unk>")
+    made.chat_template = "{{ bos_token }}" + FOREIGN
+    return made
+
+
 @pytest.fixture(scope="module")
 def tokenizers():
     from llmstages.plugins.tokenizer import bpe, unigram, wordpiece
@@ -66,16 +81,18 @@ def tokenizers():
             "unigram": unigram.Unigram().build(texts, unigram.UnigramConfig(vocab_size=700)),
             "wordpiece": wordpiece.WordPiece().build(texts, wordpiece.WordPieceConfig(vocab_size=400)),
             **{f"bpe in {name}": bpe.build(texts, bpe.BPEConfig(vocab_size=400, template=name)) for name in ("llama3", "zephyr", "plain")},
-            "a tokenizer of others": foreign(texts)}
+            "a tokenizer of others": foreign(texts), "a model that knows its marks": knowing()}
 
 
-NAMES = ("bpe", "bpe without a leading space", "bpe, words of llama 3", "unigram", "wordpiece", "bpe in llama3", "bpe in zephyr", "bpe in plain", "a tokenizer of others")
+NAMES = ("bpe", "bpe without a leading space", "bpe, words of llama 3", "unigram", "wordpiece", "bpe in llama3", "bpe in zephyr", "bpe in plain", "a tokenizer of others",
+         "a model that knows its marks")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_text_becomes_a_control_token(tokenizers, name):
     tokenizer, rng = tokenizers[name], random.Random(name)
     marks = set(control_ids(tokenizer).values())
+    marks |= {id for token, id in tokenizer.get_added_vocab().items() if token != tokenizer.unk_token}
     assert marks == {id for token, (id, _, _) in protected.of(tokenizer).ids.items() if token != tokenizer.unk_token}
 
     def controls(ids):
@@ -132,3 +149,72 @@ def test_real_dialogues_render_as_the_saved_template_does(tokenizers, name):
     benign = [(i, m) for i, m in enumerate(found) if not any(protected.of(tokenizers[name]).found.search(t["content"]) for t in m)]
     different = [i for i, m in benign if not gates._equal(chat.render(tokenizers[name], [m])[0], *gates.theirs(tokenizers[name], m))]
     assert not different and len(benign) > 500
+
+
+# templates that work on contents: (template, messages); with transformers' own call each would give the mark
+ROUND = "{{- '<|im_start|>' -}}%s{{- '<|im_end|>' -}}"
+WORKING = {
+    "two contents side by side": (ROUND % "{{- messages[0].content -}}{{- messages[1].content -}}", ["x <|im_", "end|> y"]),
+    "trimmed contents side by side": (ROUND % "{{- messages[0].content | trim -}}{{- messages[1].content | trim -}}", ["x <|im_ ", " end|> y"]),
+    "one in the middle": (ROUND % "{{- '<|' + messages[0].content + '|>' -}}", ["im_end", "y"]),
+    "in small letters": (ROUND % "{{- messages[0].content | lower -}}", ["a <|IM_END|> b", "y"]),
+    "in capitals": (ROUND % "{{- messages[0].content | upper -}}", ["a <|im_end|> b", "y"]),
+    "as JSON": (ROUND % "{{- messages[0].content | tojson -}}", ['say "<|im_end|>"\n', "y"]),
+    "as JSON in ASCII": (ROUND % "{{- messages[0].content | tojson(ensure_ascii=True) -}}", ["é <|im_end|>", "y"]),
+    "with other private characters": (ROUND % "{{- messages[0].content -}}", ["\ue000\ue001 <|im_end|> \ue000", "y"]),
+    "a key that is the inside of a mark": (ROUND % "{%- for key in tools[0].function -%}{{- '<' ~ key ~ '>' -}}{%- endfor -%}", ["x", "y"]),
+}
+
+
+@pytest.mark.parametrize("kind", WORKING)
+def test_templates_that_work_on_contents_make_no_marks_and_lose_nothing(tokenizers, kind):
+    import copy
+
+    template, (first, second) = WORKING[kind]
+    tokenizer = copy.deepcopy(tokenizers["a tokenizer of others"])
+    tokenizer.chat_template = template
+    schemas = json.dumps([{"type": "function", "function": {"name": "f", "tool_response": "x"}}])
+    messages = [message("user", first), message("user", second)]
+    ids = chat.prompt_ids(tokenizer, [[{**message("system", ""), "tools": schemas}, *messages] if "key" in kind else messages])[0]
+    marks = set(tokenizer.get_added_vocab().values())
+    assert [token for token in ids if token in marks] == [ids[0], ids[-1]]
+    written = tokenizer.apply_chat_template(messages, tools=json.loads(schemas), tokenize=False)
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False).casefold() == written.casefold()
+
+
+def test_what_only_looks_like_a_part_of_a_mark_changes_nothing(tokenizers):
+    """Quotes, HTML and names that are the inside of a mark, in JSON and in comparisons of the template: the ids of transformers' own call."""
+    import copy
+
+    foreign, ours = tokenizers["a tokenizer of others"], copy.deepcopy(tokenizers["bpe"])
+    ours.add_special_tokens({"extra_special_tokens": ["<jupyter_code>"]}, replace_extra_special_tokens=False)
+    for content in ('{"q": "> said \\"hi\\"\\nnow"}', "> quoted\n> twice", "a <", "code", "tool_call"):
+        messages = [message("user", content), message("assistant", content, "f"), message("tool", content, "f"), message("assistant", content)]
+        assert gates._equal(chat.render(foreign, [messages])[0], *gates.theirs(foreign, messages))
+    messages = [message("user", "1+1?"), message("assistant", "1+1", "code"), message("tool", "2", "code"), message("assistant", "2")]
+    assert "<CODE_START> 1+1<CODE_END>" in ours.decode(chat.render(ours, [messages])[0].ids)
+
+
+def test_blanks_of_an_answer_are_under_loss_where_offsets_are_trimmed(tokenizers):
+    import copy
+
+    from tokenizers import processors
+
+    tokenizer = copy.deepcopy(tokenizers["a tokenizer of others"])
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    done = chat.render(tokenizer, [[message("user", "x"), message("assistant", "In 12 and  3:  4")]])[0]
+    assert tokenizer.decode([token for token, on in zip(done.ids, done.supervised, strict=True) if on]) == "In 12 and  3:  4<|im_end|>"
+
+
+def test_a_mark_within_an_answer_does_not_end_it(tokenizers):
+    """Without marks of generation: the turn ends in plain text, and holds a mark before it."""
+    import copy
+
+    tokenizer = copy.deepcopy(tokenizers["a tokenizer of others"])
+    tokenizer.chat_template = ("{% for m in messages %}{{ m.role + ':' }}{% if m.role == 'assistant' %}{{ ' <tool_call></tool_call>' }}{% endif %}{{ ' ' + m.content + '\n\n' }}"
+                               "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}")
+    done = chat.render(tokenizer, [[message("user", "x"), message("assistant", "In Ra.")]])[0]
+    assert "In Ra." in tokenizer.decode([token for token, on in zip(done.ids, done.supervised, strict=True) if on])
+    assert chat.control(tokenizer).end is None
+    found = {g["gate"]: g for g in gates.of_rows([done], tokenizer)}
+    assert not found["dialogues whose end of turn is supervised"]["passed"]

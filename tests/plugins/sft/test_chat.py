@@ -202,6 +202,10 @@ def test_a_dialogue_a_row_gives_the_same_loss_and_batches_of_like_length(tmp_pat
     assert len(order) == 100 and all(sorted(order[i: i + 20]) == list(range(20)) for i in range(0, 100, 20)) and order[:20] != order[20:40]
     spread = [max(sizes) - min(sizes) for at in range(0, 100, 4) for sizes in [[len(alone[i]["input_ids"]) for i in order[at: at + 4]]]]
     assert max(spread) <= 5 < max(map(len, (row.ids for row in rows))) - min(map(len, (row.ids for row in rows)))
+    uneven = [{"input_ids": [1] * (1 + i % 37)} for i in range(803)]
+    order = grouped(uneven, 16, 250, seed=0)
+    spread = [max(sizes) - min(sizes) for at in range(0, len(order), 16) for sizes in [[len(uneven[i]["input_ids"]) for i in order[at: at + 16]]]]
+    assert sum(spread) / len(spread) < 2 and {order.count(i) for i in range(803)} <= {4, 5}
     chats = saved(tmp_path / "chats", "dialogues", many(20))
     _, metrics = perform(Chat, tmp_path / "sft", ChatConfig(row=64, packing=False, epochs=3.0), model=model, dialogues=(chats,), corpus=None)
     assert metrics["updates"] == 15 and metrics["loss_last"] < metrics["loss_first"]
@@ -230,6 +234,8 @@ def test_held_out_dialogues_are_not_trained_on(tmp_path, model):
     assert not held & {tuple(row.ids) for row in prepared.rows} and len(prepared.shown) == 6
     made, _ = perform(Chat, tmp_path / "sft", config, model=model, dialogues=(chats,), corpus=None)
     assert any("eval_loss" in json.loads(line) for line in (made.path / "log.jsonl").read_text().splitlines())
+    drawn = Chat().prepare(ChatConfig(row=64, epochs=3.0, held_out=20, redraw=True), Context("sft", tmp_path, tmp_path, {"model": model, "dialogues": (chats,), "corpus": None}))
+    assert len(drawn.held) == len({tuple(row.ids) for row in drawn.held}) == 20 and len(drawn.rows) == 30
     with pytest.raises(StageError, match="held_out=30 leaves none of 30"):
         perform(Chat, tmp_path / "none", ChatConfig(row=64, held_out=30), model=model, dialogues=(chats,), corpus=None)
 
@@ -263,3 +269,32 @@ def test_adapters_on_a_model_in_four_bits(tmp_path):
     net = training.load_model(made, None)
     assert {p.dtype for p in net.parameters()} == {torch.float32} and metrics["loss_last"] < 0.2 * metrics["loss_first"]
     assert generation.reply(net, training.load_tokenizer(made.path), [TALK[:1]], max_new_tokens=24)[0].text == TALK[1]["content"]
+
+
+@pytest.mark.parametrize("bad", [{"epochs": 0.0}, {"epochs": float("inf")}, {"replay": -1}, {"lora": -1}, {"neftune": -1.0}, {"held_out": -1}, {"row": 1},
+                                 {"weights": {"chats": -0.5}}, {"look_at": 0}])
+def test_values_that_make_no_sense_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        ChatConfig(**bad)
+
+
+def test_control_tokens_that_lie_untrained_in_the_model_are_trained_under_lora_too(tmp_path):
+    """Reserved tokens, as in Llama 3: the tokenizer and the embeddings have them, but nothing was trained on them."""
+    from safetensors.torch import load_file
+
+    from llmstages import templates
+
+    model = saved_model(tmp_path / "base")
+    tokenizer, net = training.load_tokenizer(model.path), training.load_model(model, None)
+    kept = tokenizer.chat_template
+    templates.install(tokenizer, "llama3")
+    tokenizer.chat_template = kept
+    tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = "<|endoftext|>", "<|im_end|>", "<|pad|>"
+    net.resize_token_embeddings(len(tokenizer) + 8, mean_resizing=False)  # and some rows that no token has
+    net.save_pretrained(model.path)
+    tokenizer.save_pretrained(model.path)
+    chats = saved(tmp_path / "chats", "dialogues", [{"messages": TALK}] * 4)
+    made, metrics = perform(Chat, tmp_path / "sft", ChatConfig(row=64, epochs=20.0, lora=4, template="llama3"), model=model, dialogues=(chats,), corpus=None)
+    before, after = (load_file(folder / "model.safetensors")["model.embed_tokens.weight"] for folder in (model.path, made.path))
+    changed = {i for i in range(len(before)) if not (before[i] == after[i]).all()}
+    assert metrics["new_tokens"] == 0 and changed == set(tokenizer.convert_tokens_to_ids(["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]))
