@@ -16,7 +16,7 @@ LENGTH, AGAIN = 64, 4  # tokens of an answer at most; times that three words in 
 
 
 def looker(ctx: Context, tokenizer: Any, dialogues: Sequence[Sequence[chat.Message]], every: int) -> Any:
-    """A TrainerCallback that asks every ``every`` updates, and after the last one, what the dialogues' last answers answer."""
+    """A TrainerCallback that asks before the first update, every ``every`` updates and after the last one what the dialogues' last answers answer."""
     from transformers import TrainerCallback
 
     asked = [messages[: max(i for i, m in enumerate(messages) if m["role"] == "user") + 1] for messages in dialogues if any(m["role"] == "user" for m in messages)]
@@ -26,9 +26,15 @@ def looker(ctx: Context, tokenizer: Any, dialogues: Sequence[Sequence[chat.Messa
             if processes.asked() in ("zero3", "fsdp"):
                 asked.clear()
                 ctx.say(f"{ctx.step}: no looks at the format while training, since {processes.asked()} spreads the weights over processes")
+            if state.global_step == 0:
+                self.look(state, kwargs["model"])
 
-        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-            if asked and processes.first_process() and (state.global_step % every == 0 or state.global_step == state.max_steps):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step % every == 0 or state.global_step == state.max_steps:
+                self.look(state, kwargs["model"])
+
+        def look(self, state: Any, model: Any) -> None:
+            if asked and processes.first_process():
                 was = model.training
                 found = look(model, tokenizer, asked)
                 model.train(was)

@@ -220,7 +220,7 @@ def test_the_format_is_looked_at_while_training(tmp_path, model):
     assert weights[0] == weights[1], "looking changes nothing"
     log = [json.loads(line) for line in (made.path / "log.jsonl").read_text().splitlines()]
     looks = [row for row in log if "format/ended" in row]
-    assert [row["step"] for row in looks] == sorted({*range(5, int(metrics["updates"]) + 1, 5), int(metrics["updates"])})
+    assert [row["step"] for row in looks] == sorted({0, *range(5, int(metrics["updates"]) + 1, 5), int(metrics["updates"])})
     assert looks[-1]["format/ended"] == metrics["format_ended"] == 1.0 and looks[0]["format/ended"] < 1.0
     assert any("of 4 answers end their turn" in line for line in perform.said)
 
