@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmstages import encoding, packing, protected
-from llmstages.rendering import Message, Rendered, render, template_of
+from llmstages.rendering import Message, Rendered, render
 from llmstages.tables import message
-from llmstages.templates import CALLS, RESULT, ROLES
+from llmstages.templates import CALLS, ROLES, template_of
 
 PROBE = "9173"  # what the assistant says where a template is asked what it writes around it
-__all__ = ["CALLS", "RESULT", "ROLES", "Message", "Rendered", "render"]
+__all__ = ["CALLS", "ROLES", "Message", "Rendered", "render", "template_of"]
 
 
 @dataclass(frozen=True)

@@ -140,9 +140,13 @@ def split(dialogue: Dialogue, tokenizer: Any, row: int) -> list[tuple[Dialogue, 
     return out
 
 
+def last_question(messages: Sequence[chat.Message]) -> int:
+    """How many messages there are up to the last question, it included; 0 where nobody asks."""
+    return max((i + 1 for i, m in enumerate(messages) if m["role"] == "user"), default=0)
+
+
 def last_answers(dialogues: Sequence[Dialogue], rows: Sequence[chat.Rendered], tokenizer: Any) -> list[chat.Rendered]:
     """The rows with loss only on what follows the last question: calls, and the answer. Running text stays as it is."""
-    spoken = [i for i, d in enumerate(dialogues) if not d.plain and any(m["role"] == "user" for m in d.messages)]
-    asked = {i: max(k for k, m in enumerate(dialogues[i].messages) if m["role"] == "user") + 1 for i in spoken}
-    begins = dict(zip(spoken, map(len, chat.prompt_ids(tokenizer, [dialogues[i].messages[: asked[i]] for i in spoken])), strict=True))
+    asked = {i: last_question(d.messages) for i, d in enumerate(dialogues) if not d.plain and last_question(d.messages)}
+    begins = dict(zip(asked, map(len, chat.prompt_ids(tokenizer, [dialogues[i].messages[:end] for i, end in asked.items()])), strict=True))
     return [chat.Rendered(row.ids, [on and at >= begins.get(i, 0) for at, on in enumerate(row.supervised)]) for i, row in enumerate(rows)]

@@ -50,8 +50,8 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, ma
     """
     import torch
 
-    stops = stop_ids(model, tokenizer)
-    pad = stops[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    how = settings(model, tokenizer, temperature)
+    stops, pad = how["eos_token_id"], how["pad_token_id"]
     limit = getattr(model.config, "max_position_embeddings", 1 << 30)
     prompts = [fit(prompt, limit, max_new_tokens) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -64,11 +64,9 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, ma
         width = max(map(len, some))
         ids = torch.tensor([[pad] * (width - len(p)) + p for p in some], device=model.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in some], device=model.device)
-        how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
         with torch.no_grad():
             made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens,
-                                  eos_token_id=stops, pad_token_id=pad, output_logits=not temperature,
-                                  return_dict_in_generate=True, **how)
+                                  output_logits=not temperature, return_dict_in_generate=True, **how)
         new = made.sequences[:, width:].tolist()
         if not temperature:
             best = torch.stack([step.float().softmax(-1).max(-1).values for step in made.logits], 1).tolist()
@@ -81,6 +79,13 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, ma
         if advance:
             advance(len(chosen))
     return out, least
+
+
+def settings(model: Any, tokenizer: Any, temperature: float) -> dict[str, Any]:
+    """Arguments of ``model.generate``: where it stops, what pads, how it chooses (temperature 0 is greedy)."""
+    stops = stop_ids(model, tokenizer)
+    choice = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
+    return {"eos_token_id": stops, "pad_token_id": stops[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id, **choice}
 
 
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:

@@ -21,7 +21,7 @@ from typing import Any
 from llmstages import encoding, protected
 from llmstages.protected import Marks
 from llmstages.stage import StageError
-from llmstages.templates import CALLS, ROLES
+from llmstages.templates import CALLS, ROLES, template_of
 
 Message = Mapping[str, Any]
 Span = tuple[int, int]
@@ -76,12 +76,6 @@ def says_what_is_said(template: str) -> bool:
 def reads_tool(template: str) -> bool:
     """Whether the template reads calls and results as ours do, from the field ``tool``."""
     return bool(_OURS.search(template))
-
-
-def template_of(tokenizer: Any) -> str:
-    """The chat template; of several by name the one called default."""
-    found = tokenizer.chat_template
-    return (found.get("default") or next(iter(found.values()), "")) if isinstance(found, dict) else found or ""
 
 
 def text(tokenizer: Any, messages: Sequence[Message], open_turn: bool = False) -> str:

@@ -123,12 +123,10 @@ def stream(talk: Talk, ids: Sequence[int], made: list[int], show: Show, most: in
 
         def end(self) -> None: ...
 
-    how = {"do_sample": True, "temperature": talk.temperature, "top_k": 0, "top_p": 1.0} if talk.temperature else {"do_sample": False}
-    pad, stops = talk.tokenizer.pad_token_id, generation.stop_ids(talk.model, talk.tokenizer)
     prompt = torch.tensor([list(ids)], device=talk.model.device)
     with torch.no_grad():
-        talk.model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=max(1, most), eos_token_id=stops,
-                            pad_token_id=pad if pad is not None else stops[0], streamer=Shower(), **how)
+        talk.model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=max(1, most),
+                            streamer=Shower(), **generation.settings(talk.model, talk.tokenizer, talk.temperature))
 
 
 def open_talk(made: Made, history: bool | None = None) -> Talk:

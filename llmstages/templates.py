@@ -8,7 +8,6 @@ of others (a tokenizer's own, a file) are taken as they are: rendering.py render
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -72,6 +71,12 @@ def tokens(name: str) -> tuple[str, ...]:
     return NAMED[name].tokens
 
 
+def template_of(tokenizer: Any) -> str:
+    """The chat template; of several by name the one called default."""
+    found = tokenizer.chat_template
+    return (found.get("default") or next(iter(found.values()), "")) if isinstance(found, dict) else found or ""
+
+
 def read(path: str, where: str) -> str:
     """The text of a Jinja file. where: the option that named it."""
     try:
@@ -90,8 +95,6 @@ def install(tokenizer: Any, name: str = DEFAULT, text: str = "") -> list[str]:
     """
     before = set(tokenizer.get_vocab())
     if name == OWN:
-        from llmstages.rendering import template_of
-
         if not text and not template_of(tokenizer):
             raise StageError(f"the tokenizer brings no chat template along; choose one of {', '.join(NAMED)}, or give a Jinja file")
         if tokenizer.pad_token in (None, tokenizer.eos_token):  # else the end of a turn would carry no loss
@@ -105,14 +108,14 @@ def install(tokenizer: Any, name: str = DEFAULT, text: str = "") -> list[str]:
     return sorted(set(tokenizer.get_vocab()) - before, key=tokenizer.convert_tokens_to_ids)
 
 
-def check(tokenizer: Any, where: str, dialogues: Sequence[Any] = ()) -> None:
+def check(tokenizer: Any, where: str) -> None:
     """Render a few dialogues; StageError where training and use would see other tokens, or no turn would end."""
     from llmstages import gates
     from llmstages.dialogues import Dialogue
     from llmstages.tables import message
 
     asked, told = message("user", "Where is it?\n\n- here"), message("assistant", "In 12 places.\n\nNot far.")
-    some = [[asked, told], [asked, told, message("user", "And"), message("assistant", "\n\nThere.")], *dialogues]
+    some = [[asked, told], [asked, told, message("user", "And"), message("assistant", "\n\nThere.")]]
     bad = [g for g in gates.of_template([Dialogue(f"probe {i}", messages) for i, messages in enumerate(some)], tokenizer) if not g["passed"] and not g["gate"].startswith("share of texts")]
     if bad:
         raise StageError(f"{where}: this chat template does not fit this tokenizer: " + "; ".join(f"{gates.told(g)}: {g['cure']}" for g in bad))

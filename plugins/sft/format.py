@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmstages import chat, generation, processes
+from llmstages.dialogues import last_question
 from llmstages.stage import Context
 
 LENGTH, AGAIN = 64, 4  # tokens of an answer at most; times that three words in a row make an answer a repetition
@@ -19,7 +20,7 @@ def looker(ctx: Context, tokenizer: Any, dialogues: Sequence[Sequence[chat.Messa
     """A TrainerCallback that asks before the first update, every ``every`` updates and after the last one what the dialogues' last answers answer."""
     from transformers import TrainerCallback
 
-    asked = [messages[: max(i for i, m in enumerate(messages) if m["role"] == "user") + 1] for messages in dialogues if any(m["role"] == "user" for m in messages)]
+    asked = [messages[: last_question(messages)] for messages in dialogues if last_question(messages)]
 
     class Looker(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
