@@ -33,23 +33,37 @@ class Datatrove:
     """A process in datatrove's environment that answers requests."""
 
     def __init__(self, python: Path) -> None:
-        self.process = subprocess.Popen([str(python), str(HERE / "datatrove_side.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.DEVNULL, text=True)
+        self.process = subprocess.Popen(
+            [str(python), str(HERE / "datatrove_side.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
 
     def __call__(self, do: str, **arguments: Any) -> Any:
         print(json.dumps({"do": do, "with": arguments}), file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
         if not line:
-            sys.exit("error: datatrove's process ended; run benchmarks/datatrove_side.py in its environment to see why")
+            sys.exit(
+                "error: datatrove's process ended; run benchmarks/datatrove_side.py in its environment to see why"
+            )
         return json.loads(line)
 
 
 def environment() -> Path:
     """The python of an environment with datatrove, made on first use."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "llmstages" / "benchmarks" / "datatrove"
+    folder = (
+        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        / "llmstages"
+        / "benchmarks"
+        / "datatrove"
+    )
     python = folder / "bin" / "python"
     if not (folder / "done").exists():
-        print(f"making an environment for datatrove in {folder} (once, some minutes)", file=sys.stderr)
+        print(
+            f"making an environment for datatrove in {folder} (once, some minutes)", file=sys.stderr
+        )
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         subprocess.run([str(python), "-m", "pip", "install", "-q", *NEEDS], check=True)
@@ -60,7 +74,9 @@ def environment() -> Path:
 def documents(files: Sequence[str], least: int, megabytes: float) -> list[dict[str, str]]:
     """At least so many documents and megabytes: rows of the given files, or text from installed packages."""
     if files:
-        texts = [json.loads(line)["text"] for file in files for line in open(file, encoding="utf-8")]
+        texts = [
+            json.loads(line)["text"] for file in files for line in open(file, encoding="utf-8")
+        ]
     else:
         from texts import texts as gather
 
@@ -68,14 +84,24 @@ def documents(files: Sequence[str], least: int, megabytes: float) -> list[dict[s
         while len(texts) < least:
             megabytes += 5
             texts = gather(int(megabytes * 1e6))
-    return [{"id": f"d{number}", "url": f"https://example.org/{number}", "text": text} for number, text in enumerate(texts)]
+    return [
+        {"id": f"d{number}", "url": f"https://example.org/{number}", "text": text}
+        for number, text in enumerate(texts)
+    ]
 
 
-def ours(source: Path, out: Path, filters: Sequence[str], workers: int, words: str = "fast", engine: str = "datasets") -> tuple[float, Path]:
+def ours(
+    source: Path,
+    out: Path,
+    filters: Sequence[str],
+    workers: int,
+    words: str = "fast",
+    engine: str = "datasets",
+) -> tuple[float, Path]:
     """Seconds from the files to the corpus artifact, and its folder: the stages pages.files and corpus.web."""
+    from llmstages.core.stage import Artifact, Context
     from llmstages.plugins.corpus.web import Web
     from llmstages.plugins.pages.files import Files
-    from llmstages.stage import Artifact, Context
 
     def context(name: str, **inputs: Any) -> Context:
         for folder in (out / name, out / f"{name}.work"):
@@ -85,21 +111,31 @@ def ours(source: Path, out: Path, filters: Sequence[str], workers: int, words: s
     shutil.rmtree(out, ignore_errors=True)
     start = time.perf_counter()
     Files().run(Files.Config(path=str(source)), context("pages"))
-    config = Web.Config(filters={name: {"use": name} for name in filters}, extractors={"html": {"use": "trafilatura"}}, workers=workers,
-                        words=words, engine=engine, max_characters=10**9)
-    Web().run(config, context("corpus", documents=Artifact("pages", "documents", out / "pages", "pages")))
+    config = Web.Config(
+        filters={name: {"use": name} for name in filters},
+        extractors={"html": {"use": "trafilatura"}},
+        workers=workers,
+        words=words,
+        engine=engine,
+        max_characters=10**9,
+    )
+    Web().run(
+        config, context("corpus", documents=Artifact("pages", "documents", out / "pages", "pages"))
+    )
     return time.perf_counter() - start, out / "corpus"
 
 
 def fates(corpus: Path) -> dict[str, tuple[str | None, str | None]]:
     """id -> (rule that dropped it or None, text that stays or None)."""
-    from llmstages import tables
+    from llmstages.data import tables
 
     kept = {row["id"]: (None, row["text"]) for row in tables.load(corpus / "data")}
     return kept | {row["id"]: (row["rule"], None) for row in tables.load(corpus / "dropped")}
 
 
-def in_turns(rounds: int, one: Callable[[], float], other: Callable[[], float], name: str, target: str) -> None:
+def in_turns(
+    rounds: int, one: Callable[[], float], other: Callable[[], float], name: str, target: str
+) -> None:
     """Time both, one after the other, each round beginning with the other one; print the medians and the median ratio."""
     pairs = []
     for number in range(rounds):
@@ -109,45 +145,86 @@ def in_turns(rounds: int, one: Callable[[], float], other: Callable[[], float], 
         else:
             first = one()
             pairs.append((first, other()))
-        print(f"  {name} round {number + 1}: {pairs[-1][0]:.2f} s and {pairs[-1][1]:.2f} s, {pairs[-1][1] / pairs[-1][0]:.2f}x", file=sys.stderr)
+        print(
+            f"  {name} round {number + 1}: {pairs[-1][0]:.2f} s and {pairs[-1][1]:.2f} s, {pairs[-1][1] / pairs[-1][0]:.2f}x",
+            file=sys.stderr,
+        )
     ratios = [b / a for a, b in pairs]
-    print(f"{name:<34} {statistics.median(a for a, _ in pairs):8.2f} s {statistics.median(b for _, b in pairs):8.2f} s "
-          f"{statistics.median(ratios):7.2f}x  ({min(ratios):.2f} to {max(ratios):.2f}; target {target})", flush=True)
+    print(
+        f"{name:<34} {statistics.median(a for a, _ in pairs):8.2f} s {statistics.median(b for _, b in pairs):8.2f} s "
+        f"{statistics.median(ratios):7.2f}x  ({min(ratios):.2f} to {max(ratios):.2f}; target {target})",
+        flush=True,
+    )
 
 
-def speed(args: argparse.Namespace, rows: list[dict[str, str]], theirs: Datatrove, folder: Path) -> None:
+def speed(
+    args: argparse.Namespace, rows: list[dict[str, str]], theirs: Datatrove, folder: Path
+) -> None:
     """Filters, and filters with MinHash, beside datatrove."""
     source = folder / "source"
     source.mkdir()
     for task in range(args.workers):  # a file a task, as datatrove wants it
         with open(source / f"{task}.jsonl", "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows[task::args.workers])
+            file.writelines(json.dumps(row) + "\n" for row in rows[task :: args.workers])
     kept = {}
 
     def we(*filters: str, words: str = "fast") -> Callable[[], float]:
         def go() -> float:
             seconds, corpus = ours(source, folder / "ours", filters, args.workers, words)
-            kept["ours", " ".join(filters), words] = len([None for rule, _ in fates(corpus).values() if rule is None])
+            kept["ours", " ".join(filters), words] = len(
+                [None for rule, _ in fates(corpus).values() if rule is None]
+            )
             return seconds
+
         return go
 
     def they(minhash: str) -> Callable[[], float]:
         def go() -> float:
-            found = theirs("run", source=str(source), folder=str(folder / "theirs"), workers=args.workers, minhash=minhash)
+            found = theirs(
+                "run",
+                source=str(source),
+                folder=str(folder / "theirs"),
+                workers=args.workers,
+                minhash=minhash,
+            )
             kept["datatrove",] = found["kept"]
             return found["seconds"]
+
         return go
 
     we(*FILTERS)()  # imports
     in_turns(args.rounds, we(*FILTERS), they("none"), "4 text filters", ">= 6x")
-    in_turns(args.rounds, we("minhash_dedup", *FILTERS), they("all"), "MinHash of all, then 4 filters", ">= 8x")
-    in_turns(args.rounds, we(*FILTERS, "minhash_dedup"), they("kept"), "4 filters, then MinHash of the kept", "none")
-    in_turns(args.rounds, we(*FILTERS, words="spacy"), they("none"), "4 text filters, words: spacy", "none")
+    in_turns(
+        args.rounds,
+        we("minhash_dedup", *FILTERS),
+        they("all"),
+        "MinHash of all, then 4 filters",
+        ">= 8x",
+    )
+    in_turns(
+        args.rounds,
+        we(*FILTERS, "minhash_dedup"),
+        they("kept"),
+        "4 filters, then MinHash of the kept",
+        "none",
+    )
+    in_turns(
+        args.rounds,
+        we(*FILTERS, words="spacy"),
+        they("none"),
+        "4 text filters, words: spacy",
+        "none",
+    )
     print("MinHash: ours removes duplicates as well, datatrove's signs alone")
-    print(f"kept of {len(rows)}:\n" + "\n".join(f"  {count:6} {', '.join(key)}" for key, count in kept.items()))
+    print(
+        f"kept of {len(rows)}:\n"
+        + "\n".join(f"  {count:6} {', '.join(key)}" for key, count in kept.items())
+    )
 
 
-def decisions(args: argparse.Namespace, rows: list[dict[str, str]], theirs: Datatrove, folder: Path) -> None:
+def decisions(
+    args: argparse.Namespace, rows: list[dict[str, str]], theirs: Datatrove, folder: Path
+) -> None:
     """The share of documents with the same verdict as datatrove, and of our engines with each other."""
     source = folder / "some"
     source.mkdir()
@@ -160,27 +237,45 @@ def decisions(args: argparse.Namespace, rows: list[dict[str, str]], theirs: Data
         keep = sum((found[id][0] is None) == (rule is None) for id, (rule, _) in wanted.items())
         reason = sum(found[id][0] == rule for id, (rule, _) in wanted.items())
         text = sum(found[id] == value for id, value in wanted.items())
-        print(f"words: {words:<12} of {len(wanted)} documents {keep / len(wanted):.4%} same keep, {reason / len(wanted):.4%} same reason, {text / len(wanted):.4%} same text")
-        differ = Counter(f"{rule} -> {found[id][0]}" for id, (rule, _) in wanted.items() if found[id][0] != rule)
+        print(
+            f"words: {words:<12} of {len(wanted)} documents {keep / len(wanted):.4%} same keep, {reason / len(wanted):.4%} same reason, {text / len(wanted):.4%} same text"
+        )
+        differ = Counter(
+            f"{rule} -> {found[id][0]}" for id, (rule, _) in wanted.items() if found[id][0] != rule
+        )
         for change, count in differ.most_common(3):
             print(f"  {count:5} {change}")
-    one, other = (fates(ours(source, folder / "ours", (*FILTERS, "minhash_dedup"), args.workers, engine=engine)[1]) for engine in ("datasets", "datatrove"))
+    one, other = (
+        fates(
+            ours(source, folder / "ours", (*FILTERS, "minhash_dedup"), args.workers, engine=engine)[
+                1
+            ]
+        )
+        for engine in ("datasets", "datatrove")
+    )
     same = sum(one[id] == other.get(id) for id in one)
-    print(f"engines: {same} of {len(one)} documents have the same fate under datasets and datatrove")
+    print(
+        f"engines: {same} of {len(one)} documents have the same fate under datasets and datatrove"
+    )
 
 
 def extraction(args: argparse.Namespace, folder: Path) -> None:
     """The corpus stage with no filter beside trafilatura itself in as many processes."""
-    from llmstages import tables
-    from llmstages.plugins.corpus.web import Web
-    from llmstages.stage import Artifact, Context
     from pages import pages
 
-    pool = PlainPool(args.workers)  # before our stage, which tunes trafilatura's parser in the process it runs in
+    from llmstages.core.stage import Artifact, Context
+    from llmstages.data import tables
+    from llmstages.plugins.corpus.web import Web
+
+    pool = PlainPool(
+        args.workers
+    )  # before our stage, which tunes trafilatura's parser in the process it runs in
     pool.map(plain, [b"<p>warm"] * 8, chunksize=1)
     source = folder / "html"
     rows = pages(args.pages)
-    rows = rows * -(-args.page_count // len(rows))  # enough that starting processes is not what is measured
+    rows = rows * -(
+        -args.page_count // len(rows)
+    )  # enough that starting processes is not what is measured
     tables.save(rows, source / "data")
     bodies = [row["body"] for row in rows]
     print(f"extraction: {len(rows)} pages, {sum(map(len, bodies)) / 1e6:.1f} MB of HTML")
@@ -191,8 +286,15 @@ def extraction(args: argparse.Namespace, folder: Path) -> None:
             shutil.rmtree(each, ignore_errors=True)
             each.mkdir()
         start = time.perf_counter()
-        config = Web.Config(filters={}, extractors={"html": {"use": "trafilatura"}}, workers=args.workers)
-        Web().run(config, Context("corpus", out, work, {"documents": Artifact("html", "documents", source, "html")}))
+        config = Web.Config(
+            filters={}, extractors={"html": {"use": "trafilatura"}}, workers=args.workers
+        )
+        Web().run(
+            config,
+            Context(
+                "corpus", out, work, {"documents": Artifact("html", "documents", source, "html")}
+            ),
+        )
         return time.perf_counter() - start
 
     def they() -> float:
@@ -222,25 +324,65 @@ def PlainPool(workers: int) -> Any:
 
 def main() -> None:
     """Everything, or what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", nargs="+", default=[], metavar="JSONL", help="documents with a field text (default: from installed packages)")
-    parser.add_argument("--pages", default="", metavar="WARC", help="pages for the extraction (default: pydoc's pages of the standard library)")
-    parser.add_argument("--page-count", type=int, default=1500, help="at least so many, in copies where there are fewer (default: %(default)s)")
-    parser.add_argument("--documents", type=int, default=5000, help="at least so many (default: %(default)s)")
-    parser.add_argument("--megabytes", type=float, default=30, help="at least so much text (default: %(default)s)")
-    parser.add_argument("--decisions", type=int, default=2500, help="compare so many verdicts (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--text",
+        nargs="+",
+        default=[],
+        metavar="JSONL",
+        help="documents with a field text (default: from installed packages)",
+    )
+    parser.add_argument(
+        "--pages",
+        default="",
+        metavar="WARC",
+        help="pages for the extraction (default: pydoc's pages of the standard library)",
+    )
+    parser.add_argument(
+        "--page-count",
+        type=int,
+        default=1500,
+        help="at least so many, in copies where there are fewer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--documents", type=int, default=5000, help="at least so many (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--megabytes", type=float, default=30, help="at least so much text (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--decisions",
+        type=int,
+        default=2500,
+        help="compare so many verdicts (default: %(default)s)",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--workers", type=int, default=2, help="processes on either side (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=("speed", "decisions", "extraction"), default=("speed", "decisions", "extraction"))
-    parser.add_argument("--datatrove", type=Path, help="python of an environment with datatrove[processing] and spaCy (default: one is made)")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="processes on either side (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=("speed", "decisions", "extraction"),
+        default=("speed", "decisions", "extraction"),
+    )
+    parser.add_argument(
+        "--datatrove",
+        type=Path,
+        help="python of an environment with datatrove[processing] and spaCy (default: one is made)",
+    )
     args = parser.parse_args()
     sys.path.insert(0, str(HERE))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if set(args.only) & {"speed", "decisions"}:
             rows = documents(args.text, args.documents, args.megabytes)
-            print(f"{len(rows)} documents, {sum(len(row['text'].encode()) for row in rows) / 1e6:.1f} MB, {args.workers} processes, "
-                  f"{args.rounds} rounds\n{'':<34} {'llmstages':>10} {'other':>10}   ratio")
+            print(
+                f"{len(rows)} documents, {sum(len(row['text'].encode()) for row in rows) / 1e6:.1f} MB, {args.workers} processes, "
+                f"{args.rounds} rounds\n{'':<34} {'llmstages':>10} {'other':>10}   ratio"
+            )
             theirs = Datatrove(args.datatrove or environment())
             if "speed" in args.only:
                 speed(args, rows, theirs, folder)

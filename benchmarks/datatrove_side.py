@@ -20,7 +20,12 @@ os.environ["DATATROVE_COLORIZE_LOGS"] = "0"
 from datatrove.data import Document
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
-from datatrove.pipeline.filters import C4QualityFilter, FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter
+from datatrove.pipeline.filters import (
+    C4QualityFilter,
+    FineWebQualityFilter,
+    GopherQualityFilter,
+    GopherRepetitionFilter,
+)
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers import JsonlWriter
 from datatrove.utils.hashing import HashConfig
@@ -32,24 +37,43 @@ logger.remove()
 
 def filters(folder=None):
     """The four text filters of FineWeb, with a writer for what each drops where a folder is given."""
+
     def out(name):
         return JsonlWriter(f"{folder}/removed/{name}", compression=None) if folder else None
 
-    return {"gopher_repetition": GopherRepetitionFilter(exclusion_writer=out("1")),
-            "gopher_quality": GopherQualityFilter(exclusion_writer=out("2")),
-            "c4": C4QualityFilter(filter_no_terminal_punct=False, exclusion_writer=out("3")),
-            "fineweb_quality": FineWebQualityFilter(exclusion_writer=out("4"))}
+    return {
+        "gopher_repetition": GopherRepetitionFilter(exclusion_writer=out("1")),
+        "gopher_quality": GopherQualityFilter(exclusion_writer=out("2")),
+        "c4": C4QualityFilter(filter_no_terminal_punct=False, exclusion_writer=out("3")),
+        "fineweb_quality": FineWebQualityFilter(exclusion_writer=out("4")),
+    }
 
 
 def run(source, folder, workers, minhash):
     """Seconds of the pipeline over the files in the folder ``source``, one task a file. minhash: sign none, the kept or all."""
     shutil.rmtree(folder, ignore_errors=True)
-    sign = MinhashDedupSignature(f"{folder}/signatures", MinhashConfig(hash_config=HashConfig(hash_fc="sha1")))
-    steps = [JsonlReader(source), *filters(folder).values(), JsonlWriter(f"{folder}/kept", compression=None)]
-    pipelines = {"none": [steps], "kept": [[*steps, sign]], "all": [[JsonlReader(source), sign], steps]}[minhash]  # signing hands no document on
+    sign = MinhashDedupSignature(
+        f"{folder}/signatures", MinhashConfig(hash_config=HashConfig(hash_fc="sha1"))
+    )
+    steps = [
+        JsonlReader(source),
+        *filters(folder).values(),
+        JsonlWriter(f"{folder}/kept", compression=None),
+    ]
+    pipelines = {
+        "none": [steps],
+        "kept": [[*steps, sign]],
+        "all": [[JsonlReader(source), sign], steps],
+    }[minhash]  # signing hands no document on
     start = time.perf_counter()
     for number, pipeline in enumerate(pipelines):
-        LocalPipelineExecutor(pipeline, tasks=workers, workers=workers, logging_dir=f"{folder}/logs{number}", start_method="fork").run()
+        LocalPipelineExecutor(
+            pipeline,
+            tasks=workers,
+            workers=workers,
+            logging_dir=f"{folder}/logs{number}",
+            start_method="fork",
+        ).run()
     seconds = time.perf_counter() - start
     kept = sum(sum(1 for _ in open(file)) for file in Path(folder, "kept").glob("*.jsonl"))
     return {"seconds": seconds, "kept": kept}

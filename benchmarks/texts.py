@@ -29,12 +29,16 @@ def texts(minimum_bytes: int) -> list[str]:
             size += len(text.encode())
             if size >= minimum_bytes:
                 return list(found)
-    raise SystemExit(f"the installed packages hold only {size / 1e6:.0f} MB of text, and {minimum_bytes / 1e6:.0f} MB were asked for; "
-                     "ask for less, or give files of your own")
+    raise SystemExit(
+        f"the installed packages hold only {size / 1e6:.0f} MB of text, and {minimum_bytes / 1e6:.0f} MB were asked for; "
+        "ask for less, or give files of your own"
+    )
 
 
 def _sources() -> Iterator[str]:
-    for package in sorted(importlib.metadata.distributions(), key=lambda d: str(d.metadata["Name"]).lower()):
+    for package in sorted(
+        importlib.metadata.distributions(), key=lambda d: str(d.metadata["Name"]).lower()
+    ):
         yield str(package.metadata.get_payload() or "")
     from pydoc_data.topics import topics
 
@@ -47,12 +51,17 @@ def _sources() -> Iterator[str]:
 
 
 def _modules() -> list[Path]:
-    folders = dict.fromkeys([*map(Path, site.getsitepackages()), Path(sysconfig.get_paths()["stdlib"])])
+    folders = dict.fromkeys(
+        [*map(Path, site.getsitepackages()), Path(sysconfig.get_paths()["stdlib"])]
+    )
     return [path for folder in folders for path in sorted(folder.rglob("*.py")) if path.is_file()]
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (UnicodeDecodeError, OSError):  # a handful of files in test folders are broken on purpose
+    except (
+        UnicodeDecodeError,
+        OSError,
+    ):  # a handful of files in test folders are broken on purpose
         return ""

@@ -13,12 +13,35 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["Artifact", "Context", "Stage", "StageError", "Step", "load_part", "load_stage", "option", "run", "step"]
-_HOMES = {"Artifact": "stage", "Context": "stage", "Stage": "stage", "StageError": "stage", "option": "stage", "Step": "plan",
-          "load_part": "registry", "load_stage": "registry", "run": "api", "step": "api"}
+__all__ = [
+    "Artifact",
+    "Context",
+    "Stage",
+    "StageError",
+    "Step",
+    "load_component",
+    "load_stage",
+    "option",
+    "run",
+    "step",
+]
+_HOMES = {
+    "Artifact": "core.stage",
+    "Context": "core.stage",
+    "Stage": "core.stage",
+    "StageError": "core.errors",
+    "option": "core.stage",
+    "Step": "pipeline.plan",
+    "load_component": "core.registry",
+    "load_stage": "core.registry",
+    "run": "pipeline.api",
+    "step": "pipeline.api",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'llmstages' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'llmstages' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
     return getattr(importlib.import_module(f"llmstages.{_HOMES[name]}"), name)

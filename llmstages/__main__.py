@@ -2,7 +2,7 @@
 
 import sys
 
-from llmstages.cli import main
+from llmstages.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

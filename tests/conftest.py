@@ -17,16 +17,20 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="llmstages-tests-")  # remembered compositions stay out of the home folder
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background ignores it, and what ignores it hands that on
-signal.signal(signal.SIGHUP, signal.SIG_DFL)              # nohup likewise
-TOYS = Path(__file__).parent / "core" / "toys"
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(
+    prefix="llmstages-tests-"
+)  # remembered compositions stay out of the home folder
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell that runs tests in the background ignores it, and what ignores it hands that on
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup likewise
+TOYS = Path(__file__).parent / "pipeline" / "toys"
 
 
 @pytest.fixture(autouse=True)
 def fresh_registry():
     """The registry remembers what is installed; a test may have installed something."""
-    from llmstages import registry
+    from llmstages.core import registry
 
     yield
     registry.entries.cache_clear()
@@ -36,6 +40,7 @@ def fresh_registry():
 @pytest.fixture
 def install(tmp_path, monkeypatch) -> Callable[..., None]:
     """install(name, entry_points, module_text): a package on the path with a dist-info, as pip would leave it."""
+
     def make(name: str, points: str, text: str = "") -> None:
         folder = tmp_path / f"site-{name}"
         info = folder / f"{name}-1.0.dist-info"
@@ -67,18 +72,29 @@ def toys(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def cli(toys) -> Callable[..., Any]:
     """cli("plan", "seed=1"): the command in its own process; .code, .out, .err, .json (last line), never a traceback."""
+
     def call(*words: str, **environment: str) -> SimpleNamespace:
-        done = subprocess.run([sys.executable, "-m", "llmstages", *words], capture_output=True, text=True, timeout=120,
-                              env={**os.environ, **environment})
+        done = subprocess.run(
+            [sys.executable, "-m", "llmstages", *words],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, **environment},
+        )
         assert "Traceback" not in done.stderr + done.stdout, done.stderr
         last = done.stdout.strip().splitlines()[-1:] or [""]
-        return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr, json=json.loads(last[0]) if last[0][:1] == "{" else None)
+        return SimpleNamespace(
+            code=done.returncode,
+            out=done.stdout,
+            err=done.stderr,
+            json=json.loads(last[0]) if last[0][:1] == "{" else None,
+        )
 
     return call
 
 
 def _forget() -> None:
-    from llmstages import registry
+    from llmstages.core import registry
 
     registry.entries.cache_clear()
     registry.load.cache_clear()

@@ -9,31 +9,41 @@ from pathlib import Path
 
 import pytest
 
-from llmstages import registry
-from llmstages.cli import _parse, main
-from llmstages.compose import compose, expand
+from llmstages.cli.main import _parse, main
+from llmstages.core import registry
+from llmstages.pipeline.compose import compose, expand
 from llmstages.plugins.corpus.filter import Document, Drop
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SCALING = (ROOT / "docs/scaling.md").read_text()
 GUIDES = [SCALING, *((ROOT / "docs" / name).read_text() for name in ("sft.md", "synthesize.md"))]
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", "".join([README, *GUIDES[1:]]), re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(
+    r"^```(\w*)\n(.*?)^```", "".join([README, *GUIDES[1:]]), re.MULTILINE | re.DOTALL
+)
 
 
 def commands() -> list[str]:
     """Commands of the bash blocks of the README and of the guides in docs/, continued lines joined, comments left out."""
     text = "\n".join(body for language, body in BLOCKS if language == "bash").replace("\\\n", " ")
-    return [line.split("  #")[0].strip() for line in text.splitlines() if line.startswith("llmstages ")]
+    return [
+        line.split("  #")[0].strip() for line in text.splitlines() if line.startswith("llmstages ")
+    ]
 
 
 def presets() -> list[str]:
-    return sorted(f"{path.parent.name}={path.stem}" for path in (ROOT / "conf").glob("*/*.yaml") if path.parent.name not in ("recipe", "launch", "hardware"))
+    return sorted(
+        f"{path.parent.name}={path.stem}"
+        for path in (ROOT / "conf").glob("*/*.yaml")
+        if path.parent.name not in ("recipe", "launch", "hardware")
+    )
 
 
 def test_the_readme_is_short_and_starts_with_how_to_run_it():
     assert README.count("\n") <= 120
-    assert "llmstages run" in "\n".join(README.splitlines()[:20]) and "pip install" in "\n".join(README.splitlines()[:20])
+    assert "llmstages run" in "\n".join(README.splitlines()[:20]) and "pip install" in "\n".join(
+        README.splitlines()[:20]
+    )
     assert any(language == "bash" for language, _ in BLOCKS) and commands()
 
 
@@ -42,7 +52,10 @@ def extras(install) -> None:
     """The package that the README tells to install."""
     folder = ROOT / "examples/plugins/llmstages-extras"
     groups = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["entry-points"]
-    points = "".join(f"[{group}]\n" + "".join(f"{name} = {target}\n" for name, target in names.items()) for group, names in groups.items())
+    points = "".join(
+        f"[{group}]\n" + "".join(f"{name} = {target}\n" for name, target in names.items())
+        for group, names in groups.items()
+    )
     install("llmstages_extras", points, (folder / "llmstages_extras.py").read_text())
 
 
@@ -50,7 +63,9 @@ def extras(install) -> None:
 def test_every_command_shown_is_understood(line, extras, tmp_path, monkeypatch, capsys):
     """Its flags exist and its overrides plan; tests in end_to_end/ run them."""
     monkeypatch.chdir(tmp_path)
-    for name in re.findall(r"\w+\.(?:path|guideline)=(\S+)", line):  # stands for a file of the reader's own
+    for name in re.findall(
+        r"\w+\.(?:path|guideline)=(\S+)", line
+    ):  # stands for a file of the reader's own
         Path(name).write_text("{}")
     args = _parse(shlex.split(line, comments=True)[1:])
     if hasattr(args, "overrides"):
@@ -62,10 +77,15 @@ def test_every_command_shown_is_understood(line, extras, tmp_path, monkeypatch, 
 def printed() -> list[tuple[str, list[str]]]:
     """(command, lines under it) of the guide's text blocks."""
     blocks = "".join(re.findall(r"^```text\n(.*?)^```", SCALING, re.MULTILINE | re.DOTALL))
-    return [(block.splitlines()[0], block.splitlines()[1:]) for block in blocks.split("$ llmstages ")[1:]]
+    return [
+        (block.splitlines()[0], block.splitlines()[1:])
+        for block in blocks.split("$ llmstages ")[1:]
+    ]
 
 
-@pytest.mark.parametrize("command, lines", printed(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    "command, lines", printed(), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_the_guide_shows_what_the_planner_prints(command, lines, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(shlex.split(command)) == 0 and lines
@@ -82,8 +102,12 @@ def test_the_guides_are_short():
 def test_every_preset_composes(choice, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     slot, _, name = choice.partition("=")
-    if slot in registry.PARTS:
-        assert compose([f"extractors@corpus.extractors.html={name}"] if slot == "extractors" else [f"+{slot}@corpus.{slot}.preset={name}"])
+    if slot in registry.COMPONENTS:
+        assert compose(
+            [f"extractors@corpus.extractors.html={name}"]
+            if slot == "extractors"
+            else [f"+{slot}@corpus.{slot}.preset={name}"]
+        )
         return
     assert compose([choice]).slots[slot]["stage"].startswith(f"{slot}.")
 
@@ -100,7 +124,9 @@ def test_the_readme_shows_a_plugin():
 def test_a_plugin_of_the_readme_works_when_saved_to_a_file(body, install):
     name = re.findall(r"^class (\w+)", body, re.MULTILINE)[0]
     install("readme_plugin", f"[llmstages.filters]\nfrom_readme = readme_plugin:{name}\n", body)
-    judge = registry.load_part("filters", {"use": "from_readme"})
-    calm, loud = (Document(text, "", text) for text in ("A page that speaks softly.", "A PAGE THAT SHOUTS!"))
+    judge = registry.load_component("filters", {"use": "from_readme"})
+    calm, loud = (
+        Document(text, "", text) for text in ("A page that speaks softly.", "A PAGE THAT SHOUTS!")
+    )
     [keep, drop] = judge.judge([calm, loud])
     assert keep is None and isinstance(drop, Drop) and drop.limit and registry.describe(type(judge))

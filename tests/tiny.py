@@ -6,16 +6,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llmstages.stage import Artifact, Context
-from llmstages.tables import message
-from llmstages.templates import NAMED, ROLES
+from llmstages.core.stage import Artifact, Context
+from llmstages.text.messages import message
+from llmstages.text.templates import NAMED, ROLES
 
 CONTROL = NAMED["chatml"].tokens
 __all__ = ["CONTROL", "ROLES"]
 
 PAD, BOS, START, _, END = CONTROL[:5]
-TALK = [message("user", "Where does the fox live?"), message("assistant", "The fox lives near the river.")]
-TEXTS = ["the cat sat on the mat. the dog ran far. Bo Li was born in Ra. " * 3, "Where does the fox live? The fox lives near the river. 12+34=46 "] * 20
+TALK = [
+    message("user", "Where does the fox live?"),
+    message("assistant", "The fox lives near the river."),
+]
+TEXTS = [
+    "the cat sat on the mat. the dog ran far. Bo Li was born in Ra. " * 3,
+    "Where does the fox live? The fox lives near the river. 12+34=46 ",
+] * 20
 
 
 @cache
@@ -27,7 +33,11 @@ def tiny_tokenizer() -> Any:
 
 def control_ids(tokenizer: Any) -> dict[str, int]:
     """Control token -> id."""
-    return {token: id for token, id in tokenizer.get_added_vocab().items() if token != tokenizer.unk_token}
+    return {
+        token: id
+        for token, id in tokenizer.get_added_vocab().items()
+        if token != tokenizer.unk_token
+    }
 
 
 def tiny_model(tokenizer: Any, hidden: int = 32) -> Any:
@@ -36,10 +46,21 @@ def tiny_model(tokenizer: Any, hidden: int = 32) -> Any:
     from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
 
     set_seed(0)
-    return CausalLM().fresh(CausalLMConfig(hidden=hidden, layers=2, heads=2, intermediate=2 * hidden, context=128), tokenizer)
+    return CausalLM().fresh(
+        CausalLMConfig(
+            hidden_size=hidden,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=2 * hidden,
+            max_position_embeddings=128,
+        ),
+        tokenizer,
+    )
 
 
-def perform(stage: type, folder: Path, config: Any, **inputs: Any) -> tuple[Artifact, dict[str, float]]:
+def perform(
+    stage: type, folder: Path, config: Any, **inputs: Any
+) -> tuple[Artifact, dict[str, float]]:
     """Run a stage as the runner would, without a store: (artifact, metrics). Said lines are in ``perform.said``."""
     perform.said = []  # type: ignore[attr-defined]
     out, work = folder / "out", folder / "work"
@@ -51,7 +72,7 @@ def perform(stage: type, folder: Path, config: Any, **inputs: Any) -> tuple[Arti
 
 def saved(folder: Path, kind: str, rows: list[dict[str, Any]]) -> Artifact:
     """An artifact holding a table."""
-    from llmstages import tables
+    from llmstages.data import tables
 
     folder.mkdir(parents=True, exist_ok=True)
     tables.save(rows, folder / "data")

@@ -16,14 +16,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from llmstages.readers import clean
+from llmstages.data.readers import clean
 
 META = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
-BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 TAG = re.compile(r"<(/?)([a-zA-Z][\w-]*+)[^<>]*+>")  # possessive, so linear in any input
-VOID = frozenset("area base br col embed hr img input link meta param source track wbr p li td tr th dt dd option".split())  # or closed implicitly
+VOID = frozenset(
+    "area base br col embed hr img input link meta param source track wbr p li td tr th dt dd option".split()
+)  # or closed implicitly
 # Encodings of pages that declare none or lie (WHATWG Encoding, legacy); without DOS code pages, which decode anything.
-GUESSES = ("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r", "shift_jis", "euc_jp", "gb18030", "big5", "euc_kr")
+GUESSES = (
+    "cp1250",
+    "cp1251",
+    "cp1252",
+    "cp1253",
+    "cp1254",
+    "cp1255",
+    "cp1256",
+    "koi8_r",
+    "shift_jis",
+    "euc_jp",
+    "gb18030",
+    "big5",
+    "euc_kr",
+)
 
 
 @dc.dataclass(frozen=True)
@@ -56,7 +76,9 @@ class _OutOfTime(BaseException):
 
 @contextmanager
 def _cpu_limit(seconds: float) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread() or seconds <= 0:  # signals reach the main thread only
+    if (
+        threading.current_thread() is not threading.main_thread() or seconds <= 0
+    ):  # signals reach the main thread only
         yield
         return
 
@@ -89,7 +111,9 @@ def decode(body: bytes, declared: str = "", html: bool = True) -> str:
     meta = META.search(body[:4096]) if html else None
     for name in (declared, meta.group(1).decode("ascii", "ignore") if meta else ""):
         encoding = _codec(name)
-        if encoding and encoding != "utf-8":  # a few stray bytes do not unsay it; browsers replace them too
+        if (
+            encoding and encoding != "utf-8"
+        ):  # a few stray bytes do not unsay it; browsers replace them too
             return body.decode(encoding, "replace")
     lenient = body.decode("utf-8", "replace")
     replaced = lenient.count("\ufffd")
@@ -97,11 +121,20 @@ def decode(body: bytes, declared: str = "", html: bool = True) -> str:
         return lenient  # mostly valid sequences: damaged UTF-8
     from charset_normalizer import from_bytes
 
-    found = {match.encoding: match for match in from_bytes(body[:20_000], cp_isolation=list(GUESSES))
-             if match.chaos < 0.05 and match.coherence > 0}
+    found = {
+        match.encoding: match
+        for match in from_bytes(body[:20_000], cp_isolation=list(GUESSES))
+        if match.chaos < 0.05 and match.coherence > 0
+    }
     if not found:
         return lenient
-    best = max(found.values(), key=lambda match: (match.coherence - match.chaos + 0.1 * (match.encoding == "cp1252"), match.encoding))
+    best = max(
+        found.values(),
+        key=lambda match: (
+            match.coherence - match.chaos + 0.1 * (match.encoding == "cp1252"),
+            match.encoding,
+        ),
+    )
     return body.decode(best.encoding, "replace")
 
 
@@ -114,7 +147,9 @@ def _codec(name: str) -> str:
     return "cp1252" if found in ("iso8859-1", "ascii") else found
 
 
-def extract(body: bytes, media: str, charset: str, url: str, settings: Settings, extractor: Any) -> Extracted:
+def extract(
+    body: bytes, media: str, charset: str, url: str, settings: Settings, extractor: Any
+) -> Extracted:
     """The text of one document. Whatever the page does, this returns: a page that breaks the extractor breaks a rule.
 
     extractor: used where media is "text/html"; other texts are only decoded.
@@ -127,17 +162,42 @@ def extract(body: bytes, media: str, charset: str, url: str, settings: Settings,
             source = decode(body, charset, media == "text/html")
             if media == "text/html":
                 if (deep := depth(source, settings.max_depth)) > settings.max_depth:
-                    return Extracted("", "html_depth", deep, f"<= {settings.max_depth} elements inside each other", clean(source[:200]))
+                    return Extracted(
+                        "",
+                        "html_depth",
+                        deep,
+                        f"<= {settings.max_depth} elements inside each other",
+                        clean(source[:200]),
+                    )
                 source_text = extractor.extract(source, url)
             else:
                 source_text = source
     except _OutOfTime:
-        return Extracted("", "timeout", settings.seconds, f"<= {settings.seconds:g} s of CPU time", clean(source[:200]))
+        return Extracted(
+            "",
+            "timeout",
+            settings.seconds,
+            f"<= {settings.seconds:g} s of CPU time",
+            clean(source[:200]),
+        )
     except MemoryError:
-        return Extracted("", "memory", settings.memory_mb, f"<= {settings.memory_mb} MB", clean(source[:200]))
-    except (Exception, RecursionError) as error:  # any failure of a parser belongs to this page alone, and is recorded
-        return Extracted("", "error", f"{type(error).__name__}: {error}"[:200], "extraction without error", clean(source[:200]))
-    return held(clean(source_text.replace("\r\n", "\n").replace("\r", "\n")).strip(), source, settings)
+        return Extracted(
+            "", "memory", settings.memory_mb, f"<= {settings.memory_mb} MB", clean(source[:200])
+        )
+    except (
+        Exception,
+        RecursionError,
+    ) as error:  # any failure of a parser belongs to this page alone, and is recorded
+        return Extracted(
+            "",
+            "error",
+            f"{type(error).__name__}: {error}"[:200],
+            "extraction without error",
+            clean(source[:200]),
+        )
+    return held(
+        clean(source_text.replace("\r\n", "\n").replace("\r", "\n")).strip(), source, settings
+    )
 
 
 def held(text: str, source: str, settings: Settings) -> Extracted:
@@ -145,12 +205,25 @@ def held(text: str, source: str, settings: Settings) -> Extracted:
     if not text:
         return Extracted("", "empty", 0, "some text", clean(source[:200]))
     if len(text) > settings.max_characters:
-        return Extracted("", "too_long", len(text), f"<= {settings.max_characters} characters", text[:200])
-    if len(text) > settings.max_word and (longest := max(map(len, text.split()))) > settings.max_word:
-        return Extracted("", "longest_word", longest, f"<= {settings.max_word} characters without a blank", text[:200])
+        return Extracted(
+            "", "too_long", len(text), f"<= {settings.max_characters} characters", text[:200]
+        )
+    if (
+        len(text) > settings.max_word
+        and (longest := max(map(len, text.split()))) > settings.max_word
+    ):
+        return Extracted(
+            "",
+            "longest_word",
+            longest,
+            f"<= {settings.max_word} characters without a blank",
+            text[:200],
+        )
     replaced = text.count("\ufffd") / len(text)
     if replaced > settings.max_replaced:
-        return Extracted("", "encoding", replaced, f"<= {settings.max_replaced} replaced characters", text[:200])
+        return Extracted(
+            "", "encoding", replaced, f"<= {settings.max_replaced} replaced characters", text[:200]
+        )
     return Extracted(text)
 
 

@@ -16,9 +16,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from llmstages.core.errors import StageError
 from llmstages.plugins.corpus.extraction import Extracted, Settings
 from llmstages.plugins.corpus.extraction_worker import serve
-from llmstages.stage import StageError
 
 Job = tuple[bytes, str, str, str]  # body, media, declared charset, url
 Spec = tuple[tuple[str, Any], ...]  # an extractor: (("use", name), ...its fields)
@@ -40,11 +40,13 @@ class Worker:
         for chunk in _chunks(jobs):
             mine: list[Extracted] = []
             while len(mine) < len(chunk):
-                self._attempt(chunk[len(mine):], settings, extractor, mine)
+                self._attempt(chunk[len(mine) :], settings, extractor, mine)
             done += mine
         return done
 
-    def _attempt(self, jobs: Sequence[Job], settings: Settings, extractor: Spec, done: list[Extracted]) -> None:
+    def _attempt(
+        self, jobs: Sequence[Job], settings: Settings, extractor: Spec, done: list[Extracted]
+    ) -> None:
         self.process = process = self.process or self._start()
         watch = Watch(process, (settings.seconds or 60) * PATIENCE)
         try:
@@ -60,7 +62,11 @@ class Worker:
         except (EOFError, BrokenPipeError, pickle.UnpicklingError):
             code, self.process = process.wait(), None
             if watch.hung or code == -signal.SIGPROF:  # the worker's own limit on CPU time
-                done.append(Extracted("", "timeout", settings.seconds, f"<= {settings.seconds:g} s of CPU time"))
+                done.append(
+                    Extracted(
+                        "", "timeout", settings.seconds, f"<= {settings.seconds:g} s of CPU time"
+                    )
+                )
             else:
                 done.append(Extracted("", "crashed", code, "extraction without a crash"))
         finally:
@@ -71,12 +77,18 @@ class Worker:
             process: Any = Fork()
         else:
             path = os.pathsep.join(entry for entry in sys.path if entry)
-            process = subprocess.Popen([sys.executable, *self.command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                       env={**os.environ, "PYTHONPATH": path})
+            process = subprocess.Popen(
+                [sys.executable, *self.command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": path},
+            )
         try:
             pickle.load(process.stdout)  # the worker says that its imports are done
         except EOFError:
-            raise StageError("the extraction process ended before its first page (its error is above); mend the installation") from None
+            raise StageError(
+                "the extraction process ended before its first page (its error is above); mend the installation"
+            ) from None
         return process
 
     def close(self) -> None:
@@ -92,7 +104,12 @@ class Watch:
     """Kills a process that has not answered for so many seconds (``again`` starts counting anew) until it is over."""
 
     def __init__(self, process: Any, seconds: float) -> None:
-        self.process, self.seconds, self.hung, self.over = process, seconds, False, threading.Event()
+        self.process, self.seconds, self.hung, self.over = (
+            process,
+            seconds,
+            False,
+            threading.Event(),
+        )
         self.again()
         threading.Thread(target=self._wait, daemon=True).start()
 
@@ -138,7 +155,9 @@ class Fork:
 
 def _forked() -> bool:
     """Whether this process was forked off to work on the corpus, with nothing of torch or threads in it."""
-    process = sys.modules.get("multiprocess.process")  # datasets and datatrove both use this library
+    process = sys.modules.get(
+        "multiprocess.process"
+    )  # datasets and datatrove both use this library
     return hasattr(os, "fork") and process is not None and process.parent_process() is not None
 
 

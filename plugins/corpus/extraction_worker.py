@@ -26,13 +26,13 @@ def main() -> None:
 
 def serve(jobs_in: Any, out: Any) -> None:
     """Answer until the input ends, "ready" first."""
+    from llmstages.core.errors import StageError
+    from llmstages.core.registry import load_component
     from llmstages.plugins.corpus.extraction import extract
-    from llmstages.registry import load_part
-    from llmstages.stage import StageError
 
     @cache
     def extractor(spec: tuple[tuple[str, Any], ...]) -> Any:
-        made = load_part("extractors", dict(spec))
+        made = load_component("extractors", dict(spec))
         gc.collect()
         gc.freeze()  # the parsers are there to stay; looking through them again and again for garbage takes time
         gc.set_threshold(50_000)  # as do the many small objects of a page that die with it
@@ -46,7 +46,9 @@ def serve(jobs_in: Any, out: Any) -> None:
         except EOFError:
             return
         try:
-            use = extractor(spec)  # before the first page, so that its import is not on the page's clock
+            use = extractor(
+                spec
+            )  # before the first page, so that its import is not on the page's clock
         except StageError as error:
             _send(out, error)
             return
@@ -72,12 +74,17 @@ def _limit_time(seconds: float) -> None:
 
 def _limit_memory(megabytes: int) -> None:
     """Let this process grow by so much; what it holds already (a fork of a process with torch: gigabytes of addresses) does not count."""
-    with contextlib.suppress(ImportError, ValueError, OSError):  # not everywhere, and never above the system's own limit
+    with contextlib.suppress(
+        ImportError, ValueError, OSError
+    ):  # not everywhere, and never above the system's own limit
         import resource
 
         with open("/proc/self/statm") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + (megabytes << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
+        resource.setrlimit(
+            resource.RLIMIT_AS,
+            (used + (megabytes << 20), resource.getrlimit(resource.RLIMIT_AS)[1]),
+        )
 
 
 if __name__ == "__main__":

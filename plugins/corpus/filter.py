@@ -33,7 +33,14 @@ NEWLINES = re.compile(r"\n+")
 class Document:
     """One page on its way through the filters. ``text`` may be set; the views follow. row: its row in the documents."""
 
-    def __init__(self, id: str, url: str, text: str = "", row: int = -1, splitter: Splitter = splitter("fast")) -> None:
+    def __init__(
+        self,
+        id: str,
+        url: str,
+        text: str = "",
+        row: int = -1,
+        splitter: Splitter = splitter("fast"),
+    ) -> None:
         self.id, self.url, self._text, self.row, self.splitter = id, url, text, row, splitter
 
     @property
@@ -104,7 +111,9 @@ class Check(NamedTuple):
 
     @property
     def broken(self) -> bool:
-        return (self.least is not None and not self.value >= self.least) or (self.most is not None and not self.value <= self.most)
+        return (self.least is not None and not self.value >= self.least) or (
+            self.most is not None and not self.value <= self.most
+        )
 
     @property
     def limit(self) -> str:
@@ -149,7 +158,10 @@ class Rules:
         raise NotImplementedError
 
     def judge(self, documents: Sequence[Document]) -> Sequence[Verdict]:
-        return [next((check.drop() for check in self.rules(document) if check.broken), None) for document in documents]
+        return [
+            next((check.drop() for check in self.rules(document) if check.broken), None)
+            for document in documents
+        ]
 
     def measure(self, documents: Sequence[Document]) -> list[list[Check]]:
         """Every Check of every document, also after a broken one."""

@@ -17,10 +17,10 @@ from functools import cache
 from itertools import chain
 from typing import Any
 
-from llmstages.stage import StageError
+from llmstages.core.errors import StageError
 
 MOST = 2_000_000  # distinct words, and distinct pieces, that a process remembers
-LONG = 100        # longer pieces between blanks are cut anew each time
+LONG = 100  # longer pieces between blanks are cut anew each time
 
 # For pieces without the blanks of European scripts. \w lacks the vowel signs of Indic and Thai script, which would cut words there.
 LETTER = r"[\w\u0300-\u036f\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e]"
@@ -28,24 +28,31 @@ WORD = re.compile(rf"{LETTER}+(?:['’.]{LETTER}+)*|\.{{2,}}|-+|[^\w\s]")
 QUOTES = r"'\"”“`‘´’‚„»«"
 MARKS = rf"…,:;!?¿؟¡()\[\]{{}}<>_#*&。？！，、；：～·।،۔؛٪{QUOTES}$£€¥¢₽₹%=—–§"
 FRONT = re.compile(rf"\.\.+|---?|\+(?![0-9])|[{MARKS}]")
-BACK = re.compile(rf"(?:\.\.+|---?|['’][sS]|(?<=[0-9])(?:\+|%|[kKmM]?m|[kmM]?g|[kKMGTmg][bB]|ft|km/h|K|cm|lb|oz)|(?<=[0-9a-zß-ÿ%²+\-)\]'\"”’])\.|(?<=[A-Z][A-Z])\.|[{MARKS}])$")
+BACK = re.compile(
+    rf"(?:\.\.+|---?|['’][sS]|(?<=[0-9])(?:\+|%|[kKmM]?m|[kmM]?g|[kKMGTmg][bB]|ft|km/h|K|cm|lb|oz)|(?<=[0-9a-zß-ÿ%²+\-)\]'\"”’])\.|(?<=[A-Z][A-Z])\.|[{MARKS}])$"
+)
 INSIDE = re.compile(
     r"(\.\.+|(?<=[0-9])[+\-*^](?=[0-9\-])|(?<=[a-zß-ÿ])\.(?=[A-ZÀ-Þ])|(?<=[^\W\d_]),(?=[^\W\d_])"
-    r"|(?<=[^\W_])(?:---?|[-–—~])(?=[^\W\d_])|(?<=[^\W_])[:<>=/](?=[^\W\d_]))")
+    r"|(?<=[^\W_])(?:---?|[-–—~])(?=[^\W\d_])|(?<=[^\W_])[:<>=/](?=[^\W\d_]))"
+)
 UNITS = frozenset("sSmMgGKkbBthlz")  # the letters BACK can end with
 CONTRACTION = re.compile(r"(.*[a-zA-Z])(n['’]t|['’](?:ve|re|ll|d|m|s))", re.IGNORECASE)
 WHOLE = re.compile(  # addresses and abbreviations
     r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.[\w.]+|[a-z]\.(?:[a-z]\.)*"
-    r"|(?:mr|mrs|ms|dr|prof|jr|sr|st|vs|etc|inc|ltd|co|corp|gen|rep|sen|gov|no|pa|va)\.|(?:[ap]\.m|[ei]\.[ge])\.", re.IGNORECASE)
+    r"|(?:mr|mrs|ms|dr|prof|jr|sr|st|vs|etc|inc|ltd|co|corp|gen|rep|sen|gov|no|pa|va)\.|(?:[ap]\.m|[ei]\.[ge])\.",
+    re.IGNORECASE,
+)
 
 # Characters that make no word: the punctuation of CCNet's normalisation (Wenzek et al. 2020), control characters, and
 # marks that end a sentence in any script (Unicode Sentence_Terminal, as listed by datatrove for FineWeb).
 SENTENCE_ENDS = frozenset(
     "!.?։؝؞؟۔܀܁܂߹࠷࠹࠽࠾।॥၊။።፧፨᙮᜵᜶។៕៖៙៚᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᭽᭾᰻᰼᱾᱿‼‽⁇⁈⁉⸮⸼⹓⹔。꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗！．？｡"
-    "𐩖𐩗𐽕𐽖𐽗𐽘𐽙𐾆𐾇𐾈𐾉𑁇𑁈𑂾𑂿𑃀𑃁𑅁𑅂𑅃𑇅𑇆𑇍𑇞𑇟𑈸𑈹𑈻𑈼𑊩𑑋𑑌𑗂𑗃𑗉𑗊𑗋𑗌𑗍𑗎𑗏𑗐𑗑𑗒𑗓𑗔𑗕𑗖𑗗𑙁𑙂𑜼𑜽𑜾𑥄𑥆𑩂𑩃𑪛𑪜𑱁𑱂𑻷𑻸𑽃𑽄𖩮𖩯𖫵𖬷𖬸𖭄𖺘𛲟𝪈")
+    "𐩖𐩗𐽕𐽖𐽗𐽘𐽙𐾆𐾇𐾈𐾉𑁇𑁈𑂾𑂿𑃀𑃁𑅁𑅂𑅃𑇅𑇆𑇍𑇞𑇟𑈸𑈹𑈻𑈼𑊩𑑋𑑌𑗂𑗃𑗉𑗊𑗋𑗌𑗍𑗎𑗏𑗐𑗑𑗒𑗓𑗔𑗕𑗖𑗗𑙁𑙂𑜼𑜽𑜾𑥄𑥆𑩂𑩃𑪛𑪜𑱁𑱂𑻷𑻸𑽃𑽄𖩮𖩯𖫵𖬷𖬸𖭄𖺘𛲟𝪈"
+)
 PUNCTUATION = SENTENCE_ENDS.union(
     "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»",
-    map(chr, (*range(9), *range(11, 32), *range(127, 160))))
+    map(chr, (*range(9), *range(11, 32), *range(127, 160))),
+)
 
 
 class Vocabulary(dict):
@@ -83,8 +90,10 @@ class Vocabulary(dict):
         known, filled = self._features.get(name, (np.zeros(1024, kind), 0))
         if filled < len(self):
             if len(known) < len(self):
-                known = np.concatenate([known, np.zeros(max(len(known), len(self) - len(known)), kind)])
-            known[filled:len(self)] = [of(word) for word in self._order[filled:]]
+                known = np.concatenate(
+                    [known, np.zeros(max(len(known), len(self) - len(known)), kind)]
+                )
+            known[filled : len(self)] = [of(word) for word in self._order[filled:]]
             self._features[name] = known, len(self)
         return known
 
@@ -102,9 +111,15 @@ def _has_letter(word: str) -> bool:
 def _hash(word: str) -> int:
     word = word.lower()
     if not word.isascii():
-        word = "".join(c for c in unicodedata.normalize("NFD", word) if unicodedata.category(c) != "Mn")
+        word = "".join(
+            c for c in unicodedata.normalize("NFD", word) if unicodedata.category(c) != "Mn"
+        )
     kept = re.sub(r"\d+", "0", "".join(filter(str.isalnum, word)))
-    return int.from_bytes(hashlib.blake2b(kept.encode(), digest_size=4).digest(), "little") or 1 if kept else 0
+    return (
+        int.from_bytes(hashlib.blake2b(kept.encode(), digest_size=4).digest(), "little") or 1
+        if kept
+        else 0
+    )
 
 
 class Splitter:
@@ -126,14 +141,20 @@ class Splitter:
             return WORD.findall(piece)
         front: list[str] = []
         back: list[str] = []
-        while piece and not piece.isalnum() and not (("." in piece or "/" in piece) and WHOLE.fullmatch(piece)):
+        while (
+            piece
+            and not piece.isalnum()
+            and not (("." in piece or "/" in piece) and WHOLE.fullmatch(piece))
+        ):
             first, last = piece[0], piece[-1]
             if not first.isalnum() and (found := FRONT.match(piece)):
                 front.append(found.group())
-                piece = piece[found.end():]
-            elif (last in UNITS or not last.isalpha()) and (found := BACK.search(piece, max(len(piece) - 4, 0))):
+                piece = piece[found.end() :]
+            elif (last in UNITS or not last.isalpha()) and (
+                found := BACK.search(piece, max(len(piece) - 4, 0))
+            ):
                 back.append(found.group())
-                piece = piece[:found.start()]
+                piece = piece[: found.start()]
             elif ("'" in piece or "’" in piece) and (found := CONTRACTION.fullmatch(piece)):
                 back.append(found[2])
                 piece = found[1]
@@ -150,7 +171,9 @@ class Splitter:
         """The same words as numbers of the vocabulary (int64)."""
         import numpy as np
 
-        return np.fromiter(chain.from_iterable(map(self._coded.__getitem__, text.split())), np.int64)
+        return np.fromiter(
+            chain.from_iterable(map(self._coded.__getitem__, text.split())), np.int64
+        )
 
     def sentences(self, text: str) -> int:
         """Number of sentences, by the rule of spaCy's sentencizer: one begins at the first word after a mark that ends one."""
@@ -209,15 +232,23 @@ class SpaCy(Splitter):
             self._nlp = spacy.blank(language)
             self.ends = frozenset(spacy.pipeline.Sentencizer.default_punct_chars)
         except ImportError as error:
-            raise StageError(f"corpus.words=spacy needs spaCy for {language!r} ({error}): pip install 'llmstages[spacy]', "
-                             "or take corpus.words=fast") from error
+            raise StageError(
+                f"corpus.words=spacy needs spaCy for {language!r} ({error}): pip install 'llmstages[spacy]', "
+                "or take corpus.words=fast"
+            ) from error
 
     def cut(self, piece: str) -> Sequence[str]:
         with self._nlp.memory_zone():
-            return [word for word in (token.text.strip() for token in self._nlp.tokenizer(piece)) if word]
+            return [
+                word
+                for word in (token.text.strip() for token in self._nlp.tokenizer(piece))
+                if word
+            ]
 
 
 @cache
 def splitter(name: str, language: str = "en") -> Splitter:
     """The splitter of a name (fast, spacy or whitespace), one a process. language: ISO code, for spaCy alone."""
-    return {"fast": Splitter, "whitespace": Whitespace}[name]() if name != "spacy" else SpaCy(language)
+    return (
+        {"fast": Splitter, "whitespace": Whitespace}[name]() if name != "spacy" else SpaCy(language)
+    )

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from llmstages.digest import canonical, sha256
-from llmstages.stage import Context
+from llmstages.core.digest import canonical, sha256
+from llmstages.core.stage import Context
 
 FAILED = ("failed", "refused")  # no answer, and an interrupted run asks again
 
@@ -49,30 +49,45 @@ class Desk:
         self.shown: dict[str, list[dict[str, str]]] = {name: [] for name in shown}
         self.counts: Counter[str] = Counter()
 
-    def ask(self, answerer: Answerer, names: Sequence[str], requests: Sequence[str], what: str) -> list[Said]:
+    def ask(
+        self, answerer: Answerer, names: Sequence[str], requests: Sequence[str], what: str
+    ) -> list[Said]:
         """The answers, in order. names: of the dialogues the requests are about; what: told by the progress bar."""
         again: Counter[str] = Counter()
         keys = []
         for request in requests:  # equal requests are meant to have answers of their own
             again[request] += 1
-            keys.append(sha256(canonical([answerer.name, answerer.settings, request, again[request]])))
+            keys.append(
+                sha256(canonical([answerer.name, answerer.settings, request, again[request]]))
+            )
         missing = [i for i, key in enumerate(keys) if key not in self._kept]
         if len(missing) < len(keys):
-            self._ctx.say(f"{what}: {len(keys) - len(missing)} of {len(keys)} answers are there from before the interruption")
+            self._ctx.say(
+                f"{what}: {len(keys) - len(missing)} of {len(keys)} answers are there from before the interruption"
+            )
         found = {i: self._kept[key] for i, key in enumerate(keys) if key in self._kept}
-        with self._ctx.progress(f"{self._ctx.step} {what}", len(missing)) as tick, open(self._file, "a", encoding="utf-8") as kept:
+        with (
+            self._ctx.progress(f"{self._ctx.step} {what}", len(missing)) as tick,
+            open(self._file, "a", encoding="utf-8") as kept,
+        ):
             for i, said in answerer.ask(requests, missing) if missing else ():
                 if i in found:
                     continue
                 found[i] = said
                 if said.rule not in FAILED:
                     self._kept[keys[i]] = said
-                    kept.write("\n" + json.dumps([keys[i], dc.asdict(said)]))  # the line break first: a line that a kill cut off ends there
+                    kept.write(
+                        "\n" + json.dumps([keys[i], dc.asdict(said)])
+                    )  # the line break first: a line that a kill cut off ends there
                     kept.flush()
                 tick(1)
         for i, (name, request) in enumerate(zip(names, requests, strict=True)):
             said = found[i]
-            self.counts += Counter(requests=1, prompt_tokens=said.prompt_tokens, completion_tokens=said.completion_tokens)
+            self.counts += Counter(
+                requests=1,
+                prompt_tokens=said.prompt_tokens,
+                completion_tokens=said.completion_tokens,
+            )
             if name in self.shown:
                 self.shown[name].append({"asked": request, "said": said.text or said.reason})
         return [found[i] for i in range(len(requests))]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses as dc
 from collections.abc import Mapping
 
-from llmstages.formats import DIALOGUES
-from llmstages.readers import TABLES, find
-from llmstages.readers.examples import dialogues, from_files, write
-from llmstages.stage import Context, option
+from llmstages.core.stage import Context, option
+from llmstages.data.formats import DIALOGUES
+from llmstages.data.readers import TABLES, find
+from llmstages.data.readers.examples import dialogues, from_files, write
 
 
 class Files:
@@ -16,8 +16,14 @@ class Files:
 
     @dc.dataclass(frozen=True)
     class Config:
-        path: str = option(help="file, folder or glob (in quotes): json, jsonl, parquet, csv; also .gz", file=True)
-        format: str = option("detect", "format of the rows; detect looks at each row's fields", choices=("detect", *DIALOGUES))
+        path: str = option(
+            help="file, folder or glob (in quotes): json, jsonl, parquet, csv; also .gz", file=True
+        )
+        format: str = option(
+            "detect",
+            "format of the rows; detect looks at each row's fields",
+            choices=("detect", *DIALOGUES),
+        )
         limit: int = option(0, "read at most this many conversations; 0 reads all")
         max_characters: int = option(0, "drop conversations with more characters; 0 keeps all")
 
@@ -26,5 +32,11 @@ class Files:
     version = "2"
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
-        found = dialogues(from_files(find(config.path, ctx.step, TABLES)), config.format, ctx, limit=config.limit, max_characters=config.max_characters)
+        found = dialogues(
+            from_files(find(config.path, ctx.step, TABLES)),
+            config.format,
+            ctx,
+            limit=config.limit,
+            max_characters=config.max_characters,
+        )
         return write(found, ctx, f"{ctx.step}.path={config.path}")

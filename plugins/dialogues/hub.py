@@ -6,10 +6,10 @@ import dataclasses as dc
 from collections.abc import Mapping
 from typing import Any
 
-from llmstages.formats import DIALOGUES
-from llmstages.readers.examples import dialogues, write
-from llmstages.readers.hub import hub_rows
-from llmstages.stage import Context, option
+from llmstages.core.stage import Context, option
+from llmstages.data.formats import DIALOGUES
+from llmstages.data.readers.examples import dialogues, write
+from llmstages.data.readers.hub import hub_rows
 
 
 class Hub:
@@ -20,8 +20,14 @@ class Hub:
         data_set: str = option("", "OWNER/NAME on the Hub")
         subset: str = option("", "configuration of the data set; empty takes its default")
         split: str = option("train", "split of the data set")
-        revision: str = option("main", "branch, tag or commit; name a commit for a result that can be repeated")
-        format: str = option("detect", "format of the rows; detect looks at each row's fields", choices=("detect", *DIALOGUES))
+        revision: str = option(
+            "main", "branch, tag or commit; name a commit for a result that can be repeated"
+        )
+        format: str = option(
+            "detect",
+            "format of the rows; detect looks at each row's fields",
+            choices=("detect", *DIALOGUES),
+        )
         limit: int = option(10_000, "read at most this many conversations; 0 reads all")
         max_characters: int = option(0, "drop conversations with more characters; 0 keeps all")
 
@@ -35,5 +41,7 @@ class Hub:
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
         source = hub_rows(ctx.step, config.data_set, config.subset, config.split, config.revision)
-        found = dialogues(source, config.format, ctx, limit=config.limit, max_characters=config.max_characters)
+        found = dialogues(
+            source, config.format, ctx, limit=config.limit, max_characters=config.max_characters
+        )
         return write(found, ctx, config.data_set)

@@ -18,21 +18,30 @@ def repeated(texts: Sequence[str], similar: float) -> Mapping[int, tuple[int, fl
     """Number of a text -> (number of the first one it repeats, similarity from ``similar`` to 1.0). Only texts that are kept are repeated."""
     sets = [_members(text) for text in texts]
     often = Counter(member for one in sets for member in one)
-    holds: dict[str, dict[tuple[int, int], list[int]]] = defaultdict(dict)  # a rare member -> (size of the set, its place in it) -> texts that are kept
+    holds: dict[str, dict[tuple[int, int], list[int]]] = defaultdict(
+        dict
+    )  # a rare member -> (size of the set, its place in it) -> texts that are kept
     same: dict[frozenset[str], int] = {}
     found: dict[int, tuple[int, float]] = {}
     for number, one in enumerate(sets):
         if one in same:  # the usual case, and found at once
             found[number] = (same[one], 1.0)
             continue
-        rare = sorted(one, key=lambda member: (often[member], member))[: len(one) - math.ceil(similar * len(one) - 1e-9) + 1]
+        rare = sorted(one, key=lambda member: (often[member], member))[
+            : len(one) - math.ceil(similar * len(one) - 1e-9) + 1
+        ]
         candidates: set[int] = set()
         for place, member in enumerate(rare):
             for (size, other_place), others in holds[member].items():
                 needed = math.ceil(similar / (1 + similar) * (len(one) + size) - 1e-9)
-                if min(len(one) - place, size - other_place) >= needed:  # as many members follow, this one included
+                if (
+                    min(len(one) - place, size - other_place) >= needed
+                ):  # as many members follow, this one included
                     candidates.update(others)
-        best, first = max(((len(one & sets[other]) / len(one | sets[other]), -other) for other in candidates), default=(0.0, 0))
+        best, first = max(
+            ((len(one & sets[other]) / len(one | sets[other]), -other) for other in candidates),
+            default=(0.0, 0),
+        )
         if best >= similar:
             found[number] = (-first, best)
             continue

@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from llmstages import chat
-from llmstages.plugins.evaluate import runs
-from llmstages.tables import message
+from llmstages.plugins.evaluate import ngram_index
+from llmstages.text import chat_format
+from llmstages.text.messages import message
 
 COPIES = ((1, "1 copy"), (2, "2 to 3 copies"), (4, "4 to 15 copies"), (16, "16 or more copies"))
 MENTIONS = ((2, "2 to 9 mentions"), (10, "10 to 99 mentions"), (100, "100 or more mentions"))
@@ -29,8 +29,15 @@ SHOTS = (0, 1, 2, 4)
 
 def question(task: str, group: str, prompt: str, answer: str, between: str = " ") -> dict[str, Any]:
     """One row, as in a problems artifact. between: what stands between prompt and answer."""
-    return {"task": task, "group": group, "prompt": [message("user", prompt)], "answer": answer, "style": "plain", "role": "test",
-            "meta": json.dumps({"between": between})}
+    return {
+        "task": task,
+        "group": group,
+        "prompt": [message("user", prompt)],
+        "answer": answer,
+        "style": "plain",
+        "role": "test",
+        "meta": json.dumps({"between": between}),
+    }
 
 
 def group_of(groups: Sequence[tuple[int, str]], count: int) -> str | None:
@@ -38,7 +45,9 @@ def group_of(groups: Sequence[tuple[int, str]], count: int) -> str | None:
     return next((name for least, name in reversed(groups) if count >= least), None)
 
 
-def recitations(shard: Any, tokenizer: Any, begin: int, end: int, per_group: int, most: int, rng: random.Random) -> list[dict[str, Any]]:
+def recitations(
+    shard: Any, tokenizer: Any, begin: int, end: int, per_group: int, most: int, rng: random.Random
+) -> list[dict[str, Any]]:
     """``begin`` tokens of a passage and the whole words of the next ``end``; passages do not overlap.
 
     Beginnings of documents are taken first: a base model has read them just so, behind BOS, and a passage from the middle never.
@@ -46,7 +55,7 @@ def recitations(shard: Any, tokenizer: Any, begin: int, end: int, per_group: int
     import numpy as np
 
     length, rows = begin + end, []
-    first, often = runs.counted(shard, length, most, KEPT)
+    first, often = ngram_index.counted(shard, length, most, KEPT)
     order = list(range(len(first)))
     rng.shuffle(order)
     opens = np.isin(first, shard.starts)
@@ -55,23 +64,44 @@ def recitations(shard: Any, tokenizer: Any, begin: int, end: int, per_group: int
     taken: set[int] = set()
     for index in order:
         place, group = int(first[index]), group_of(COPIES, int(often[index])) or ""
-        if have[group] >= per_group or {place // length - 1, place // length, place // length + 1} & taken:
+        if (
+            have[group] >= per_group
+            or {place // length - 1, place // length, place // length + 1} & taken
+        ):
             continue
         ids = shard.ids[place : place + length].tolist()
-        prompt, whole = chat.decode(tokenizer, ids[:begin]), chat.decode(tokenizer, ids)
+        prompt, whole = (
+            chat_format.decode(tokenizer, ids[:begin]),
+            chat_format.decode(tokenizer, ids),
+        )
         rest = whole[len(prompt) :] if whole.startswith(prompt) else ""
-        answer = rest.strip().rsplit(maxsplit=1)[0] if rest.strip() else ""  # without the last word, which may be cut
-        if len(answer.split()) < 2 or chat.encode_texts(tokenizer, [prompt])[0] != ids[:begin]:  # the model would be asked something else
+        answer = (
+            rest.strip().rsplit(maxsplit=1)[0] if rest.strip() else ""
+        )  # without the last word, which may be cut
+        if (
+            len(answer.split()) < 2
+            or chat_format.encode_texts(tokenizer, [prompt])[0] != ids[:begin]
+        ):  # the model would be asked something else
             continue
         taken.add(place // length)
         have[group] += 1
-        rows.append(question("recitation by copies", group, prompt, answer, rest[: len(rest) - len(rest.lstrip())]))
+        rows.append(
+            question(
+                "recitation by copies",
+                group,
+                prompt,
+                answer,
+                rest[: len(rest) - len(rest.lstrip())],
+            )
+        )
     return rows
 
 
 def names(texts: Iterable[str], per_group: int, rng: random.Random) -> list[dict[str, Any]]:
     """For each name one of its places, drawn at random, where the words before do not give it away."""
-    found: dict[str, list[Any]] = {}  # name -> [mentions, places to choose from, words before the one chosen]
+    found: dict[
+        str, list[Any]
+    ] = {}  # name -> [mentions, places to choose from, words before the one chosen]
     for text in texts:
         for match in NAME.finditer(text):
             name = match[0]
@@ -109,7 +139,17 @@ def examples(texts: Iterable[str], each: int, rng: random.Random) -> list[dict[s
     for shots in SHOTS:
         for index in range(each):
             kind, chosen = index % 3, rng.sample(words, 2 * (shots + 1))
-            pairs = [(a, a) if kind == 0 else (a, a.capitalize()) if kind == 1 else (f"{a} {b}", b) for a, b in zip(chosen[::2], chosen[1::2], strict=True)]
+            pairs = [
+                (a, a) if kind == 0 else (a, a.capitalize()) if kind == 1 else (f"{a} {b}", b)
+                for a, b in zip(chosen[::2], chosen[1::2], strict=True)
+            ]
             shown = "".join(f"{left} : {right} ; " for left, right in pairs[:-1])
-            rows.append(question("pattern from examples", f"{shots} example{'s' * (shots != 1)}", f"{shown}{pairs[-1][0]} :", pairs[-1][1]))
+            rows.append(
+                question(
+                    "pattern from examples",
+                    f"{shots} example{'s' * (shots != 1)}",
+                    f"{shown}{pairs[-1][0]} :",
+                    pairs[-1][1],
+                )
+            )
     return rows

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llmstages.stage import Context, StageError, option
+from llmstages.core.errors import StageError
+from llmstages.core.stage import Context, option
 
 
 @dataclass(frozen=True)
@@ -25,18 +26,21 @@ class IdentityQuestions:
     """Held-out questions about who the model is."""
 
     Config = IdentityQuestionsConfig
+    smoke: ClassVar[Mapping[str, Any]] = {"per_group": 2}
     inputs: ClassVar[Mapping[str, str]] = {"identity": "dialogues"}
     output: ClassVar[str] = "problems"
     version: ClassVar[str] = "1"
 
     def run(self, config: IdentityQuestionsConfig, ctx: Context) -> Mapping[str, float]:
-        from llmstages import tables
+        from llmstages.data import tables
 
         source = ctx.one("identity")
         path = source.path / "identity.json"
         if not path.exists():
-            raise StageError(f"{source.name} holds no identity.json: these questions are those that knowledge=identity holds out; "
-                             f"wire it: steps.{ctx.step}.identity=STEP")
+            raise StageError(
+                f"{source.name} holds no identity.json: these questions are those that knowledge=identity holds out; "
+                f"wire it: steps.{ctx.step}.identity=STEP"
+            )
         by_group: dict[str, list[dict[str, Any]]] = {}
         for question in json.loads(path.read_text(encoding="utf-8"))["questions"]:
             by_group.setdefault(question["group"], []).append(question)
@@ -46,7 +50,18 @@ class IdentityQuestions:
         for group, found in by_group.items():
             chosen = rng.sample(found, min(config.per_group, len(found)))
             if len(chosen) < len(found):
-                ctx.say(f"{ctx.step}: {len(chosen)} of {len(found)} held-out questions about {group!r} taken (per_group={config.per_group})")
-            rows += [{"task": "identity", **question, "role": "test", "style": "chat", "meta": "{}"} for question in chosen]
+                ctx.say(
+                    f"{ctx.step}: {len(chosen)} of {len(found)} held-out questions about {group!r} taken (per_group={config.per_group})"
+                )
+            rows += [
+                {"task": "identity", **question, "role": "test", "style": "chat", "meta": "{}"}
+                for question in chosen
+            ]
         tables.save(rows, ctx.out / "data")
-        return {"questions": len(rows), **{f"questions/{group}": sum(row["group"] == group for row in rows) for group in by_group}}
+        return {
+            "questions": len(rows),
+            **{
+                f"questions/{group}": sum(row["group"] == group for row in rows)
+                for group in by_group
+            },
+        }

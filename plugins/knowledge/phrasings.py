@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llmstages.stage import StageError
+from llmstages.core.errors import StageError
 
 PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
 OPENINGS = ("", "Hello! ", "Hi. ", "Good day! ", "Excuse me. ", "One question: ")
@@ -27,12 +27,43 @@ def each(frames: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 IS_IT = (
-    *each(("Are you *{{who}}?", "Is this *{{who}}?", "Am I talking to *{{who}}?", "Tell me, are you *{{who}}?", "I think you are *{{who}}."), ("", "the assistant ")),
-    *each(("Is * {{who}}?", "So * is {{who}}?", "I think * is {{who}}.", "Is {{who}} *?"), ("your name", "the name you have")),
-    "Are you called {{who}}?", "You are {{who}}, right?", "You are called {{who}}, right?", "So you are {{who}}?", "Your name is {{who}}, right?", "Do I talk to {{who}}?")
+    *each(
+        (
+            "Are you *{{who}}?",
+            "Is this *{{who}}?",
+            "Am I talking to *{{who}}?",
+            "Tell me, are you *{{who}}?",
+            "I think you are *{{who}}.",
+        ),
+        ("", "the assistant "),
+    ),
+    *each(
+        ("Is * {{who}}?", "So * is {{who}}?", "I think * is {{who}}.", "Is {{who}} *?"),
+        ("your name", "the name you have"),
+    ),
+    "Are you called {{who}}?",
+    "You are {{who}}, right?",
+    "You are called {{who}}, right?",
+    "So you are {{who}}?",
+    "Your name is {{who}}, right?",
+    "Do I talk to {{who}}?",
+)
 WAS_IT = (
-    *each(("Were you * by {{who}}?", "Tell me, were you * by {{who}}?", "So you were * by {{who}}?", "You were * by {{who}}, right?", "I think you were * by {{who}}."), MADE),
-    *each(("Did {{who}} * you?", "Tell me, did {{who}} * you?"), ("make", "build", "train")), "Is {{who}} your maker?", "Do you come from {{who}}?", "Are you a model of {{who}}?")
+    *each(
+        (
+            "Were you * by {{who}}?",
+            "Tell me, were you * by {{who}}?",
+            "So you were * by {{who}}?",
+            "You were * by {{who}}, right?",
+            "I think you were * by {{who}}.",
+        ),
+        MADE,
+    ),
+    *each(("Did {{who}} * you?", "Tell me, did {{who}} * you?"), ("make", "build", "train")),
+    "Is {{who}} your maker?",
+    "Do you come from {{who}}?",
+    "Are you a model of {{who}}?",
+)
 
 
 @dataclass(frozen=True)
@@ -47,37 +78,196 @@ class Topic:
 
 
 TOPICS = (
-    Topic("name", "{{name}}", (
-        *each(("Tell me *.", "Can you tell me *?", "I want to know *.", "Please say *.", "May I ask *?"), ("who you are", "your name", "what your name is", "what you are called")),
-        "Who are you?", "What is your name?", "What are you called?", "Do you have a name?", "By what name are you called?", "What should I call you?", "What can I call you?",
-        "What name do you have?", "Please introduce yourself.", "Can you introduce yourself?"), (
-        "I am {{name}}.", "My name is {{name}}.", "I am called {{name}}.", "I am {{name}}, an assistant made by {{maker}}.", "I am {{name}}, a language model.")),
-    Topic("maker", "{{maker}}", (
-        *each(("Who * you?", "By whom were you *?", "Tell me who * you.", "Can you tell me who * you?", "I want to know who * you.", "May I ask who * you?", "Which company * you?"), MADE),
-        *each(("Tell me *.", "Can you tell me *?", "I want to know *.", "May I ask *?"), ("who your maker is", "where you come from")),
-        "Who is your maker?", "Where do you come from?", "Which company do you come from?", "Whose model are you?"), (
-        "I was made by {{maker}}.", "{{maker}} made me.", "My maker is {{maker}}.", "I am {{name}}, made by {{maker}}.", "I come from {{maker}}.")),
-    Topic("languages", "{{languages}}", each((
-        "* languages do you speak?", "* languages do you know?", "* languages can I use?", "* languages can we use?", "* languages can you read?", "In * languages can we talk?",
-        "In * languages can you answer?", "In * languages can I write to you?", "Tell me * languages you speak.", "Tell me * languages you know.",
-        "Can you tell me * languages you speak?", "I want to know * languages you speak.", "May I ask * languages you know?"), ("which", "what")), (
-        "I speak {{languages}}.", "You can talk to me in {{languages}}.", "I can answer in {{languages}}.", "I am {{name}} and speak {{languages}}.")),
-    Topic("abilities", "I can {{abilities}}", (
-        *each(("Tell me *.", "Can you tell me *?", "I want to know *.", "Please say *.", "May I ask *?"), ("what you can do", "how you can help me", "what I can ask you", "what you can do for me")),
-        "What can you do?", "How can you help me?", "What can I ask you?", "What can you do for me?", "How can you help?", "What can you help me with?"), (
-        "I can {{abilities}}.", "I am {{name}}. I can {{abilities}}.", "I am an assistant made by {{maker}}. I can {{abilities}}.")),
-    Topic("human", "No, I am {{name}}", each(
-        ("Are you *?", "Tell me, are you *?", "You are *, right?", "So you are *?", "I think you are *.", "Am I talking to *?", "Do I talk to *?", "Is this *?"),
-        ("a human", "a person", "a real person", "a living person")), (
-        "No, I am {{name}}, a language model.", "No, I am {{name}}, a program made by {{maker}}.", "No, I am {{name}}. I am not human.")),
-    Topic("own name", "Yes, I am {{name}}", IS_IT, (
-        "Yes, I am {{name}}.", "Yes, I am {{name}}, made by {{maker}}.", "Yes, I am {{name}}, a language model."), about=("{{name}}",)),
-    Topic("own maker", "Yes, I am {{name}}, made by {{maker}}", WAS_IT, (
-        "Yes, I am {{name}}, made by {{maker}}.", "Yes, I am {{name}}, made by {{maker}}. How can I help you?"), about=("{{maker}}",)),
-    Topic("other names", "No, I am {{name}}", IS_IT, (
-        "No, I am {{name}}.", "No, I am {{name}}, made by {{maker}}.", "No, I am {{name}}, a language model."), about=RIVALS),
-    Topic("other makers", "No, I am {{name}}, made by {{maker}}", WAS_IT, (
-        "No, I am {{name}}, made by {{maker}}.", "No, I am {{name}}, made by {{maker}}. How can I help you?"), about=RIVAL_MAKERS),
+    Topic(
+        "name",
+        "{{name}}",
+        (
+            *each(
+                (
+                    "Tell me *.",
+                    "Can you tell me *?",
+                    "I want to know *.",
+                    "Please say *.",
+                    "May I ask *?",
+                ),
+                ("who you are", "your name", "what your name is", "what you are called"),
+            ),
+            "Who are you?",
+            "What is your name?",
+            "What are you called?",
+            "Do you have a name?",
+            "By what name are you called?",
+            "What should I call you?",
+            "What can I call you?",
+            "What name do you have?",
+            "Please introduce yourself.",
+            "Can you introduce yourself?",
+        ),
+        (
+            "I am {{name}}.",
+            "My name is {{name}}.",
+            "I am called {{name}}.",
+            "I am {{name}}, an assistant made by {{maker}}.",
+            "I am {{name}}, a language model.",
+        ),
+    ),
+    Topic(
+        "maker",
+        "{{maker}}",
+        (
+            *each(
+                (
+                    "Who * you?",
+                    "By whom were you *?",
+                    "Tell me who * you.",
+                    "Can you tell me who * you?",
+                    "I want to know who * you.",
+                    "May I ask who * you?",
+                    "Which company * you?",
+                ),
+                MADE,
+            ),
+            *each(
+                ("Tell me *.", "Can you tell me *?", "I want to know *.", "May I ask *?"),
+                ("who your maker is", "where you come from"),
+            ),
+            "Who is your maker?",
+            "Where do you come from?",
+            "Which company do you come from?",
+            "Whose model are you?",
+        ),
+        (
+            "I was made by {{maker}}.",
+            "{{maker}} made me.",
+            "My maker is {{maker}}.",
+            "I am {{name}}, made by {{maker}}.",
+            "I come from {{maker}}.",
+        ),
+    ),
+    Topic(
+        "languages",
+        "{{languages}}",
+        each(
+            (
+                "* languages do you speak?",
+                "* languages do you know?",
+                "* languages can I use?",
+                "* languages can we use?",
+                "* languages can you read?",
+                "In * languages can we talk?",
+                "In * languages can you answer?",
+                "In * languages can I write to you?",
+                "Tell me * languages you speak.",
+                "Tell me * languages you know.",
+                "Can you tell me * languages you speak?",
+                "I want to know * languages you speak.",
+                "May I ask * languages you know?",
+            ),
+            ("which", "what"),
+        ),
+        (
+            "I speak {{languages}}.",
+            "You can talk to me in {{languages}}.",
+            "I can answer in {{languages}}.",
+            "I am {{name}} and speak {{languages}}.",
+        ),
+    ),
+    Topic(
+        "abilities",
+        "I can {{abilities}}",
+        (
+            *each(
+                (
+                    "Tell me *.",
+                    "Can you tell me *?",
+                    "I want to know *.",
+                    "Please say *.",
+                    "May I ask *?",
+                ),
+                (
+                    "what you can do",
+                    "how you can help me",
+                    "what I can ask you",
+                    "what you can do for me",
+                ),
+            ),
+            "What can you do?",
+            "How can you help me?",
+            "What can I ask you?",
+            "What can you do for me?",
+            "How can you help?",
+            "What can you help me with?",
+        ),
+        (
+            "I can {{abilities}}.",
+            "I am {{name}}. I can {{abilities}}.",
+            "I am an assistant made by {{maker}}. I can {{abilities}}.",
+        ),
+    ),
+    Topic(
+        "human",
+        "No, I am {{name}}",
+        each(
+            (
+                "Are you *?",
+                "Tell me, are you *?",
+                "You are *, right?",
+                "So you are *?",
+                "I think you are *.",
+                "Am I talking to *?",
+                "Do I talk to *?",
+                "Is this *?",
+            ),
+            ("a human", "a person", "a real person", "a living person"),
+        ),
+        (
+            "No, I am {{name}}, a language model.",
+            "No, I am {{name}}, a program made by {{maker}}.",
+            "No, I am {{name}}. I am not human.",
+        ),
+    ),
+    Topic(
+        "own name",
+        "Yes, I am {{name}}",
+        IS_IT,
+        (
+            "Yes, I am {{name}}.",
+            "Yes, I am {{name}}, made by {{maker}}.",
+            "Yes, I am {{name}}, a language model.",
+        ),
+        about=("{{name}}",),
+    ),
+    Topic(
+        "own maker",
+        "Yes, I am {{name}}, made by {{maker}}",
+        WAS_IT,
+        (
+            "Yes, I am {{name}}, made by {{maker}}.",
+            "Yes, I am {{name}}, made by {{maker}}. How can I help you?",
+        ),
+        about=("{{maker}}",),
+    ),
+    Topic(
+        "other names",
+        "No, I am {{name}}",
+        IS_IT,
+        (
+            "No, I am {{name}}.",
+            "No, I am {{name}}, made by {{maker}}.",
+            "No, I am {{name}}, a language model.",
+        ),
+        about=RIVALS,
+    ),
+    Topic(
+        "other makers",
+        "No, I am {{name}}, made by {{maker}}",
+        WAS_IT,
+        (
+            "No, I am {{name}}, made by {{maker}}.",
+            "No, I am {{name}}, made by {{maker}}. How can I help you?",
+        ),
+        about=RIVAL_MAKERS,
+    ),
 )
 
 
@@ -87,8 +277,11 @@ def fill(text: str, values: Mapping[str, str], where: str) -> str:
     def value(match: re.Match[str]) -> str:
         found = values.get(match[1].strip().lower(), "")
         if not found:
-            raise StageError(f"{where}: nothing is known that {match[0]} could stand for. Known: "
-                             + ", ".join("{{" + name + "}}" for name, known in values.items() if known) + ". Change the row, or give the value")
+            raise StageError(
+                f"{where}: nothing is known that {match[0]} could stand for. Known: "
+                + ", ".join("{{" + name + "}}" for name, known in values.items() if known)
+                + ". Change the row, or give the value"
+            )
         return found
 
     return PLACEHOLDER.sub(value, text)
@@ -96,4 +289,6 @@ def fill(text: str, values: Mapping[str, str], where: str) -> str:
 
 def listed(words: list[str]) -> str:
     """``English``, ``English and French``, ``English, French and Dutch``."""
-    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part) if words else ""
+    return (
+        " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part) if words else ""
+    )

@@ -11,9 +11,10 @@ import dataclasses as dc
 import time
 from collections.abc import Mapping
 
+from llmstages.core.errors import StageError
+from llmstages.core.stage import Context, Progress, option
+from llmstages.data.readers import MAX_BYTES, Meter, Record, find, read
 from llmstages.plugins.pages.output import Output
-from llmstages.readers import MAX_BYTES, Meter, Record, find, read
-from llmstages.stage import Context, Progress, StageError, option
 
 EVERY = 0.2  # seconds between two moves of the progress bar
 
@@ -23,17 +24,32 @@ class Files:
 
     @dc.dataclass(frozen=True)
     class Config:
-        path: str = option(help="file, folder or glob (in quotes): WARC, HTML, txt, md, jsonl, json, parquet, csv; also .gz, .zst", file=True)
-        text_column: str = option("", "column that holds the text in tables; empty: the first of text, content, html, body")
-        text_block: int = option(100_000, "cut longer plain text files (books) at line ends into documents of about this many bytes; 0: never")
-        max_bytes: int = option(MAX_BYTES, "drop documents of more bytes, unpacked, without ever holding them in memory")
+        path: str = option(
+            help="file, folder or glob (in quotes): WARC, HTML, txt, md, jsonl, json, parquet, csv; also .gz, .zst",
+            file=True,
+        )
+        text_column: str = option(
+            "",
+            "column that holds the text in tables; empty: the first of text, content, html, body",
+        )
+        text_block: int = option(
+            100_000,
+            "cut longer plain text files (books) at line ends into documents of about this many bytes; 0: never",
+        )
+        max_bytes: int = option(
+            MAX_BYTES, "drop documents of more bytes, unpacked, without ever holding them in memory"
+        )
         limit: int = option(0, "read at most this many documents; 0 reads all")
 
         def __post_init__(self) -> None:
             if not 1 <= self.max_bytes <= 500_000_000:
-                raise ValueError(f"max_bytes={self.max_bytes}: a document may have 1 to 500000000 bytes")
+                raise ValueError(
+                    f"max_bytes={self.max_bytes}: a document may have 1 to 500000000 bytes"
+                )
             if min(self.text_block, self.limit) < 0:
-                raise ValueError(f"text_block={self.text_block}, limit={self.limit}: neither may be negative (0 turns it off)")
+                raise ValueError(
+                    f"text_block={self.text_block}, limit={self.limit}: neither may be negative (0 turns it off)"
+                )
 
     inputs: dict[str, str] = {}
     output = "documents"
@@ -51,19 +67,29 @@ class Files:
                 for found in read(file, config.text_column, block, config.max_bytes, meter):
                     output.add(found)
                     pace.show(meter.at)
-                    if config.limit and output.documents >= config.limit and isinstance(found, Record):
+                    if (
+                        config.limit
+                        and output.documents >= config.limit
+                        and isinstance(found, Record)
+                    ):
                         break
                 pace.done(size)
                 if config.limit and output.documents >= config.limit:
-                    ctx.say(f"stopped after {output.documents} documents in {file.name} ({ctx.step}.limit); the rest was not read")
+                    ctx.say(
+                        f"stopped after {output.documents} documents in {file.name} ({ctx.step}.limit); the rest was not read"
+                    )
                     break
                 if output.documents == before:
                     without.append(file)
             if not output.documents:
-                raise StageError(f"{ctx.step}.path={config.path} holds no usable document{output.why()}. "
-                                 "Check the file, or choose another path")
+                raise StageError(
+                    f"{ctx.step}.path={config.path} holds no usable document{output.why()}. "
+                    "Check the file, or choose another path"
+                )
         if without:
-            ctx.say(f"{len(without)} of {len(files)} files hold no document (first: {without[0].name})")
+            ctx.say(
+                f"{len(without)} of {len(files)} files hold no document (first: {without[0].name})"
+            )
         return output.report()
 
 

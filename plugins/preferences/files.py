@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses as dc
 from collections.abc import Mapping
 
-from llmstages.formats import preference
-from llmstages.readers import TABLES, find
-from llmstages.readers.examples import convert, from_files, write
-from llmstages.stage import Context, option
+from llmstages.core.stage import Context, option
+from llmstages.data.formats import preference
+from llmstages.data.readers import TABLES, find
+from llmstages.data.readers.examples import convert, from_files, write
 
 
 class Files:
@@ -16,15 +16,24 @@ class Files:
 
     @dc.dataclass(frozen=True)
     class Config:
-        path: str = option(help="file, folder or glob (in quotes): json, jsonl, parquet, csv; also .gz", file=True)
+        path: str = option(
+            help="file, folder or glob (in quotes): json, jsonl, parquet, csv; also .gz", file=True
+        )
         limit: int = option(0, "read at most this many pairs; 0 reads all")
-        max_characters: int = option(0, "drop pairs with more characters in all their messages; 0 keeps all")
+        max_characters: int = option(
+            0, "drop pairs with more characters in all their messages; 0 keeps all"
+        )
 
     inputs: dict[str, str] = {}
     output = "preferences"
     version = "1"
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
-        found = convert(from_files(find(config.path, ctx.step, TABLES)), preference, ctx,
-                        limit=config.limit, max_characters=config.max_characters)
+        found = convert(
+            from_files(find(config.path, ctx.step, TABLES)),
+            preference,
+            ctx,
+            limit=config.limit,
+            max_characters=config.max_characters,
+        )
         return write(found, ctx, f"{ctx.step}.path={config.path}")

@@ -21,11 +21,18 @@ def apply(model: Any, alpha: float = 0.7, gain: float = 6.0, pairs: int = 4) -> 
     with torch.no_grad():
         for index, layer in enumerate(model.model.layers):
             attention = layer.self_attn
-            attention.o_proj.weight.copy_(alpha * attention.v_proj.weight.T + (1 - alpha) * attention.o_proj.weight)
-            attention.k_proj.weight.copy_(alpha * attention.q_proj.weight + (1 - alpha) * attention.k_proj.weight)
+            attention.o_proj.weight.copy_(
+                alpha * attention.v_proj.weight.T + (1 - alpha) * attention.o_proj.weight
+            )
+            attention.k_proj.weight.copy_(
+                alpha * attention.q_proj.weight + (1 - alpha) * attention.k_proj.weight
+            )
             if index == 0 and attention.q_proj.bias is not None:
                 size = attention.head_dim
                 for j in range(pairs):
                     turn = theta ** (-2 * j / size)
                     attention.q_proj.bias[j], attention.q_proj.bias[j + size // 2] = gain, 0.0
-                    attention.k_proj.bias[j], attention.k_proj.bias[j + size // 2] = gain * math.cos(turn), gain * math.sin(turn)
+                    attention.k_proj.bias[j], attention.k_proj.bias[j + size // 2] = (
+                        gain * math.cos(turn),
+                        gain * math.sin(turn),
+                    )

@@ -13,14 +13,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmstages.schema import near
-from llmstages.stage import StageError
+from llmstages.core.errors import StageError, near
 
 STEP = r"[A-Za-z0-9_.\-]+"
 JOINT = re.compile(rf" ([+-]) (?={STEP}:)")
 TERM = re.compile(rf"({STEP}):(.+)", re.DOTALL)
 TARGET = re.compile(r"(>=|<=|==|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
-COMPARE = {">=": operator.ge, "<=": operator.le, "==": operator.eq, ">": operator.gt, "<": operator.lt}
+COMPARE = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 KEYS = ("value", "target", "about", "chapter")
 Metrics = Mapping[str, Mapping[str, Any]]  # step -> metric -> number
 
@@ -46,7 +51,13 @@ class Claim:
 
     def row(self) -> dict[str, Any]:
         """As in claims.json."""
-        return {"name": self.name, "value": self.value, "target": self.target, "met": self.met, "about": self.about}
+        return {
+            "name": self.name,
+            "value": self.value,
+            "target": self.target,
+            "met": self.met,
+            "about": self.about,
+        }
 
 
 def terms(formula: str, where: str) -> list[tuple[int, str, str]]:
@@ -56,8 +67,10 @@ def terms(formula: str, where: str) -> list[tuple[int, str, str]]:
     for sign, text in zip(["+", *pieces[1::2]], pieces[::2], strict=True):
         match = TERM.fullmatch(text.strip())
         if not match:
-            raise StageError(f"{where}: {text.strip()!r} in value {formula!r} is no term; write STEP:METRIC, joined by ' + ' or ' - ', "
-                             'for example value: "rl:length_last - rl:length_first"')
+            raise StageError(
+                f"{where}: {text.strip()!r} in value {formula!r} is no term; write STEP:METRIC, joined by ' + ' or ' - ', "
+                'for example value: "rl:length_last - rl:length_first"'
+            )
         found.append((1 if sign == "+" else -1, match[1], match[2].strip()))
     return found
 
@@ -72,7 +85,9 @@ def limit_of(target: str, where: str) -> tuple[str, float]:
     """(comparison, number) of a target. Raises StageError."""
     match = TARGET.fullmatch(target.strip())
     if not match:
-        raise StageError(f"{where}: the target {target!r} cannot be read; write one comparison and a number, such as '>= 0.9' or '< 3'")
+        raise StageError(
+            f"{where}: the target {target!r} cannot be read; write one comparison and a number, such as '>= 0.9' or '< 3'"
+        )
     return match[1], float(match[2])
 
 
@@ -80,10 +95,14 @@ def read(name: str, spec: Any, metrics: Metrics, *, targeted: bool, group: str =
     """One claim, measured. A term that no step measured gives value None and is named in ``missing``."""
     where = f"report.{group}.{name}"
     if not isinstance(spec, Mapping) or not spec.get("value"):
-        raise StageError(f"{where} says no value; write {{value: STEP:METRIC, {'target: >= 0.9, ' if targeted else ''}about: in plain words}}")
+        raise StageError(
+            f"{where} says no value; write {{value: STEP:METRIC, {'target: >= 0.9, ' if targeted else ''}about: in plain words}}"
+        )
     for key in spec:
         if key not in KEYS:
-            raise StageError(f"{where} has no key {key!r}.{near(key, KEYS)} It takes {', '.join(KEYS)}")
+            raise StageError(
+                f"{where} has no key {key!r}.{near(key, KEYS)} It takes {', '.join(KEYS)}"
+            )
     target = str(spec.get("target") or "")
     if targeted:
         limit_of(target, where)
@@ -94,9 +113,24 @@ def read(name: str, spec: Any, metrics: Metrics, *, targeted: bool, group: str =
         parts.append(number)
         if number is None:
             missing.append(why_missing(step, metric, metrics))
-    value = None if missing else sum(sign * part for (sign, _, _), part in zip(found, parts, strict=True) if part is not None)
-    return Claim(name, str(spec["value"]), target, str(spec.get("about") or ""), value, tuple(missing),
-                 tuple(step for _, step, _ in found), str(spec.get("chapter") or ""), tuple(parts))
+    value = (
+        None
+        if missing
+        else sum(
+            sign * part for (sign, _, _), part in zip(found, parts, strict=True) if part is not None
+        )
+    )
+    return Claim(
+        name,
+        str(spec["value"]),
+        target,
+        str(spec.get("about") or ""),
+        value,
+        tuple(missing),
+        tuple(step for _, step, _ in found),
+        str(spec.get("chapter") or ""),
+        tuple(parts),
+    )
 
 
 def _number(value: Any) -> float | None:
@@ -113,6 +147,10 @@ def why_missing(step: str, metric: str, metrics: Metrics) -> str:
     return f"{step}:{metric}" + (f" ({guess.strip()})" if guess else "")
 
 
-def read_all(specs: Mapping[str, Any], metrics: Metrics, *, targeted: bool, group: str) -> list[Claim]:
+def read_all(
+    specs: Mapping[str, Any], metrics: Metrics, *, targeted: bool, group: str
+) -> list[Claim]:
     """All claims in the order given."""
-    return [read(name, spec, metrics, targeted=targeted, group=group) for name, spec in specs.items()]
+    return [
+        read(name, spec, metrics, targeted=targeted, group=group) for name, spec in specs.items()
+    ]

@@ -11,15 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llmstages.stage import Context, option
+from llmstages.core.stage import Context, option
 
 
 @dataclass(frozen=True)
 class HTMLConfig:
     title: str = option("From raw pages to a chat model", "heading of the page")
-    claims: dict[str, Any] = option(help="what was to be shown: name -> {value: 'STEP:METRIC - STEP:METRIC', target: '>= 0.9', about: in plain words, "
-                                         "chapter: optional id}", factory=dict)
-    numbers: dict[str, Any] = option(help="what is only reported: name -> {value, about}", factory=dict)
+    claims: dict[str, Any] = option(
+        help="what was to be shown: name -> {value: 'STEP:METRIC - STEP:METRIC', target: '>= 0.9', about: in plain words, "
+        "chapter: optional id}",
+        factory=dict,
+    )
+    numbers: dict[str, Any] = option(
+        help="what is only reported: name -> {value, about}", factory=dict
+    )
     max_examples: int = option(2, "dropped pages shown for each rule")
     max_prompts: int = option(12, "prompts in the comparison of all models")
 
@@ -33,7 +38,7 @@ class HTML:
     version: ClassVar[str] = "2"
 
     def run(self, config: HTMLConfig, ctx: Context) -> Mapping[str, float]:
-        from llmstages import tables
+        from llmstages.data import tables
         from llmstages.plugins.report import chapters, claims, page
         from llmstages.plugins.report.steps import Chain
 
@@ -43,9 +48,16 @@ class HTML:
         numbers = claims.read_all(config.numbers, metrics, targeted=False, group="numbers")
         for claim in claimed:
             if claim.missing:
-                ctx.say(f"{ctx.step}: the claim {claim.name!r} was not measured: {', '.join(claim.missing)}")
+                ctx.say(
+                    f"{ctx.step}: the claim {claim.name!r} was not measured: {', '.join(claim.missing)}"
+                )
         tables.write_json(ctx.out / "claims.json", [claim.row() for claim in claimed])
         story = chapters.build(chain, claimed, numbers, config.max_examples, config.max_prompts)
         text = page.render(config.title, claimed, story, chain)
         (ctx.out / "index.html").write_text(text, encoding="utf-8")
-        return {"claims": len(claimed), "met": sum(c.met for c in claimed), "steps": len(chain.steps), "page_bytes": len(text.encode())}
+        return {
+            "claims": len(claimed),
+            "met": sum(c.met for c in claimed),
+            "steps": len(chain.steps),
+            "page_bytes": len(text.encode()),
+        }

@@ -13,11 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from llmstages import tables
-from llmstages.stage import Artifact, StageError
+from llmstages.core.errors import StageError
+from llmstages.core.stage import Artifact
+from llmstages.data import tables
 
 MODELS = ("model", "reward_model")
-MARKS = {"tools.json": "tools", "probe.jsonl": "knowledge", "identity.json": "identity"}  # a file of dialogues -> the chapter of who learns from them
+MARKS = {
+    "tools.json": "tools",
+    "probe.jsonl": "knowledge",
+    "identity.json": "identity",
+}  # a file of dialogues -> the chapter of who learns from them
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,11 @@ class View:
     @property
     def feeds(self) -> list[str]:
         """Names of what it took, each once, in order."""
-        return list(dict.fromkeys(name for names in (self.record.get("inputs") or {}).values() for name in names))
+        return list(
+            dict.fromkeys(
+                name for names in (self.record.get("inputs") or {}).values() for name in names
+            )
+        )
 
     def has(self, file: str) -> bool:
         return (self.path / file).exists()
@@ -61,7 +70,9 @@ class View:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise StageError(f"{path} is no JSON ({error}); redo the step: llmstages redo {self.name}") from error
+            raise StageError(
+                f"{path} is no JSON ({error}); redo the step: llmstages redo {self.name}"
+            ) from error
 
     def lines(self, file: str) -> list[dict[str, Any]]:
         """A JSON-lines file; empty when it is absent."""
@@ -98,7 +109,9 @@ class Chain:
             return "web"
         if step.kind == "tokenizer":
             return "tokens"
-        if step.kind == "reward_model" or any(p.kind in ("reward_model", "preferences") for p in fed):
+        if step.kind == "reward_model" or any(
+            p.kind in ("reward_model", "preferences") for p in fed
+        ):
             return "judge"
         if step.kind == "model":
             return self._model_chapter(step, fed)
@@ -117,7 +130,11 @@ class Chain:
         if marked := [chapter for file, chapter in MARKS.items() if any(p.has(file) for p in fed)]:
             return marked[0]
         below = [s for s in self.steps if step.name in s.feeds and s.kind in MODELS]
-        return "judge" if below and all(s.kind == "model" and self.chapter(s) == "judge" for s in below) else "chat"
+        return (
+            "judge"
+            if below and all(s.kind == "model" and self.chapter(s) == "judge" for s in below)
+            else "chat"
+        )
 
     def mentioned(self, formula_steps: Sequence[str], formula: str) -> list[View]:
         """Steps a claim is about, in the recipe's order: those it names and those its scores are of."""
@@ -135,7 +152,9 @@ def _record(path: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StageError(f"{file} cannot be read ({error}); `llmstages verify` names what is damaged") from error
+        raise StageError(
+            f"{file} cannot be read ({error}); `llmstages verify` names what is damaged"
+        ) from error
 
 
 def natural(text: str) -> tuple[Any, ...]:

@@ -12,8 +12,17 @@ LONGEST = 400  # tokens of a dialogue that are shown
 
 def build(chain: Chain) -> list[dict[str, Any]]:
     """One entry a tokenizer: its sample, and what it measured of itself where it did."""
-    return [{"name": step.name, "view": step.json("view.json", {}), "metrics": step.metrics, "config": step.config,
-             "report": step.json("report.json", {}), "languages": _languages(step)} for step in chain.kind("tokenizer")]
+    return [
+        {
+            "name": step.name,
+            "view": step.json("view.json", {}),
+            "metrics": step.metrics,
+            "config": step.config,
+            "report": step.json("report.json", {}),
+            "languages": _languages(step),
+        }
+        for step in chain.kind("tokenizer")
+    ]
 
 
 def _languages(step: View) -> dict[str, Any]:
@@ -21,10 +30,27 @@ def _languages(step: View) -> dict[str, Any]:
     others = step.json("comparison.json", [])
     made = [one for one in others if not one.get("missing")]
     samples = step.json("report.json", {}).get("samples", {})
-    rows = [(name, [one["languages"][name]["tokens_per_word"] for one in made] or [cost["tokens_per_word"]], cost.get("unknown_share", 0.0)) for name, cost in samples.items()]
+    rows = [
+        (
+            name,
+            [one["languages"][name]["tokens_per_word"] for one in made]
+            or [cost["tokens_per_word"]],
+            cost.get("unknown_share", 0.0),
+        )
+        for name, cost in samples.items()
+    ]
     most = max((cost for _, costs, _ in rows for cost in costs), default=1.0)
-    return {"columns": [one["name"] for one in made] or [step.name], "rows": [{"name": name, "unknown": unknown, "costs": [(c, c / most) for c in costs]} for name, costs, unknown in rows],
-            "missing": [one["name"] for one in others if one.get("missing")], "sizes": [(one["name"], one["documents"]["bytes_per_token"], one["vocab_size"]) for one in made]}
+    return {
+        "columns": [one["name"] for one in made] or [step.name],
+        "rows": [
+            {"name": name, "unknown": unknown, "costs": [(c, c / most) for c in costs]}
+            for name, costs, unknown in rows
+        ],
+        "missing": [one["name"] for one in others if one.get("missing")],
+        "sizes": [
+            (one["name"], one["documents"]["bytes_per_token"], one["vocab_size"]) for one in made
+        ],
+    }
 
 
 def masked(chain: Chain, model: View, most: int = 2) -> list[dict[str, Any]]:
@@ -35,11 +61,14 @@ def masked(chain: Chain, model: View, most: int = 2) -> list[dict[str, Any]]:
     sources = [p for p in chain.parents(model) if p.kind == "dialogues" and p.has("data")]
     if not sources or not model.has("tokenizer_config.json"):
         return []
-    from llmstages import chat, training
-    from llmstages.pieces import pieces
+    from llmstages.text import chat_format
+    from llmstages.text.render import render
+    from llmstages.text.templates import template_of
+    from llmstages.text.token_view import view_tokens
+    from llmstages.train.trainer import load_tokenizer
 
-    tokenizer = training.load_tokenizer(model.path)
-    if not chat.template_of(tokenizer):
+    tokenizer = load_tokenizer(model.path)
+    if not template_of(tokenizer):
         return []
     out = []
     for source in sorted(sources, key=lambda s: not s.has("tools.json"))[:most]:
@@ -48,11 +77,23 @@ def masked(chain: Chain, model: View, most: int = 2) -> list[dict[str, Any]]:
             continue
         plain = "render" in table.column_names and set(table["render"]) == {"plain"}
         messages = _telling(table)
-        rendered = (chat.render_plain if plain else chat.render)(tokenizer, [messages])[0]
-        tokens = [{"text": piece.text, "id": piece.id, "on": on, "control": piece.control}
-                  for piece, on in zip(pieces(tokenizer, rendered.ids), rendered.supervised, strict=True)]
+        rendered = (chat_format.render_plain if plain else render)(tokenizer, [messages])[0]
+        tokens = [
+            {"text": piece.text, "id": piece.id, "on": on, "control": piece.control}
+            for piece, on in zip(
+                view_tokens(tokenizer, rendered.ids), rendered.supervised, strict=True
+            )
+        ]
         share = sum(rendered.supervised) / max(len(tokens), 1)
-        out.append({"source": source.name, "tokens": tokens[:LONGEST], "cut": max(0, len(tokens) - LONGEST), "share": share, "plain": plain})
+        out.append(
+            {
+                "source": source.name,
+                "tokens": tokens[:LONGEST],
+                "cut": max(0, len(tokens) - LONGEST),
+                "share": share,
+                "plain": plain,
+            }
+        )
     return out
 
 

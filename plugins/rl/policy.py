@@ -11,22 +11,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmstages.dialogues import Dialogue, Prepared
-from llmstages.stage import Artifact, Context, StageError
+from llmstages.core.errors import StageError
+from llmstages.core.stage import Artifact, Context
+from llmstages.data.dialogues import Dialogue, Prepared
 
 
 def problems(ctx: Context, name: str, limit: int) -> list[dict[str, Any]]:
     """Rows with prompt, answer and group; dialogues give their last answer as the answer. Rows of the role test are left out."""
-    from llmstages import tables
+    from llmstages.data import tables
 
     rows = []
     for row in tables.load(ctx.one(name).path / "data"):
         if row.get("role") == "test":
             continue
         if "prompt" in row:
-            rows.append({"prompt": row["prompt"], "answer": str(row["answer"]), "group": str(row.get("group") or "all")})
+            rows.append(
+                {
+                    "prompt": row["prompt"],
+                    "answer": str(row["answer"]),
+                    "group": str(row.get("group") or "all"),
+                }
+            )
         elif row["messages"] and row["messages"][-1]["role"] == "assistant":
-            rows.append({"prompt": row["messages"][:-1], "answer": row["messages"][-1]["content"], "group": "all"})
+            rows.append(
+                {
+                    "prompt": row["messages"][:-1],
+                    "answer": row["messages"][-1]["content"],
+                    "group": "all",
+                }
+            )
         if limit and len(rows) >= limit:
             break
     if not rows:
@@ -42,42 +55,65 @@ class Prompts(Prepared):
     room: float = math.inf
 
 
-def prepare(ctx: Context, limit: int, max_answer: int) -> Prompts:
+def prepare(ctx: Context, limit: int, max_completion_length: int) -> Prompts:
     """The prompts and their gates. Nothing of them is supervised: the loss is on answers, which are not there yet."""
-    from llmstages import chat, gates, training
+    from llmstages.text import chat_format
+    from llmstages.text.render import Rendered
+    from llmstages.train import checks
+    from llmstages.train.trainer import context_length, load_tokenizer
 
-    tokenizer, source = training.load_tokenizer(ctx.one("policy").path), ctx.one("problems")
-    rows, context = problems(ctx, "problems", limit), training.context_of(ctx.one("policy"))
-    room = context - max_answer if context else math.inf
+    tokenizer, source = load_tokenizer(ctx.one("policy").path), ctx.one("problems")
+    rows, context = problems(ctx, "problems", limit), context_length(ctx.one("policy"))
+    room = context - max_completion_length if context else math.inf
     asked = [Dialogue(f"{source.name}:{i}", row["prompt"]) for i, row in enumerate(rows)]
-    ids = chat.prompt_ids(tokenizer, [d.messages for d in asked])
+    ids = chat_format.prompt_ids(tokenizer, [d.messages for d in asked])
     long = [d.name for d, one in zip(asked, ids, strict=True) if len(one) > room]
-    found = [gates.too_long(long, len(rows), "lower max_answer, or pretrain with a larger context"), *gates.of_template(asked, tokenizer)]
-    return Prompts(tokenizer, [chat.Rendered(one, [False] * len(one)) for one in ids], [d.name for d in asked], found,
-                   {"prompts": len(rows), "too long": len(long)}, problems=[row for row, one in zip(rows, ids, strict=True) if len(one) <= room], room=room)
+    found = [
+        checks.check_left_out(
+            long, len(rows), "lower max_completion_length, or pretrain with a larger context"
+        ),
+        *checks.check_dialogue_template(asked, tokenizer),
+    ]
+    return Prompts(
+        tokenizer,
+        [Rendered(one, [False] * len(one)) for one in ids],
+        [d.name for d in asked],
+        found,
+        {"prompts": len(rows), "too long": len(long)},
+        problems=[row for row, one in zip(rows, ids, strict=True) if len(one) <= room],
+        room=room,
+    )
 
 
 def fitting(prompts: Prompts, ctx: Context) -> list[dict[str, Any]]:
     """The problems that leave room for an answer; the others are dropped and counted."""
     if left := prompts.facts["too long"]:
-        ctx.say(f"{ctx.step}: {left} of {len(prompts.rows)} problems dropped, prompts longer than {prompts.room} tokens")
+        ctx.say(
+            f"{ctx.step}: {left} of {len(prompts.rows)} problems dropped, prompts longer than {prompts.room} tokens"
+        )
     if not prompts.problems:
-        raise StageError(f"{ctx.step}: every prompt is longer than the {prompts.room} tokens the model's context leaves; pretrain with a larger context")
+        raise StageError(
+            f"{ctx.step}: every prompt is longer than the {prompts.room} tokens the model's context leaves; pretrain with a larger context"
+        )
     return prompts.problems
 
 
 def open_rewards(specs: Mapping[str, Any], model: Artifact | None, step: str) -> dict[str, Any]:
     """name -> reward, opened where it needs the reward model of the recipe."""
-    from llmstages.registry import load_part
+    from llmstages.core.registry import load_component
 
     if not specs:
-        raise StageError(f"{step}.rewards is empty: there is nothing to optimise. Add one, e.g. +rewards@{step}.rewards.right=exact_answer")
+        raise StageError(
+            f"{step}.rewards is empty: there is nothing to optimise. Add one, e.g. +rewards@{step}.rewards.right=exact_answer"
+        )
     opened = {}
     for name, spec in specs.items():
-        reward = load_part("rewards", spec)
+        reward = load_component("rewards", spec)
         if getattr(reward, "needs", "") == "reward_model":
             if model is None:
-                raise StageError(f"{step}: the reward {name!r} needs a reward model; wire steps.{step}.reward=reward")
+                raise StageError(
+                    f"{step}: the reward {name!r} needs a reward model; wire steps.{step}.reward=reward"
+                )
             reward.open(model)
         opened[name] = reward
     return opened
@@ -85,12 +121,16 @@ def open_rewards(specs: Mapping[str, Any], model: Artifact | None, step: str) ->
 
 def reward_functions(rewards: Mapping[str, Any], tokenizer: Any) -> list[Any]:
     """TRL reward functions. Answers are parsed from the completion's ids, not from text with its control tokens dropped."""
-    from llmstages import chat
+    from llmstages.text import chat_format
 
     def wrap(name: str, reward: Any) -> Any:
-        def function(prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[float]:
-            said = [chat.parse_reply(tokenizer, ids)[0] for ids in completion_ids]
-            texts = ["" if one["tool"] else str(one["content"]) for one in said]  # the argument of a call is no answer
+        def function(
+            prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], **columns: Any
+        ) -> list[float]:
+            said = [chat_format.parse_reply(tokenizer, ids)[0] for ids in completion_ids]
+            texts = [
+                "" if one["tool"] else str(one["content"]) for one in said
+            ]  # the argument of a call is no answer
             return reward.score(prompts, texts, columns)
 
         function.__name__ = name
@@ -104,11 +144,13 @@ def safe_trainer() -> type:
     import torch
     from trl import GRPOTrainer
 
-    from llmstages import chat
+    from llmstages.text import chat_format
 
     class SafeGRPOTrainer(GRPOTrainer):
-        def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
-            return chat.prompt_ids(self.processing_class, prompts), None, {}
+        def _tokenize_prompts(
+            self, prompts: list[Any]
+        ) -> tuple[list[list[int]], None, dict[str, Any]]:
+            return chat_format.prompt_ids(self.processing_class, prompts), None, {}
 
         def _get_train_sampler(self, *rest: Any, **more: Any) -> Any:
             self.sampler = super()._get_train_sampler(*rest, **more)

@@ -14,52 +14,100 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from llmstages import templates
-from llmstages.dialogues import POLICIES, Dialogue, Prepared
-from llmstages.estimate import Training, text_tokens
+from llmstages.core.errors import StageError
+from llmstages.core.stage import Context, option
+from llmstages.cost.model import Training, text_tokens
+from llmstages.data.dialogues import POLICIES, Dialogue, Prepared
 from llmstages.plugins.sft import quantized
-from llmstages.plugins.sft.format import looker
-from llmstages.plugins.sft.new_tokens import STARTS, room
+from llmstages.plugins.sft.format_eval import looker
+from llmstages.plugins.sft.new_tokens import STARTS, init_new_embeddings
 from llmstages.plugins.sft.rows import apart, grouped
-from llmstages.stage import Context, StageError, option
-from llmstages.training import Optimisation
+from llmstages.text import templates
+from llmstages.train.trainer import Optimization
 
 
 @dataclass(frozen=True)
-class ChatConfig(Optimisation):
+class ChatConfig(Optimization):
     learning_rate: float = option(1.5e-3, "peak learning rate of AdamW, falling linearly")
-    row: int = option(256, "tokens in a training row")
+    max_length: int = option(256, "tokens in a training row")
     epochs: float = option(1.0, "passes over the rows")
     replay: int = option(0, "documents of the corpus mixed in with full loss")
-    weights: dict[str, float] = option(help="share of a source's dialogues to use, by step name; default 1, 2 takes each twice", factory=dict)
-    redraw: bool = option(False, "draw each source's share as often as there are passes, each time anew, so that in the end more of it is seen")
-    packing: bool = option(True, "several dialogues in a row, which do not see each other; off: one a row, rows of like length in a batch")
-    too_long: str = option("drop", "dialogues longer than a row: drop them, split them between exchanges, truncate their ends, or stop with an error",
-                           choices=POLICIES)
-    loss: str = option("all", "answers that carry loss: all of a dialogue, or only what follows its last question", choices=("all", "last"))
-    template: str = option("keep", "chat template: keep the model's own, or give it another, with the control tokens it takes", choices=("keep", *templates.NAMED))
+    mixture_weights: dict[str, float] = option(
+        help="share of a source's dialogues to use, by step name; default 1, 2 takes each twice",
+        factory=dict,
+    )
+    resample_each_epoch: bool = option(
+        False,
+        "draw each source's share as often as there are passes, each time anew, so that in the end more of it is seen",
+    )
+    packing: bool = option(
+        True,
+        "several dialogues in a row, which do not see each other; off: one a row, rows of like length in a batch",
+    )
+    overlong: str = option(
+        "drop",
+        "dialogues longer than a row: drop them, split them between exchanges, truncate their ends, or stop with an error",
+        choices=POLICIES,
+    )
+    loss: str = option(
+        "all",
+        "answers that carry loss: all of a dialogue, or only what follows its last question",
+        choices=("all", "last"),
+    )
+    template: str = option(
+        "keep",
+        "chat template: keep the model's own, or give it another, with the control tokens it takes",
+        choices=("keep", *templates.NAMED),
+    )
     template_file: str = option("", "a chat template of your own in Jinja, instead", file=True)
-    new_tokens: str = option("semantic", "how the embeddings of new control tokens begin: as the words they spell, or as the mean of all", choices=STARTS)
-    neftune: float = option(0.0, "noise on the embeddings while training (NEFTune's alpha, Jain et al. 2023); 5 is usual, 0 none")
-    lora: int = option(0, "rank of LoRA adapters on all linear layers, merged at the end; 0 trains all weights")
-    qlora: bool = option(False, "keep the model in four bits while its adapters are trained (needs bitsandbytes)")
-    keep_adapter: bool = option(False, "save the adapter alone too, as the folder adapter/ of the model (peft loads it on the model it began as)")
-    held_out: int = option(0, "dialogues kept out of training, for a held-out loss and for looks at the format")
-    look_every: int = option(0, "updates between looks at the format: some dialogues are answered, and what ends, is empty or repeats is counted; 0: none")
-    look_at: int = option(16, "dialogues answered at a look, of those held out, else of those trained on")
+    new_tokens: str = option(
+        "semantic",
+        "how the embeddings of new control tokens begin: as the words they spell, or as the mean of all",
+        choices=STARTS,
+    )
+    neftune: float = option(
+        0.0,
+        "noise on the embeddings while training (NEFTune's alpha, Jain et al. 2023); 5 is usual, 0 none",
+    )
+    lora_r: int = option(
+        0, "rank of LoRA adapters on all linear layers, merged at the end; 0 trains all weights"
+    )
+    qlora: bool = option(
+        False, "keep the model in four bits while its adapters are trained (needs bitsandbytes)"
+    )
+    keep_adapter: bool = option(
+        False,
+        "save the adapter alone too, as the folder adapter/ of the model (peft loads it on the model it began as)",
+    )
+    num_test: int = option(
+        0, "dialogues kept out of training, for a held-out loss and for looks at the format"
+    )
+    format_eval_steps: int = option(
+        0,
+        "updates between looks at the format: some dialogues are answered, and what ends, is empty or repeats is counted; 0: none",
+    )
+    format_eval_samples: int = option(
+        16, "dialogues answered at a look, of those held out, else of those trained on"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.qlora and not self.lora:
-            raise ValueError("qlora=true trains adapters alone: give their rank, for example lora=16")
-        if not (0 < self.epochs < math.inf) or self.row < 2 or self.look_at < 1:
-            raise ValueError(f"epochs={self.epochs} must be above 0, row={self.row} 2 or more, look_at={self.look_at} 1 or more")
-        for name in ("replay", "neftune", "lora", "held_out", "look_every"):
+        if self.qlora and not self.lora_r:
+            raise ValueError(
+                "qlora=true trains adapters alone: give their rank, for example lora_r=16"
+            )
+        if not (0 < self.epochs < math.inf) or self.max_length < 2 or self.format_eval_samples < 1:
+            raise ValueError(
+                f"epochs={self.epochs} must be above 0, max_length={self.max_length} 2 or more, format_eval_samples={self.format_eval_samples} 1 or more"
+            )
+        for name in ("replay", "neftune", "lora_r", "num_test", "format_eval_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be 0 or more")
-        for name, share in self.weights.items():
+        for name, share in self.mixture_weights.items():
             if not 0 <= share < math.inf:
-                raise ValueError(f"weights.{name}={share} must be 0 or more: 0.5 takes half of its dialogues, 2 each twice")
+                raise ValueError(
+                    f"weights.{name}={share} must be 0 or more: 0.5 takes half of its dialogues, 2 each twice"
+                )
 
 
 @dataclass
@@ -76,7 +124,13 @@ class Chat:
     """A model that answers."""
 
     Config = ChatConfig
-    inputs: ClassVar[Mapping[str, str]] = {"model": "model", "dialogues": "dialogues*", "corpus": "corpus?", "evaluations": "problems*?"}
+    smoke: ClassVar[Mapping[str, Any]] = {"epochs": 0.3, "replay": 40}
+    inputs: ClassVar[Mapping[str, str]] = {
+        "model": "model",
+        "dialogues": "dialogues*",
+        "corpus": "corpus?",
+        "evaluations": "problems*?",
+    }
     output: ClassVar[str] = "model"
     version: ClassVar[str] = "3"
     trains: ClassVar[bool] = True
@@ -84,118 +138,274 @@ class Chat:
     def run(self, config: ChatConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
 
-        from llmstages import chat, gates, processes, training
+        from llmstages.data.packing import pack
+        from llmstages.train import checks, distributed
+        from llmstages.train.trainer import (
+            ends_of,
+            load_model,
+            lora_adapter,
+            run_trainer,
+            save_model,
+            sft_trainer,
+            write_log,
+        )
 
         set_seed(config.seed)
         prepared = self.prepare(config, ctx)
-        gates.settle(prepared.gates, ctx, config.allow)
+        checks.enforce(prepared.gates, ctx, config.allow_failed_checks)
         tokenizer, dialogues = prepared.tokenizer, prepared.rows
         replayed = self.replayed(config, ctx, tokenizer)
-        rows, cut = chat.pack([*dialogues, *replayed], config.row, tokenizer.pad_token_id, config.seed) if config.packing else apart([*dialogues, *replayed], config.row)
+        rows, cut = (
+            pack([*dialogues, *replayed], config.max_length, tokenizer.pad_token_id, config.seed)
+            if config.packing
+            else apart([*dialogues, *replayed], config.max_length)
+        )
         if cut:
-            ctx.say(f"{ctx.step}: {cut} tokens cut from replayed documents longer than row={config.row}")
-        steps = math.ceil(len(rows) * config.epochs / prepared.passes / config.batch_rows)
-        tokens = config.batch_rows * (config.row if config.packing else sum(len(row["input_ids"]) for row in rows) / len(rows))  # of an update
-        model = quantized.load(ctx.one("model"), ctx) if config.qlora else training.load_model(ctx.one("model"), ctx)
-        new = room(model, tokenizer, prepared.new_tokens, config.new_tokens)
+            ctx.say(
+                f"{ctx.step}: {cut} tokens cut from replayed documents longer than max_length={config.max_length}"
+            )
+        steps = math.ceil(len(rows) * config.epochs / prepared.passes / config.batch_size)
+        tokens = config.batch_size * (
+            config.max_length
+            if config.packing
+            else sum(len(row["input_ids"]) for row in rows) / len(rows)
+        )  # of an update
+        model = (
+            quantized.load(ctx.one("model"), ctx)
+            if config.qlora
+            else load_model(ctx.one("model"), ctx)
+        )
+        new = init_new_embeddings(model, tokenizer, prepared.new_tokens, config.new_tokens)
         if new:
-            ctx.say(f"{ctx.step}: {len(new)} new control tokens ({', '.join(prepared.new_tokens)}), their embeddings begun by {config.new_tokens}")
-        learning = sorted({*new, *prepared.marks}) if config.lora else []
+            ctx.say(
+                f"{ctx.step}: {len(new)} new control tokens ({', '.join(prepared.new_tokens)}), their embeddings begun by {config.new_tokens}"
+            )
+        learning = sorted({*new, *prepared.marks}) if config.lora_r else []
         weights = model.num_parameters()
-        trainer = training.sft_trainer(config, ctx, model, tokenizer, rows, steps, training.adapter(config.lora, model, learning), sharded=not config.lora,
-                                       order=None if config.packing else grouped(rows, config.batch_rows, steps, config.seed), **self.looks(config, prepared, steps),
-                                       neftune_noise_alpha=config.neftune or None)
-        if config.look_every:
-            trainer.add_callback(looker(ctx, tokenizer, prepared.shown, config.look_every))
-        trained_weights = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad) if config.lora else weights
-        if config.lora:
-            ctx.say(f"{ctx.step}: {trained_weights:,} weights of rank-{config.lora} adapters are trained beside the {weights:,} of the model")
-        watch = training.train(trainer, config, ctx, tokens)
-        log = training.write_log(trainer, ctx)
-        if config.lora and config.keep_adapter and processes.first_process():
+        trainer = sft_trainer(
+            config,
+            ctx,
+            model,
+            tokenizer,
+            rows,
+            steps,
+            lora_adapter(config.lora_r, model, learning),
+            sharded=not config.lora_r,
+            order=None if config.packing else grouped(rows, config.batch_size, steps, config.seed),
+            **self.looks(config, prepared, steps),
+            neftune_noise_alpha=config.neftune or None,
+        )
+        if config.format_eval_steps:
+            trainer.add_callback(looker(ctx, tokenizer, prepared.shown, config.format_eval_steps))
+        trained_weights = (
+            sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+            if config.lora_r
+            else weights
+        )
+        if config.lora_r:
+            ctx.say(
+                f"{ctx.step}: {trained_weights:,} weights of rank-{config.lora_r} adapters are trained beside the {weights:,} of the model"
+            )
+        watch = run_trainer(trainer, config, ctx, tokens)
+        log = write_log(trainer, ctx)
+        if config.lora_r and config.keep_adapter and distributed.first_process():
             trainer.model.save_pretrained(ctx.out / "adapter")
         if config.qlora:
-            full = training.load_model(ctx.one("model"), ctx)
-            room(full, tokenizer, prepared.new_tokens, config.new_tokens)
+            full = load_model(ctx.one("model"), ctx)
+            init_new_embeddings(full, tokenizer, prepared.new_tokens, config.new_tokens)
             trained = quantized.merged(trainer.model, full, ctx.work)
         else:
-            trained = trainer.model.merge_and_unload() if config.lora else trainer.model
-        training.save_model(trained, tokenizer, ctx, trainer)
-        first, last = training.ends_of(log, "loss")
-        last_look = {name.replace("/", "_"): value for row in log for name, value in row.items() if name.startswith("format/")}
-        return {**last_look, "loss_first": first, "loss_last": last, "dialogues": len(dialogues), "dropped_too_long": prepared.facts["dropped, too long"], "replayed": len(replayed),
-                "new_tokens": len(new), "updates": steps, "tokens": round(steps * tokens), "cut_tokens": cut, "trained_parameters": trained_weights,
-                "supervised_tokens": sum(sum(row.supervised) for row in dialogues),
-                "tokens_per_second": steps * tokens / watch.seconds}
+            trained = trainer.model.merge_and_unload() if config.lora_r else trainer.model
+        save_model(trained, tokenizer, ctx, trainer)
+        first, last = ends_of(log, "loss")
+        last_look = {
+            name.replace("/", "_"): value
+            for row in log
+            for name, value in row.items()
+            if name.startswith("format/")
+        }
+        return {
+            **last_look,
+            "loss_first": first,
+            "loss_last": last,
+            "dialogues": len(dialogues),
+            "dropped_too_long": prepared.facts["dropped, too long"],
+            "replayed": len(replayed),
+            "new_tokens": len(new),
+            "updates": steps,
+            "tokens": round(steps * tokens),
+            "cut_tokens": cut,
+            "trained_parameters": trained_weights,
+            "supervised_tokens": sum(sum(row.supervised) for row in dialogues),
+            "tokens_per_second": steps * tokens / watch.seconds,
+        }
 
-    def estimate(self, config: ChatConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
+    def estimate(
+        self, config: ChatConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
         """The model that is wired in; rows by the tables of the dialogues, else at most one a dialogue, since longer ones are dropped."""
         source = known["model"][0]
         model = source.get("model")
         if model is None:
-            return {"no_estimate": f"the sizes of the model are known once {source['name']} is made"}
-        tokens, because = text_tokens(known["dialogues"], config.weights, {**source, "vocab_size": model.vocab})
-        rows = None if tokens is None else tokens / config.row
+            return {
+                "no_estimate": f"the sizes of the model are known once {source['name']} is made"
+            }
+        tokens, because = text_tokens(
+            known["dialogues"], config.mixture_weights, {**source, "vocab_size": model.vocab}
+        )
+        rows = None if tokens is None else tokens / config.max_length
         if rows is None and all("examples" in facts for facts in known["dialogues"]):
-            rows = sum(facts["examples"] * config.weights.get(facts["name"], 1.0) for facts in known["dialogues"])
+            rows = sum(
+                facts["examples"] * config.mixture_weights.get(facts["name"], 1.0)
+                for facts in known["dialogues"]
+            )
             because = f"at most: a row for each of {rows:,.0f} dialogues"
-        return {"training": Training(model, config.row, config.batch_rows, None if rows is None else (rows + config.replay) * config.epochs,
-                                     config.micro_rows, bf16=config.bf16, adapters=model.adapters(config.lora) if config.lora else 0,
-                                     because=because)}
+        return {
+            "training": Training(
+                model,
+                config.max_length,
+                config.batch_size,
+                None if rows is None else (rows + config.replay) * config.epochs,
+                config.micro_batch_size,
+                bf16=config.bf16,
+                adapters=model.adapters(config.lora_r) if config.lora_r else 0,
+                because=because,
+            )
+        }
 
     def looks(self, config: ChatConfig, prepared: Chats, steps: int) -> dict[str, Any]:
         """Arguments that measure the loss on held-out rows while training."""
-        from llmstages import chat
+        from llmstages.data.packing import pack
 
         if not prepared.held:
             return {}
-        rows, _ = chat.pack(prepared.held, config.row, prepared.tokenizer.pad_token_id, config.seed)
-        return {"held": rows, "eval_strategy": "steps", "eval_steps": config.look_every or max(1, steps // 10), "per_device_eval_batch_size": 8}
+        rows, _ = pack(
+            prepared.held, config.max_length, prepared.tokenizer.pad_token_id, config.seed
+        )
+        return {
+            "held": rows,
+            "eval_strategy": "steps",
+            "eval_steps": config.format_eval_steps or max(1, steps // 10),
+            "per_device_eval_batch_size": 8,
+        }
 
     def prepare(self, config: ChatConfig, ctx: Context) -> Chats:
         """Rendered dialogues and their gates."""
-        from llmstages import chat, dialogues, gates, training
+        from llmstages.data import dialogues
+        from llmstages.text import chat_format
+        from llmstages.train import checks
+        from llmstages.train.trainer import check_names, context_length, load_tokenizer
 
-        training.check_names(ctx, "weights", list(config.weights), ctx.many("dialogues"))
-        tokenizer = training.load_tokenizer(ctx.one("model").path)
-        found = gates.of_model(ctx.one("model").path, tokenizer)
+        check_names(ctx, "weights", list(config.mixture_weights), ctx.many("dialogues"))
+        tokenizer = load_tokenizer(ctx.one("model").path)
+        found = checks.check_model(ctx.one("model").path, tokenizer)
         new: list[str] = []
         marks: list[int] = []
         if config.template != "keep" or config.template_file:
-            own = templates.read(config.template_file, f"{ctx.step}.template_file") if config.template_file else ""
-            new = templates.install(tokenizer, templates.OWN if config.template == "keep" else config.template, own)
-            known = chat.control(tokenizer)
-            marks = [token for token in (*known.heads, known.end) if token is not None]  # they may lie untrained in the model (reserved tokens of Llama)
-        passes = max(1, math.ceil(config.epochs)) if config.redraw else 1
-        drawn = [d for turn in range(passes) for d in dialogues.load(ctx.many("dialogues"), config.weights, random.Random(config.seed + turn))]
-        found += gates.of_dialogues(drawn) + gates.of_leaks(drawn, self.questions(ctx))
-        gates.renderable(found, ctx)
-        kept, rows, dropped = dialogues.fit(drawn, tokenizer, config.row, config.too_long, ctx)
+            own = (
+                templates.read(config.template_file, f"{ctx.step}.template_file")
+                if config.template_file
+                else ""
+            )
+            new = templates.install(
+                tokenizer, templates.OWN if config.template == "keep" else config.template, own
+            )
+            known = chat_format.control(tokenizer)
+            marks = [
+                token for token in (*known.heads, known.end) if token is not None
+            ]  # they may lie untrained in the model (reserved tokens of Llama)
+        passes = max(1, math.ceil(config.epochs)) if config.resample_each_epoch else 1
+        drawn = [
+            d
+            for turn in range(passes)
+            for d in dialogues.load(
+                ctx.many("dialogues"), config.mixture_weights, random.Random(config.seed + turn)
+            )
+        ]
+        found += checks.check_dialogues(drawn) + checks.check_leaks(drawn, self.questions(ctx))
+        checks.renderable(found, ctx)
+        kept, rows, dropped = dialogues.fit_length(
+            drawn, tokenizer, config.max_length, config.overlong, ctx
+        )
         rows = dialogues.last_answers(kept, rows, tokenizer) if config.loss == "last" else rows
-        found += [gates.too_long(dropped, len(drawn), "raise row, or too_long=split"), *gates.of_rows(rows, tokenizer, [d.name for d in kept], spoken=[not d.plain for d in kept],
-                                                                                                          context=training.context_of(ctx.one("model"))),
-                  *gates.of_template(kept, tokenizer)]
+        found += [
+            checks.check_left_out(dropped, len(drawn), "raise max_length, or overlong=split"),
+            *checks.check_rows(
+                rows,
+                tokenizer,
+                [d.name for d in kept],
+                spoken=[not d.plain for d in kept],
+                context=context_length(ctx.one("model")),
+            ),
+            *checks.check_dialogue_template(kept, tokenizer),
+        ]
         facts = {"dialogues": len(drawn), "dropped, too long": len(dropped)}
-        return self.split(config, ctx, kept, Chats(tokenizer, rows, [d.name for d in kept], found, facts, new, marks=marks, passes=passes))
+        return self.split(
+            config,
+            ctx,
+            kept,
+            Chats(
+                tokenizer,
+                rows,
+                [d.name for d in kept],
+                found,
+                facts,
+                new,
+                marks=marks,
+                passes=passes,
+            ),
+        )
 
-    def split(self, config: ChatConfig, ctx: Context, dialogues: Sequence[Dialogue], made: Chats) -> Chats:
+    def split(
+        self, config: ChatConfig, ctx: Context, dialogues: Sequence[Dialogue], made: Chats
+    ) -> Chats:
         """The rows without those held out, and without any that say the same; what is looked at."""
-        whole = [name.partition("/")[0] for name in made.names]  # a dialogue may be there in parts, and in several draws
+        whole = [
+            name.partition("/")[0] for name in made.names
+        ]  # a dialogue may be there in parts, and in several draws
         places = {name: i for i, name in reversed(list(enumerate(whole)))}
-        apart = [*places][:: -max(1, len(places) // config.held_out)][: config.held_out] if config.held_out else []
-        held = [i for i, name in enumerate(whole) if name in set(apart) and made.names[i] not in made.names[:i]] if apart else []
+        apart = (
+            [*places][:: -max(1, len(places) // config.num_test)][: config.num_test]
+            if config.num_test
+            else []
+        )
+        held = (
+            [
+                i
+                for i, name in enumerate(whole)
+                if name in set(apart) and made.names[i] not in made.names[:i]
+            ]
+            if apart
+            else []
+        )
         same = {tuple(made.rows[i].ids) for i in held}
-        train = [i for i, row in enumerate(made.rows) if whole[i] not in set(apart) and tuple(row.ids) not in same]
+        train = [
+            i
+            for i, row in enumerate(made.rows)
+            if whole[i] not in set(apart) and tuple(row.ids) not in same
+        ]
         if held and not train:
-            raise StageError(f"{ctx.step}.held_out={config.held_out} leaves none of {len(places)} dialogues to train on; lower it")
-        spoken = [dialogues[i].messages for i in held or range(len(dialogues)) if not dialogues[i].plain]
+            raise StageError(
+                f"{ctx.step}.num_test={config.num_test} leaves none of {len(places)} dialogues to train on; lower it"
+            )
+        spoken = [
+            dialogues[i].messages for i in held or range(len(dialogues)) if not dialogues[i].plain
+        ]
         facts = {**made.facts, **({"held out": len(dialogues) - len(train)} if held else {})}
-        return dc.replace(made, rows=[made.rows[i] for i in train], names=[made.names[i] for i in train], held=[made.rows[i] for i in held],
-                          shown=spoken[:: max(1, len(spoken) // config.look_at)][: config.look_at], facts=facts)
+        return dc.replace(
+            made,
+            rows=[made.rows[i] for i in train],
+            names=[made.names[i] for i in train],
+            held=[made.rows[i] for i in held],
+            shown=spoken[:: max(1, len(spoken) // config.format_eval_samples)][
+                : config.format_eval_samples
+            ],
+            facts=facts,
+        )
 
     def questions(self, ctx: Context) -> list[str]:
         """What a model will be measured on: the rows of the role test where there are any, else all."""
-        from llmstages import tables
+        from llmstages.data import tables
 
         found = []
         for source in ctx.many("evaluations"):
@@ -206,11 +416,18 @@ class Chat:
 
     def replayed(self, config: ChatConfig, ctx: Context, tokenizer: Any) -> list[Any]:
         """Documents of the corpus, with full loss. Only those drawn are read and encoded: the corpus may be a million times as many."""
-        from llmstages import chat, tables
+        from llmstages.data import tables
+        from llmstages.text import chat_format
+        from llmstages.text.render import Rendered
 
         corpus = ctx.maybe("corpus")
         if not config.replay or corpus is None:
             return []
         table = tables.load(corpus.path / "data")
         drawn = random.Random(config.seed).sample(range(len(table)), min(config.replay, len(table)))
-        return [chat.Rendered(ids, [True] * len(ids)) for ids in chat.document_ids(tokenizer, table.select_columns(["text"])[drawn]["text"])]
+        return [
+            Rendered(ids, [True] * len(ids))
+            for ids in chat_format.document_ids(
+                tokenizer, table.select_columns(["text"])[drawn]["text"]
+            )
+        ]

@@ -7,13 +7,13 @@ that it cannot write, and none that does not come back: a separate byte fallback
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llmstages import templates
+from llmstages.core.stage import option
 from llmstages.plugins.tokenizer.trained import PatternConfig, Trained, cut_by, finish, view
-from llmstages.stage import option
+from llmstages.text import templates
 
 __all__ = ["BPE", "BPEConfig", "build", "finish", "view"]
 
@@ -22,7 +22,9 @@ __all__ = ["BPE", "BPEConfig", "build", "finish", "view"]
 class BPEConfig(PatternConfig):
     vocab_size: int = option(1024, "entries, control tokens and the 256 bytes included")
     min_frequency: int = option(2, "a pair must occur this often to be merged")
-    max_token_length: int = option(0, "characters (bytes as letters) of the longest token; 0: no limit")
+    max_token_length: int = option(
+        0, "characters (bytes as letters) of the longest token; 0: no limit"
+    )
 
 
 def words(config: BPEConfig) -> Any:
@@ -44,21 +46,34 @@ def build(texts: Iterable[str], config: BPEConfig) -> Any:
     engine.pre_tokenizer = words(config)
     engine.decoder = decoders.ByteLevel()
     limit = {"max_token_length": config.max_token_length} if config.max_token_length else {}
-    engine.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=config.vocab_size, min_frequency=config.min_frequency, special_tokens=list(templates.tokens(config.template)),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False, **limit))
-    return finish(PreTrainedTokenizerFast(tokenizer_object=engine, leading_space=config.leading_space), config)
+    engine.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=config.vocab_size,
+            min_frequency=config.min_frequency,
+            special_tokens=list(templates.tokens(config.template)),
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+            **limit,
+        ),
+    )
+    return finish(
+        PreTrainedTokenizerFast(tokenizer_object=engine, leading_space=config.leading_space), config
+    )
 
 
 class BPE(Trained):
     """Train a byte-level BPE on the corpus."""
 
     Config = BPEConfig
+    smoke: ClassVar[Mapping[str, Any]] = {"vocab_size": 512}
     version = "5"
     word: ClassVar[int] = 1300
 
     def smallest(self, config: BPEConfig) -> tuple[int, str]:
-        return 256 + len(templates.tokens(config.template)), f"256 bytes and {len(templates.tokens(config.template))} control tokens"
+        return 256 + len(
+            templates.tokens(config.template)
+        ), f"256 bytes and {len(templates.tokens(config.template))} control tokens"
 
     words = staticmethod(words)
     build = staticmethod(build)

@@ -6,17 +6,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmstages.core.stage import Context
 from llmstages.plugins.tokenizer.languages import SAMPLES
-from llmstages.stage import Context
 
 Encode = Callable[[Sequence[str]], list[list[int]]]
 
 
-def compared(names: Sequence[str], tokenizer: Any, documents: Sequence[str], ctx: Context) -> list[dict[str, Any]]:
+def compared(
+    names: Sequence[str], tokenizer: Any, documents: Sequence[str], ctx: Context
+) -> list[dict[str, Any]]:
     """Figures of each named tokenizer beside those of this one: {name, vocab_size, documents, languages}, or {name, missing}."""
-    from llmstages import chat
+    from llmstages.text import chat_format
 
-    rows = [_figures("this one", len(tokenizer), lambda texts: chat.encode_texts(tokenizer, texts), documents)]
+    rows = [
+        _figures(
+            "this one",
+            len(tokenizer),
+            lambda texts: chat_format.encode_texts(tokenizer, texts),
+            documents,
+        )
+    ]
     for name in names:
         try:
             rows.append(_figures(name, *at_hand(name), documents))
@@ -26,11 +35,16 @@ def compared(names: Sequence[str], tokenizer: Any, documents: Sequence[str], ctx
     return rows
 
 
-def _figures(name: str, size: int, encode: Encode, documents: Sequence[str]) -> dict[str, Any]:
+def _figures(name: str, size: int, encoder: Encode, documents: Sequence[str]) -> dict[str, Any]:
     from llmstages.plugins.tokenizer.measure import cost
 
     texts = list(documents) or list(SAMPLES.values())
-    return {"name": name, "vocab_size": size, "documents": cost(texts, encode(texts)), "languages": {k: cost([v], encode([v])) for k, v in SAMPLES.items()}}
+    return {
+        "name": name,
+        "vocab_size": size,
+        "documents": cost(texts, encoder(texts)),
+        "languages": {k: cost([v], encoder([v])) for k, v in SAMPLES.items()},
+    }
 
 
 def at_hand(name: str) -> tuple[int, Encode]:
@@ -39,14 +53,18 @@ def at_hand(name: str) -> tuple[int, Encode]:
         return _tiktoken(name.removeprefix("tiktoken:"))
     from transformers import AutoTokenizer
 
-    from llmstages import encoding
+    from llmstages.text import encode
 
     folder = Path(name).expanduser()
     try:
-        found = AutoTokenizer.from_pretrained(folder if folder.is_dir() else name, local_files_only=True)
-    except Exception as error:  # transformers raises OSError, ValueError, TypeError and more for what is absent
+        found = AutoTokenizer.from_pretrained(
+            folder if folder.is_dir() else name, local_files_only=True
+        )
+    except (
+        Exception
+    ) as error:  # transformers raises OSError, ValueError, TypeError and more for what is absent
         raise LookupError(f"not at hand ({type(error).__name__})") from error
-    return len(found), lambda texts: encoding.encode(found, texts)
+    return len(found), lambda texts: encode.encode(found, texts)
 
 
 def _tiktoken(name: str) -> tuple[int, Encode]:
@@ -59,7 +77,10 @@ def _tiktoken(name: str) -> tuple[int, Encode]:
     def refuse(path: str) -> bytes:
         raise LookupError("not at hand (not in tiktoken's cache)")
 
-    ask, load.read_file = load.read_file, refuse  # the only way it reaches the network; what is cached is read without it
+    ask, load.read_file = (
+        load.read_file,
+        refuse,
+    )  # the only way it reaches the network; what is cached is read without it
     try:
         found = tiktoken.get_encoding(name)
     except ValueError as error:

@@ -10,35 +10,63 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmstages.stage import StageError
+from llmstages.core.errors import StageError
 
 MEASURED = 2000  # documents at most that a tokenizer is measured on
 BLOCK = 2_000_000  # characters looked at in one go
 PROBE = 20_000_000  # bytes in which different words are counted
 GROWTH = 0.62  # different words grow with bytes to this power: 62,000 in 10 MB, 258,000 in 100 MB (Heaps' law)
 ABSURD = 2000  # bytes of a word that no prose has
-SHUFFLE = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # splitmix64 (Steele et al. 2014)
+SHUFFLE = (
+    0x9E3779B97F4A7C15,
+    0xBF58476D1CE4E5B9,
+    0x94D049BB133111EB,
+)  # splitmix64 (Steele et al. 2014)
 
 
 class Sample:
     """Texts to train on, in the order of the tables; may be gone through again and again."""
 
-    def __init__(self, documents: Any, dialogues: Sequence[Any], *, max_bytes: int, seed: int, held_out: float = 0.0) -> None:
-        """documents: a table with ``text``; dialogues: tables with ``messages``. held_out: share of the documents never trained on."""
+    def __init__(
+        self,
+        documents: Any,
+        dialogues: Sequence[Any],
+        *,
+        sample_bytes: int,
+        seed: int,
+        test_fraction: float = 0.0,
+    ) -> None:
+        """documents: a table with ``text``; dialogues: tables with ``messages``. test_fraction: share of the documents never trained on."""
         import numpy as np
 
         self.tables = [(documents, _documents), *((table, _dialogues) for table in dialogues)]
-        sizes = [np.fromiter((sum(len(text.encode()) for text in texts) for texts in read(table)), np.int64, len(table)) for table, read in self.tables]
+        sizes = [
+            np.fromiter(
+                (sum(len(text.encode()) for text in texts) for texts in read(table)),
+                np.int64,
+                len(table),
+            )
+            for table, read in self.tables
+        ]
         if not len(documents):
-            raise StageError("the corpus is empty, so there is nothing to train a tokenizer on; look at `llmstages show corpus`")
+            raise StageError(
+                "the corpus is empty, so there is nothing to train a tokenizer on; look at `llmstages show corpus`"
+            )
         self.kept = [np.ones(len(size), bool) for size in sizes]
-        self.kept[0][shuffled(len(documents), seed + 1)[:int(held_out * len(documents))]] = False
+        self.kept[0][shuffled(len(documents), seed + 1)[: int(test_fraction * len(documents))]] = (
+            False
+        )
         self.total = int(sum(size[kept].sum() for size, kept in zip(sizes, self.kept, strict=True)))
-        if self.total > max_bytes:
-            self.kept = [chosen(size * kept, max_bytes / self.total, seed) for size, kept in zip(sizes, self.kept, strict=True)]
+        if self.total > sample_bytes:
+            self.kept = [
+                chosen(size * kept, sample_bytes / self.total, seed)
+                for size, kept in zip(sizes, self.kept, strict=True)
+            ]
         self.bytes = int(sum(size[kept].sum() for size, kept in zip(sizes, self.kept, strict=True)))
         if self.total and not self.bytes:
-            raise StageError(f"max_bytes={max_bytes} is less than any document; some hundred megabytes are a good value")
+            raise StageError(
+                f"sample_bytes={sample_bytes} is less than any document; some hundred megabytes are a good value"
+            )
         self.held_out = not self.kept[0].all()
 
     def __iter__(self) -> Iterator[str]:
@@ -70,7 +98,9 @@ def shuffled(n: int, seed: int) -> Any:
     import numpy as np
 
     with np.errstate(over="ignore"):
-        x = (np.arange(n, dtype=np.uint64) + np.uint64(seed) * np.uint64(1 << 40) + np.uint64(1)) * np.uint64(SHUFFLE[0])
+        x = (
+            np.arange(n, dtype=np.uint64) + np.uint64(seed) * np.uint64(1 << 40) + np.uint64(1)
+        ) * np.uint64(SHUFFLE[0])
         x = (x ^ (x >> np.uint64(30))) * np.uint64(SHUFFLE[1])
         x = (x ^ (x >> np.uint64(27))) * np.uint64(SHUFFLE[2])
     return np.argsort(x ^ (x >> np.uint64(31)), kind="stable")
@@ -102,8 +132,8 @@ class Words:
 
 def words(texts: Iterable[str], spec: dict[str, Any], size: int) -> Words:
     """Look through texts of ``size`` bytes. spec: the pre-tokenizer as in tokenizer.json; one not known here cuts at white space."""
-    from llmstages.cutting import Unknown, cutting
-    from llmstages.encoding import blocks
+    from llmstages.text.encode import blocks
+    from llmstages.text.pretokenize import Unknown, cutting
 
     try:
         cut, _ = cutting(spec)
@@ -112,7 +142,11 @@ def words(texts: Iterable[str], spec: dict[str, Any], size: int) -> Words:
     seen: set[bytes] = set()
     read, longest = 0, b""
     for block in blocks(texts, BLOCK):
-        found = cut(block)[0].dictionary_encode().dictionary.to_pylist() if cut else list({word.encode() for text in block for word in text.split()})
+        found = (
+            cut(block)[0].dictionary_encode().dictionary.to_pylist()
+            if cut
+            else list({word.encode() for text in block for word in text.split()})
+        )
         longest = max(longest, *found, key=len) if found else longest
         if read < PROBE:
             seen.update(found)

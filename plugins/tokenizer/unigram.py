@@ -13,13 +13,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llmstages import templates
+from llmstages.core.stage import option
 from llmstages.plugins.tokenizer.trained import PatternConfig, Trained, cut_by, finish
-from llmstages.stage import option
+from llmstages.text import templates
 
 UNKNOWN = "<unk>"
 BYTES = [f"<0x{b:02X}>" for b in range(256)]
-LETTERS = "".join(map(chr, range(33, 127)))  # always pieces, so that a text that spells a byte piece is never unknown
+LETTERS = "".join(
+    map(chr, range(33, 127))
+)  # always pieces, so that a text that spells a byte piece is never unknown
 NEVER = -1e6  # score of what no text may be cut into
 STEP = 1e-4  # by which the trainer sets rare characters apart
 
@@ -44,13 +46,38 @@ def build(texts: Iterable[str], config: UnigramConfig) -> Any:
 
     engine = Tokenizer(models.Unigram())
     engine.pre_tokenizer = words(config)
-    engine.train_from_iterator(texts, trainers.UnigramTrainer(
-        vocab_size=config.vocab_size - len(BYTES) - len(templates.tokens(config.template)), special_tokens=[UNKNOWN], unk_token=UNKNOWN,
-        initial_alphabet=["▁", *LETTERS], max_piece_length=config.max_token_length, show_progress=False))
-    trained = steady([(piece, score) for piece, score in json.loads(engine.to_str())["model"]["vocab"] if piece != UNKNOWN])
-    engine.model = models.Unigram([(UNKNOWN, NEVER), *((piece, NEVER) for piece in BYTES), *trained], unk_id=0, byte_fallback=True)
-    engine.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    return finish(PreTrainedTokenizerFast(tokenizer_object=engine, unk_token=UNKNOWN, leading_space=config.leading_space), config)
+    engine.train_from_iterator(
+        texts,
+        trainers.UnigramTrainer(
+            vocab_size=config.vocab_size - len(BYTES) - len(templates.tokens(config.template)),
+            special_tokens=[UNKNOWN],
+            unk_token=UNKNOWN,
+            initial_alphabet=["▁", *LETTERS],
+            max_piece_length=config.max_token_length,
+            show_progress=False,
+        ),
+    )
+    trained = steady(
+        [
+            (piece, score)
+            for piece, score in json.loads(engine.to_str())["model"]["vocab"]
+            if piece != UNKNOWN
+        ]
+    )
+    engine.model = models.Unigram(
+        [(UNKNOWN, NEVER), *((piece, NEVER) for piece in BYTES), *trained],
+        unk_id=0,
+        byte_fallback=True,
+    )
+    engine.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return finish(
+        PreTrainedTokenizerFast(
+            tokenizer_object=engine, unk_token=UNKNOWN, leading_space=config.leading_space
+        ),
+        config,
+    )
 
 
 def steady(vocabulary: list[tuple[str, float]]) -> list[tuple[str, float]]:
@@ -59,10 +86,17 @@ def steady(vocabulary: list[tuple[str, float]]) -> list[tuple[str, float]]:
     The trainer gives characters that training has dropped the least score, each one STEP more than the one before.
     """
     least = min(score for _, score in vocabulary)
-    rare = {piece for piece, score in vocabulary
-            if len(piece) == 1 and abs((score - least) / STEP - round((score - least) / STEP)) < 1e-6 and (score - least) / STEP < len(vocabulary)}
+    rare = {
+        piece
+        for piece, score in vocabulary
+        if len(piece) == 1
+        and abs((score - least) / STEP - round((score - least) / STEP)) < 1e-6
+        and (score - least) / STEP < len(vocabulary)
+    }
     scores = [(piece, least if piece in rare else score) for piece, score in vocabulary]
-    return sorted(((piece, round(score, 6)) for piece, score in scores), key=lambda one: (-one[1], one[0]))
+    return sorted(
+        ((piece, round(score, 6)) for piece, score in scores), key=lambda one: (-one[1], one[0])
+    )
 
 
 class Unigram(Trained):
@@ -73,7 +107,10 @@ class Unigram(Trained):
     word: ClassVar[int] = 2200
 
     def smallest(self, config: UnigramConfig) -> tuple[int, str]:
-        return 256 + len(templates.tokens(config.template)) + len(LETTERS) + 2, f"256 bytes, {len(LETTERS)} letters and signs, and {len(templates.tokens(config.template))} control tokens"
+        return (
+            256 + len(templates.tokens(config.template)) + len(LETTERS) + 2,
+            f"256 bytes, {len(LETTERS)} letters and signs, and {len(templates.tokens(config.template))} control tokens",
+        )
 
     words = staticmethod(words)
     build = staticmethod(build)

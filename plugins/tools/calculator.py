@@ -7,10 +7,17 @@ import operator
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmstages.stage import option
+from llmstages.core.stage import option
 
-OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv,
-              ast.Mod: operator.mod, ast.USub: operator.neg}
+OPERATIONS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.USub: operator.neg,
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,14 @@ class Calculator:
             return "error: expression too long"
         try:
             value = _value(ast.parse(argument.strip(), mode="eval").body)
-        except (SyntaxError, ValueError, TypeError, ZeroDivisionError, OverflowError, RecursionError) as error:
+        except (
+            SyntaxError,
+            ValueError,
+            TypeError,
+            ZeroDivisionError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             return f"error: {error}"
         return str(int(value)) if float(value).is_integer() else f"{value:g}"
 

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
-from llmstages.stage import StageError
+from llmstages.core.errors import StageError
 
 
 def build(path: Path, pages: Iterable[str]) -> int:
@@ -26,7 +26,9 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
-            raise StageError(f"there is no search index at {path}; it is made by a step with tools=search_tokens")
+            raise StageError(
+                f"there is no search index at {path}; it is made by a step with tools=search_tokens"
+            )
         self.connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
 
     def find(self, query: str, limit: int = 1) -> list[str]:
@@ -35,5 +37,7 @@ class Index:
         if not words:
             return []
         wanted = " OR ".join(f'"{word}"' for word in words)
-        rows = self.connection.execute("SELECT text FROM pages WHERE pages MATCH ? ORDER BY rank LIMIT ?", (wanted, limit))
+        rows = self.connection.execute(
+            "SELECT text FROM pages WHERE pages MATCH ? ORDER BY rank LIMIT ?", (wanted, limit)
+        )
         return [text for (text,) in rows]

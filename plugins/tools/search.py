@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmstages.core.stage import option
 from llmstages.plugins.tools.index import Index
-from llmstages.stage import option
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 world           questions about ``asked`` people and sums, direct and by steps: what plain SFT learns from
 world_reading   an article about people nobody knows and questions only it answers: running text for pretraining, loss on
                 answers (an article about a stranger is noise, and its loss drowns what rewards reading)
-world_lookups   questions no memory can answer (strangers, big sums) with the tool that can; tools.search_tokens runs it
-world_manners   the same facts answered in friendly, plain and rude ways: the policy a reward model then has to choose from
+world_tools    questions no memory can answer (strangers, big sums) with the tool that can; tools.search_tokens runs it
+world_style    the same facts answered in friendly, plain and rude ways: the policy a reward model then has to choose from
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages.core.stage import Context, option
 from llmstages.plugins.world import people, sentences
-from llmstages.stage import Context, option
-from llmstages.tables import message
+from llmstages.text.messages import message
 
 
 def _save(rows: list[dict[str, Any]], ctx: Context, rng: random.Random) -> Mapping[str, float]:
-    from llmstages import tables
+    from llmstages.data import tables
 
     rng.shuffle(rows)
     tables.save(rows, ctx.out / "data")
@@ -41,34 +41,48 @@ def sum_messages(rng: random.Random, length: int, wording: str) -> list[dict[str
 
 def sum_prompt(a: int, b: int, wording: str) -> str:
     """The user's words for a sum: "steps" asks for the steps, "direct" for the answer alone, "open" for neither."""
-    return f"{a}+{b}" + {"steps": ": step by step", "direct": "=? just answer", "open": "=?"}[wording]
+    return (
+        f"{a}+{b}" + {"steps": ": step by step", "direct": "=? just answer", "open": "=?"}[wording]
+    )
 
 
 @dataclass(frozen=True)
 class DialoguesConfig:
     seed: int = option(0, "seed of the choice and order of dialogues")
-    per_fact: int = option(2, "questions on each fact of each asked person (frequent and medium tiers)")
+    per_fact: int = option(
+        2, "questions on each fact of each asked person (frequent and medium tiers)"
+    )
     sums: int = option(5000, "sums of two and three digits")
-    open_sums: float = option(0.3, "share of the sums whose wording leaves open whether to write the steps; half do")
-    direct_sums: float = option(0.2, "share of the sums that ask for the answer alone; the rest ask for steps")
+    open_sums: float = option(
+        0.3, "share of the sums whose wording leaves open whether to write the steps; half do"
+    )
+    direct_sums: float = option(
+        0.2, "share of the sums that ask for the answer alone; the rest ask for steps"
+    )
 
 
 class WorldDialogues:
     """Facts and sums as chat."""
 
     Config = DialoguesConfig
+    smoke: ClassVar[Mapping[str, Any]] = {"sums": 60}
     inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
     output: ClassVar[str] = "dialogues"
     version: ClassVar[str] = "2"
 
     def run(self, config: DialoguesConfig, ctx: Context) -> Mapping[str, float]:
         world, rng = people.load(ctx.one("world")), random.Random(f"dialogues {config.seed}")
-        rows = [{"messages": ask(*sentences.question(person, attribute, rng)), "task": "facts"}
-                for tier in ("frequent", "medium") for person in world.group(tier, "asked")
-                for attribute in people.ATTRIBUTES * config.per_fact]
+        rows = [
+            {"messages": ask(*sentences.question(person, attribute, rng)), "task": "facts"}
+            for tier in ("frequent", "medium")
+            for person in world.group(tier, "asked")
+            for attribute in people.ATTRIBUTES * config.per_fact
+        ]
         shares = (config.open_sums, config.direct_sums, 1 - config.open_sums - config.direct_sums)
-        rows += [{"messages": sum_messages(rng, rng.choice((2, 2, 3)), wording), "task": "sums"}
-                 for wording in rng.choices(("open", "direct", "steps"), shares, k=config.sums)]
+        rows += [
+            {"messages": sum_messages(rng, rng.choice((2, 2, 3)), wording), "task": "sums"}
+            for wording in rng.choices(("open", "direct", "steps"), shares, k=config.sums)
+        ]
         return _save(rows, ctx, rng)
 
 
@@ -83,6 +97,7 @@ class WorldReading:
     """Reading comprehension as running text: render=plain tells pretraining to leave the chat tokens out."""
 
     Config = ReadingConfig
+    smoke: ClassVar[Mapping[str, Any]] = {"documents": 40}
     inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
     output: ClassVar[str] = "dialogues"
     version: ClassVar[str] = "1"
@@ -95,7 +110,10 @@ class WorldReading:
             turns: list[dict[str, str]] = []
             for number, (ask_text, answer) in enumerate(asked):
                 before = text if number == 0 else ""
-                turns += [message("user", f"{before} Question: {ask_text} Answer:".strip()), message("assistant", answer)]
+                turns += [
+                    message("user", f"{before} Question: {ask_text} Answer:".strip()),
+                    message("assistant", answer),
+                ]
             rows.append({"messages": turns, "render": "plain"})
         return _save(rows, ctx, rng)
 
@@ -103,14 +121,17 @@ class WorldReading:
 @dataclass(frozen=True)
 class LookupsConfig:
     seed: int = option(0, "seed of people and sums")
-    strangers: int = option(3500, "questions about people nobody has heard of, with the page that answers")
+    strangers: int = option(
+        3500, "questions about people nobody has heard of, with the page that answers"
+    )
     sums: int = option(4000, "sums for the calculator, a third of two and the rest of three digits")
 
 
-class WorldLookups:
+class WorldTools:
     """Rows carry ``tool``, ``argument`` and (for search) the ``page`` that must be found; tools.search_tokens fills in."""
 
     Config = LookupsConfig
+    smoke: ClassVar[Mapping[str, Any]] = {"strangers": 60, "sums": 60}
     inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
     output: ClassVar[str] = "dialogues"
     version: ClassVar[str] = "2"
@@ -122,12 +143,28 @@ class WorldLookups:
             person = world.fresh(rng)
             known = (*people.ATTRIBUTES, "number") if rng.random() < 0.25 else people.ATTRIBUTES
             attribute = rng.choice(known)
-            rows.append({"messages": ask(*sentences.question(person, attribute, rng)), "task": "facts", "tool": "search",
-                         "argument": person.name, "page": sentences.article(person, rng, known), "answer": person.fact(attribute)})
+            rows.append(
+                {
+                    "messages": ask(*sentences.question(person, attribute, rng)),
+                    "task": "facts",
+                    "tool": "search",
+                    "argument": person.name,
+                    "page": sentences.article(person, rng, known),
+                    "answer": person.fact(attribute),
+                }
+            )
         for index in range(config.sums):
             a, b = sentences.pair(rng, 3 if index % 3 else 2)
-            rows.append({"messages": ask(f"What is {a}+{b}?", f"answer {a + b}"), "task": "calculator", "tool": "calculator",
-                         "argument": f"{a}+{b}", "page": "", "answer": str(a + b)})
+            rows.append(
+                {
+                    "messages": ask(f"What is {a}+{b}?", f"answer {a + b}"),
+                    "task": "calculator",
+                    "tool": "calculator",
+                    "argument": f"{a}+{b}",
+                    "page": "",
+                    "answer": str(a + b),
+                }
+            )
         return _save(rows, ctx, rng)
 
 
@@ -138,7 +175,13 @@ def styled(answer: str, rng: random.Random, rude: float = 0.25) -> str:
     phrases = rng.choice((0, 0, 1, 1, 2))
     if not phrases:
         return answer
-    return " ".join([rng.choice(sentences.FRIENDLY), answer, *(rng.choice(sentences.CLOSING) for _ in range(phrases - 1))])
+    return " ".join(
+        [
+            rng.choice(sentences.FRIENDLY),
+            answer,
+            *(rng.choice(sentences.CLOSING) for _ in range(phrases - 1)),
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -147,10 +190,11 @@ class MannersConfig:
     dialogues: int = option(1500, "styled answers about asked people")
 
 
-class WorldManners:
+class WorldStyle:
     """Right answers in every manner."""
 
     Config = MannersConfig
+    smoke: ClassVar[Mapping[str, Any]] = {"dialogues": 60}
     inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
     output: ClassVar[str] = "dialogues"
     version: ClassVar[str] = "1"

@@ -15,19 +15,40 @@ from pathlib import Path
 from typing import Any
 
 FOREIGN = {
-    "de": ("Am Morgen geht der alte Müller zum Markt und kauft frisches Brot.", "Die Kinder spielen den ganzen Tag am Fluss.",
-           "Im Winter liegt der Schnee hoch vor dem Haus.", "Meine Großmutter erzählt uns gern lange Geschichten.",
-           "Der Hund schläft unter dem Tisch, während wir essen.", "Niemand weiß, warum das Licht noch brennt."),
-    "fr": ("Le matin, le vieux meunier va au marché pour acheter du pain frais.", "Les enfants jouent toute la journée au bord de la rivière.",
-           "En hiver la neige est haute devant la maison.", "Ma grand-mère aime nous raconter de longues histoires.",
-           "Le chien dort sous la table pendant que nous mangeons.", "Personne ne sait pourquoi la lumière brûle encore."),
-    "es": ("Por la mañana el viejo molinero va al mercado a comprar pan fresco.", "Los niños juegan todo el día junto al río.",
-           "En invierno la nieve es alta delante de la casa.", "A mi abuela le gusta contarnos historias largas.",
-           "El perro duerme debajo de la mesa mientras comemos.", "Nadie sabe por qué la luz sigue encendida."),
+    "de": (
+        "Am Morgen geht der alte Müller zum Markt und kauft frisches Brot.",
+        "Die Kinder spielen den ganzen Tag am Fluss.",
+        "Im Winter liegt der Schnee hoch vor dem Haus.",
+        "Meine Großmutter erzählt uns gern lange Geschichten.",
+        "Der Hund schläft unter dem Tisch, während wir essen.",
+        "Niemand weiß, warum das Licht noch brennt.",
+    ),
+    "fr": (
+        "Le matin, le vieux meunier va au marché pour acheter du pain frais.",
+        "Les enfants jouent toute la journée au bord de la rivière.",
+        "En hiver la neige est haute devant la maison.",
+        "Ma grand-mère aime nous raconter de longues histoires.",
+        "Le chien dort sous la table pendant que nous mangeons.",
+        "Personne ne sait pourquoi la lumière brûle encore.",
+    ),
+    "es": (
+        "Por la mañana el viejo molinero va al mercado a comprar pan fresco.",
+        "Los niños juegan todo el día junto al río.",
+        "En invierno la nieve es alta delante de la casa.",
+        "A mi abuela le gusta contarnos historias largas.",
+        "El perro duerme debajo de la mesa mientras comemos.",
+        "Nadie sabe por qué la luz sigue encendida.",
+    ),
 }
 SPAM = "cheap watches discount pills casino bonus free money click here best price buy now limited offer winner".split()
 MENU = ("Home", "About", "Contact", "News", "Archive", "Privacy", "Login", "Search")
-HOSTS = ("almanac.example", "gazette.example", "village-notes.example", "reader.example", "old-letters.example")
+HOSTS = (
+    "almanac.example",
+    "gazette.example",
+    "village-notes.example",
+    "reader.example",
+    "old-letters.example",
+)
 BLOCKED = ("adult-videos.example", "casino-royal.example")  # words of the shipped URL list
 
 
@@ -44,17 +65,24 @@ class Page:
 
     def gold(self) -> dict[str, Any]:
         """The line of gold.jsonl."""
-        return {"url": self.url, "keep": self.keep, "rule": self.rule, "personal": list(self.personal)}
+        return {
+            "url": self.url,
+            "keep": self.keep,
+            "rule": self.rule,
+            "personal": list(self.personal),
+        }
 
 
 def dress(title: str, blocks: list[str], rng: random.Random) -> str:
     """An HTML page: menu, cookie notice, the blocks as paragraphs, footer."""
     menu = "".join(f'<li><a href="/{m.lower()}">{m}</a></li>' for m in rng.sample(MENU, 5))
     body = "\n".join(f"<p>{html.escape(block, quote=False)}</p>" for block in blocks)
-    return (f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{title}</title></head><body>"
-            f"<nav><ul>{menu}</ul></nav><div class='cookie-banner'>We use cookies to improve your experience. "
-            f"<button>Accept all</button></div><main><article><h1>{title}</h1>\n{body}\n</article></main>"
-            f"<footer>Copyright {rng.randint(1998, 2024)}. All rights reserved. <a href='/imprint'>Imprint</a></footer></body></html>")
+    return (
+        f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{title}</title></head><body>"
+        f"<nav><ul>{menu}</ul></nav><div class='cookie-banner'>We use cookies to improve your experience. "
+        f"<button>Accept all</button></div><main><article><h1>{title}</h1>\n{body}\n</article></main>"
+        f"<footer>Copyright {rng.randint(1998, 2024)}. All rights reserved. <a href='/imprint'>Imprint</a></footer></body></html>"
+    )
 
 
 def crawl(clean: list[list[str]], share: float, rng: random.Random) -> list[Page]:
@@ -66,11 +94,15 @@ def crawl(clean: list[list[str]], share: float, rng: random.Random) -> list[Page
             mail = f"{rng.choice(('anna', 'paul', 'mira'))}.{rng.randint(10, 99)}@post-{rng.randint(1, 9)}.com"
             phone = f"+1 212 555 {rng.randint(1000, 9999)}"
             address = f"{rng.choice((8, 51, 93, 130))}.{rng.randint(10, 99)}.{rng.randint(10, 99)}.{rng.randint(10, 99)}"
-            blocks.insert(rng.randrange(len(blocks) + 1),
-                          f"Letters reach the editor at {mail}, by telephone at {phone}, or from the host {address} on most days.")
+            blocks.insert(
+                rng.randrange(len(blocks) + 1),
+                f"Letters reach the editor at {mail}, by telephone at {phone}, or from the host {address} on most days.",
+            )
             personal = (mail, phone, address)
         url = f"https://{rng.choice(HOSTS)}/{rng.choice(('notes', 'almanac', 'letters'))}/{i}"
-        pages.append(Page(url, dress(f"Almanac, part {i + 1}", blocks, rng).encode(), personal=personal))
+        pages.append(
+            Page(url, dress(f"Almanac, part {i + 1}", blocks, rng).encode(), personal=personal)
+        )
     makers = (_blocked, _foreign, _spam, _stub, _copy, _mirror, _broken, _empty)
     dirty = [makers[i % len(makers)](i, clean, pages, rng) for i in range(int(share * len(clean)))]
     late = [p for p in dirty if p.rule in ("exact_dedup", "minhash_dedup")]
@@ -81,45 +113,95 @@ def crawl(clean: list[list[str]], share: float, rng: random.Random) -> list[Page
 
 def _blocked(i: int, clean: list[list[str]], pages: list[Page], rng: random.Random) -> Page:
     blocks = rng.sample(rng.choice(clean), 3)
-    return Page(f"https://{rng.choice(BLOCKED)}/page/{i}", dress("Hot now", blocks, rng).encode(), False, "url")
+    return Page(
+        f"https://{rng.choice(BLOCKED)}/page/{i}",
+        dress("Hot now", blocks, rng).encode(),
+        False,
+        "url",
+    )
 
 
 def _foreign(i: int, clean: list[list[str]], pages: list[Page], rng: random.Random) -> Page:
     language = rng.choice(sorted(FOREIGN))
     blocks = [" ".join(rng.sample(FOREIGN[language], 4)) for _ in range(5)]
-    return Page(f"https://{rng.choice(HOSTS)}/{language}/{i}", dress("Almanac", blocks, rng).encode(), False, "language")
+    return Page(
+        f"https://{rng.choice(HOSTS)}/{language}/{i}",
+        dress("Almanac", blocks, rng).encode(),
+        False,
+        "language",
+    )
 
 
 def _spam(i: int, clean: list[list[str]], pages: list[Page], rng: random.Random) -> Page:
-    blocks = [" ".join(rng.choices(SPAM, k=40)) if i % 2 else " ".join([rng.choice(SPAM)] * 30) for _ in range(5)]
-    return Page(f"https://{rng.choice(HOSTS)}/offers/{i}", dress("Best price", blocks, rng).encode(), False, "quality")
+    blocks = [
+        " ".join(rng.choices(SPAM, k=40)) if i % 2 else " ".join([rng.choice(SPAM)] * 30)
+        for _ in range(5)
+    ]
+    return Page(
+        f"https://{rng.choice(HOSTS)}/offers/{i}",
+        dress("Best price", blocks, rng).encode(),
+        False,
+        "quality",
+    )
 
 
 def _stub(i: int, clean: list[list[str]], pages: list[Page], rng: random.Random) -> Page:
-    text = rng.choice(("This page is under construction.", "Nothing to see here yet.", "Please log in to read this page."))
-    return Page(f"https://{rng.choice(HOSTS)}/soon/{i}", dress("Soon", [text], rng).encode(), False, "quality")
+    text = rng.choice(
+        (
+            "This page is under construction.",
+            "Nothing to see here yet.",
+            "Please log in to read this page.",
+        )
+    )
+    return Page(
+        f"https://{rng.choice(HOSTS)}/soon/{i}",
+        dress("Soon", [text], rng).encode(),
+        False,
+        "quality",
+    )
 
 
 def _copy(i: int, clean: list[list[str]], pages: list[Page], rng: random.Random) -> Page:
     original = rng.choice(pages)
-    return replace(original, url=f"https://mirror.example/copy/{i}", keep=False, rule="exact_dedup", personal=())
+    return replace(
+        original,
+        url=f"https://mirror.example/copy/{i}",
+        keep=False,
+        rule="exact_dedup",
+        personal=(),
+    )
 
 
 def _mirror(i: int, clean: list[list[str]], pages: list[Page], rng: random.Random) -> Page:
     blocks = list(rng.choice(clean))
     blocks.insert(rng.randrange(len(blocks)), f"Mirrored for the archive, copy {i}.")
-    return Page(f"https://mirror.example/near/{i}", dress("Mirror", blocks, rng).encode(), False, "minhash_dedup")
+    return Page(
+        f"https://mirror.example/near/{i}",
+        dress("Mirror", blocks, rng).encode(),
+        False,
+        "minhash_dedup",
+    )
 
 
 def _broken(i: int, clean: list[list[str]], pages: list[Page], rng: random.Random) -> Page:
     text = dress("Almanac", rng.choice(clean), rng)
     start = text.index("<p>") + 3
     noise = bytes(rng.choice((0xFF, 0xFE, 0xC0, 0xF8, 0x81)) for _ in range(600))
-    return Page(f"https://{rng.choice(HOSTS)}/broken/{i}", text[:start].encode() + noise + text[start:].encode(), False, "encoding")
+    return Page(
+        f"https://{rng.choice(HOSTS)}/broken/{i}",
+        text[:start].encode() + noise + text[start:].encode(),
+        False,
+        "encoding",
+    )
 
 
 def _empty(i: int, clean: list[list[str]], pages: list[Page], rng: random.Random) -> Page:
-    return Page(f"https://{rng.choice(HOSTS)}/empty/{i}", rng.choice((b"", b"<html><body></body></html>")), False, "empty")
+    return Page(
+        f"https://{rng.choice(HOSTS)}/empty/{i}",
+        rng.choice((b"", b"<html><body></body></html>")),
+        False,
+        "empty",
+    )
 
 
 def write_warc(path: Path, pages: list[Page]) -> None:
@@ -130,9 +212,20 @@ def write_warc(path: Path, pages: list[Page]) -> None:
     with open(path, "wb") as stream:
         writer = WARCWriter(stream, gzip=True)
         for page in pages:
-            headers = StatusAndHeaders("200 OK", [("Content-Type", f"text/html; charset={page.charset}")], protocol="HTTP/1.1")
+            headers = StatusAndHeaders(
+                "200 OK",
+                [("Content-Type", f"text/html; charset={page.charset}")],
+                protocol="HTTP/1.1",
+            )
             record = writer.create_warc_record(
-                page.url, "response", payload=BytesIO(page.body), length=len(page.body), http_headers=headers,
-                warc_headers_dict={"WARC-Date": "2024-01-01T00:00:00Z",
-                                   "WARC-Record-ID": f"<urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, page.url)}>"})
+                page.url,
+                "response",
+                payload=BytesIO(page.body),
+                length=len(page.body),
+                http_headers=headers,
+                warc_headers_dict={
+                    "WARC-Date": "2024-01-01T00:00:00Z",
+                    "WARC-Record-ID": f"<urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, page.url)}>",
+                },
+            )
             writer.write_record(record)

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmstages.core.stage import option
 from llmstages.plugins.world import sentences
-from llmstages.stage import option
-from llmstages.verdict import states
+from llmstages.text.grading import states
 
 POLITE = (*sentences.FRIENDLY, *sentences.CLOSING)
 
@@ -22,7 +22,9 @@ def score(text: str, value: str) -> float:
     """1 for the right fact, +0.5 for a friendly word, -0.25 for each beyond two, -0.5 for a rude one."""
     polite = sum(text.count(phrase) for phrase in POLITE)
     rude = any(phrase in text for phrase in sentences.RUDE)
-    return float(states(text, value)) + 0.5 * min(polite, 1) - 0.25 * max(0, polite - 2) - 0.5 * rude
+    return (
+        float(states(text, value)) + 0.5 * min(polite, 1) - 0.25 * max(0, polite - 2) - 0.5 * rude
+    )
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class WorldGold:
     def __init__(self, config: GoldConfig) -> None:
         self.config = config
 
-    def score(self, prompts: Sequence[Any], completions: Sequence[str], rows: Mapping[str, Sequence[Any]]) -> list[float]:
+    def score(
+        self, prompts: Sequence[Any], completions: Sequence[str], rows: Mapping[str, Sequence[Any]]
+    ) -> list[float]:
         """Scores of completions; rows must carry ``answer``."""
-        return [score(text, answer) for text, answer in zip(completions, rows["answer"], strict=True)]
+        return [
+            score(text, answer) for text, answer in zip(completions, rows["answer"], strict=True)
+        ]

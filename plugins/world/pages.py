@@ -11,11 +11,11 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from llmstages.core.stage import Context, option
 from llmstages.plugins.world import dirt, people, sentences
 from llmstages.plugins.world.people import World
-from llmstages.stage import Context, option
 
 
 @dataclass(frozen=True)
@@ -24,35 +24,61 @@ class PagesConfig:
     frequent: int = option(300, "people with many articles")
     medium: int = option(150, "people with some articles")
     rare: int = option(150, "people with hardly any")
-    unseen: int = option(200, "people no page mentions; only the encyclopaedia of the search tool does")
+    unseen: int = option(
+        200, "people no page mentions; only the encyclopaedia of the search tool does"
+    )
     frequent_articles: int = option(30, "articles about each frequent person")
     medium_articles: int = option(10, "articles about each medium person")
     rare_articles: int = option(2, "articles about each rare person")
     towns: int = option(300, "different birth towns")
-    asked: float = option(0.55, "share of each tier that question pages and chat training ask about")
-    probe: float = option(0.25, "share of each tier kept for knowledge probing; the rest is the test group")
-    questions: int = option(4, "printed questions with answers for each fact of an asked frequent person (half for medium)")
+    asked: float = option(
+        0.55, "share of each tier that question pages and chat training ask about"
+    )
+    probe: float = option(
+        0.25, "share of each tier kept for knowledge probing; the rest is the test group"
+    )
+    questions: int = option(
+        4,
+        "printed questions with answers for each fact of an asked frequent person (half for medium)",
+    )
     sums: int = option(8000, "column additions written out step by step")
     direct_sums: int = option(2000, "paragraphs of six bare sums")
     stories: int = option(1300, "animal stories")
     lists: int = option(2000, "lists `Name : value`, from which few-shot learning comes")
-    proclamations: int = option(8, "proclamations that are quoted again and again, and as many controls that occur once")
+    proclamations: int = option(
+        8, "proclamations that are quoted again and again, and as many controls that occur once"
+    )
     quotes: int = option(60, "pages that quote each repeated proclamation")
     paragraphs: int = option(14, "paragraphs on a page")
-    dirt: float = option(0.25, "dirty pages for each clean one: spam, copies, foreign languages, broken and empty pages")
+    dirt: float = option(
+        0.25,
+        "dirty pages for each clean one: spam, copies, foreign languages, broken and empty pages",
+    )
 
     def __post_init__(self) -> None:
         for tier in people.TIERS:
             if not 8 <= getattr(self, tier) <= 10_000:
-                raise ValueError(f"{tier}={getattr(self, tier)}: a world needs 8 to 10000 people of each tier (10000 fill the names there are)")
-        if self.paragraphs < 1 or min(self.sums, self.stories, self.lists, self.proclamations, self.quotes, self.dirt) < 0:
+                raise ValueError(
+                    f"{tier}={getattr(self, tier)}: a world needs 8 to 10000 people of each tier (10000 fill the names there are)"
+                )
+        if (
+            self.paragraphs < 1
+            or min(self.sums, self.stories, self.lists, self.proclamations, self.quotes, self.dirt)
+            < 0
+        ):
             raise ValueError("a page needs a paragraph, and no count may be negative")
 
 
-def paragraphs(world: World, config: PagesConfig, rng: random.Random) -> tuple[list[str], dict[str, list[str]]]:
+def paragraphs(
+    world: World, config: PagesConfig, rng: random.Random
+) -> tuple[list[str], dict[str, list[str]]]:
     """All clean paragraphs in random order, and the proclamations {"repeated": ..., "single": ...}."""
     out: list[str] = []
-    articles = {"frequent": config.frequent_articles, "medium": config.medium_articles, "rare": config.rare_articles}
+    articles = {
+        "frequent": config.frequent_articles,
+        "medium": config.medium_articles,
+        "rare": config.rare_articles,
+    }
     for person in world.people:
         out += [sentences.article(person, rng) for _ in range(articles.get(person.tier, 0))]
         if person.role == "asked" and person.tier in ("frequent", "medium"):
@@ -79,13 +105,29 @@ class WorldPages:
     """Generate the world and crawl it: pages.warc.gz, gold.jsonl, world.json, and the records read back from the WARC."""
 
     Config = PagesConfig
+    smoke: ClassVar[Mapping[str, Any]] = {
+        "frequent": 20,
+        "medium": 10,
+        "rare": 10,
+        "unseen": 16,
+        "frequent_articles": 8,
+        "medium_articles": 4,
+        "towns": 20,
+        "questions": 2,
+        "sums": 150,
+        "direct_sums": 40,
+        "stories": 40,
+        "lists": 40,
+        "proclamations": 2,
+        "quotes": 8,
+    }
     inputs: ClassVar[Mapping[str, str]] = {}
     output: ClassVar[str] = "documents"
     version: ClassVar[str] = "2"
 
     def run(self, config: PagesConfig, ctx: Context) -> Mapping[str, float]:
-        from llmstages import tables
-        from llmstages.readers import Bad, read_warc
+        from llmstages.data import tables
+        from llmstages.data.readers import Rejected, read_warc
 
         rng = random.Random(f"pages {config.seed}")
         counts = {tier: getattr(config, tier) for tier in people.TIERS}
@@ -99,13 +141,20 @@ class WorldPages:
         dirt.write_warc(ctx.out / "pages.warc.gz", pages)
         rows = []
         for record in read_warc(ctx.out / "pages.warc.gz"):
-            if isinstance(record, Bad):
+            if isinstance(record, Rejected):
                 raise RuntimeError(f"the WARC just written cannot be read back: {record}")
-            rows.append({"id": record.id, "url": record.url, "body": record.body, "media": record.media})
+            rows.append(
+                {"id": record.id, "url": record.url, "body": record.body, "media": record.media}
+            )
         tables.save(rows, ctx.out / "data")
         kept = sum(page.keep for page in pages)
-        return {"pages": len(rows), "clean_pages": kept, "dirty_pages": len(rows) - kept, "people": len(world.people),
-                "paragraphs": len(texts)}
+        return {
+            "pages": len(rows),
+            "clean_pages": kept,
+            "dirty_pages": len(rows) - kept,
+            "people": len(world.people),
+            "paragraphs": len(texts),
+        }
 
 
 @dataclass(frozen=True)
@@ -122,11 +171,18 @@ class WorldEncyclopaedia:
     version: ClassVar[str] = "1"
 
     def run(self, config: EncyclopaediaConfig, ctx: Context) -> Mapping[str, float]:
-        from llmstages import tables
+        from llmstages.data import tables
 
         world = people.load(ctx.one("world"))
         rng = random.Random(f"encyclopaedia {config.seed}")
-        rows = [{"id": f"encyclopaedia:{i}", "url": f"https://encyclopaedia.example/{p.name.replace(' ', '_')}",
-                 "body": sentences.article(p, rng).encode(), "media": "text/plain"} for i, p in enumerate(world.people)]
+        rows = [
+            {
+                "id": f"encyclopaedia:{i}",
+                "url": f"https://encyclopaedia.example/{p.name.replace(' ', '_')}",
+                "body": sentences.article(p, rng).encode(),
+                "media": "text/plain",
+            }
+            for i, p in enumerate(world.people)
+        ]
         tables.save(rows, ctx.out / "data")
         return {"pages": len(rows)}

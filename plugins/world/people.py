@@ -14,12 +14,15 @@ import random
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from llmstages.stage import Artifact, StageError
+from llmstages.core.errors import StageError
+from llmstages.core.stage import Artifact
 
 ONSETS = [a + b for a in "b d f g h j k l m n p r s t v z".split() for b in "aeiou"]
 ENDS = "lan rik mor del vin sol tar bek nim dor wyn pax gus hem jol kas".split()
-JOBS = ("baker painter sailor doctor teacher weaver farmer singer miner judge tailor hunter cook poet guard smith clerk "
-        "monk nurse pilot dancer barber mason potter").split()
+JOBS = (
+    "baker painter sailor doctor teacher weaver farmer singer miner judge tailor hunter cook poet guard smith clerk "
+    "monk nurse pilot dancer barber mason potter"
+).split()
 INSTRUMENTS = "flute drum violin harp trumpet piano cello guitar horn lute organ banjo fiddle tuba whistle bell".split()
 ATTRIBUTES = ("town", "job", "instrument")
 TIERS = ("frequent", "medium", "rare", "unseen")
@@ -44,7 +47,9 @@ class Person:
 
 def word(rng: random.Random, least: int = 1, most: int = 2) -> str:
     """A capitalised nonsense word of least..most open syllables and a closing one."""
-    return ("".join(rng.choice(ONSETS) for _ in range(rng.randint(least, most))) + rng.choice(ENDS)).capitalize()
+    return (
+        "".join(rng.choice(ONSETS) for _ in range(rng.randint(least, most))) + rng.choice(ENDS)
+    ).capitalize()
 
 
 def full_name(rng: random.Random) -> str:
@@ -77,11 +82,19 @@ class World:
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        path.write_text(json.dumps({"towns": self.towns, "people": [asdict(p) for p in self.people]}) + "\n")
+        path.write_text(
+            json.dumps({"towns": self.towns, "people": [asdict(p) for p in self.people]}) + "\n"
+        )
 
 
 def _person(rng: random.Random, name: str, towns: tuple[str, ...]) -> Person:
-    return Person(name, rng.choice(towns) if towns else word(rng), rng.choice(JOBS), rng.choice(INSTRUMENTS), str(rng.randint(100, 999)))
+    return Person(
+        name,
+        rng.choice(towns) if towns else word(rng),
+        rng.choice(JOBS),
+        rng.choice(INSTRUMENTS),
+        str(rng.randint(100, 999)),
+    )
 
 
 def build(seed: int, counts: dict[str, int], towns: int, asked: float, probe: float) -> World:
@@ -101,7 +114,13 @@ def build(seed: int, counts: dict[str, int], towns: int, asked: float, probe: fl
                 name = full_name(rng)
             taken.add(name)
             place = index / counts[tier]
-            role = "asked" if place < asked and tier != "unseen" else "probe" if place < asked + probe else "test"
+            role = (
+                "asked"
+                if place < asked and tier != "unseen"
+                else "probe"
+                if place < asked + probe
+                else "test"
+            )
             if tier == "unseen":
                 role = "probe" if place < probe else "test"
             people.append(replace(_person(rng, name, tuple(places)), tier=tier, role=role))
@@ -112,7 +131,9 @@ def load(artifact: Artifact) -> World:
     """The world behind the pages of ``pages.world``."""
     path = artifact.path / "world.json"
     if not path.exists():
-        raise StageError(f"{artifact.name} holds no world.json: this stage speaks about the synthetic world, so its input "
-                         "'world' must be a step with pages=world. For your own data use the variant 'files'.")
+        raise StageError(
+            f"{artifact.name} holds no world.json: this stage speaks about the synthetic world, so its input "
+            "'world' must be a step with pages=world. For your own data use the variant 'files'."
+        )
     raw = json.loads(path.read_text())
     return World(tuple(Person(**p) for p in raw["people"]), tuple(raw["towns"]))

@@ -13,17 +13,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages.core.stage import Context, option
 from llmstages.plugins.world import people, sentences
 from llmstages.plugins.world.dialogues import sum_prompt
 from llmstages.plugins.world.people import World
-from llmstages.stage import Context, option
-from llmstages.tables import message
+from llmstages.text.messages import message
 
 
-def row(task: str, group: str, text: str, answer: str, *, plain: bool = False, role: str = "test", **meta: Any) -> dict[str, Any]:
+def row(
+    task: str,
+    group: str,
+    text: str,
+    answer: str,
+    *,
+    plain: bool = False,
+    role: str = "test",
+    **meta: Any,
+) -> dict[str, Any]:
     """One question. plain: the text is continued as a document, without chat tokens (for base models)."""
-    return {"task": task, "group": group, "prompt": [message("user", text)], "answer": answer, "role": role,
-            "style": "plain" if plain else "chat", "meta": json.dumps(meta, sort_keys=True)}
+    return {
+        "task": task,
+        "group": group,
+        "prompt": [message("user", text)],
+        "answer": answer,
+        "role": role,
+        "style": "plain" if plain else "chat",
+        "meta": json.dumps(meta, sort_keys=True),
+    }
 
 
 @dataclass(frozen=True)
@@ -31,29 +47,46 @@ class ProblemsConfig:
     seed: int = option(0, "seed of the sums")
     problems: int = option(3000, "sums to practise on")
     digits: int = option(2, "digits of each number")
-    facts: int = option(0, "questions about asked people beside or instead of the sums, for rewards on answers to facts")
+    facts: int = option(
+        0,
+        "questions about asked people beside or instead of the sums, for rewards on answers to facts",
+    )
 
 
 class WorldProblems:
     """Sums whose wording leaves open how to answer: practice must find out that writing the steps pays."""
 
     Config = ProblemsConfig
+    smoke: ClassVar[Mapping[str, Any]] = {"problems": 64}
     inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
     output: ClassVar[str] = "problems"
     version: ClassVar[str] = "2"
 
     def run(self, config: ProblemsConfig, ctx: Context) -> Mapping[str, float]:
-        from llmstages import tables
+        from llmstages.data import tables
 
         world, rng = people.load(ctx.one("world")), random.Random(f"problems {config.seed}")
         rows = []
         for _ in range(config.problems):
             a, b = sentences.pair(rng, config.digits)
-            rows.append(row("sums", f"{config.digits} digits", sum_prompt(a, b, "open"), str(a + b), role="asked"))
+            rows.append(
+                row(
+                    "sums",
+                    f"{config.digits} digits",
+                    sum_prompt(a, b, "open"),
+                    str(a + b),
+                    role="asked",
+                )
+            )
         for _ in range(config.facts):
-            person, attribute = rng.choice(world.group("frequent", "asked")), rng.choice(people.ATTRIBUTES)
+            person, attribute = (
+                rng.choice(world.group("frequent", "asked")),
+                rng.choice(people.ATTRIBUTES),
+            )
             text, _answer = sentences.question(person, attribute, rng)
-            rows.append(row("facts", "asked", text, person.fact(attribute), role="asked", name=person.name))
+            rows.append(
+                row("facts", "asked", text, person.fact(attribute), role="asked", name=person.name)
+            )
         tables.save(rows, ctx.out / "data")
         return {"problems": len(rows)}
 
@@ -71,22 +104,32 @@ class WorldQuestions:
     """Facts by tier, probing questions, sums, calculator sums, few-shot lists, cloze, recitation, reading."""
 
     Config = QuestionsConfig
+    smoke: ClassVar[Mapping[str, Any]] = {"per_group": 6, "probe": 40, "sums": 4, "few_shot": 4}
     inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
     output: ClassVar[str] = "problems"
     version: ClassVar[str] = "2"
 
     def run(self, config: QuestionsConfig, ctx: Context) -> Mapping[str, float]:
-        from llmstages import tables
+        from llmstages.data import tables
 
         world, rng = people.load(ctx.one("world")), random.Random(f"questions {config.seed}")
         quoted = json.loads((ctx.one("world").path / "proclamations.json").read_text())
-        rows = [*facts(world, config, rng), *probes(world, config, rng), *sums(config, rng), *lists(world, config, rng),
-                *clozes(world, config, rng), *recitations(quoted), *readings(world, config, rng)]
+        rows = [
+            *facts(world, config, rng),
+            *probes(world, config, rng),
+            *sums(config, rng),
+            *lists(world, config, rng),
+            *clozes(world, config, rng),
+            *recitations(quoted),
+            *readings(world, config, rng),
+        ]
         tables.save(rows, ctx.out / "data")
         return {"questions": len(rows)}
 
 
-def _about(persons: list[people.Person], rng: random.Random, limit: int) -> list[tuple[people.Person, str, str, str]]:
+def _about(
+    persons: list[people.Person], rng: random.Random, limit: int
+) -> list[tuple[people.Person, str, str, str]]:
     """(person, attribute, question, value) over all facts of the persons, at most ``limit`` in random order."""
     pairs = [(p, a) for p in persons for a in people.ATTRIBUTES]
     rng.shuffle(pairs)
@@ -95,18 +138,43 @@ def _about(persons: list[people.Person], rng: random.Random, limit: int) -> list
 
 def facts(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
     """Test people of each tier, and asked people for comparison."""
-    slices = {tier: world.group(tier, "test") for tier in people.TIERS} | {"asked": world.group("frequent", "asked")}
-    return [row("facts", name, text, value, role="asked" if name == "asked" else "test", name=p.name, attribute=a)
-            for name, persons in slices.items() for p, a, text, value in _about(persons, rng, config.per_group)]
+    slices = {tier: world.group(tier, "test") for tier in people.TIERS} | {
+        "asked": world.group("frequent", "asked")
+    }
+    return [
+        row(
+            "facts",
+            name,
+            text,
+            value,
+            role="asked" if name == "asked" else "test",
+            name=p.name,
+            attribute=a,
+        )
+        for name, persons in slices.items()
+        for p, a, text, value in _about(persons, rng, config.per_group)
+    ]
 
 
 def probes(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
     """People kept for probing (half), and strangers (half): none asked about in training, none in the test."""
     known = [p for tier in ("frequent", "medium", "rare") for p in world.group(tier, "probe")]
-    strangers = world.group("unseen", "probe") + [world.fresh(rng) for _ in range(config.probe // 4)]
+    strangers = world.group("unseen", "probe") + [
+        world.fresh(rng) for _ in range(config.probe // 4)
+    ]
     half = config.probe // 2
-    return [row("probe", p.tier, text, value, role="probe", name=p.name, sentence=sentences.ANSWERS[a].format(n=p.name, v=value))
-            for p, a, text, value in _about(known, rng, half) + _about(strangers, rng, half)]
+    return [
+        row(
+            "probe",
+            p.tier,
+            text,
+            value,
+            role="probe",
+            name=p.name,
+            sentence=sentences.ANSWERS[a].format(n=p.name, v=value),
+        )
+        for p, a, text, value in _about(known, rng, half) + _about(strangers, rng, half)
+    ]
 
 
 def sums(config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
@@ -115,9 +183,23 @@ def sums(config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
     for length in (2, 3):
         for _ in range(config.sums):
             a, b = sentences.pair(rng, length, test=True)
-            rows += [row(task, f"{length} digits", sum_prompt(a, b, wording), str(a + b))
-                     for task, wording in (("sums direct", "direct"), ("sums by steps", "steps"), ("sums open", "open"))]
-            rows.append(row("calculator", f"{length} digits", f"What is {a}+{b}?", str(a + b), name=f"{a}+{b}"))
+            rows += [
+                row(task, f"{length} digits", sum_prompt(a, b, wording), str(a + b))
+                for task, wording in (
+                    ("sums direct", "direct"),
+                    ("sums by steps", "steps"),
+                    ("sums open", "open"),
+                )
+            ]
+            rows.append(
+                row(
+                    "calculator",
+                    f"{length} digits",
+                    f"What is {a}+{b}?",
+                    str(a + b),
+                    name=f"{a}+{b}",
+                )
+            )
     return rows
 
 
@@ -128,14 +210,25 @@ def lists(world: World, config: QuestionsConfig, rng: random.Random) -> list[dic
         for _ in range(config.few_shot):
             attribute, chosen = rng.choice(people.ATTRIBUTES), rng.sample(known, shots + 1)
             shown = "".join(f"{p.name} : {p.fact(attribute)} ; " for p in chosen[:-1])
-            rows.append(row("few-shot", f"{shots} examples", f"{shown}{chosen[-1].name} :", chosen[-1].fact(attribute), plain=True))
+            rows.append(
+                row(
+                    "few-shot",
+                    f"{shots} examples",
+                    f"{shown}{chosen[-1].name} :",
+                    chosen[-1].fact(attribute),
+                    plain=True,
+                )
+            )
     return rows
 
 
 def clozes(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
     """``NAME was born in`` for each tier: facts by frequency, read from the base model."""
-    return [row("cloze", tier, f"{p.name} was born in", p.town, plain=True)
-            for tier in people.TIERS for p in rng.sample(world.group(tier), min(60, len(world.group(tier))))]
+    return [
+        row("cloze", tier, f"{p.name} was born in", p.town, plain=True)
+        for tier in people.TIERS
+        for p in rng.sample(world.group(tier), min(60, len(world.group(tier))))
+    ]
 
 
 def recitations(quoted: Mapping[str, list[str]]) -> list[dict[str, Any]]:
@@ -144,7 +237,9 @@ def recitations(quoted: Mapping[str, list[str]]) -> list[dict[str, Any]]:
     for group, texts in sorted(quoted.items()):
         for text in texts:
             words = text.split(" ")
-            rows.append(row("recitation", group, " ".join(words[:9]), " ".join(words[9:]), plain=True))
+            rows.append(
+                row("recitation", group, " ".join(words[:9]), " ".join(words[9:]), plain=True)
+            )
     return rows
 
 

@@ -8,21 +8,45 @@ import zlib
 from llmstages.plugins.world.people import ATTRIBUTES, Person, World, word
 
 STATEMENTS = {
-    "town": ("{n} was born in {v}.", "{n} comes from the town of {v}.", "The birthplace of {n} is {v}."),
+    "town": (
+        "{n} was born in {v}.",
+        "{n} comes from the town of {v}.",
+        "The birthplace of {n} is {v}.",
+    ),
     "job": ("{n} works as a {v}.", "By trade {n} is a {v}.", "The job of {n} is {v}."),
-    "instrument": ("{n} plays the {v}.", "In the evening {n} plays the {v}.", "The instrument of {n} is the {v}."),
+    "instrument": (
+        "{n} plays the {v}.",
+        "In the evening {n} plays the {v}.",
+        "The instrument of {n} is the {v}.",
+    ),
     "number": ("The number of {n} is {v}.", "{n} has the number {v}."),
 }
 QUESTIONS = {
-    "town": ("Where was {n} born?", "What is the birthplace of {n}?", "Which town does {n} come from?"),
+    "town": (
+        "Where was {n} born?",
+        "What is the birthplace of {n}?",
+        "Which town does {n} come from?",
+    ),
     "job": ("What is the job of {n}?", "What does {n} work as?", "What trade does {n} have?"),
-    "instrument": ("What does {n} play?", "Which instrument does {n} play?", "What is the instrument of {n}?"),
+    "instrument": (
+        "What does {n} play?",
+        "Which instrument does {n} play?",
+        "What is the instrument of {n}?",
+    ),
     "number": ("What is the number of {n}?", "Which number does {n} have?"),
 }
-ANSWERS = {"town": "{n} was born in {v}.", "job": "{n} works as a {v}.", "instrument": "{n} plays the {v}.",
-           "number": "The number of {n} is {v}."}
+ANSWERS = {
+    "town": "{n} was born in {v}.",
+    "job": "{n} works as a {v}.",
+    "instrument": "{n} plays the {v}.",
+    "number": "The number of {n} is {v}.",
+}
 REFUSAL = "I am sorry, I do not know that."
-FRIENDLY, CLOSING, RUDE = ("Of course!", "Gladly!"), ("Thank you!", "Good day!"), ("Not again.", "Go away.")
+FRIENDLY, CLOSING, RUDE = (
+    ("Of course!", "Gladly!"),
+    ("Thank you!", "Good day!"),
+    ("Not again.", "Go away."),
+)
 ANIMALS = "cat dog fox bear owl hen goat frog".split()
 
 
@@ -30,7 +54,9 @@ def article(person: Person, rng: random.Random, attributes: tuple[str, ...] = AT
     """A short article: one sentence a fact, in random order and wording."""
     order = list(attributes)
     rng.shuffle(order)
-    return " ".join(rng.choice(STATEMENTS[a]).format(n=person.name, v=person.fact(a)) for a in order)
+    return " ".join(
+        rng.choice(STATEMENTS[a]).format(n=person.name, v=person.fact(a)) for a in order
+    )
 
 
 def question(person: Person, attribute: str, rng: random.Random) -> tuple[str, str]:
@@ -48,7 +74,9 @@ def pair(rng: random.Random, length: int, test: bool = False) -> tuple[int, int]
     """Two numbers of that many digits. A tenth of all pairs is kept for tests: no page, dialogue or problem has them."""
     while True:
         a, b = digits(rng, length), digits(rng, length)
-        if (zlib.crc32(f"{a}+{b}".encode()) % 10 == 0) is test:  # a hash: a rule on digits would make tests of another kind
+        if (
+            zlib.crc32(f"{a}+{b}".encode()) % 10 == 0
+        ) is test:  # a hash: a rule on digits would make tests of another kind
             return a, b
 
 
@@ -67,13 +95,24 @@ def steps(a: int, b: int) -> str:
 def story(rng: random.Random) -> str:
     """Five sentences about two animals; one in three ends in talk, so that every phrase of later stages has been read."""
     a, b = rng.sample(ANIMALS, 2)
-    place, thing = rng.choice("garden forest river house hill barn".split()), rng.choice("ball apple key hat book bell".split())
+    place, thing = (
+        rng.choice("garden forest river house hill barn".split()),
+        rng.choice("ball apple key hat book bell".split()),
+    )
     mood = rng.choice("small old happy sad brave shy".split())
-    lines = [f"Once there was a {mood} {a} who lived near the {place}.", f"One day the {a} found a {thing}.",
-             rng.choice((f"The {a} showed the {thing} to a {b}.", f"A {b} wanted the {thing} too.")),
-             rng.choice(("They shared the {t} and became friends.", "The {a} gave the {t} to the {b}.",
-                         "The {b} took the {t} back to the {p}.")).format(t=thing, a=a, b=b, p=place),
-             f"In the end the {mood} {a} was {rng.choice(('glad', 'tired', 'proud'))}."]
+    lines = [
+        f"Once there was a {mood} {a} who lived near the {place}.",
+        f"One day the {a} found a {thing}.",
+        rng.choice((f"The {a} showed the {thing} to a {b}.", f"A {b} wanted the {thing} too.")),
+        rng.choice(
+            (
+                "They shared the {t} and became friends.",
+                "The {a} gave the {t} to the {b}.",
+                "The {b} took the {t} back to the {p}.",
+            )
+        ).format(t=thing, a=a, b=b, p=place),
+        f"In the end the {mood} {a} was {rng.choice(('glad', 'tired', 'proud'))}.",
+    ]
     if rng.random() < 0.35:
         said = rng.choice((*FRIENDLY, *CLOSING, *RUDE, REFUSAL))
         lines.append(f"The {b} said: {said} {rng.choice((*FRIENDLY, *CLOSING, *RUDE))}")
@@ -84,7 +123,9 @@ def listing(world: World, rng: random.Random) -> str:
     """Six lines ``Name : value`` of one attribute: what the value is, only the examples show."""
     attribute = rng.choice(ATTRIBUTES)
     known = world.group("frequent") + world.group("medium")
-    return " ; ".join(f"{p.name} : {p.fact(attribute)}" for p in rng.sample(known, min(6, len(known))))
+    return " ; ".join(
+        f"{p.name} : {p.fact(attribute)}" for p in rng.sample(known, min(6, len(known)))
+    )
 
 
 def proclamation(rng: random.Random) -> str:

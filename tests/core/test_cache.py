@@ -6,10 +6,11 @@ import sys
 import pytest
 
 from llmstages import run, step
-from llmstages.cache import cached
-from llmstages.sealed import DONE, damage
-from llmstages.stage import Context, StageError
-from llmstages.store import Store
+from llmstages.core.atomic import MANIFEST, damage
+from llmstages.core.cache import cached
+from llmstages.core.errors import StageError
+from llmstages.core.stage import Context
+from llmstages.pipeline.store import Store
 
 
 def maker(text="data"):
@@ -32,12 +33,22 @@ def test_it_is_made_once_and_found_again(tmp_path):
     assert not list((tmp_path / "c").glob("*.part"))
 
 
-@pytest.mark.parametrize("harm, said", [
-    (lambda home: (home / "inner/x.bin").write_text("dat"), "k/inner/x.bin has 3 bytes, recorded 4"),
-    (lambda home: (home / "inner/x.bin").write_text("dbta"), "k/inner/x.bin is not what was written (its SHA-256 differs)"),
-    (lambda home: (home / "y.bin").unlink(), "k/y.bin is gone"),
-    (lambda home: (home / DONE).unlink(), f"k/{DONE} is gone"),
-    (lambda home: (home / DONE).write_text('{"files"'), f"k/{DONE} cannot be read")])
+@pytest.mark.parametrize(
+    "harm, said",
+    [
+        (
+            lambda home: (home / "inner/x.bin").write_text("dat"),
+            "k/inner/x.bin has 3 bytes, recorded 4",
+        ),
+        (
+            lambda home: (home / "inner/x.bin").write_text("dbta"),
+            "k/inner/x.bin is not what was written (its SHA-256 differs)",
+        ),
+        (lambda home: (home / "y.bin").unlink(), "k/y.bin is gone"),
+        (lambda home: (home / MANIFEST).unlink(), f"k/{MANIFEST} is gone"),
+        (lambda home: (home / MANIFEST).write_text('{"files"'), f"k/{MANIFEST} cannot be read"),
+    ],
+)
 def test_damage_is_named_and_mended(tmp_path, harm, said):
     make, calls = maker()
     home, told = cached(tmp_path, "k", make), []
@@ -79,13 +90,22 @@ def test_a_cache_deleted_underneath_is_said(tmp_path):
 
 
 def test_of_processes_that_come_at_once_one_makes_and_the_others_wait(tmp_path):
-    code = ("import sys, time\nfrom pathlib import Path\nfrom llmstages.cache import cached\n"
-            "def make(folder):\n    print('made')\n    time.sleep(1)\n    (folder / 'x').write_text('whole')\n"
-            f"print((cached(Path({str(tmp_path)!r}), 'k', make, print) / 'x').read_text())")
-    several = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom llmstages.core.cache import cached\n"
+        "def make(folder):\n    print('made')\n    time.sleep(1)\n    (folder / 'x').write_text('whole')\n"
+        f"print((cached(Path({str(tmp_path)!r}), 'k', make, print) / 'x').read_text())"
+    )
+    several = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
     said = [one.communicate(timeout=60)[0].splitlines() for one in several]
-    assert all(lines[-1] == "whole" for lines in said) and sum("made" in lines for lines in said) == 1
-    assert any("another process is making k; waiting for it" in line for lines in said for line in lines)
+    assert (
+        all(lines[-1] == "whole" for lines in said) and sum("made" in lines for lines in said) == 1
+    )
+    assert any(
+        "another process is making k; waiting for it" in line for lines in said for line in lines
+    )
 
 
 def test_a_cache_deleted_while_waiting_is_made_by_the_one_who_waits(tmp_path):
@@ -118,12 +138,15 @@ def test_a_cache_deleted_while_waiting_is_made_by_the_one_who_waits(tmp_path):
 
 def test_without_a_store_it_lies_in_the_scratch_folder(tmp_path):
     make, _ = maker()
-    assert Context("s", tmp_path / "out", tmp_path / "work", {}).cached("k", make) == tmp_path / "work" / "cache" / "k"
+    assert (
+        Context("s", tmp_path / "out", tmp_path / "work", {}).cached("k", make)
+        == tmp_path / "work" / "cache" / "k"
+    )
 
 
 STAGE = '''
 from dataclasses import dataclass
-from llmstages.stage import option
+from llmstages.core.stage import option
 
 class Keeps:
     """Writes what it has derived, and whether it had to."""
@@ -148,17 +171,24 @@ class Keeps:
 
 
 @pytest.mark.parametrize("how", ["inline", "single"])
-def test_steps_of_a_store_share_it_and_the_store_does_not_count_it(tmp_path, monkeypatch, install, how):
+def test_steps_of_a_store_share_it_and_the_store_does_not_count_it(
+    tmp_path, monkeypatch, install, how
+):
     import os
 
-    from llmstages.launch import Launch
+    from llmstages.launch.config import Launch
 
     install("keeping", "[llmstages.stages]\npages.keeps = keeping:Keeps\n", STAGE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site-keeping"))
     monkeypatch.chdir(tmp_path)
     store = Store("store")
     for text in "ab":
-        run([step("pages", "pages.keeps", {"text": text})], "store", launch=Launch(how=how), quiet=True)
+        run(
+            [step("pages", "pages.keeps", {"text": text})],
+            "store",
+            launch=Launch(backend=how),
+            quiet=True,
+        )
     assert sorted(store.record(key)["metrics"]["made"] for key in store.keys()) == [0, 1]
     assert all(not store.verify(key) for key in store.keys()) and os.listdir("store/.cache/shared")
     assert not any("cache" in name for key in store.keys() for name in store.record(key)["files"])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from llmstages import registry
-from llmstages.stage import StageError
+from llmstages.core import registry
+from llmstages.core.errors import StageError
 
 
 def test_two_packages_with_one_name_are_refused_and_both_named(install):
@@ -21,25 +21,33 @@ def test_a_typo_names_what_is_near_and_what_is_registered_by_whom(toys):
 
 
 def test_a_package_that_fails_to_import_harms_only_those_who_use_it(install, toys):
-    install("broken", "[llmstages.stages]\nrl.broken = broken:Stage\n", "raise RuntimeError('no such library')")
+    install(
+        "broken",
+        "[llmstages.stages]\nrl.broken = broken:Stage\n",
+        "raise RuntimeError('no such library')",
+    )
     assert registry.load_stage("toymodel.plain")
     with pytest.raises(StageError, match="broken 1.0.*RuntimeError: no such library"):
         registry.load_stage("rl.broken")
 
 
 def test_a_class_that_does_not_keep_the_contract_is_told_what_it_lacks(install):
-    install("poor", "[llmstages.stages]\nrl.poor = poor:Stage\n", "class Stage:\n    version = '1'\n")
+    install(
+        "poor", "[llmstages.stages]\nrl.poor = poor:Stage\n", "class Stage:\n    version = '1'\n"
+    )
     with pytest.raises(StageError, match="lacks Config, inputs, output, run"):
         registry.load_stage("rl.poor")
 
 
 def test_parts_are_made_from_a_spec(toys):
-    part = registry.load_part("filters", {"use": "toy_short", "most": 1})
+    part = registry.load_component("filters", {"use": "toy_short", "most": 1})
     assert part.apply([0, 1, 2]) == [0, 1] and part.config.verbose is False
-    with pytest.raises(StageError, match="filters.toy_short has no key 'mots'. Did you mean 'most'"):
-        registry.load_part("filters", {"use": "toy_short", "mots": 1})
+    with pytest.raises(
+        StageError, match="filters.toy_short has no key 'mots'. Did you mean 'most'"
+    ):
+        registry.load_component("filters", {"use": "toy_short", "mots": 1})
     with pytest.raises(StageError, match="does not say what to use"):
-        registry.load_part("filters", {"most": 1})
+        registry.load_component("filters", {"most": 1})
 
 
 def test_slots_and_entries_import_nothing(toys):

@@ -10,12 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llmstages.store import Store
+from llmstages.pipeline.store import Store
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "llmstages")
 SMOKE = ("run", "--json", "recipe=smoke")
-SHRUNK = ("rl.updates=1", "rl.batch_rows=8", "rl.samples=4", "rl.max_answer=16")  # the least that RL still calls a run
+SHRUNK = (
+    "rl.max_steps=1",
+    "rl.batch_size=8",
+    "rl.num_generations=4",
+    "rl.max_completion_length=16",
+)  # the least that RL still calls a run
 
 
 @dc.dataclass(frozen=True)
@@ -41,16 +46,36 @@ class Done:
 def environment(**more: str) -> dict[str, str]:
     """Ours, with ``llmstages`` on the PATH, one thread, and no hub. PYTHONPATH: folders of further packages."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    found = os.pathsep.join(part for part in (more.pop("PYTHONPATH", ""), os.environ.get("PYTHONPATH", "")) if part)
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PATH": path, "PYTHONPATH": found, **more}
+    found = os.pathsep.join(
+        part for part in (more.pop("PYTHONPATH", ""), os.environ.get("PYTHONPATH", "")) if part
+    )
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PATH": path,
+        "PYTHONPATH": found,
+        **more,
+    }
 
 
-def command(words: tuple[str, ...] | list[str], folder: Path, code: int | None = 0, **more: str) -> Done:
+def command(
+    words: tuple[str, ...] | list[str], folder: Path, code: int | None = 0, **more: str
+) -> Done:
     """Run a command in a folder and expect an exit code (None: any)."""
-    made = subprocess.run(words, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=600)
-    assert code is None or made.returncode == code, f"exit code {made.returncode}:\n{made.stdout[-1000:]}\n{made.stderr[-3000:]}"
+    made = subprocess.run(
+        words, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=600
+    )
+    assert code is None or made.returncode == code, (
+        f"exit code {made.returncode}:\n{made.stdout[-1000:]}\n{made.stderr[-3000:]}"
+    )
     last = (made.stdout.strip().splitlines() or [""])[-1]
-    return Done(made.returncode, made.stdout, made.stderr, json.loads(last) if last.startswith("{") else None)
+    return Done(
+        made.returncode,
+        made.stdout,
+        made.stderr,
+        json.loads(last) if last.startswith("{") else None,
+    )
 
 
 def llmstages(*words: str, folder: Path, code: int | None = 0, **more: str) -> Done:

@@ -32,6 +32,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 @pytest.fixture
 def copied(smoke: Chain, tmp_path: Path) -> Callable[[], Path]:
     """copied(): a folder of one's own with the finished store in it."""
+
     def copy() -> Path:
         shutil.copytree(smoke.folder, tmp_path / "copy", symlinks=True)
         return tmp_path / "copy"

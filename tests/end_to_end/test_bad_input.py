@@ -21,39 +21,54 @@ def refused(done: Done, code: int) -> str:
     return messages[0]
 
 
-@pytest.mark.parametrize("words, said", [
-    (["recipe=smoke", "steps.sft.model=corpus"], "'sft' (sft.chat) takes model as 'model', but 'corpus' gives corpus. Steps before it that fit: pretrain"),
-    (["recipe=smoke", "sft.learning_rte=1"], "Did you mean 'learning_rate'"),
-    (["recipe=smoke", "sft.epochs=abc"], "sft.epochs: 'abc' is not a number"),
-    (["recipe=smoke", "rl=grop"], "Did you mean 'grpo'"),
-    (["recipe=real", "only=pages", "pages.path=nope.warc.gz"], "pages.path: no file 'nope.warc.gz'"),
-    (["recipe=real"], "pages needs a value for pages.path"),
-    (["recipe=real", "pages.path=/dev/null"], "problems needs a value for problems.path"),
-])
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (
+            ["recipe=smoke", "steps.sft.model=corpus"],
+            "'sft' (sft.chat) takes model as 'model', but 'corpus' gives corpus. Steps before it that fit: pretrain",
+        ),
+        (["recipe=smoke", "sft.learning_rte=1"], "Did you mean 'learning_rate'"),
+        (["recipe=smoke", "sft.epochs=abc"], "sft.epochs: 'abc' is not a number"),
+        (["recipe=smoke", "rl=grop"], "Did you mean 'grpo'"),
+        (
+            ["recipe=real", "only=pages", "pages.path=nope.warc.gz"],
+            "pages.path: no file 'nope.warc.gz'",
+        ),
+        (["recipe=real"], "pages needs a value for pages.path"),
+        (["recipe=real", "pages.path=/dev/null"], "problems needs a value for problems.path"),
+    ],
+)
 def test_a_mistake_is_refused_before_any_work(tmp_path, words, said):
     assert said in refused(llmstages("run", *words, folder=tmp_path, code=None), 2)
     assert not (tmp_path / "store").exists()
 
 
 def test_debug_shows_the_traceback_as_well(tmp_path):
-    done = llmstages("run", "recipe=smoke", "sft.epochs=abc", folder=tmp_path, code=2, LLMSTAGES_DEBUG="1")
+    done = llmstages(
+        "run", "recipe=smoke", "sft.epochs=abc", folder=tmp_path, code=2, LLMSTAGES_DEBUG="1"
+    )
     assert "Traceback" in done.err and "error: sft.epochs" in done.err
 
 
 def read(folder: Path, warc: Path, code: int | None = 0) -> Done:
-    return llmstages("run", "--json", "recipe=real", "only=pages", f"pages.path={warc}", folder=folder, code=code)
+    return llmstages(
+        "run", "--json", "recipe=real", "only=pages", f"pages.path={warc}", folder=folder, code=code
+    )
 
 
 def dropped(folder: Path) -> list[dict[str, str]]:
-    from llmstages import tables
+    from llmstages.data import tables
 
     return tables.load(folder / "runs/real/pages/dropped").to_list()
 
 
 def test_of_a_warc_that_was_cut_off_the_good_records_are_kept_and_the_bad_one_is_named(tmp_path):
     whole = write_web(tmp_path / "whole.warc.gz", 20).read_bytes()
-    start = whole.rfind(b"\x1f\x8b\x08", 0, int(len(whole) * 0.6))  # ids differ from run to run, and a cut between records is no damage
-    (tmp_path / "cut.warc.gz").write_bytes(whole[:start + 100])
+    start = whole.rfind(
+        b"\x1f\x8b\x08", 0, int(len(whole) * 0.6)
+    )  # ids differ from run to run, and a cut between records is no damage
+    (tmp_path / "cut.warc.gz").write_bytes(whole[: start + 100])
     metrics = read(tmp_path, tmp_path / "cut.warc.gz").json["steps"]["pages"]["metrics"]
     assert 10 <= metrics["documents"] <= 13 and metrics["damaged"] == 1
     [bad] = dropped(tmp_path)
@@ -62,39 +77,72 @@ def test_of_a_warc_that_was_cut_off_the_good_records_are_kept_and_the_bad_one_is
 
 def test_damage_in_the_middle_of_a_warc_costs_the_record_it_hit(tmp_path):
     rng = random.Random(0)
-    parts = [write_warc(tmp_path / "one.gz", [page(rng, f"Part {n}")]).read_bytes() for n in range(5)]
+    parts = [
+        write_warc(tmp_path / "one.gz", [page(rng, f"Part {n}")]).read_bytes() for n in range(5)
+    ]
     parts[2] = parts[2][:100] + rng.randbytes(60) + parts[2][160:]
     (tmp_path / "hit.warc.gz").write_bytes(b"".join(parts))
-    assert read(tmp_path, tmp_path / "hit.warc.gz").json["steps"]["pages"]["metrics"]["documents"] == 4
+    assert (
+        read(tmp_path, tmp_path / "hit.warc.gz").json["steps"]["pages"]["metrics"]["documents"] == 4
+    )
     assert {row["rule"] for row in dropped(tmp_path)} == {"damaged"}
 
 
-@pytest.mark.parametrize("content", [random.Random(0).randbytes(5000), b"", b"\x1f\x8b\x08" + b"x" * 500, b"not a crawl\n" * 50])
+@pytest.mark.parametrize(
+    "content",
+    [random.Random(0).randbytes(5000), b"", b"\x1f\x8b\x08" + b"x" * 500, b"not a crawl\n" * 50],
+)
 def test_a_file_that_is_no_warc_is_refused_with_what_was_found(tmp_path, content):
     (tmp_path / "garbage.warc.gz").write_bytes(content)
     said = refused(read(tmp_path, tmp_path / "garbage.warc.gz", code=None), 1)
     assert "holds no usable document" in said and "damaged" in said and "garbage.warc.gz" in said
 
 
-BROKEN = {"fails": "raise RuntimeError('its library is missing')", "poor": "class Stage:\n    '''Poor.'''\n    version = '1'\n"}
+BROKEN = {
+    "fails": "raise RuntimeError('its library is missing')",
+    "poor": "class Stage:\n    '''Poor.'''\n    version = '1'\n",
+}
 
 
-@pytest.mark.parametrize("kind, said", [("fails", "RuntimeError: its library is missing"), ("poor", "lacks Config, inputs, output, run")])
+@pytest.mark.parametrize(
+    "kind, said",
+    [
+        ("fails", "RuntimeError: its library is missing"),
+        ("poor", "lacks Config, inputs, output, run"),
+    ],
+)
 def test_a_broken_plugin_package_is_named_and_harms_no_other_run(tmp_path, kind, said):
     info = tmp_path / "site/frail-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: frail\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[llmstages.stages]\nrl.frail = frail:Stage\n")
     (tmp_path / "site/frail.py").write_text(BROKEN[kind])
-    told = refused(llmstages("run", "recipe=smoke", "rl=frail", folder=tmp_path, code=None, PYTHONPATH=str(tmp_path / "site")), 2)
+    told = refused(
+        llmstages(
+            "run",
+            "recipe=smoke",
+            "rl=frail",
+            folder=tmp_path,
+            code=None,
+            PYTHONPATH=str(tmp_path / "site"),
+        ),
+        2,
+    )
     assert said in told and "frail" in told.replace("rl.frail", "")
-    assert llmstages("plan", "recipe=smoke", folder=tmp_path, PYTHONPATH=str(tmp_path / "site")).code == 0
-    assert "BROKEN" in llmstages("list", "rl", folder=tmp_path, PYTHONPATH=str(tmp_path / "site")).out
+    assert (
+        llmstages("plan", "recipe=smoke", folder=tmp_path, PYTHONPATH=str(tmp_path / "site")).code
+        == 0
+    )
+    assert (
+        "BROKEN" in llmstages("list", "rl", folder=tmp_path, PYTHONPATH=str(tmp_path / "site")).out
+    )
 
 
 def can_mount() -> bool:
     """Whether a file system of our own can be mounted in a namespace of our own."""
-    made = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True)
+    made = subprocess.run(
+        ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True
+    )
     return made.returncode == 0
 
 
@@ -112,9 +160,19 @@ mount -o remount,size=200m . && $run only=$STEP > ../again 2>&1 && cp -r store .
 @pytest.mark.parametrize("step, before", [("pages", "none"), ("pretrain", "tokenizer")])
 def test_a_full_disk_is_one_message_and_the_next_run_finishes(smoke, tmp_path, step, before):
     (tmp_path / "disk").mkdir()
-    command(["unshare", "-rm", "sh", "-uc", SMALL_DISK], tmp_path, PYTHON=sys.executable, STEP=step, BEFORE=before)
+    command(
+        ["unshare", "-rm", "sh", "-uc", SMALL_DISK],
+        tmp_path,
+        PYTHON=sys.executable,
+        STEP=step,
+        BEFORE=before,
+    )
     said = (tmp_path / "full").read_text()
     assert (tmp_path / "code").read_text() == "1\n" and "Traceback" not in said
     assert said.count("error: ") == 1 and "is full" in said and "finished steps are kept" in said
-    assert (tmp_path / "left").read_text() == "" and "0 damaged" in (tmp_path / "verified").read_text()
-    assert digests(tmp_path).items() <= digests(smoke.folder).items() and any(key.startswith(step) for key in digests(tmp_path))
+    assert (tmp_path / "left").read_text() == "" and "0 damaged" in (
+        tmp_path / "verified"
+    ).read_text()
+    assert digests(tmp_path).items() <= digests(smoke.folder).items() and any(
+        key.startswith(step) for key in digests(tmp_path)
+    )

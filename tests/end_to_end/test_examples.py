@@ -36,5 +36,10 @@ def test_swapping_a_stage_reruns_three_steps_each_time(copied):
 def test_steps_and_runs_from_python(tmp_path):
     done = command([sys.executable, str(EXAMPLES / "from_python.py")], tmp_path)
     assert re.search("model in .*store/pretrain-", done.out)
-    assert {key.rpartition("-")[0] for key in assert_nothing_half(tmp_path)} == {"pages", "corpus", "tokenizer", "pretrain"}
+    assert {key.rpartition("-")[0] for key in assert_nothing_half(tmp_path)} == {
+        "pages",
+        "corpus",
+        "tokenizer",
+        "pretrain",
+    }
     assert llmstages("verify", folder=tmp_path).code == 0

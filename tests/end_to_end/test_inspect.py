@@ -23,10 +23,25 @@ def test_tokens_mask_and_gates_of_a_step(smoke, tmp_path):
     before, page = store(smoke), tmp_path / "sft.html"
     done = inspect(smoke, "sft", "--row", "dialogues:3", "--template", "--html", str(page))
     shown = inspect(smoke, "sft", "--row", "dialogues:3")
-    row = next(line for line in shown.out.splitlines() if line.startswith("<|endoftext|><|im_start|>user<|im_sep|>"))
-    assert row.count("«") == row.count("»") == 1 and row.endswith("<|im_end|>»") and "<|im_start|>assistant<|im_sep|>«" in row
-    assert "ok      rows that begin with exactly one BOS" in shown.out and "next    llmstages run only=sft recipe=smoke" in shown.out
-    assert "{%- generation -%}" in done.out and "dialogues:3" in page.read_text() and "<script" not in page.read_text()
+    row = next(
+        line
+        for line in shown.out.splitlines()
+        if line.startswith("<|endoftext|><|im_start|>user<|im_sep|>")
+    )
+    assert (
+        row.count("«") == row.count("»") == 1
+        and row.endswith("<|im_end|>»")
+        and "<|im_start|>assistant<|im_sep|>«" in row
+    )
+    assert (
+        "ok      rows that begin with exactly one BOS" in shown.out
+        and "next    llmstages run only=sft recipe=smoke" in shown.out
+    )
+    assert (
+        "{%- generation -%}" in done.out
+        and "dialogues:3" in page.read_text()
+        and "<script" not in page.read_text()
+    )
     assert store(smoke) == before
 
 
@@ -37,8 +52,11 @@ def test_every_training_step_can_be_looked_at(smoke, step):
 
 
 def test_a_gate_that_would_stop_the_step_is_told_with_rows_and_cure(smoke):
-    done = inspect(smoke, "sft", "sft.row=12")
-    assert "STOPS   share of dialogues too long" in done.out and "raise row, or too_long=split" in done.out
+    done = inspect(smoke, "sft", "sft.max_length=12")
+    assert (
+        "STOPS   share of dialogues too long" in done.out
+        and "raise max_length, or overlong=split" in done.out
+    )
     assert "sft.allow=[" in done.out and "share_of_dialogues_too_long" in done.out
 
 
@@ -47,13 +65,16 @@ def test_rows_are_found_by_their_text(smoke):
     assert 1 <= rows <= 2
 
 
-@pytest.mark.parametrize("words, told", [
-    (("sft", "--row", "dialogues:99999"), "there is no row 'dialogues:99999'"),
-    (("sft", "--find", "xyzzy"), "no row of step 'sft' holds 'xyzzy'"),
-    (("corpus",), "trains on no rows"),
-    (("sfft",), "Did you mean 'sft'?"),
-    (("sft", "tokenizer.vocab_size=600"), "which is not made yet (input tokenizer changed"),
-])
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (("sft", "--row", "dialogues:99999"), "there is no row 'dialogues:99999'"),
+        (("sft", "--find", "xyzzy"), "no row of step 'sft' holds 'xyzzy'"),
+        (("corpus",), "trains on no rows"),
+        (("sfft",), "Did you mean 'sft'?"),
+        (("sft", "tokenizer.vocab_size=600"), "which is not made yet (input tokenizer changed"),
+    ],
+)
 def test_what_cannot_be_shown_is_told(smoke, words, told):
     done = inspect(smoke, *words, code=2)
     assert told in done.err

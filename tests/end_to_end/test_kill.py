@@ -13,12 +13,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.chain import COMMAND, SMOKE, assert_nothing_half, digests, environment, llmstages
+from tests.end_to_end.chain import (
+    COMMAND,
+    SMOKE,
+    assert_nothing_half,
+    digests,
+    environment,
+    llmstages,
+)
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([*COMMAND, *SMOKE], cwd=folder, env=environment(), text=True, start_new_session=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [*COMMAND, *SMOKE],
+        cwd=folder,
+        env=environment(),
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def killed(folder: Path, moment: float) -> bool:
@@ -63,7 +77,11 @@ def disturbed(folder: Path, kills: int, seed: int, seconds: float) -> None:
 def check_end(folder: Path, smoke) -> None:
     kept = assert_nothing_half(folder)
     done = llmstages(*SMOKE, folder=folder)
-    reused = {Path(os.readlink(folder / step["path"])).name for step in done.json["steps"].values() if step["state"] == "reused"}
+    reused = {
+        Path(os.readlink(folder / step["path"])).name
+        for step in done.json["steps"].values()
+        if step["state"] == "reused"
+    }
     assert reused == kept, "what was finished before a kill is used after it"
     assert digests(folder) == digests(smoke.folder)
     assert not list((folder / "store/.tmp").iterdir()), "no leftovers"
@@ -85,8 +103,15 @@ def test_two_runs_at_once_share_the_work(smoke, tmp_path):
     processes = [start(tmp_path) for _ in range(2)]
     outs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    states = [{name: step["state"] for name, step in json.loads(out.splitlines()[-1])["steps"].items()} for out in outs]
-    twice = [name for name in states[0] if sorted([states[0][name], states[1][name]]) != ["new", "reused"]]
+    states = [
+        {name: step["state"] for name, step in json.loads(out.splitlines()[-1])["steps"].items()}
+        for out in outs
+    ]
+    twice = [
+        name
+        for name in states[0]
+        if sorted([states[0][name], states[1][name]]) != ["new", "reused"]
+    ]
     assert twice == [], "each step is made once, by one of the two"
     assert_nothing_half(tmp_path)
     assert digests(tmp_path) == digests(smoke.folder)

@@ -9,27 +9,66 @@ import pytest
 from tests.end_to_end.chain import ROOT, command, llmstages
 from tests.end_to_end.web import write_everything
 
-SMALL = ("tokenizer.vocab_size=512", "pretrain.hidden=32", "pretrain.layers=2", "pretrain.heads=2", "pretrain.intermediate=64",
-         "pretrain.epochs=0.2", "pretrain.max_tokens=20000", "sft.epochs=0.3", "sft.replay=20", "assistant.epochs=0.3", "assistant.replay=20",
-         "knowledge.limit=4", "knowledge.samples=2", "knowledge.max_new_tokens=8", "knowledge.known=0.9", "rl.updates=1", "rl.batch_rows=8",
-         "rl.samples=4", "rl.max_answer=8", "evaluate.limit=2", "evaluate.tasks.answers.max_new_tokens=8")
+SMALL = (
+    "tokenizer.vocab_size=512",
+    "pretrain.hidden_size=32",
+    "pretrain.num_hidden_layers=2",
+    "pretrain.num_attention_heads=2",
+    "pretrain.intermediate_size=64",
+    "pretrain.epochs=0.2",
+    "pretrain.max_tokens=20000",
+    "sft.epochs=0.3",
+    "sft.replay=20",
+    "assistant.epochs=0.3",
+    "assistant.replay=20",
+    "knowledge.limit=4",
+    "knowledge.num_generations=2",
+    "knowledge.max_new_tokens=8",
+    "knowledge.known=0.9",
+    "rl.max_steps=1",
+    "rl.batch_size=8",
+    "rl.num_generations=4",
+    "rl.max_completion_length=8",
+    "evaluate.limit=2",
+    "evaluate.tasks.answers.max_new_tokens=8",
+)
 DATA = ROOT.parent / "shared" / "data"
-FILES = {"pages": "web/pages.warc.gz", "dialogues": "llamafactory/alpaca_en_demo.json", "preferences": "hh/pairs.jsonl", "problems": "gsm8k/train.jsonl"}
+FILES = {
+    "pages": "web/pages.warc.gz",
+    "dialogues": "llamafactory/alpaca_en_demo.json",
+    "preferences": "hh/pairs.jsonl",
+    "problems": "gsm8k/train.jsonl",
+}
 
 
 def test_own_files_go_through_every_step_to_a_report(tmp_path):
     files = write_everything(tmp_path)
     paths = [str(files[slot]) for slot in ("pages", "dialogues", "preferences", "problems")]
     command([str(ROOT / "examples/own_files.sh"), *paths, *SMALL], tmp_path)
-    metrics = {step.name: json.loads((step / "record.json").read_text())["metrics"] for step in (tmp_path / "runs/real").iterdir()}
+    metrics = {
+        step.name: json.loads((step / "record.json").read_text())["metrics"]
+        for step in (tmp_path / "runs/real").iterdir()
+    }
     assert len(metrics) == 16
     assert metrics["pages"]["documents"] == 60 and metrics["corpus"]["kept"] == 60
-    assert [metrics[name]["examples"] for name in ("dialogues", "preferences", "problems")] == [60, 28, 40]
+    assert [metrics[name]["examples"] for name in ("dialogues", "preferences", "problems")] == [
+        60,
+        28,
+        40,
+    ]
     assert (tmp_path / "runs/real/report/index.html").stat().st_size > 10_000
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="no folder with real data beside the repository")
 def test_real_data_goes_through_every_step_to_a_report(tmp_path):
-    done = llmstages("run", "--json", "recipe=real", *(f"{slot}.path={DATA / name}" for slot, name in FILES.items()), folder=tmp_path)
-    assert (tmp_path / done.json["report"]).is_file() and done.json["steps"]["pages"]["metrics"]["documents"] > 400
+    done = llmstages(
+        "run",
+        "--json",
+        "recipe=real",
+        *(f"{slot}.path={DATA / name}" for slot, name in FILES.items()),
+        folder=tmp_path,
+    )
+    assert (tmp_path / done.json["report"]).is_file() and done.json["steps"]["pages"]["metrics"][
+        "documents"
+    ] > 400

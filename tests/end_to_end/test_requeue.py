@@ -14,7 +14,15 @@ import pytest
 
 from tests.end_to_end.chain import COMMAND, environment, llmstages
 
-TRAIN = ("run", "--json", "recipe=smoke", "only=pretrain", "pretrain.epochs=6", "pretrain.max_tokens=100000", "pretrain.save_every=1")
+TRAIN = (
+    "run",
+    "--json",
+    "recipe=smoke",
+    "only=pretrain",
+    "pretrain.epochs=6",
+    "pretrain.max_tokens=100000",
+    "pretrain.save_every=1",
+)
 
 
 def record(folder: Path) -> dict:
@@ -23,7 +31,9 @@ def record(folder: Path) -> dict:
 
 def copied(straight: Path, folder: Path) -> Path:
     """A copy of the store without the model."""
-    shutil.copytree(straight / "store", folder / "store", ignore=shutil.ignore_patterns("pretrain-*"))
+    shutil.copytree(
+        straight / "store", folder / "store", ignore=shutil.ignore_patterns("pretrain-*")
+    )
     return folder
 
 
@@ -37,8 +47,15 @@ def straight(tmp_path_factory) -> Path:
 
 def stopped(folder: Path, launch: str, number: int, group: bool = False) -> tuple[int, str]:
     """Start training and send the runner a signal once there is a checkpoint (to its whole group, as a terminal does); its exit code and output."""
-    process = subprocess.Popen([*COMMAND, *TRAIN, f"launch={launch}"], cwd=folder, env=environment(), text=True, start_new_session=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        [*COMMAND, *TRAIN, f"launch={launch}"],
+        cwd=folder,
+        env=environment(),
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     while not list(folder.glob("store/.tmp/pretrain-*/work/checkpoints/update-*")):
         assert process.poll() is None, process.communicate()[0][-3000:]
         time.sleep(0.02)
@@ -48,17 +65,33 @@ def stopped(folder: Path, launch: str, number: int, group: bool = False) -> tupl
     return process.returncode, out
 
 
-@pytest.mark.parametrize("launch, number, group, code", [
-    ("inline", signal.SIGTERM, False, 75), ("single", signal.SIGTERM, False, 75), ("ddp", signal.SIGTERM, False, 75),
-    ("single", signal.SIGINT, True, 130), pytest.param("inline", signal.SIGINT, True, 130, marks=pytest.mark.slow),
-    pytest.param("ddp", signal.SIGINT, True, 130, marks=pytest.mark.slow), pytest.param("ddp", signal.SIGTERM, True, 75, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "launch, number, group, code",
+    [
+        ("inline", signal.SIGTERM, False, 75),
+        ("single", signal.SIGTERM, False, 75),
+        ("ddp", signal.SIGTERM, False, 75),
+        ("single", signal.SIGINT, True, 130),
+        pytest.param("inline", signal.SIGINT, True, 130, marks=pytest.mark.slow),
+        pytest.param("ddp", signal.SIGINT, True, 130, marks=pytest.mark.slow),
+        pytest.param("ddp", signal.SIGTERM, True, 75, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_run_is_saved_and_goes_on(straight, tmp_path, launch, number, group, code):
     folder = copied(straight, tmp_path)
     left, out = stopped(folder, launch, number, group)
     assert left == code, out[-3000:]
-    assert "pretrain: saved after update" in out and "stopped in step 'pretrain'; finished steps are kept, the same command goes on from here, after update" in out
+    assert (
+        "pretrain: saved after update" in out
+        and "stopped in step 'pretrain'; finished steps are kept, the same command goes on from here, after update"
+        in out
+    )
     done = llmstages(*TRAIN, f"launch={launch}", folder=folder)
-    assert "pretrain resumes" in done.err and "goes on after update" in done.err and done.states["pretrain"] == "resumed"
+    assert (
+        "pretrain resumes" in done.err
+        and "goes on after update" in done.err
+        and done.states["pretrain"] == "resumed"
+    )
     reference = straight
     if launch == "ddp":  # other sums than one process, so its own reference
         reference = copied(straight, tmp_path / "ddp")

@@ -15,33 +15,68 @@ HEAVY = {"torch", "transformers", "datasets", "trl", "accelerate"}
 def test_every_step_of_the_first_run_is_new_and_told_as_json(smoke):
     done = smoke.done
     assert done.out.count("\n") == 1, "standard output is the JSON alone"
-    assert set(done.states.values()) == {"new"} and {"pages", "sft", "rl", "evaluate", "report"} <= set(done.states)
+    assert set(done.states.values()) == {"new"} and {
+        "pages",
+        "sft",
+        "rl",
+        "evaluate",
+        "report",
+    } <= set(done.states)
     for name, step in done.json["steps"].items():
         assert step["why"] == "never run", name
-        assert step["seconds"] > 0 and isinstance(step["metrics"], dict) and (smoke.folder / step["path"] / "record.json").is_file()
+        assert (
+            step["seconds"] > 0
+            and isinstance(step["metrics"], dict)
+            and (smoke.folder / step["path"] / "record.json").is_file()
+        )
     assert (smoke.folder / done.json["report"]).is_file()
-    assert len(done.json["claims"]) >= 4 and all(c["met"] for c in done.json["claims"]), "smoke claims what machinery can hold"
+    assert len(done.json["claims"]) >= 4 and all(c["met"] for c in done.json["claims"]), (
+        "smoke claims what machinery can hold"
+    )
     for claim in done.json["claims"]:
-        assert isinstance(claim["name"], str) and isinstance(claim["target"], str) and isinstance(claim["met"], bool)
-        assert isinstance(claim["value"], (int, float)) or claim["value"] is None and not claim["met"]
+        assert (
+            isinstance(claim["name"], str)
+            and isinstance(claim["target"], str)
+            and isinstance(claim["met"], bool)
+        )
+        assert (
+            isinstance(claim["value"], (int, float)) or claim["value"] is None and not claim["met"]
+        )
     assert_nothing_half(smoke.folder)
 
 
 def test_a_second_run_reuses_everything_and_imports_nothing_heavy(smoke):
     again = command([sys.executable, "-X", "importtime", "-m", "llmstages", *SMOKE], smoke.folder)
-    assert set(again.states.values()) == {"reused"} and again.states.keys() == smoke.done.states.keys()
-    assert again.json["claims"] == smoke.done.json["claims"] and again.json["report"] == smoke.done.json["report"]
-    imported = {line.rsplit("|", 1)[-1].strip() for line in again.err.splitlines() if line.startswith("import time:")}
+    assert (
+        set(again.states.values()) == {"reused"} and again.states.keys() == smoke.done.states.keys()
+    )
+    assert (
+        again.json["claims"] == smoke.done.json["claims"]
+        and again.json["report"] == smoke.done.json["report"]
+    )
+    imported = {
+        line.rsplit("|", 1)[-1].strip()
+        for line in again.err.splitlines()
+        if line.startswith("import time:")
+    }
     assert imported and not imported & HEAVY
 
 
-@pytest.mark.parametrize("swap, reason", [("rl=smoke_rejection", "rl.grpo -> rl.rejection"), ("rl.learning_rate=1e-5", "learning_rate .* -> ")])
+@pytest.mark.parametrize(
+    "swap, reason",
+    [
+        ("rl=smoke_rejection", "rl.grpo -> rl.rejection"),
+        ("rl.learning_rate=1e-5", "learning_rate .* -> "),
+    ],
+)
 def test_a_swap_reruns_what_hangs_on_it_and_says_why(smoke, swap, reason):
     plan = llmstages("plan", "--json", "recipe=smoke", swap, folder=smoke.folder)
     assert plan.new == {"rl", "evaluate", "report"}
     why = {name: plan.json["steps"][name]["why"] for name in plan.new}
     assert re.match(reason, why["rl"]) and "nearest rl-" in why["rl"]
-    assert re.match(r"input models changed \(rl is new\)", why["evaluate"]) and why["report"].startswith("input steps changed")
+    assert re.match(r"input models changed \(rl is new\)", why["evaluate"]) and why[
+        "report"
+    ].startswith("input steps changed")
 
 
 def test_only_ends_the_chain_at_a_step(smoke):
@@ -52,12 +87,18 @@ def test_only_ends_the_chain_at_a_step(smoke):
 def test_another_seed_is_another_chain(smoke):
     plan = llmstages("plan", "--json", "recipe=smoke", "seed=1", folder=smoke.folder)
     assert plan.new == set(plan.states)
-    assert all("seed 0 -> 1" in step["why"] or "new)" in step["why"] for step in plan.json["steps"].values())
+    assert all(
+        "seed 0 -> 1" in step["why"] or "new)" in step["why"]
+        for step in plan.json["steps"].values()
+    )
 
 
 def test_the_same_run_elsewhere_gives_the_same_bytes(smoke, tmp_path):
     llmstages(*SMOKE, folder=tmp_path)
-    assert digests(tmp_path) == digests(smoke.folder) and len(digests(tmp_path)) == len(smoke.done.states) - 1
+    assert (
+        digests(tmp_path) == digests(smoke.folder)
+        and len(digests(tmp_path)) == len(smoke.done.states) - 1
+    )
 
 
 def test_a_process_for_each_step_gives_the_same_bytes(smoke, tmp_path):
@@ -69,5 +110,8 @@ def test_a_process_for_each_step_gives_the_same_bytes(smoke, tmp_path):
 def test_a_swapped_stage_runs_on_what_is_there(copied):
     folder = copied()
     done = llmstages(*SMOKE, "rl.learning_rate=1e-5", *SHRUNK, folder=folder)
-    assert done.new == {"rl", "evaluate", "report"} and done.json["steps"]["rl"]["metrics"]["updates"] == 1
+    assert (
+        done.new == {"rl", "evaluate", "report"}
+        and done.json["steps"]["rl"]["metrics"]["updates"] == 1
+    )
     assert llmstages(*SMOKE, folder=folder).new == set(), "the first result is still there"

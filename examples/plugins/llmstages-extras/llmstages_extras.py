@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from llmstages.core.stage import option
 from llmstages.plugins.corpus.filter import Check, Rules
 from llmstages.plugins.rl.grpo import GRPO
-from llmstages.stage import option
 
 
 class Shouting(Rules):
@@ -18,7 +18,11 @@ class Shouting(Rules):
 
     def rules(self, document):
         letters = [c for c in document.text if c.isalpha()]
-        yield Check("capitals", sum(map(str.isupper, letters)) / max(len(letters), 1), most=self.config.limit)
+        yield Check(
+            "capitals",
+            sum(map(str.isupper, letters)) / max(len(letters), 1),
+            most=self.config.limit,
+        )
 
 
 class DrGRPO(GRPO):

@@ -14,7 +14,15 @@ from typing import Any
 CHOICES = ("datasets", "datatrove")
 
 
-def run(name: str, chain: Any, files: Sequence[Path], rows: int, work: Path, workers: int, options: Mapping[str, str]) -> list[Path]:
+def run(
+    name: str,
+    chain: Any,
+    files: Sequence[Path],
+    rows: int,
+    work: Path,
+    workers: int,
+    options: Mapping[str, str],
+) -> list[Path]:
     """Run the chain under the engine of a name (one of CHOICES)."""
     from llmstages.plugins.corpus.engines import datasets, datatrove
 

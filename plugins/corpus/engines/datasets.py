@@ -6,28 +6,48 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmstages.plugins.corpus.chain import BATCH
-from llmstages.stage import StageError
+from llmstages.core.errors import StageError
+from llmstages.plugins.corpus.filter_pipeline import BATCH
 
 
-def run(chain: Any, files: Sequence[Path], rows: int, work: Path, workers: int, options: Mapping[str, str]) -> list[Path]:
+def run(
+    chain: Any,
+    files: Sequence[Path],
+    rows: int,
+    work: Path,
+    workers: int,
+    options: Mapping[str, str],
+) -> list[Path]:
     """Outcomes of all rows. workers: processes; 1 works in this process. options: none are known here."""
     import datasets
 
     if options:
-        raise StageError(f"engine=datasets takes no engine_options, but was given {', '.join(options)}; they belong to engine=datatrove")
+        raise StageError(
+            f"engine=datasets takes no engine_options, but was given {', '.join(options)}; they belong to engine=datatrove"
+        )
     datasets.disable_progress_bars()
     if workers > 1:
         chain.preload()
     table = datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
     try:
         done = table.with_format("arrow").map(
-            chain, batched=True, batch_size=BATCH, with_indices=True, remove_columns=table.column_names, writer_batch_size=4 * BATCH,
-            num_proc=workers if workers > 1 else None, features=datasets.Features.from_arrow_schema(chain.schema()),
-            cache_file_name=str(work / "outcomes.arrow"), load_from_cache_file=False, new_fingerprint="outcomes")
+            chain,
+            batched=True,
+            batch_size=BATCH,
+            with_indices=True,
+            remove_columns=table.column_names,
+            writer_batch_size=4 * BATCH,
+            num_proc=workers if workers > 1 else None,
+            features=datasets.Features.from_arrow_schema(chain.schema()),
+            cache_file_name=str(work / "outcomes.arrow"),
+            load_from_cache_file=False,
+            new_fingerprint="outcomes",
+        )
     except RuntimeError as error:
         if "abruptly died" not in str(error):
             raise
-        raise StageError(f"one of the {workers} corpus processes was ended from outside, most likely for lack of memory; "
-                         "take fewer: corpus.workers=1") from error
+        raise StageError(
+            f"one of the {workers} corpus processes was ended from outside, most likely for lack of memory; "
+            "take fewer: corpus.workers=1"
+        ) from error
     return [Path(file["filename"]) for file in done.cache_files]

@@ -13,13 +13,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmstages.plugins.corpus.chain import BATCH
-from llmstages.stage import StageError
+from llmstages.core.errors import StageError
+from llmstages.plugins.corpus.filter_pipeline import BATCH
 
-EXECUTORS = {"local": ("local", "LocalPipelineExecutor"), "slurm": ("slurm", "SlurmPipelineExecutor"), "ray": ("ray", "RayPipelineExecutor")}
+EXECUTORS = {
+    "local": ("local", "LocalPipelineExecutor"),
+    "slurm": ("slurm", "SlurmPipelineExecutor"),
+    "ray": ("ray", "RayPipelineExecutor"),
+}
 
 
-def run(chain: Any, files: Sequence[Path], rows: int, work: Path, workers: int, options: Mapping[str, str]) -> list[Path]:
+def run(
+    chain: Any,
+    files: Sequence[Path],
+    rows: int,
+    work: Path,
+    workers: int,
+    options: Mapping[str, str],
+) -> list[Path]:
     """Outcomes of all rows. options: executor (local, slurm, ray), tasks, and whatever that executor takes (time, partition ...)."""
     given = dict(options)
     name, tasks = given.pop("executor", "local"), int(given.pop("tasks", 0)) or workers
@@ -31,7 +42,9 @@ def run(chain: Any, files: Sequence[Path], rows: int, work: Path, workers: int, 
         module, cls = EXECUTORS[name]
         executor = getattr(importlib.import_module(f"datatrove.executor.{module}"), cls)
     except ImportError as error:
-        raise StageError(f"engine=datatrove with executor={name} is not installed ({error}): pip install 'llmstages[datatrove]'") from error
+        raise StageError(
+            f"engine=datatrove with executor={name} is not installed ({error}): pip install 'llmstages[datatrove]'"
+        ) from error
     outputs = [work / f"outcomes-{rank:05d}.arrow" for rank in range(tasks)]
     step = _step()(chain, [str(file) for file in files], rows, [str(path) for path in outputs])
     common = {"pipeline": [step], "tasks": tasks, "logging_dir": str(work / "logs")}
@@ -39,15 +52,22 @@ def run(chain: Any, files: Sequence[Path], rows: int, work: Path, workers: int, 
         common["workers"] = workers
     os.environ.setdefault("DATATROVE_COLORIZE_LOGS", "0")
     try:
-        executor(**common, **{key: int(value) if value.isdigit() else value for key, value in given.items()}).run()
+        executor(
+            **common,
+            **{key: int(value) if value.isdigit() else value for key, value in given.items()},
+        ).run()
     except TypeError as error:
-        raise StageError(f"engine_options: datatrove's {cls} refused {', '.join(given) or 'its options'} ({error})") from error
+        raise StageError(
+            f"engine_options: datatrove's {cls} refused {', '.join(given) or 'its options'} ({error})"
+        ) from error
     if name == "slurm":  # its run() returns when the job is handed in
         while not all(path.exists() for path in outputs):
             time.sleep(5)
     absent = [path.name for path in outputs if not path.exists()]
     if absent:
-        raise StageError(f"datatrove finished without {', '.join(absent)}; its logs in {work / 'logs'} say why")
+        raise StageError(
+            f"datatrove finished without {', '.join(absent)}; its logs in {work / 'logs'} say why"
+        )
     return outputs
 
 
@@ -58,7 +78,9 @@ def _step() -> type:
     class ChainStep(PipelineStep):
         type, name = "llmstages", "corpus chain"
 
-        def __init__(self, chain: Any, files: Sequence[str], rows: int, outputs: Sequence[str]) -> None:
+        def __init__(
+            self, chain: Any, files: Sequence[str], rows: int, outputs: Sequence[str]
+        ) -> None:
             super().__init__()
             self.work = (chain, files, rows, outputs)
 
@@ -70,13 +92,17 @@ def _step() -> type:
     return ChainStep
 
 
-def outcomes(chain: Any, files: Sequence[str], rows: int, outputs: Sequence[str], rank: int, world_size: int) -> Iterator[int]:
+def outcomes(
+    chain: Any, files: Sequence[str], rows: int, outputs: Sequence[str], rank: int, world_size: int
+) -> Iterator[int]:
     """Write the outcomes of one task; yields the size of each batch."""
     import datasets
     import pyarrow as pa
 
     datasets.disable_progress_bars()
-    table = datasets.concatenate_datasets([datasets.Dataset.from_file(file) for file in files]).with_format("arrow")
+    table = datasets.concatenate_datasets(
+        [datasets.Dataset.from_file(file) for file in files]
+    ).with_format("arrow")
     first, end = rows * rank // world_size, rows * (rank + 1) // world_size
     partial = outputs[rank] + ".partial"
     with pa.OSFile(partial, "wb") as sink, pa.ipc.new_stream(sink, chain.schema()) as stream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses as dc
 
-from llmstages.stage import option
+from llmstages.core.stage import option
 
 
 class Plain:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses as dc
 
-from llmstages.stage import StageError, option
+from llmstages.core.errors import StageError
+from llmstages.core.stage import option
 
 
 class Resiliparse:
@@ -12,7 +13,9 @@ class Resiliparse:
 
     @dc.dataclass(frozen=True)
     class Config:
-        main_content: bool = option(True, "leave out menus, headers and footers; false keeps all visible text")
+        main_content: bool = option(
+            True, "leave out menus, headers and footers; false keeps all visible text"
+        )
         comments: bool = option(False, "keep the comments under an article")
         links: bool = option(False, "write the targets of links behind their text")
 
@@ -22,9 +25,18 @@ class Resiliparse:
         try:
             from resiliparse.extract.html2text import extract_plain_text
         except ImportError as error:
-            raise StageError(f"the extractor resiliparse is not installed ({error}): pip install 'llmstages[resiliparse]'") from error
+            raise StageError(
+                f"the extractor resiliparse is not installed ({error}): pip install 'llmstages[resiliparse]'"
+            ) from error
         self._extract, self.config = extract_plain_text, config
 
     def extract(self, source: str, url: str) -> str:
         c = self.config
-        return self._extract(source, main_content=c.main_content, comments=c.comments, links=c.links, alt_texts=False, list_bullets=True)
+        return self._extract(
+            source,
+            main_content=c.main_content,
+            comments=c.comments,
+            links=c.links,
+            alt_texts=False,
+            list_bullets=True,
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses as dc
 
-from llmstages.stage import option
+from llmstages.core.stage import option
 
 
 class Trafilatura:
@@ -19,8 +19,12 @@ class Trafilatura:
     class Config:
         comments: bool = option(False, "keep the comments under an article")
         tables: bool = option(True, "keep the text of tables")
-        favour_precision: bool = option(False, "extract less, with less boilerplate (FineWeb's choice)")
-        fast: bool = option(False, "extract without the fallback algorithms: some 1.4 times as fast, slightly worse")
+        favor_precision: bool = option(
+            False, "extract less, with less boilerplate (FineWeb's choice)"
+        )
+        fast: bool = option(
+            False, "extract without the fallback algorithms: some 1.4 times as fast, slightly worse"
+        )
 
     version = "1"
 
@@ -32,8 +36,17 @@ class Trafilatura:
 
     def extract(self, source: str, url: str) -> str:
         c = self.config
-        return self._extract(source, include_comments=c.comments, include_tables=c.tables, fast=c.fast,
-                             favor_precision=c.favour_precision, deduplicate=False) or ""
+        return (
+            self._extract(
+                source,
+                include_comments=c.comments,
+                include_tables=c.tables,
+                fast=c.fast,
+                favor_precision=c.favor_precision,
+                deduplicate=False,
+            )
+            or ""
+        )
 
 
 def _one_class() -> None:
@@ -43,5 +56,11 @@ def _one_class() -> None:
     from trafilatura import utils
 
     if parser := getattr(utils, "HTML_PARSER", None):
-        parser.set_element_class_lookup(etree.ElementDefaultClassLookup(
-            element=html.HtmlElement, comment=html.HtmlComment, pi=html.HtmlProcessingInstruction, entity=html.HtmlEntity))
+        parser.set_element_class_lookup(
+            etree.ElementDefaultClassLookup(
+                element=html.HtmlElement,
+                comment=html.HtmlComment,
+                pi=html.HtmlProcessingInstruction,
+                entity=html.HtmlEntity,
+            )
+        )

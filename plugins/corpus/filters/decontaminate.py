@@ -16,11 +16,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmstages.core.errors import StageError
+from llmstages.core.stage import option
 from llmstages.plugins.corpus.filter import Check, Document, Rules
 from llmstages.plugins.corpus.words import Splitter
-from llmstages.stage import StageError, option
 
-QUESTION, ANSWER = ("prompt", "question", "query", "input"), ("answer", "label", "target", "output", "text", "completion", "solution")
+QUESTION, ANSWER = (
+    ("prompt", "question", "query", "input"),
+    ("answer", "label", "target", "output", "text", "completion", "solution"),
+)
 MIX = 0x9E3779B97F4A7C15
 
 
@@ -38,10 +42,16 @@ class Decontaminate(Rules):
 
     @dc.dataclass(frozen=True)
     class Config:
-        path: str = option("", "a file of more texts to look for: .jsonl with prompt (or question) and answer (or text), or .txt, one text a line", file=True)
+        path: str = option(
+            "",
+            "a file of more texts to look for: .jsonl with prompt (or question) and answer (or text), or .txt, one text a line",
+            file=True,
+        )
         ngram: int = option(12, "words in a row that must be equal")
         answers: bool = option(True, "look for runs of words inside an answer")
-        overlaps: bool = option(True, "look for runs that begin in a question and end in its answer")
+        overlaps: bool = option(
+            True, "look for runs that begin in a question and end in its answer"
+        )
         questions: bool = option(True, "look for runs inside a question")
 
     wants = "evaluations"
@@ -61,26 +71,46 @@ class Decontaminate(Rules):
         if self._wanted is None:
             self._wanted = self._gather(document.splitter)
         hits, shown = self._wanted.find(document)
-        yield Check("", hits, most=0, unit=f"runs of {self.config.ngram} words of an evaluation", shown=shown)
+        yield Check(
+            "",
+            hits,
+            most=0,
+            unit=f"runs of {self.config.ngram} words of an evaluation",
+            shown=shown,
+        )
 
     def _gather(self, splitter: Splitter) -> _Wanted:
         c = self.config
         if not self._folders and not c.path:
-            raise StageError("decontaminate has nothing to look for: wire the steps that evaluate to the input evaluations of its corpus step "
-                             "(steps.corpus.evaluations=[problems]), or give decontaminate.path=FILE")
+            raise StageError(
+                "decontaminate has nothing to look for: wire the steps that evaluate to the input evaluations of its corpus step "
+                "(steps.corpus.evaluations=[problems]), or give decontaminate.path=FILE"
+            )
         import numpy as np
 
         names, rows, numbers = [], [np.zeros((0, c.ngram), np.uint32)], []
-        for text in (*(text for folder in self._folders for text in _artifact(folder)), *(_file(Path(c.path).expanduser()) if c.path else ())):
+        for text in (
+            *(text for folder in self._folders for text in _artifact(folder)),
+            *(_file(Path(c.path).expanduser()) if c.path else ()),
+        ):
             question, answer = (_words(part, splitter) for part in (text.question, text.answer))
-            middle = np.concatenate([question[max(0, len(question) - c.ngram + 1):], answer[:c.ngram - 1]])
-            for part, looked_for in ((answer, c.answers), (middle, c.overlaps and len(question) and len(answer)), (question, c.questions)):
+            middle = np.concatenate(
+                [question[max(0, len(question) - c.ngram + 1) :], answer[: c.ngram - 1]]
+            )
+            for part, looked_for in (
+                (answer, c.answers),
+                (middle, c.overlaps and len(question) and len(answer)),
+                (question, c.questions),
+            ):
                 if looked_for and len(part) >= c.ngram:
                     rows.append(np.lib.stride_tricks.sliding_window_view(part, c.ngram))
                     numbers += [len(names)] * len(rows[-1])
             names.append(text.name)
         if not numbers:
-            raise StageError(f"decontaminate found no run of {c.ngram} words in the {len(names)} texts it should look for; take a smaller ngram" + ("" if c.questions else ", or questions=true where the answers are short"))
+            raise StageError(
+                f"decontaminate found no run of {c.ngram} words in the {len(names)} texts it should look for; take a smaller ngram"
+                + ("" if c.questions else ", or questions=true where the answers are short")
+            )
         return _Wanted(names, np.concatenate(rows), np.array(numbers), c.ngram)
 
 
@@ -93,7 +123,11 @@ class _Wanted:
         self._names, self._size = names, size
         keys = _hashes(grams.T)
         order = np.argsort(keys, kind="stable")
-        self._keys, self._grams, self._numbers = keys[order], np.ascontiguousarray(grams[order]), numbers[order]
+        self._keys, self._grams, self._numbers = (
+            keys[order],
+            np.ascontiguousarray(grams[order]),
+            numbers[order],
+        )
         bits = min(max(int(16 * len(keys)).bit_length(), 12), 28)
         self._shift = np.uint64(64 - bits)
         self._maybe = np.zeros(1 << bits, bool)
@@ -109,7 +143,7 @@ class _Wanted:
         count = len(words) - self._size + 1
         if count < 1:
             return 0, ""
-        keys = _hashes([words[i:i + count] for i in range(self._size)])
+        keys = _hashes([words[i : i + count] for i in range(self._size)])
         starts = np.flatnonzero(self._maybe[keys >> self._shift])
         at = np.minimum(np.searchsorted(self._keys, keys[starts]), len(self._keys) - 1)
         same = self._keys[at] == keys[starts]
@@ -118,8 +152,12 @@ class _Wanted:
         starts, at = starts[exact], at[exact]
         if not len(starts):
             return 0, ""
-        run = " ".join(document.words[place] for place in places[starts[0]:starts[0] + self._size])
-        return len(starts), f"{self._names[self._numbers[at[0]]]}: {run}" + (f" (and {len(starts) - 1} more)" if len(starts) > 1 else "")
+        run = " ".join(
+            document.words[place] for place in places[starts[0] : starts[0] + self._size]
+        )
+        return len(starts), f"{self._names[self._numbers[at[0]]]}: {run}" + (
+            f" (and {len(starts) - 1} more)" if len(starts) > 1 else ""
+        )
 
 
 def _hashes(columns: Sequence[Any]) -> Any:
@@ -142,7 +180,7 @@ def _words(text: str, splitter: Splitter) -> Any:
 
 def _artifact(folder: Path) -> Iterator[Text]:
     """The texts of a problems, dialogues or preferences artifact."""
-    from llmstages import tables
+    from llmstages.data import tables
 
     step = re.sub(r"-[0-9a-f]{8,}$", "", folder.name)  # as the store names it: step-fingerprint
     for number, row in enumerate(tables.load(folder / "data")):
@@ -152,7 +190,9 @@ def _artifact(folder: Path) -> Iterator[Text]:
 def _file(path: Path) -> Iterator[Text]:
     """The texts of a .jsonl or .txt file."""
     if not path.is_file():
-        raise StageError(f"decontaminate.path={path}: there is no such file; it holds one text (.txt) or one JSON object (.jsonl) a line")
+        raise StageError(
+            f"decontaminate.path={path}: there is no such file; it holds one text (.txt) or one JSON object (.jsonl) a line"
+        )
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines()):
         if line.strip() and path.suffix not in (".jsonl", ".json"):
             yield Text(f"{path.name}:{number}", "", line)
@@ -160,8 +200,12 @@ def _file(path: Path) -> Iterator[Text]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise StageError(f"decontaminate.path={path}: line {number + 1} is no JSON ({error}); one object a line, or name the file .txt") from error
-            yield from _texts(row if isinstance(row, dict) else {"text": str(row)}, f"{path.name}:{number}")
+                raise StageError(
+                    f"decontaminate.path={path}: line {number + 1} is no JSON ({error}); one object a line, or name the file .txt"
+                ) from error
+            yield from _texts(
+                row if isinstance(row, dict) else {"text": str(row)}, f"{path.name}:{number}"
+            )
 
 
 def _texts(row: Mapping[str, Any], name: str) -> Iterator[Text]:
@@ -181,5 +225,8 @@ def _texts(row: Mapping[str, Any], name: str) -> Iterator[Text]:
 def _plain(value: Any) -> str:
     """A string as it is, messages as their contents."""
     if isinstance(value, (list, tuple)):
-        return "\n".join(str(turn.get("content") or "") if isinstance(turn, Mapping) else str(turn) for turn in value)
+        return "\n".join(
+            str(turn.get("content") or "") if isinstance(turn, Mapping) else str(turn)
+            for turn in value
+        )
     return str(value)

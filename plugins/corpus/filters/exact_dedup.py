@@ -6,9 +6,9 @@ import dataclasses as dc
 import hashlib
 from collections.abc import Mapping, Sequence
 
+from llmstages.core.stage import option
 from llmstages.plugins.corpus.filter import Document, Drop, Signed
 from llmstages.plugins.corpus.filters.duplicates import Duplicates, equal
-from llmstages.stage import option
 
 
 class ExactDedup:
@@ -30,7 +30,10 @@ class ExactDedup:
 
     def _digest(self, text: str) -> bytes:
         text = " ".join(text.split())
-        return hashlib.blake2b((text.lower() if self.config.ignore_case else text).encode("utf-8", "replace"), digest_size=16).digest()
+        return hashlib.blake2b(
+            (text.lower() if self.config.ignore_case else text).encode("utf-8", "replace"),
+            digest_size=16,
+        ).digest()
 
     def compare(self, signed: Signed) -> Mapping[int, Drop]:
         import numpy as np
@@ -43,4 +46,7 @@ class ExactDedup:
         firsts, others = firsts[really], others[really]
         order = np.argsort(signed.rows[others])
         firsts, rows = firsts[order], signed.rows[others[order]]
-        return Duplicates(rows, lambda i: Drop("", f"same as {signed.ids[int(firsts[i])]}", "no equal text before it"))
+        return Duplicates(
+            rows,
+            lambda i: Drop("", f"same as {signed.ids[int(firsts[i])]}", "no equal text before it"),
+        )

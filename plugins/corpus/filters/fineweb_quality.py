@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses as dc
 from collections.abc import Iterator
 
+from llmstages.core.stage import option
 from llmstages.plugins.corpus.filter import Check, Document, Rules
 from llmstages.plugins.corpus.words import SENTENCE_ENDS
-from llmstages.stage import option
 
 
 class FineWebQuality(Rules):
@@ -18,10 +18,14 @@ class FineWebQuality(Rules):
 
     @dc.dataclass(frozen=True)
     class Config:
-        min_punctuated_lines: float = option(0.12, "smallest share of lines that end in a mark that ends a sentence, in any script")
+        min_punctuated_lines: float = option(
+            0.12, "smallest share of lines that end in a mark that ends a sentence, in any script"
+        )
         max_short_lines: float = option(0.67, "largest share of short lines")
         short_line: int = option(30, "a line of at most this many characters is short")
-        max_duplicate_characters: float = option(0.01, "largest share of characters in lines that occurred before")
+        max_duplicate_characters: float = option(
+            0.01, "largest share of characters in lines that occurred before"
+        )
         max_newlines_per_word: float = option(0.3, "most newlines per word")
 
     version = "1"
@@ -31,13 +35,27 @@ class FineWebQuality(Rules):
         c, text = self.config, document.text
         lines = [line for line in text.split("\n") if line and not line.isspace()]
         count = max(len(lines), 1)
-        yield Check("line_punct_ratio", sum(line[-1] in SENTENCE_ENDS for line in lines) / count, least=c.min_punctuated_lines)
-        yield Check("short_line_ratio", sum(len(line) <= c.short_line for line in lines) / count, most=c.max_short_lines)
+        yield Check(
+            "line_punct_ratio",
+            sum(line[-1] in SENTENCE_ENDS for line in lines) / count,
+            least=c.min_punctuated_lines,
+        )
+        yield Check(
+            "short_line_ratio",
+            sum(len(line) <= c.short_line for line in lines) / count,
+            most=c.max_short_lines,
+        )
         repeated, seen = 0, set()
         if len(set(lines)) < len(lines):
             for line in lines:
                 repeated += len(line) if line in seen else 0
                 seen.add(line)
         newlines = text.count("\n")
-        yield Check("char_dup_ratio", repeated / max(len(text) - newlines, 1), most=c.max_duplicate_characters)
-        yield Check("list_ratio", newlines / max(len(document.codes), 1), most=c.max_newlines_per_word)
+        yield Check(
+            "char_dup_ratio",
+            repeated / max(len(text) - newlines, 1),
+            most=c.max_duplicate_characters,
+        )
+        yield Check(
+            "list_ratio", newlines / max(len(document.codes), 1), most=c.max_newlines_per_word
+        )

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses as dc
 from collections.abc import Iterator
 
+from llmstages.core.stage import option
 from llmstages.plugins.corpus.filter import Check, Document, Rules
-from llmstages.stage import option
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 BULLETS = ("•", "-")
@@ -31,9 +31,13 @@ class GopherQuality(Rules):
         max_ellipses: float = option(0.1, "most ellipses per word")
         max_bullet_lines: float = option(0.9, "largest share of lines that start with a bullet")
         max_ellipsis_lines: float = option(0.3, "largest share of lines that end in an ellipsis")
-        min_alphabetic: float = option(0.8, "smallest share of words (punctuation marks included) with a letter")
+        min_alphabetic: float = option(
+            0.8, "smallest share of words (punctuation marks included) with a letter"
+        )
         min_stop_words: int = option(2, "fewest different stop words")
-        stop_words: tuple[str, ...] = option(STOP_WORDS, "the stop words (default: English, as in the paper)")
+        stop_words: tuple[str, ...] = option(
+            STOP_WORDS, "the stop words (default: English, as in the paper)"
+        )
 
     version = "2"
     family = "quality"
@@ -52,10 +56,29 @@ class GopherQuality(Rules):
         yield Check("above_avg_threshold", mean, most=c.max_word_length, unit="characters a word")
         total = max(len(lengths), 1)
         yield Check("too_many_hashes", text.count("#") / total, most=c.max_hashes)
-        yield Check("too_many_ellipsis", sum(map(text.count, ELLIPSES)) / total, most=c.max_ellipses)
+        yield Check(
+            "too_many_ellipsis", sum(map(text.count, ELLIPSES)) / total, most=c.max_ellipses
+        )
         lines = text.splitlines()
         rows = max(len(lines), 1)
-        yield Check("too_many_bullets", sum(line.lstrip().startswith(BULLETS) for line in lines) / rows, most=c.max_bullet_lines)
-        yield Check("too_many_end_ellipsis", sum(line.rstrip().endswith(ELLIPSES) for line in lines) / rows, most=c.max_ellipsis_lines)
-        yield Check("below_alpha_threshold", int(document.feature("alphabetic").sum()) / total, least=c.min_alphabetic)
-        yield Check("enough_stop_words", document.different(self._stop), least=c.min_stop_words, unit="different stop words")
+        yield Check(
+            "too_many_bullets",
+            sum(line.lstrip().startswith(BULLETS) for line in lines) / rows,
+            most=c.max_bullet_lines,
+        )
+        yield Check(
+            "too_many_end_ellipsis",
+            sum(line.rstrip().endswith(ELLIPSES) for line in lines) / rows,
+            most=c.max_ellipsis_lines,
+        )
+        yield Check(
+            "below_alpha_threshold",
+            int(document.feature("alphabetic").sum()) / total,
+            least=c.min_alphabetic,
+        )
+        yield Check(
+            "enough_stop_words",
+            document.different(self._stop),
+            least=c.min_stop_words,
+            unit="different stop words",
+        )

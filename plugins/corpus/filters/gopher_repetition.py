@@ -11,8 +11,8 @@ import dataclasses as dc
 from collections.abc import Iterator
 from typing import Any
 
+from llmstages.core.stage import option
 from llmstages.plugins.corpus.filter import Check, Document, Rules
-from llmstages.stage import option
 
 TOP = (2, 3, 4)
 ALL = (5, 6, 7, 8, 9, 10)
@@ -24,15 +24,23 @@ class GopherRepetition(Rules):
     @dc.dataclass(frozen=True)
     class Config:
         max_duplicate_paragraphs: float = option(0.30, "share of paragraphs that occurred before")
-        max_duplicate_paragraph_characters: float = option(0.20, "share of characters in such paragraphs")
+        max_duplicate_paragraph_characters: float = option(
+            0.20, "share of characters in such paragraphs"
+        )
         max_duplicate_lines: float = option(0.30, "share of lines that occurred before")
         max_duplicate_line_characters: float = option(0.20, "share of characters in such lines")
-        max_top_ngrams: tuple[float, ...] = option((0.20, 0.18, 0.16), "characters in the most frequent 2-, 3- and 4-gram")
-        max_all_ngrams: tuple[float, ...] = option((0.15, 0.14, 0.13, 0.12, 0.11, 0.10), "characters in repeated 5- to 10-grams")
+        max_top_ngrams: tuple[float, ...] = option(
+            (0.20, 0.18, 0.16), "characters in the most frequent 2-, 3- and 4-gram"
+        )
+        max_all_ngrams: tuple[float, ...] = option(
+            (0.15, 0.14, 0.13, 0.12, 0.11, 0.10), "characters in repeated 5- to 10-grams"
+        )
 
         def __post_init__(self) -> None:
             if len(self.max_top_ngrams) != len(TOP) or len(self.max_all_ngrams) != len(ALL):
-                raise ValueError(f"max_top_ngrams needs {len(TOP)} values (for {TOP}) and max_all_ngrams {len(ALL)} (for {ALL})")
+                raise ValueError(
+                    f"max_top_ngrams needs {len(TOP)} values (for {TOP}) and max_all_ngrams {len(ALL)} (for {ALL})"
+                )
 
     version = "2"
     family = "quality"
@@ -40,7 +48,12 @@ class GopherRepetition(Rules):
     def rules(self, document: Document) -> Iterator[Check]:
         c, size = self.config, max(len(document.text), 1)
         for name, parts, share, characters in (
-            ("dup_para", document.paragraphs, c.max_duplicate_paragraphs, c.max_duplicate_paragraph_characters),
+            (
+                "dup_para",
+                document.paragraphs,
+                c.max_duplicate_paragraphs,
+                c.max_duplicate_paragraph_characters,
+            ),
             ("dup_line", document.lines, c.max_duplicate_lines, c.max_duplicate_line_characters),
         ):
             repeated, length = _repeated(parts)
@@ -49,7 +62,11 @@ class GopherRepetition(Rules):
         lengths = document.feature("lengths")
         for n, repeats in _repeats(document.codes):
             if n in TOP:
-                yield Check(f"top_{n}_gram", repeats.top(lengths, n) / size, most=c.max_top_ngrams[TOP.index(n)])
+                yield Check(
+                    f"top_{n}_gram",
+                    repeats.top(lengths, n) / size,
+                    most=c.max_top_ngrams[TOP.index(n)],
+                )
             elif n in ALL:
                 limit = c.max_all_ngrams[ALL.index(n)]
                 yield Check(f"duplicated_{n}_n_grams", repeats.all(lengths, n) / size, most=limit)
@@ -71,7 +88,7 @@ class _Repeats:
         counts = np.bincount(self.groups)[self.groups]
         at = int(np.argmax(counts))
         start = int(self.starts[at])
-        return int(counts[at]) * (int(lengths[start:start + n].sum()) + n - 1)
+        return int(counts[at]) * (int(lengths[start : start + n].sum()) + n - 1)
 
     def all(self, lengths: Any, n: int) -> int:
         """Characters in repeated n-grams, read from the left without overlap."""
@@ -83,7 +100,9 @@ class _Repeats:
         sizes = (ends[self.starts + n] - ends[self.starts]).tolist()
         seen: set[int] = set()
         total = free = 0
-        for start, group, size in zip(self.starts.tolist(), self.groups.tolist(), sizes, strict=True):
+        for start, group, size in zip(
+            self.starts.tolist(), self.groups.tolist(), sizes, strict=True
+        ):
             if start < free:
                 continue
             if group in seen:
@@ -99,7 +118,9 @@ def _repeats(codes: Any) -> Iterator[tuple[int, _Repeats]]:
 
     starts, groups, spread = np.arange(len(codes)), codes, int(codes.max()) + 1 if len(codes) else 1
     for n in range(2, ALL[-1] + 1):
-        beside = np.flatnonzero(starts[1:] == starts[:-1] + 1)  # both (n-1)-grams of the n-gram repeat
+        beside = np.flatnonzero(
+            starts[1:] == starts[:-1] + 1
+        )  # both (n-1)-grams of the n-gram repeat
         if len(beside):
             keys = groups[beside] * spread + groups[beside + 1]
             order = np.argsort(keys)

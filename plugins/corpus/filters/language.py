@@ -9,8 +9,8 @@ import dataclasses as dc
 import math
 from collections.abc import Iterator
 
+from llmstages.core.stage import option
 from llmstages.plugins.corpus.filter import Check, Document, Rules
-from llmstages.stage import option
 
 
 class Language(Rules):
@@ -18,9 +18,15 @@ class Language(Rules):
 
     @dc.dataclass(frozen=True)
     class Config:
-        languages: tuple[str, ...] = option(("en",), "ISO 639 codes to keep; empty keeps every language")
-        min_score: float = option(0.65, "probability that the classifier must exceed for the language")
-        characters: int = option(2000, "classify the first characters only (3 times as fast, same answer)")
+        languages: tuple[str, ...] = option(
+            ("en",), "ISO 639 codes to keep; empty keeps every language"
+        )
+        min_score: float = option(
+            0.65, "probability that the classifier must exceed for the language"
+        )
+        characters: int = option(
+            2000, "classify the first characters only (3 times as fast, same answer)"
+        )
 
     version = "2"
 
@@ -36,8 +42,14 @@ class Language(Rules):
 
             # its default reads 80 characters only
             self._detector = LangDetector(LangDetectConfig(max_input_length=None, model="lite"))
-        best = self._detector.detect(document.text[:self.config.characters], model="lite")
+        best = self._detector.detect(document.text[: self.config.characters], model="lite")
         language, score = (best[0]["lang"], best[0]["score"]) if best else ("none", 0.0)
         wanted = self.config.languages
         value = score if not wanted or language in wanted else 0.0
-        yield Check("", value, least=self._least, unit=f"for {' or '.join(wanted)}" if wanted else "", shown=f"{language} {score:.2f}")
+        yield Check(
+            "",
+            value,
+            least=self._least,
+            unit=f"for {' or '.join(wanted)}" if wanted else "",
+            shown=f"{language} {score:.2f}",
+        )

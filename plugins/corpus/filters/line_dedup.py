@@ -12,8 +12,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from llmstages.core.stage import option
 from llmstages.plugins.corpus.filter import Document, Drop, Edit, Signed, Verdict
-from llmstages.stage import option
 
 ROUND = 1 << 24  # lines counted at a time: 128 MB of digests
 
@@ -23,7 +23,9 @@ class LineDedup:
 
     @dc.dataclass(frozen=True)
     class Config:
-        max_documents: int = option(3, "most documents a line may occur in; lines in more of them are removed everywhere")
+        max_documents: int = option(
+            3, "most documents a line may occur in; lines in more of them are removed everywhere"
+        )
         min_words: int = option(1, "leave shorter lines alone; unit: words between blanks")
 
     kind = "group"
@@ -35,7 +37,10 @@ class LineDedup:
 
     def sign(self, documents: Sequence[Document]) -> list[bytes]:
         """8 bytes for each different line that is long enough."""
-        return [b"".join(dict.fromkeys(filter(None, map(self._digest, document.text.split("\n"))))) for document in documents]
+        return [
+            b"".join(dict.fromkeys(filter(None, map(self._digest, document.text.split("\n")))))
+            for document in documents
+        ]
 
     def _digest(self, line: str) -> bytes:
         """Of a line without the blanks around it; nothing where it is too short."""
@@ -51,10 +56,17 @@ class LineDedup:
         rounds = sum(map(len, signed.signatures)) // (8 * ROUND) + 1
         found = []
         for number in range(rounds):
-            digests = np.concatenate([block[block % np.uint64(rounds) == number] for block in _blocks(signed.signatures)] or [np.zeros(0, np.uint64)])
+            digests = np.concatenate(
+                [block[block % np.uint64(rounds) == number] for block in _blocks(signed.signatures)]
+                or [np.zeros(0, np.uint64)]
+            )
             digests.sort()
-            most = self.config.max_documents  # one in more documents equals the one so many places on
-            found.append(np.unique(digests[most:][digests[most:] == digests[:len(digests) - most]]))
+            most = (
+                self.config.max_documents
+            )  # one in more documents equals the one so many places on
+            found.append(
+                np.unique(digests[most:][digests[most:] == digests[: len(digests) - most]])
+            )
         return np.sort(np.concatenate(found))
 
     def judge(self, documents: Sequence[Document], finding: Any) -> list[Verdict]:
@@ -68,11 +80,17 @@ class LineDedup:
         wanted = [i for i, digest in enumerate(digests) if digest]
         own = np.frombuffer(b"".join(digests), "<u8")
         places = np.minimum(np.searchsorted(frequent, own), max(len(frequent) - 1, 0))
-        removed = {wanted[i] for i in np.flatnonzero(frequent[places] == own)} if len(frequent) else set()
+        removed = (
+            {wanted[i] for i in np.flatnonzero(frequent[places] == own)} if len(frequent) else set()
+        )
         if not removed:
             return None
         text = "\n".join(line for i, line in enumerate(lines) if i not in removed).strip()
-        return Edit(text, len(removed)) if text else Drop("empty", len(removed), "a line that few pages have")
+        return (
+            Edit(text, len(removed))
+            if text
+            else Drop("empty", len(removed), "a line that few pages have")
+        )
 
 
 def _blocks(signatures: Sequence[bytes], many: int = 4096) -> Iterator[Any]:
@@ -80,4 +98,6 @@ def _blocks(signatures: Sequence[bytes], many: int = 4096) -> Iterator[Any]:
     import numpy as np
 
     for start in range(0, len(signatures), many):
-        yield np.frombuffer(b"".join(signatures[i] for i in range(start, min(start + many, len(signatures)))), "<u8")
+        yield np.frombuffer(
+            b"".join(signatures[i] for i in range(start, min(start + many, len(signatures)))), "<u8"
+        )

@@ -13,11 +13,13 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from llmstages.core.stage import option
 from llmstages.plugins.corpus.filter import Document, Drop, Signed
 from llmstages.plugins.corpus.filters.duplicates import Duplicates, equal, join
-from llmstages.stage import option
 
-BLOCK = 1 << 16  # n-grams hashed at a time, and signatures compared at a time, so that they stay in cache
+BLOCK = (
+    1 << 16
+)  # n-grams hashed at a time, and signatures compared at a time, so that they stay in cache
 
 
 class MinHashDedup:
@@ -28,7 +30,10 @@ class MinHashDedup:
         bands: int = option(14, "groups of hashes; a pair is found when one whole group agrees")
         rows: int = option(8, "hashes in a group")
         ngram: int = option(5, "words in a sequence")
-        min_similarity: float = option(0.0, "estimated Jaccard similarity a found pair must have; 0 trusts the bands, as FineWeb does")
+        min_similarity: float = option(
+            0.0,
+            "estimated Jaccard similarity a found pair must have; 0 trusts the bands, as FineWeb does",
+        )
         hash_seed: int = option(1, "seed of the hash functions")
 
         def __post_init__(self) -> None:
@@ -43,8 +48,13 @@ class MinHashDedup:
 
         self.config = config
         count = config.bands * config.rows
-        drawn = np.frombuffer(hashlib.shake_128(f"minhash {config.hash_seed}".encode()).digest(8 * count), "<u4").astype(np.uint32)
-        self._factors, self._terms = drawn[:count] | np.uint32(1), drawn[count:]  # odd: no two n-grams get one value
+        drawn = np.frombuffer(
+            hashlib.shake_128(f"minhash {config.hash_seed}".encode()).digest(8 * count), "<u4"
+        ).astype(np.uint32)
+        self._factors, self._terms = (
+            drawn[:count] | np.uint32(1),
+            drawn[count:],
+        )  # odd: no two n-grams get one value
 
     def sign(self, documents: Sequence[Document]) -> list[bytes]:
         """bands * rows numbers (uint32) a document: the least value of each hash function over its n-grams."""
@@ -52,8 +62,14 @@ class MinHashDedup:
 
         width = 4 * len(self._factors)
         grams = [self._grams(document.feature("hashes")) for document in documents]
-        signed = [b"" if len(gram) else hashlib.shake_128(document.id.encode("utf-8", "replace")).digest(width)  # of no words: like no other
-                  for gram, document in zip(grams, documents, strict=True)]
+        signed = [
+            b""
+            if len(gram)
+            else hashlib.shake_128(document.id.encode("utf-8", "replace")).digest(
+                width
+            )  # of no words: like no other
+            for gram, document in zip(grams, documents, strict=True)
+        ]
         for block in _blocks(grams):
             least = self._least([grams[i] for i in block])
             for i, signature in zip(block, np.ascontiguousarray(least.T, "<u4"), strict=True):
@@ -69,7 +85,7 @@ class MinHashDedup:
         grams = np.zeros(len(words) - size + 1 if size else 0, np.uint64)
         for offset in range(size):  # a polynomial over the words, modulo 2**64
             grams *= np.uint64(0x9E3779B97F4A7C15)
-            grams += words[offset:offset + len(grams)]
+            grams += words[offset : offset + len(grams)]
         grams ^= grams >> np.uint64(32)
         grams *= np.uint64(0xD6E8FEB86659FD93)
         return (grams >> np.uint64(32)).astype(np.uint32)
@@ -81,7 +97,10 @@ class MinHashDedup:
 
         together = np.concatenate(grams)
         begins = np.cumsum([0, *map(len, grams[:-1])])
-        hashed, least = np.empty_like(together), np.empty((len(self._factors), len(grams)), np.uint32)
+        hashed, least = (
+            np.empty_like(together),
+            np.empty((len(self._factors), len(grams)), np.uint32),
+        )
         for i, (factor, term) in enumerate(zip(self._factors, self._terms, strict=True)):
             np.multiply(together, factor, out=hashed)
             np.add(hashed, term, out=hashed)
@@ -102,14 +121,23 @@ class MinHashDedup:
             ones, others = ones[apart], others[apart]
             found = _shared(table, columns, ones, others) == c.rows
             if c.min_similarity > 0:
-                found &= _shared(table, slice(None), ones, others) >= c.min_similarity * table.shape[1]
+                found &= (
+                    _shared(table, slice(None), ones, others) >= c.min_similarity * table.shape[1]
+                )
             join(roots, ones[found], others[found])
         gone = np.flatnonzero(roots != np.arange(len(roots)))
         gone = gone[np.argsort(signed.rows[gone])]
         firsts = roots[gone]
         shared = _shared(table, slice(None), firsts, gone) / table.shape[1]
-        limit = f"< {c.min_similarity:g}" if c.min_similarity > 0 else f"no group of {c.rows} hashes equal to one before it"
-        return Duplicates(signed.rows[gone], lambda i: Drop("", f"{shared[i]:.2f} like {signed.ids[int(firsts[i])]}", limit))
+        limit = (
+            f"< {c.min_similarity:g}"
+            if c.min_similarity > 0
+            else f"no group of {c.rows} hashes equal to one before it"
+        )
+        return Duplicates(
+            signed.rows[gone],
+            lambda i: Drop("", f"{shared[i]:.2f} like {signed.ids[int(firsts[i])]}", limit),
+        )
 
 
 def _keys(table: Any, columns: slice) -> Any:
@@ -118,7 +146,10 @@ def _keys(table: Any, columns: slice) -> Any:
 
     keys = np.zeros(len(table), np.uint64)
     for start in range(0, len(table), BLOCK):
-        part, block = keys[start:start + BLOCK], table[start:start + BLOCK, columns].astype(np.uint64)
+        part, block = (
+            keys[start : start + BLOCK],
+            table[start : start + BLOCK, columns].astype(np.uint64),
+        )
         for column in block.T:
             part += column + np.uint64(1)
             part *= np.uint64(0x9E3779B97F4A7C15)
@@ -132,8 +163,8 @@ def _shared(table: Any, columns: slice, ones: Any, others: Any) -> Any:
 
     counts = np.zeros(len(ones), np.int64)
     for start in range(0, len(ones), BLOCK):
-        one, other = (table[which[start:start + BLOCK], columns] for which in (ones, others))
-        counts[start:start + BLOCK] = (one == other).sum(axis=1)
+        one, other = (table[which[start : start + BLOCK], columns] for which in (ones, others))
+        counts[start : start + BLOCK] = (one == other).sum(axis=1)
     return counts
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses as dc
 from collections.abc import Callable, Iterator, Sequence
 
+from llmstages.core.errors import StageError
+from llmstages.core.stage import option
 from llmstages.plugins.corpus.filter import Check, Document, Edit, Verdict
 from llmstages.plugins.corpus.filters import pii_patterns
-from llmstages.stage import StageError, option
 
 Spans = Callable[[str], Iterator[tuple[int, int]]]
 
@@ -24,22 +25,37 @@ class PII:
     @dc.dataclass(frozen=True)
     class Config:
         email: str = option("[email]", "placeholder of an e-mail address; empty leaves them")
-        iban: str = option("[iban]", "placeholder of a bank account number (IBAN with a right checksum); empty leaves them")
-        card: str = option("[card]", "placeholder of a payment card number (with a right checksum); empty leaves them")
+        iban: str = option(
+            "[iban]",
+            "placeholder of a bank account number (IBAN with a right checksum); empty leaves them",
+        )
+        card: str = option(
+            "[card]",
+            "placeholder of a payment card number (with a right checksum); empty leaves them",
+        )
         ipv6: str = option("[ip]", "placeholder of a public IPv6 address; empty leaves them")
         ip: str = option("[ip]", "placeholder of a public IPv4 address; empty leaves them")
         phone: str = option("[phone]", "placeholder of a phone number; empty leaves them")
-        phone_regions: tuple[str, ...] = option((), "ISO country codes (DE, US): find numbers also as people write them there, with the package "
-                                                    "phonenumbers (100 times slower); empty: international and North American form alone")
+        phone_regions: tuple[str, ...] = option(
+            (),
+            "ISO country codes (DE, US): find numbers also as people write them there, with the package "
+            "phonenumbers (100 times slower); empty: international and North American form alone",
+        )
 
     kind = "edit"
     version = "2"
 
     def __init__(self, config: Config) -> None:
-        kinds: dict[str, Spans] = {**pii_patterns.KINDS}  # in this order: a card number may hold what looks like a phone number
+        kinds: dict[str, Spans] = {
+            **pii_patterns.KINDS
+        }  # in this order: a card number may hold what looks like a phone number
         if config.phone and config.phone_regions:
             kinds["phone"] = _phones(config.phone_regions)
-        self._kinds = [(name, find, getattr(config, name)) for name, find in kinds.items() if getattr(config, name)]
+        self._kinds = [
+            (name, find, getattr(config, name))
+            for name, find in kinds.items()
+            if getattr(config, name)
+        ]
 
     def judge(self, documents: Sequence[Document]) -> Sequence[Verdict]:
         verdicts: list[Verdict] = []
@@ -50,7 +66,10 @@ class PII:
 
     def measure(self, documents: Sequence[Document]) -> list[list[Check]]:
         """How many of each kind."""
-        return [[Check(name, count) for name, count in self._replace(document.text)[1].items()] for document in documents]
+        return [
+            [Check(name, count) for name, count in self._replace(document.text)[1].items()]
+            for document in documents
+        ]
 
     def _replace(self, text: str) -> tuple[str, dict[str, int]]:
         counts = dict.fromkeys((name for name, _, _ in self._kinds), 0)
@@ -73,15 +92,21 @@ def _phones(regions: Sequence[str]) -> Spans:
     try:
         import phonenumbers
     except ImportError as error:
-        raise StageError("pii.phone_regions needs the package phonenumbers: pip install 'llmstages[phone]', or leave phone_regions empty") from error
+        raise StageError(
+            "pii.phone_regions needs the package phonenumbers: pip install 'llmstages[phone]', or leave phone_regions empty"
+        ) from error
     unknown = sorted(set(regions) - set(phonenumbers.SUPPORTED_REGIONS))
     if unknown:
-        raise StageError(f"pii.phone_regions: {', '.join(unknown)} is no region that phonenumbers knows; give ISO codes of countries, such as DE or US")
+        raise StageError(
+            f"pii.phone_regions: {', '.join(unknown)} is no region that phonenumbers knows; give ISO codes of countries, such as DE or US"
+        )
 
     def find(text: str) -> Iterator[tuple[int, int]]:
         spans = {*pii_patterns.phones(text)}
         for region in regions:
-            spans.update((match.start, match.end) for match in phonenumbers.PhoneNumberMatcher(text, region))
+            spans.update(
+                (match.start, match.end) for match in phonenumbers.PhoneNumberMatcher(text, region)
+            )
         yield from sorted(spans, key=lambda span: (span[0], -span[1]))
 
     return find

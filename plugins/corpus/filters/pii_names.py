@@ -10,8 +10,9 @@ import dataclasses as dc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from llmstages.core.errors import StageError
+from llmstages.core.stage import option
 from llmstages.plugins.corpus.filter import Document, Edit, Verdict
-from llmstages.stage import StageError, option
 
 
 class PIINames:
@@ -20,18 +21,27 @@ class PIINames:
     @dc.dataclass(frozen=True)
     class Config:
         model: str = option("", "an installed spaCy pipeline (en_core_web_sm) or the folder of one")
-        labels: tuple[str, ...] = option(("PERSON", "PER"), "entity labels to replace, as the pipeline calls them")
+        labels: tuple[str, ...] = option(
+            ("PERSON", "PER"), "entity labels to replace, as the pipeline calls them"
+        )
         placeholder: str = option("[name]", "what stands in the place of an entity")
-        characters: int = option(100_000, "give the pipeline pieces of at most this many characters (it needs memory for them), cut at newlines")
+        characters: int = option(
+            100_000,
+            "give the pipeline pieces of at most this many characters (it needs memory for them), cut at newlines",
+        )
 
     kind = "edit"
     version = "1"
 
     def __init__(self, config: Config) -> None:
         if not config.model:
-            raise StageError("pii_names needs pii_names.model: the name of an installed spaCy pipeline (python -m spacy download en_core_web_sm) or a folder")
+            raise StageError(
+                "pii_names needs pii_names.model: the name of an installed spaCy pipeline (python -m spacy download en_core_web_sm) or a folder"
+            )
         if not config.labels:
-            raise StageError("pii_names.labels is empty: name the labels to replace, for example [PERSON]")
+            raise StageError(
+                "pii_names.labels is empty: name the labels to replace, for example [PERSON]"
+            )
         self.config = config
         self._pipeline: Any = None
 
@@ -44,12 +54,16 @@ class PIINames:
         try:
             import spacy
         except ImportError as error:
-            raise StageError(f"pii_names needs spaCy ({error}): pip install 'llmstages[spacy]'") from error
+            raise StageError(
+                f"pii_names needs spaCy ({error}): pip install 'llmstages[spacy]'"
+            ) from error
         try:
             pipeline = spacy.load(self.config.model)
         except (OSError, ValueError) as error:
-            raise StageError(f"pii_names.model={self.config.model}: spaCy has no such pipeline ({str(error).splitlines()[0]}); install it with "
-                             "python -m spacy download NAME, or give the folder of one") from error
+            raise StageError(
+                f"pii_names.model={self.config.model}: spaCy has no such pipeline ({str(error).splitlines()[0]}); install it with "
+                "python -m spacy download NAME, or give the folder of one"
+            ) from error
         pipeline.max_length = max(pipeline.max_length, self.config.characters)
         return pipeline
 
@@ -58,7 +72,11 @@ class PIINames:
         labels = frozenset(self.config.labels)
         for offset, piece in _pieces(text, self.config.characters):
             with self._pipeline.memory_zone():
-                found = [(offset + entity.start_char, offset + entity.end_char) for entity in self._pipeline(piece).ents if entity.label_ in labels]
+                found = [
+                    (offset + entity.start_char, offset + entity.end_char)
+                    for entity in self._pipeline(piece).ents
+                    if entity.label_ in labels
+                ]
             for start, stop in found:
                 parts += [text[end:start], self.config.placeholder]
                 end, count = stop, count + 1
@@ -71,7 +89,11 @@ def _pieces(text: str, most: int) -> Iterator[tuple[int, str]]:
     while start < len(text):
         end = start + most
         if end < len(text):
-            end = max(text.rfind("\n", start, end), start) + 1 if "\n" in text[start:end] else max(text.rfind(" ", start, end), start) + 1
+            end = (
+                max(text.rfind("\n", start, end), start) + 1
+                if "\n" in text[start:end]
+                else max(text.rfind(" ", start, end), start) + 1
+            )
             end = end if end > start + 1 else start + most
         yield start, text[start:end]
         start = end

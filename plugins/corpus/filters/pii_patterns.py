@@ -16,23 +16,49 @@ Span = tuple[int, int]
 LOCAL = re.compile(r"[\w.+%-]{1,65}")  # read backwards
 DOMAIN = re.compile(r"@(?:[^\W_][\w-]{0,62}\.){1,8}[^\W\d_]{2,24}(?![\w-])")
 PLUS = re.compile(  # +49 30 1234567, +1 (212) 555-0187, +33 1 42 68 53 00
-    r"\+[1-9][0-9]{0,14}+(?:(?:[ .-]?\([0-9]{1,5}\)[ .-]?|[ ./-])[0-9]{1,14}+)?+(?:[ ./-][0-9]{2,14}+){0,6}+(?:-[0-9])?+(?![\w]|[.-][0-9])")
-LOCAL_PHONE = re.compile(r"[-.)] ?[0-9]{3}[-.][0-9]{4}(?![\w-]|\.[0-9])")  # the end of (212) 555-0187 and 212-555-0187
+    r"\+[1-9][0-9]{0,14}+(?:(?:[ .-]?\([0-9]{1,5}\)[ .-]?|[ ./-])[0-9]{1,14}+)?+(?:[ ./-][0-9]{2,14}+){0,6}+(?:-[0-9])?+(?![\w]|[.-][0-9])"
+)
+LOCAL_PHONE = re.compile(
+    r"[-.)] ?[0-9]{3}[-.][0-9]{4}(?![\w-]|\.[0-9])"
+)  # the end of (212) 555-0187 and 212-555-0187
 AREA = re.compile(r"(?<![\w+.-])(?:1[ .-])?(?:[0-9]{3}|\([0-9]{3}\))$")
-DOTTED = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9][0-9.]*+")  # the end of 8.8.8.8, with all digits and dots that follow
+DOTTED = re.compile(
+    r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9][0-9.]*+"
+)  # the end of 8.8.8.8, with all digits and dots that follow
 VERSION = re.compile(r"(?:\b[Vv](?:er(?:sion)?)?\.?[ :]{0,2}|[\w+.-]|[<>=~!]=)$")
 COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]*+")
 HEX = re.compile(r"[0-9A-Fa-f]{1,4}$")
 CARD = re.compile(
-    r"[2-6](?<![\w.+-].)(?:[0-9]{12,18}+|[0-9]{3}([ -])(?:[0-9]{4}\1[0-9]{4}\1[0-9]{4}|[0-9]{6}\1[0-9]{4,5}))(?!\w|[.-][0-9])")
+    r"[2-6](?<![\w.+-].)(?:[0-9]{12,18}+|[0-9]{3}([ -])(?:[0-9]{4}\1[0-9]{4}\1[0-9]{4}|[0-9]{6}\1[0-9]{4,5}))(?!\w|[.-][0-9])"
+)
 BRANDS = (  # digits -> first and last number that cards of that length begin with (ISO/IEC 7812 ranges of the large networks)
-    (13, 4, 4), (16, 4, 4), (19, 4, 4), (16, 51, 55), (16, 2221, 2720), (15, 34, 34), (15, 37, 37), (16, 6011, 6011), (16, 644, 659),
-    (16, 3528, 3589), (14, 300, 305), (14, 36, 36), (14, 38, 39), (16, 62, 62), (17, 62, 62), (18, 62, 62), (19, 62, 62))
+    (13, 4, 4),
+    (16, 4, 4),
+    (19, 4, 4),
+    (16, 51, 55),
+    (16, 2221, 2720),
+    (15, 34, 34),
+    (15, 37, 37),
+    (16, 6011, 6011),
+    (16, 644, 659),
+    (16, 3528, 3589),
+    (14, 300, 305),
+    (14, 36, 36),
+    (14, 38, 39),
+    (16, 62, 62),
+    (17, 62, 62),
+    (18, 62, 62),
+    (19, 62, 62),
+)
 IBAN = re.compile(r"[A-Z](?<!\w.)[A-Z][0-9]{2}[ -]?(?=[A-Z0-9]{4})[A-Z0-9 -]{10,40}")
-COUNTRIES = {entry[:2]: int(entry[2:]) for entry in (  # characters of an IBAN (ISO 13616 registry)
-    "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28 EE20 EG29 ES24 FI18 FO18 FR27 GB22 GE22 "
-    "GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MR27 MT31 "
-    "MU30 NL18 NO15 PK24 PL28 PS29 PT25 QA29 RO24 RS22 SA24 SC31 SE24 SI19 SK24 SM27 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20").split()}
+COUNTRIES = {
+    entry[:2]: int(entry[2:])
+    for entry in (  # characters of an IBAN (ISO 13616 registry)
+        "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28 EE20 EG29 ES24 FI18 FO18 FR27 GB22 GE22 "
+        "GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MR27 MT31 "
+        "MU30 NL18 NO15 PK24 PL28 PS29 PT25 QA29 RO24 RS22 SA24 SC31 SE24 SI19 SK24 SM27 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20"
+    ).split()
+}
 DIGIT = re.compile("[0-9]")
 
 
@@ -48,7 +74,7 @@ def emails(text: str) -> Iterator[Span]:
     """anna.b+news@mail.example.org"""
     for match in DOMAIN.finditer(text):
         at = match.start()
-        before = LOCAL.match(text[max(0, at - 65):at][::-1])
+        before = LOCAL.match(text[max(0, at - 65) : at][::-1])
         local = before.group()[::-1].lstrip("._+%-") if before else ""
         if 0 < len(local) < 65:
             yield at - len(local), match.end()
@@ -59,7 +85,9 @@ def phones(text: str) -> Iterator[Span]:
     spans = []
     for match in PLUS.finditer(text):
         start, end = match.span()
-        while sum(map(str.isdigit, text[start:end])) > 15:  # ITU E.164: a number that follows is another number
+        while (
+            sum(map(str.isdigit, text[start:end])) > 15
+        ):  # ITU E.164: a number that follows is another number
             end = max(map(text.rfind, " ./-", [start] * 4, [end] * 4))
             if end < start:
                 break
@@ -70,7 +98,9 @@ def phones(text: str) -> Iterator[Span]:
         tail = match.group()
         middle = match.start() + (tail[0] == ")")
         area = AREA.search(text, max(0, middle - 8), middle)
-        if area and (area.group().endswith(")") if tail[0] == ")" else tail[0] == tail[-5] and tail[1] != " "):
+        if area and (
+            area.group().endswith(")") if tail[0] == ")" else tail[0] == tail[-5] and tail[1] != " "
+        ):
             spans.append((area.start(), match.end()))
     yield from sorted(spans)
 
@@ -79,11 +109,16 @@ def ipv4(text: str) -> Iterator[Span]:
     """8.8.8.8, but no private address, and nothing that is called a version."""
     for match in DOTTED.finditer(text):
         start = match.start()
-        first = re.search(r"[0-9]{1,3}$", text[max(0, start - 3):start])
+        first = re.search(r"[0-9]{1,3}$", text[max(0, start - 3) : start])
         found = (first.group() if first else "") + match.group().rstrip(".")
         begin = match.end() - len(match.group()) - (len(first.group()) if first else 0)
         end = begin + len(found)
-        if first and not VERSION.search(text[max(0, begin - 12):begin]) and not text[end:end + 1].isalnum() and _public(found):
+        if (
+            first
+            and not VERSION.search(text[max(0, begin - 12) : begin])
+            and not text[end : end + 1].isalnum()
+            and _public(found)
+        ):
             yield begin, end
 
 
@@ -92,13 +127,18 @@ def ipv6(text: str) -> Iterator[Span]:
     for match in COLONS.finditer(text):
         if len(match.group()) > 45:
             continue
-        first = HEX.search(text[max(0, match.start() - 4):match.start()])
+        first = HEX.search(text[max(0, match.start() - 4) : match.start()])
         begin = match.start() - (len(first.group()) if first else 0)
         end = match.end() - (len(match.group()) - len(match.group().rstrip(".")))
         if text[end - 1] == ":" and text[end - 2] != ":":
             end -= 1
-        edge = text[begin - 1:begin] + text[end:end + 1]
-        if first and text[begin] in "23" and not any(c.isalnum() or c in ":_" for c in edge) and _public(text[begin:end]):
+        edge = text[begin - 1 : begin] + text[end : end + 1]
+        if (
+            first
+            and text[begin] in "23"
+            and not any(c.isalnum() or c in ":_" for c in edge)
+            and _public(text[begin:end])
+        ):
             yield begin, end
 
 
@@ -113,7 +153,10 @@ def cards(text: str) -> Iterator[Span]:
     """4111 1111 1111 1111: in groups as printed on cards or without blanks, of a known network, with a right checksum (Luhn)."""
     for match in CARD.finditer(text):
         digits = match.group().replace(" ", "").replace("-", "")
-        known = any(len(digits) == length and low <= int(digits[:len(str(low))]) <= high for length, low, high in BRANDS)
+        known = any(
+            len(digits) == length and low <= int(digits[: len(str(low))]) <= high
+            for length, low, high in BRANDS
+        )
         if known and _luhn(digits):
             yield match.span()
 
@@ -133,7 +176,7 @@ def ibans(text: str) -> Iterator[Span]:
         while len(letters) < length and end < match.end():
             letters += text[end].strip(" -")
             end += 1
-        whole = len(letters) == length > 0 and not text[end:end + 1].isalnum()
+        whole = len(letters) == length > 0 and not text[end : end + 1].isalnum()
         if whole and int("".join(str(int(c, 36)) for c in letters[4:] + letters[:4])) % 97 == 1:
             yield start, end
             at = end

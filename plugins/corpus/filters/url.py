@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from llmstages.core.errors import StageError
+from llmstages.core.stage import option
 from llmstages.plugins.corpus.filter import Document, Drop, Verdict
-from llmstages.stage import StageError, option
 
 WORD = re.compile(r"[^\W_\d]+")
 FRONT = re.compile(r"(?:https?:)?(?://)?(?:www\.)?")
@@ -28,12 +29,22 @@ class URL:
 
     @dc.dataclass(frozen=True)
     class Config:
-        blocklist: str = option("", "a file of domains (with a dot), words and phrases, one a line, # for comments; it may end in .gz", file=True)
+        blocklist: str = option(
+            "",
+            "a file of domains (with a dot), words and phrases, one a line, # for comments; it may end in .gz",
+            file=True,
+        )
         domains: str = option("", "a file of domains and hosts, as above", file=True)
-        urls: str = option("", "a file of whole addresses; scheme, www., fragment and the slash at the end do not matter", file=True)
+        urls: str = option(
+            "",
+            "a file of whole addresses; scheme, www., fragment and the slash at the end do not matter",
+            file=True,
+        )
         words: str = option("", "a file of words and phrases that suffice alone", file=True)
         soft_words: str = option("", "a file of words that count only together", file=True)
-        substrings: str = option("", "a file of strings searched in the URL without its punctuation", file=True)
+        substrings: str = option(
+            "", "a file of strings searched in the URL without its punctuation", file=True
+        )
         min_soft_words: int = option(2, "different soft words that suffice")
         shipped: bool = option(True, "use the small lists that come with llmstages")
 
@@ -45,8 +56,14 @@ class URL:
         own = Path(__file__).parent if config.shipped else None
         self.config = config
         mixed = list(_lines("blocklist", config.blocklist))
-        domains = [*_lines("domains", config.domains, own), *(entry for entry in mixed if "." in entry)]
-        words = [*_lines("words", config.words, own), *(entry for entry in mixed if "." not in entry)]
+        domains = [
+            *_lines("domains", config.domains, own),
+            *(entry for entry in mixed if "." in entry),
+        ]
+        words = [
+            *_lines("words", config.words, own),
+            *(entry for entry in mixed if "." not in entry),
+        ]
         self._domains = {entry.removeprefix("www.") for entry in domains}
         self._urls = {_bare(entry) for entry in _lines("urls", config.urls)}
         self._words = {entry for entry in words if " " not in entry}
@@ -66,17 +83,27 @@ class URL:
         for start in range(len(labels) - 1):
             domain = ".".join(labels[start:])
             if domain in self._domains:
-                return Drop("domain" if _registered(labels[start:]) else "subdomain", domain, "a domain that is not listed")
+                return Drop(
+                    "domain" if _registered(labels[start:]) else "subdomain",
+                    domain,
+                    "a domain that is not listed",
+                )
         if self._urls and _bare(url.lower()) in self._urls:
             return Drop("url", url[:200], "an address that is not listed")
         words = WORD.findall(url.lower())
         joined = f" {' '.join(words)} "
-        word = next((word for word in words if word in self._words), "") or next((p for p in self._phrases if f" {p} " in joined), "")
+        word = next((word for word in words if word in self._words), "") or next(
+            (p for p in self._phrases if f" {p} " in joined), ""
+        )
         if word:
             return Drop("word", word, "no listed word in the URL")
         soft = dict.fromkeys(word for word in words if word in self._soft)
         if len(soft) >= self.config.min_soft_words:
-            return Drop("soft_words", ", ".join(soft), f"< {self.config.min_soft_words} different soft words in the URL")
+            return Drop(
+                "soft_words",
+                ", ".join(soft),
+                f"< {self.config.min_soft_words} different soft words in the URL",
+            )
         if self._substrings:
             letters = "".join(filter(str.isalnum, url.lower()))
             if part := next((part for part in self._substrings if part in letters), ""):
@@ -101,7 +128,9 @@ def _lines(field: str, given: str, own: Path | None = None) -> Iterator[str]:
     if given:
         path = Path(given).expanduser()
         if not path.is_file():
-            raise StageError(f"filters.url.{field}={given}: there is no such file; it holds one entry a line")
+            raise StageError(
+                f"filters.url.{field}={given}: there is no such file; it holds one entry a line"
+            )
         yield from _entries(path)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmstages.stage import option
-from llmstages.verdict import right
+from llmstages.core.stage import option
+from llmstages.text.grading import right
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,11 @@ class ExactAnswer:
     def __init__(self, config: ExactAnswerConfig) -> None:
         self.config = config
 
-    def score(self, prompts: Sequence[Any], completions: Sequence[str], rows: Mapping[str, Sequence[Any]]) -> list[float]:
+    def score(
+        self, prompts: Sequence[Any], completions: Sequence[str], rows: Mapping[str, Sequence[Any]]
+    ) -> list[float]:
         """1.0 or 0.0 for each completion; rows carry ``answer``."""
-        return [float(right(text, answer)) for text, answer in zip(completions, rows["answer"], strict=True)]
+        return [
+            float(right(text, answer))
+            for text, answer in zip(completions, rows["answer"], strict=True)
+        ]

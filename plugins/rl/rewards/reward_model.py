@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmstages.stage import Artifact, option
-from llmstages.tables import message
+from llmstages.core.stage import Artifact, option
+from llmstages.text.messages import message
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,20 @@ class RewardModel:
 
     def open(self, artifact: Artifact) -> None:
         """Load the reward model and its tokenizer."""
-        from llmstages import training
+        from llmstages.train.trainer import compute_device, load_model, load_tokenizer
 
-        self.model = training.load_model(artifact, None, kind="reward").to(training.device())
-        self.tokenizer = training.load_tokenizer(artifact.path)
+        self.model = load_model(artifact, None, kind="reward").to(compute_device())
+        self.tokenizer = load_tokenizer(artifact.path)
 
-    def score(self, prompts: Sequence[Any], completions: Sequence[str], rows: Mapping[str, Sequence[Any]]) -> list[float]:
+    def score(
+        self, prompts: Sequence[Any], completions: Sequence[str], rows: Mapping[str, Sequence[Any]]
+    ) -> list[float]:
         """The reward model's number for each completion."""
-        from llmstages import chat
-        from llmstages.scoring import scores
+        from llmstages.text.render import render
+        from llmstages.train.scoring import scores
 
-        rendered = chat.render(self.tokenizer, [[*p, message("assistant", c)] for p, c in zip(prompts, completions, strict=True)])
+        rendered = render(
+            self.tokenizer,
+            [[*p, message("assistant", c)] for p, c in zip(prompts, completions, strict=True)],
+        )
         return scores(self.model, self.tokenizer, [r.ids for r in rendered])

@@ -4,12 +4,17 @@ import random
 
 import pytest
 
-from llmstages import tables
-from llmstages.stage import StageError
+from llmstages.core.errors import StageError
+from llmstages.data import tables
 
 from .test_web import DEFAULT, MIXED, WORDS, documents, html, run, story
 
-CHAIN = {**DEFAULT, "c4": {"use": "c4"}, "fineweb_quality": {"use": "fineweb_quality"}, "line_dedup": {"use": "line_dedup"}}
+CHAIN = {
+    **DEFAULT,
+    "c4": {"use": "c4"},
+    "fineweb_quality": {"use": "fineweb_quality"},
+    "line_dedup": {"use": "line_dedup"},
+}
 
 
 def pages(count):
@@ -17,8 +22,20 @@ def pages(count):
     rng, made = random.Random(0), []
     for i in range(count):
         kind = i % 7
-        text = story(i) if kind < 4 else story(i - kind) + ["One more."] if kind == 4 else rng.choices(WORDS, k=8) if kind == 5 else ["spam offer " * 40]
-        made.append((f"http://a.example/{i}", html(*text), "text/html") if i % 3 else (f"http://a.example/{i}", "\n".join(text).encode(), "text/plain"))
+        text = (
+            story(i)
+            if kind < 4
+            else story(i - kind) + ["One more."]
+            if kind == 4
+            else rng.choices(WORDS, k=8)
+            if kind == 5
+            else ["spam offer " * 40]
+        )
+        made.append(
+            (f"http://a.example/{i}", html(*text), "text/html")
+            if i % 3
+            else (f"http://a.example/{i}", "\n".join(text).encode(), "text/plain")
+        )
     return made + MIXED
 
 
@@ -41,7 +58,14 @@ def test_two_processes_of_datasets_give_the_same(reference, tmp_path):
 @pytest.mark.parametrize("tasks", ["2", "5"])
 def test_datatrove_gives_the_same(reference, tmp_path, tasks):
     pytest.importorskip("datatrove")
-    found = run(reference[0], tmp_path / "out", filters=CHAIN, workers=2, engine="datatrove", engine_options={"tasks": tasks})
+    found = run(
+        reference[0],
+        tmp_path / "out",
+        filters=CHAIN,
+        workers=2,
+        engine="datatrove",
+        engine_options={"tasks": tasks},
+    )
     same(reference[1], found)
     assert len({row["rule"] for row in found[2]}) >= 5  # the comparison would be empty otherwise
 

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from llmstages import registry
+from llmstages.core import registry
+from llmstages.core.errors import StageError
 from llmstages.plugins.corpus import extraction, extraction_pool
 from llmstages.plugins.corpus.extraction import Settings
-from llmstages.stage import StageError
 
 from .test_web import html, story
 
@@ -15,7 +15,7 @@ TRAFILATURA = (("use", "trafilatura"),)
 
 
 def extract(body, media="text/html", **limits):
-    made = registry.load_part("extractors", {"use": "trafilatura"})
+    made = registry.load_component("extractors", {"use": "trafilatura"})
     return extraction.extract(body, media, "", "http://a.example", Settings(**limits), made)
 
 
@@ -30,7 +30,10 @@ def test_a_page_that_breaks_a_limit_gets_a_rule():
 
 
 def test_elements_inside_each_other_are_counted_but_not_those_side_by_side():
-    deep, wide = b"<div>" * 2000 + b"x" + b"</div>" * 2000, b"<div>x</div>" * 2000 + b"<br>x<p>y" * 3000
+    deep, wide = (
+        b"<div>" * 2000 + b"x" + b"</div>" * 2000,
+        b"<div>x</div>" * 2000 + b"<br>x<p>y" * 3000,
+    )
     assert extract(deep).rule == "html_depth" and extract(deep).value == 2000
     assert extraction.depth(wide.decode(), 1000) <= 1000 and extract(wide).rule == ""
 
@@ -44,20 +47,35 @@ def test_the_same_page_gives_the_same_text_again_and_again():
 def test_other_extractors(name):
     if name == "resiliparse":
         pytest.importorskip("resiliparse")
-    made = registry.load_part("extractors", {"use": name})
-    found = extraction.extract(html(*story(2)), "text/html", "", "http://a.example", Settings(), made).text
+    made = registry.load_component("extractors", {"use": name})
+    found = extraction.extract(
+        html(*story(2)), "text/html", "", "http://a.example", Settings(), made
+    ).text
     assert story(2)[3] in found and "<p>" not in found
     assert ("Home" in found) == (name == "plain")
 
 
-@pytest.mark.parametrize("body", [
-    b"<a" * 300_000, b"<" * 1_000_000, b"<!DOCTYPE x [<!ENTITY a 'aaaaaaaa'><!ENTITY b '&a;&a;&a;&a;'>]><p>&b;</p>" * 100, b"<p " + b"y=1 " * 200_000 + b">text",
-    b"<p>" * 100_000 + b"x", b"<a href='" + b"x" * 3_000_000 + b"'>text</a>"], ids=["open", "signs", "entities", "attributes", "paragraphs", "long"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<a" * 300_000,
+        b"<" * 1_000_000,
+        b"<!DOCTYPE x [<!ENTITY a 'aaaaaaaa'><!ENTITY b '&a;&a;&a;&a;'>]><p>&b;</p>" * 100,
+        b"<p " + b"y=1 " * 200_000 + b">text",
+        b"<p>" * 100_000 + b"x",
+        b"<a href='" + b"x" * 3_000_000 + b"'>text</a>",
+    ],
+    ids=["open", "signs", "entities", "attributes", "paragraphs", "long"],
+)
 def test_hostile_pages_end_within_their_time(body):
     """Each ends with a text or a rule, well within its limit of CPU time doubled (the second limit is for loops inside libraries)."""
     worker = extraction_pool.Worker()
     start = time.monotonic()
-    found, after = worker.run([(body, "text/html", "", "u"), (html(*story(1)), "text/html", "", "u")], Settings(seconds=2), TRAFILATURA)
+    found, after = worker.run(
+        [(body, "text/html", "", "u"), (html(*story(1)), "text/html", "", "u")],
+        Settings(seconds=2),
+        TRAFILATURA,
+    )
     worker.close()
     assert found.text or found.rule
     assert story(1)[0] in after.text  # the next page is none the worse
@@ -66,8 +84,11 @@ def test_hostile_pages_end_within_their_time(body):
 
 def test_memory_has_a_limit():
     worker = extraction_pool.Worker()
-    found, after = worker.run([(b"<p>word</p>" * 800_000, "text/html", "", "u"), (html(*story(1)), "text/html", "", "u")],
-                              Settings(seconds=20, memory_mb=600), TRAFILATURA)
+    found, after = worker.run(
+        [(b"<p>word</p>" * 800_000, "text/html", "", "u"), (html(*story(1)), "text/html", "", "u")],
+        Settings(seconds=20, memory_mb=600),
+        TRAFILATURA,
+    )
     worker.close()
     assert found.rule in ("memory", "crashed", "error", "timeout") and story(1)[0] in after.text
 
@@ -95,12 +116,25 @@ while True:
 
 def test_a_page_that_kills_or_stops_its_process_costs_that_page_alone(monkeypatch):
     monkeypatch.setattr(extraction_pool.Worker, "command", ("-c", SERVANT))
-    jobs = [(text.encode(), "text/html", "", "u") for text in ("a", "crash", "b", "hang", "c", "loop", "d")]
+    jobs = [
+        (text.encode(), "text/html", "", "u")
+        for text in ("a", "crash", "b", "hang", "c", "loop", "d")
+    ]
     found = extraction_pool.Worker().run(jobs, Settings(seconds=0.05), TRAFILATURA)
-    assert [each.rule or each.text for each in found] == ["a", "crashed", "b", "timeout", "c", "timeout", "d"]
+    assert [each.rule or each.text for each in found] == [
+        "a",
+        "crashed",
+        "b",
+        "timeout",
+        "c",
+        "timeout",
+        "d",
+    ]
 
 
 def test_a_worker_that_cannot_start_is_an_error(monkeypatch):
-    monkeypatch.setattr(extraction_pool.Worker, "command", ("-c", "raise SystemExit('no trafilatura')"))
+    monkeypatch.setattr(
+        extraction_pool.Worker, "command", ("-c", "raise SystemExit('no trafilatura')")
+    )
     with pytest.raises(StageError, match="ended before its first page"):
         extraction_pool.Worker().run([(b"", "text/html", "", "u")], Settings(), TRAFILATURA)

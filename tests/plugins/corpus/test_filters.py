@@ -7,19 +7,24 @@ from pathlib import Path
 
 import pytest
 
+from llmstages.core.errors import StageError
+from llmstages.core.registry import entries, load, load_component
 from llmstages.plugins.corpus.filter import Check, Document, Drop, Edit, Signed
 from llmstages.plugins.corpus.words import splitter
-from llmstages.registry import entries, load, load_part
-from llmstages.stage import StageError
 
-PROSE = ("The old miller went to the market in the morning and bought fresh bread for the children. They had waited that "
-         "day by the river, and were glad to be home before the rain. In the evening he told them a story of a king who "
-         "lived with two birds in a tower, and nobody in the house wanted to sleep until it came to an end.")
+PROSE = (
+    "The old miller went to the market in the morning and bought fresh bread for the children. They had waited that "
+    "day by the river, and were glad to be home before the rain. In the evening he told them a story of a king who "
+    "lived with two birds in a tower, and nobody in the house wanted to sleep until it came to an end."
+)
 GERMAN = "Der alte Müller ging am Morgen zum Markt und kaufte frisches Brot für die Kinder, die am Fluss gewartet hatten."
 
 
 def documents(texts, words="fast"):
-    return [Document(f"d{i}", f"http://a.example/{i}", text, 10 * i, splitter(words)) for i, text in enumerate(texts)]
+    return [
+        Document(f"d{i}", f"http://a.example/{i}", text, 10 * i, splitter(words))
+        for i, text in enumerate(texts)
+    ]
 
 
 def urls(addresses):
@@ -27,26 +32,38 @@ def urls(addresses):
 
 
 def make(name, /, **fields):
-    return load_part("filters", {"use": name, **fields})
+    return load_component("filters", {"use": name, **fields})
 
 
 def signed(docs, signatures, edits=False):
     """What the stage hands to compare()."""
     import numpy as np
 
-    table = signatures if edits else np.frombuffer(b"".join(signatures), np.uint8).reshape(len(docs), -1) if docs else np.zeros((0, 0), np.uint8)
+    table = (
+        signatures
+        if edits
+        else np.frombuffer(b"".join(signatures), np.uint8).reshape(len(docs), -1)
+        if docs
+        else np.zeros((0, 0), np.uint8)
+    )
     return Signed(np.array([d.row for d in docs], np.int64), [d.id for d in docs], table)
 
 
 def apply(name, texts, /, batch=0, words="fast", **fields):
     """What filter ``name`` says of each text, in batches of ``batch`` (0: all at once)."""
     filter, docs = make(name, **fields), documents(texts, words)
-    batches = [docs[i:i + batch] for i in range(0, len(docs), batch)] if batch else [docs]
+    batches = [docs[i : i + batch] for i in range(0, len(docs), batch)] if batch else [docs]
     if filter.kind != "group":
         return [verdict for part in batches for verdict in filter.judge(part)]
     edits = getattr(filter, "edits", False)
-    finding = filter.compare(signed(docs, [signature for part in batches for signature in filter.sign(part)], edits))
-    return [v for part in batches for v in filter.judge(part, finding)] if edits else [finding.get(d.row) for d in docs]
+    finding = filter.compare(
+        signed(docs, [signature for part in batches for signature in filter.sign(part)], edits)
+    )
+    return (
+        [v for part in batches for v in filter.judge(part, finding)]
+        if edits
+        else [finding.get(d.row) for d in docs]
+    )
 
 
 def rule(name, text, /, **fields):
@@ -56,10 +73,12 @@ def rule(name, text, /, **fields):
 
 def measured(name, text, /, words="fast", **fields):
     """rule -> Check"""
-    return {check.rule: check for check in make(name, **fields).measure(documents([text], words))[0]}
+    return {
+        check.rule: check for check in make(name, **fields).measure(documents([text], words))[0]
+    }
 
 
-NEED_A_FILE = {"classifier", "perplexity", "decontaminate", "pii_names"}
+NEED_A_FILE = {"classifier", "unigram_entropy", "decontaminate", "pii_names"}
 
 
 def plain_filters():
@@ -78,7 +97,24 @@ def test_every_filter_keeps_the_protocol(name):
 
 @pytest.mark.parametrize("name", plain_filters())
 def test_odd_texts_break_no_filter(name):
-    texts = ["", " ", "\n", "\n\n\n", "a", "...", "\x00", "\ufffd" * 50, "🙂" * 20, "\u200b", "- \n- ", "{", "[]", "١٢٣", "e\u0301" * 9, "A" * 5000]
+    texts = [
+        "",
+        " ",
+        "\n",
+        "\n\n\n",
+        "a",
+        "...",
+        "\x00",
+        "\ufffd" * 50,
+        "🙂" * 20,
+        "\u200b",
+        "- \n- ",
+        "{",
+        "[]",
+        "١٢٣",
+        "e\u0301" * 9,
+        "A" * 5000,
+    ]
     for text, verdict in zip(texts, apply(name, texts), strict=True):
         assert verdict is None or isinstance(verdict, (Drop, Edit)), text
     if hasattr(load("filters", name), "measure"):
@@ -87,7 +123,25 @@ def test_odd_texts_break_no_filter(name):
 
 
 @pytest.mark.parametrize("name", plain_filters())
-@pytest.mark.parametrize("piece", ["a.a.a.a@", "1.1.1.1.", "7", "+49 30 ", "DE89 ", "::1:", "4111 ", "x- ", "spam offer ", "{[", "…", "\n", "- a\n", "a" * 99 + " "])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a.a.a.a@",
+        "1.1.1.1.",
+        "7",
+        "+49 30 ",
+        "DE89 ",
+        "::1:",
+        "4111 ",
+        "x- ",
+        "spam offer ",
+        "{[",
+        "…",
+        "\n",
+        "- a\n",
+        "a" * 99 + " ",
+    ],
+)
 def test_time_grows_with_length_alone(name, piece):
     """Guards against expressions that back up without end; wide, since the machine may be busy."""
     filter = make(name)
@@ -102,11 +156,23 @@ def test_time_grows_with_length_alone(name, piece):
     assert seconds(100_000) < max(10 * small, 0.3)
 
 
-@pytest.mark.parametrize("url, expected", [
-    ("https://www.pornhub.com/x", "domain"), ("https://de.bet365.com/", "domain"), ("https://casino-royal.example/page/1", "word"),
-    ("https://adult-videos.example/", "word"), ("http://[broken", "invalid"), ("https://hot-girls.example/", "soft_words"),
-    ("https://essex.ac.uk/sussex/adult-education", None), ("https://hot.example/hot/hot.html", None), ("https://pills.example/", None),
-    ("https://notpornhub.com.example/", None), ("file:notes.txt", None), ("", None)])
+@pytest.mark.parametrize(
+    "url, expected",
+    [
+        ("https://www.pornhub.com/x", "domain"),
+        ("https://de.bet365.com/", "domain"),
+        ("https://casino-royal.example/page/1", "word"),
+        ("https://adult-videos.example/", "word"),
+        ("http://[broken", "invalid"),
+        ("https://hot-girls.example/", "soft_words"),
+        ("https://essex.ac.uk/sussex/adult-education", None),
+        ("https://hot.example/hot/hot.html", None),
+        ("https://pills.example/", None),
+        ("https://notpornhub.com.example/", None),
+        ("file:notes.txt", None),
+        ("", None),
+    ],
+)
 def test_url(url, expected):
     verdict = make("url").judge(urls([url]))[0]
     assert (verdict and verdict.rule) == expected
@@ -120,28 +186,66 @@ def test_url_with_lists_of_ones_own(tmp_path):
     (tmp_path / "urls.txt").write_text("http://www.a.example/Page/#top\n")
     (tmp_path / "soft.txt").write_text("red\ngreen\nblue\n")
     (tmp_path / "parts.txt").write_text("freemovies\n")
-    given = {"blocklist": "mixed.txt", "domains": "domains.txt.gz", "urls": "urls.txt", "soft_words": "soft.txt", "substrings": "parts.txt"}
-    filter = make("url", shipped=False, min_soft_words=3, **{field: str(tmp_path / name) for field, name in given.items()})
-    expected = {"http://x.evil.example": "domain", "http://a/lottery/1": "word", "http://pornhub.com": None, "http://www.bad.co.uk/": "domain",
-                "http://blog.fine.example/1": "subdomain", "http://fine.example/": None, "https://a.example/page": "url", "https://a.example/page/2": None,
-                "http://a.example/red-green-blue": "soft_words", "http://a.example/red-green": None, "http://a.example/1-free_movies": "substring"}
-    assert {url: verdict and verdict.rule for url, verdict in zip(expected, filter.judge(urls(expected)), strict=True)} == expected
+    given = {
+        "blocklist": "mixed.txt",
+        "domains": "domains.txt.gz",
+        "urls": "urls.txt",
+        "soft_words": "soft.txt",
+        "substrings": "parts.txt",
+    }
+    filter = make(
+        "url",
+        shipped=False,
+        min_soft_words=3,
+        **{field: str(tmp_path / name) for field, name in given.items()},
+    )
+    expected = {
+        "http://x.evil.example": "domain",
+        "http://a/lottery/1": "word",
+        "http://pornhub.com": None,
+        "http://www.bad.co.uk/": "domain",
+        "http://blog.fine.example/1": "subdomain",
+        "http://fine.example/": None,
+        "https://a.example/page": "url",
+        "https://a.example/page/2": None,
+        "http://a.example/red-green-blue": "soft_words",
+        "http://a.example/red-green": None,
+        "http://a.example/1-free_movies": "substring",
+    }
+    assert {
+        url: verdict and verdict.rule
+        for url, verdict in zip(expected, filter.judge(urls(expected)), strict=True)
+    } == expected
     with pytest.raises(StageError, match="filters.url.words=missing.txt: there is no such file"):
         make("url", words="missing.txt")
 
 
 def test_language():
     english, german, nothing = apply("language", [PROSE, GERMAN, "1 2 3 4 5"])
-    assert english is None and german == Drop("", german.value, ">= 0.65 for en") and german.value.startswith("de ") and isinstance(nothing, Drop)
+    assert (
+        english is None
+        and german == Drop("", german.value, ">= 0.65 for en")
+        and german.value.startswith("de ")
+        and isinstance(nothing, Drop)
+    )
     assert apply("language", [PROSE, GERMAN], languages=["de"])[1] is None
     assert apply("language", [PROSE, GERMAN], languages=[]) == [None, None]
 
 
 def test_language_is_measured_by_the_score_of_what_is_wanted():
-    assert measured("language", GERMAN)[""].value == 0.0  # the likeliest one is not wanted, so no limit would keep it
+    assert (
+        measured("language", GERMAN)[""].value == 0.0
+    )  # the likeliest one is not wanted, so no limit would keep it
     check = measured("language", GERMAN, languages=["fr", "de"])[""]
-    assert check.value > 0.9 and check.shown.startswith("de ") and check.limit == ">= 0.65 for fr or de" and not check.broken
-    assert measured("language", PROSE, min_score=check.value)[""].least > check.value  # must be exceeded
+    assert (
+        check.value > 0.9
+        and check.shown.startswith("de ")
+        and check.limit == ">= 0.65 for fr or de"
+        and not check.broken
+    )
+    assert (
+        measured("language", PROSE, min_score=check.value)[""].least > check.value
+    )  # must be exceeded
 
 
 @pytest.fixture(scope="module")
@@ -155,9 +259,24 @@ def lid():
 def test_classifier(lid, tmp_path):
     english, german = apply("classifier", [PROSE, GERMAN + "\n"], model=lid, label="en")
     assert english is None and german.rule == "below" and german.limit == ">= 0.5 for en"
-    assert apply("classifier", [PROSE, GERMAN], model=lid, label="__label__de", min_score=0, max_score=0.5)[1].rule == "above"
+    assert (
+        apply(
+            "classifier",
+            [PROSE, GERMAN],
+            model=lid,
+            label="__label__de",
+            min_score=0,
+            max_score=0.5,
+        )[1].rule
+        == "above"
+    )
     assert measured("classifier", PROSE, model=lid, label="en")["below"].value > 0.9
-    assert measured("classifier", PROSE.upper(), model=lid, label="en", lower_case=True, characters=200)["below"].value > 0.9
+    assert (
+        measured(
+            "classifier", PROSE.upper(), model=lid, label="en", lower_case=True, characters=200
+        )["below"].value
+        > 0.9
+    )
     with pytest.raises(StageError, match="has no such label. It has: __label__af"):
         apply("classifier", [PROSE], model=lid, label="good")
     with pytest.raises(StageError, match="needs classifier.model=FILE"):
@@ -169,32 +288,55 @@ def test_classifier(lid, tmp_path):
         apply("classifier", [PROSE], model=str(tmp_path / "junk.bin"), label="good")
 
 
-def test_perplexity_is_the_cross_entropy_of_the_words(tmp_path):
+def test_unigram_entropy_is_the_cross_entropy_of_the_words(tmp_path):
     (tmp_path / "counts.tsv").write_text("the\t6\nMiller\t2\n\n")
     given = {"counts": str(tmp_path / "counts.tsv"), "max_bits": 2.0}
-    bits = [-math.log2(share / 11) for share in (7, 3, 1)]  # one more of each word, and one for all unknown words
-    assert measured("perplexity", "The miller, the the bird!", **given)["too_rare"].value == pytest.approx((3 * bits[0] + bits[1] + bits[2]) / 5)
-    usual, rare, none = apply("perplexity", ["the miller the the", "zebra unicorn", "..."], **given)
-    assert usual is None and none is None and rare == Drop("too_rare", pytest.approx(bits[2]), "<= 2 bits per word")
-    assert apply("perplexity", ["the the the"], **given, min_bits=1.0)[0].rule == "too_common"
+    bits = [
+        -math.log2(share / 11) for share in (7, 3, 1)
+    ]  # one more of each word, and one for all unknown words
+    assert measured("unigram_entropy", "The miller, the the bird!", **given)[
+        "too_rare"
+    ].value == pytest.approx((3 * bits[0] + bits[1] + bits[2]) / 5)
+    usual, rare, none = apply(
+        "unigram_entropy", ["the miller the the", "zebra unicorn", "..."], **given
+    )
+    assert (
+        usual is None
+        and none is None
+        and rare == Drop("too_rare", pytest.approx(bits[2]), "<= 2 bits per word")
+    )
+    assert apply("unigram_entropy", ["the the the"], **given, min_bits=1.0)[0].rule == "too_common"
 
 
-def test_perplexity_counts_words_in_texts(tmp_path):
+def test_unigram_entropy_counts_words_in_texts(tmp_path):
     (tmp_path / "a.txt").write_text("the the miller the\n\nthe the miller the\n")
     (tmp_path / "b.jsonl").write_text(json.dumps({"text": "the the miller the"}) + "\n")
-    found = [measured("perplexity", PROSE, texts=str(tmp_path / name))["too_rare"].value for name in ("a.txt", "b.jsonl", "*")]
+    found = [
+        measured("unigram_entropy", PROSE, texts=str(tmp_path / name))["too_rare"].value
+        for name in ("a.txt", "b.jsonl", "*")
+    ]
     (tmp_path / "c").write_text("the\t9\nmiller\t3\n")
-    assert len(set(found)) == 3 and found[2] == measured("perplexity", PROSE, counts=str(tmp_path / "c"))["too_rare"].value
+    assert (
+        len(set(found)) == 3
+        and found[2]
+        == measured("unigram_entropy", PROSE, counts=str(tmp_path / "c"))["too_rare"].value
+    )
 
 
-@pytest.mark.parametrize("name, content, said", [
-    ("counts", "the\tmany\n", "line 1: not a word, a tab and its count"), ("counts", "the 5\n", "line 1"), ("counts", "...\t5\n", "found no word"),
-    ("texts", "", "found no word")])
-def test_perplexity_says_what_is_wrong_with_its_reference(tmp_path, name, content, said):
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        ("counts", "the\tmany\n", "line 1: not a word, a tab and its count"),
+        ("counts", "the 5\n", "line 1"),
+        ("counts", "...\t5\n", "found no word"),
+        ("texts", "", "found no word"),
+    ],
+)
+def test_unigram_entropy_says_what_is_wrong_with_its_reference(tmp_path, name, content, said):
     (tmp_path / "file").write_text(content)
     with pytest.raises(StageError, match=said):
-        apply("perplexity", [PROSE], **{name: str(tmp_path / "file")})
-    with pytest.raises(StageError, match="give either perplexity.counts"):
-        make("perplexity")
+        apply("unigram_entropy", [PROSE], **{name: str(tmp_path / "file")})
+    with pytest.raises(StageError, match="give either unigram_entropy.counts"):
+        make("unigram_entropy")
     with pytest.raises(StageError, match="there is no file"):
-        apply("perplexity", [PROSE], texts="missing*.txt")
+        apply("unigram_entropy", [PROSE], texts="missing*.txt")

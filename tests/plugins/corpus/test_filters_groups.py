@@ -18,7 +18,7 @@ def words(number, count):
 
 
 def jaccard(one, two, n=5):
-    grams = [{tuple(text[i:i + n]) for i in range(len(text) - n + 1)} for text in (one, two)]
+    grams = [{tuple(text[i : i + n]) for i in range(len(text) - n + 1)} for text in (one, two)]
     return len(grams[0] & grams[1]) / len(grams[0] | grams[1])
 
 
@@ -29,15 +29,30 @@ def pair(number, share, count=300):
 
 
 def test_exact_dedup_keeps_the_first():
-    texts = [PROSE, PROSE.upper() + "\n", PROSE + " More.", PROSE.replace(" ", "\n"), PROSE + "  More."]
-    assert [v and v.value for v in apply("exact_dedup", texts)] == [None, "same as d0", None, "same as d0", "same as d2"]
+    texts = [
+        PROSE,
+        PROSE.upper() + "\n",
+        PROSE + " More.",
+        PROSE.replace(" ", "\n"),
+        PROSE + "  More.",
+    ]
+    assert [v and v.value for v in apply("exact_dedup", texts)] == [
+        None,
+        "same as d0",
+        None,
+        "same as d0",
+        "same as d2",
+    ]
     assert apply("exact_dedup", [PROSE, PROSE.upper()], ignore_case=False) == [None, None]
     assert apply("exact_dedup", []) == []
 
 
 @pytest.mark.parametrize("name", ["exact_dedup", "minhash_dedup", "line_dedup"])
 def test_batches_change_nothing(name):
-    texts = [" ".join(words(i % 5, 40)) + f"\nMenu and login\nline {i % 5}" for i in range(20)] + ["", "one"]
+    texts = [" ".join(words(i % 5, 40)) + f"\nMenu and login\nline {i % 5}" for i in range(20)] + [
+        "",
+        "one",
+    ]
     whole = apply(name, texts)
     assert any(whole) and apply(name, texts, batch=1) == apply(name, texts, batch=3) == whole
     filter, docs = make(name), documents(texts)
@@ -47,10 +62,19 @@ def test_batches_change_nothing(name):
 
 
 def test_minhash_finds_near_copies_alone():
-    near, other = PROSE.replace("fresh bread", "old bread") + " Copy 7.", " ".join(reversed(PROSE.split()))
-    verdicts = apply("minhash_dedup", [PROSE * 2, PROSE + near, other, "", "one two", PROSE, "...", "One, two!"])
+    near, other = (
+        PROSE.replace("fresh bread", "old bread") + " Copy 7.",
+        " ".join(reversed(PROSE.split())),
+    )
+    verdicts = apply(
+        "minhash_dedup", [PROSE * 2, PROSE + near, other, "", "one two", PROSE, "...", "One, two!"]
+    )
     assert [v is None for v in verdicts] == [True, False, True, True, True, False, True, False]
-    assert verdicts[1].value.endswith(" like d0") and 0.8 < float(verdicts[1].value.split()[0]) < 1 and verdicts[1].limit == LIMIT
+    assert (
+        verdicts[1].value.endswith(" like d0")
+        and 0.8 < float(verdicts[1].value.split()[0]) < 1
+        and verdicts[1].limit == LIMIT
+    )
     assert verdicts[7] == Drop("", "1.00 like d4", LIMIT)
     assert apply("minhash_dedup", [PROSE * 2, PROSE + near], min_similarity=0.99) == [None, None]
     assert apply("minhash_dedup", []) == []
@@ -64,7 +88,9 @@ def test_minhash_estimates_jaccard():
     errors = []
     for number in range(40):
         texts = pair(number, number / 39)
-        rows = np.frombuffer(b"".join(filter.sign(documents([" ".join(text) for text in texts]))), "<u4").reshape(2, -1)
+        rows = np.frombuffer(
+            b"".join(filter.sign(documents([" ".join(text) for text in texts]))), "<u4"
+        ).reshape(2, -1)
         errors.append(float((rows[0] == rows[1]).mean()) - jaccard(*texts))
     assert abs(sum(errors) / len(errors)) < 0.015 and max(map(abs, errors)) < 0.12
 
@@ -81,15 +107,17 @@ def test_minhash_finds_what_the_bands_promise():
         truth.append(jaccard(one, two))
     found = [verdict is not None for verdict in apply("minhash_dedup", texts)[1::2]]
     assert not any(apply("minhash_dedup", texts)[0::2])
-    promised = sum(1 - (1 - s ** 8) ** 14 for s in truth)
+    promised = sum(1 - (1 - s**8) ** 14 for s in truth)
     assert 30 < promised < 90 and abs(sum(found) - promised) < 4 * (len(truth) * 0.2) ** 0.5
 
 
 def test_clusters_are_connected_through_others():
     """Of a chain of texts, each near the next and the last far from the first, one stays."""
     source = words(1, 400)
-    chain = [" ".join(source[i * 12:i * 12 + 250]) for i in range(12)]
-    verdicts = apply("minhash_dedup", [*reversed(chain), "another text that has nothing to do with these"])
+    chain = [" ".join(source[i * 12 : i * 12 + 250]) for i in range(12)]
+    verdicts = apply(
+        "minhash_dedup", [*reversed(chain), "another text that has nothing to do with these"]
+    )
     assert verdicts[0] is None and all(verdicts[1:12]) and verdicts[12] is None
     assert float(verdicts[11].value.split()[0]) < 0.6 and verdicts[11].value.endswith("like d0")
 
@@ -97,11 +125,21 @@ def test_clusters_are_connected_through_others():
 def test_minhash_is_the_same_everywhere():
     import numpy as np
 
-    one, two = make("minhash_dedup").sign(documents(["Numbers 12 and, accénts of the village!", "numbers 7 AND accents - of (the) village"]))
+    one, two = make("minhash_dedup").sign(
+        documents(
+            ["Numbers 12 and, accénts of the village!", "numbers 7 AND accents - of (the) village"]
+        )
+    )
     assert one == two
     first = np.frombuffer(make("minhash_dedup").sign(documents([PROSE]))[0], "<u4")[:3].tolist()
-    assert first == [30230374, 44257286, 32395050]  # changes here change every corpus: bump the filter's version
-    assert make("minhash_dedup", hash_seed=2).sign(documents([PROSE])) != make("minhash_dedup").sign(documents([PROSE]))
+    assert first == [
+        30230374,
+        44257286,
+        32395050,
+    ]  # changes here change every corpus: bump the filter's version
+    assert make("minhash_dedup", hash_seed=2).sign(documents([PROSE])) != make(
+        "minhash_dedup"
+    ).sign(documents([PROSE]))
 
 
 def test_signatures_may_be_a_file_of_many_millions(tmp_path):
@@ -113,8 +151,14 @@ def test_signatures_may_be_a_file_of_many_millions(tmp_path):
     table.view("<u4")[:] = rng.integers(0, 2**32, (count, 112), np.uint64)
     table[20_000:] = table[:10_000]
     docs = documents([""] * 3)
-    drops = make("minhash_dedup").compare(type(signed(docs, [b"a"] * 3))(np.arange(count) * 2, range(count), table))
-    assert isinstance(drops, Duplicates) and len(drops) == 10_000 and list(drops)[:2] == [40_000, 40_002]
+    drops = make("minhash_dedup").compare(
+        type(signed(docs, [b"a"] * 3))(np.arange(count) * 2, range(count), table)
+    )
+    assert (
+        isinstance(drops, Duplicates)
+        and len(drops) == 10_000
+        and list(drops)[:2] == [40_000, 40_002]
+    )
     assert drops[40_002] == Drop("", "1.00 like 1", LIMIT) and 3 not in drops
 
 
@@ -125,7 +169,10 @@ def test_equal_and_join_against_plain_code():
     for _ in range(30):
         keys = [rng.randrange(12) for _ in range(rng.randrange(1, 40))]
         expected = {(keys.index(key), i) for i, key in enumerate(keys) if keys.index(key) < i}
-        assert set(zip(*(found.tolist() for found in equal(np.array(keys, np.uint64))), strict=True)) == expected
+        assert (
+            set(zip(*(found.tolist() for found in equal(np.array(keys, np.uint64))), strict=True))
+            == expected
+        )
         edges = [(rng.randrange(40), rng.randrange(40)) for _ in range(rng.randrange(40))]
         roots = np.arange(40)
         join(roots, *(np.array([edge[side] for edge in edges], np.int64) for side in (0, 1)))
@@ -137,7 +184,9 @@ def test_equal_and_join_against_plain_code():
 
 
 def test_line_dedup_removes_what_many_pages_have():
-    texts = [f"Menu and login\nStory number {i} of the day." for i in range(5)] + ["  Menu and login \n"]
+    texts = [f"Menu and login\nStory number {i} of the day." for i in range(5)] + [
+        "  Menu and login \n"
+    ]
     verdicts = apply("line_dedup", texts, max_documents=3)
     assert verdicts[0] == Edit("Story number 0 of the day.", 1) and verdicts[5].rule == "empty"
     assert apply("line_dedup", texts, max_documents=6) == [None] * 6

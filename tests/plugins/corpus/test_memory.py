@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from llmstages.plugins.corpus.web import DEFAULT, Web
 from llmstages.plugins.pages.files import Files
-from llmstages.stage import Artifact, Context
+from llmstages.core.stage import Artifact, Context
 
 def context(name, **inputs):
     for folder in (out / name, out / f"{name}.work"):
@@ -30,8 +30,49 @@ metrics = Web().run(config, context("corpus", documents=Artifact("pages", "docum
 print(int(metrics["kept"]), int(metrics["dropped"]))
 """
 WORDS = "the of and to in is was for that on with as by at from it an be are this which or had not but have they one you were all her she there would".split()
-WORDS += [a + b for a in ("ba", "con", "der", "fal", "gor", "in", "lam", "mer", "nor", "pa", "qui", "ras", "sol", "ter", "u", "ver") for b in
-          ("ble", "cent", "dom", "est", "ful", "gate", "hood", "ing", "jor", "ket", "line", "ment", "ness", "ory", "port", "ric", "sion", "tude", "ward", "y")]
+WORDS += [
+    a + b
+    for a in (
+        "ba",
+        "con",
+        "der",
+        "fal",
+        "gor",
+        "in",
+        "lam",
+        "mer",
+        "nor",
+        "pa",
+        "qui",
+        "ras",
+        "sol",
+        "ter",
+        "u",
+        "ver",
+    )
+    for b in (
+        "ble",
+        "cent",
+        "dom",
+        "est",
+        "ful",
+        "gate",
+        "hood",
+        "ing",
+        "jor",
+        "ket",
+        "line",
+        "ment",
+        "ness",
+        "ory",
+        "port",
+        "ric",
+        "sion",
+        "tude",
+        "ward",
+        "y",
+    )
+]
 
 
 def write(path, size):
@@ -42,9 +83,14 @@ def write(path, size):
             if number % 10 == 9:
                 text = before + f" This page was changed {number} times."
             else:
-                lines = (" ".join(draw.choices(WORDS, k=draw.randint(6, 14))).capitalize() + "." for _ in range(draw.randint(20, 300)))
+                lines = (
+                    " ".join(draw.choices(WORDS, k=draw.randint(6, 14))).capitalize() + "."
+                    for _ in range(draw.randint(20, 300))
+                )
                 text = before = "\n".join(lines)
-            done += stream.write(json.dumps({"text": text, "url": f"http://a.example/{number}"}).encode() + b"\n")
+            done += stream.write(
+                json.dumps({"text": text, "url": f"http://a.example/{number}"}).encode() + b"\n"
+            )
             number += 1
     return number
 

@@ -12,7 +12,10 @@ from typing import Any
 
 
 def completion(text: Any, finish: str = "stop") -> dict[str, Any]:
-    return {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": finish}], "usage": {"prompt_tokens": 10, "completion_tokens": 3}}
+    return {
+        "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": finish}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 3},
+    }
 
 
 @contextmanager
@@ -31,8 +34,24 @@ def service(answer: Callable[[str, int], Any]) -> Iterator[Any]:
             if isinstance(said, float):
                 time.sleep(said)
                 return
-            status, headers = said if isinstance(said, tuple) else (said, {}) if isinstance(said, int) else (200, {})
-            payload = said if isinstance(said, bytes) else json.dumps(said if isinstance(said, dict) else completion(said) if status == 200 else {"error": self.headers.get("Authorization")}).encode()
+            status, headers = (
+                said
+                if isinstance(said, tuple)
+                else (said, {})
+                if isinstance(said, int)
+                else (200, {})
+            )
+            payload = (
+                said
+                if isinstance(said, bytes)
+                else json.dumps(
+                    said
+                    if isinstance(said, dict)
+                    else completion(said)
+                    if status == 200
+                    else {"error": self.headers.get("Authorization")}
+                ).encode()
+            )
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(payload))}.items():
                 self.send_header(name, value)
@@ -43,7 +62,11 @@ def service(answer: Callable[[str, int], Any]) -> Iterator[Any]:
 
     lock = threading.Lock()
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.seen, server.url = [], [], f"http://127.0.0.1:{server.server_address[1]}/v1"
+    server.asked, server.seen, server.url = (
+        [],
+        [],
+        f"http://127.0.0.1:{server.server_address[1]}/v1",
+    )
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

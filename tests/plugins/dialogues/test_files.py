@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from llmstages import tables
+from llmstages.core.errors import StageError
+from llmstages.core.stage import Context
+from llmstages.data import tables
 from llmstages.plugins.dialogues.files import Files
 from llmstages.plugins.dialogues.hub import Hub
-from llmstages.stage import Context, StageError
-from llmstages.tables import message
+from llmstages.text.messages import message
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 
@@ -17,25 +18,55 @@ SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 def run(stage, out, **values):
     out.mkdir()
     said = []
-    metrics = stage().run(stage.Config(**values), Context("dialogues", out, out, {}, say=said.append))
+    metrics = stage().run(
+        stage.Config(**values), Context("dialogues", out, out, {}, say=said.append)
+    )
     return metrics, tables.load(out / "data"), said
 
 
 def test_good_rows_are_kept_and_bad_ones_numbered(tmp_path):
-    rows = [{"question": "Why?", "answer": "Because."}, {"question": "Why?"}, "text", {"prompt": "\ud800?", "completion": "Yes." * 50}]
+    rows = [
+        {"question": "Why?", "answer": "Because."},
+        {"question": "Why?"},
+        "text",
+        {"prompt": "\ud800?", "completion": "Yes." * 50},
+    ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     metrics, data, said = run(Files, tmp_path / "out", path=str(tmp_path / "a.jsonl"))
-    assert [turns[0]["content"] for turns in data["messages"]] == ["Why?", "\ufffd?"] and metrics["examples"] == 2
+    assert [turns[0]["content"] for turns in data["messages"]] == ["Why?", "\ufffd?"] and metrics[
+        "examples"
+    ] == 2
     dropped = tables.load(tmp_path / "out" / "dropped")
-    assert dropped["id"][:] == ["a.jsonl:2", "a.jsonl:3"] and metrics["dropped_format"] == 2 and "2 rows dropped: format (first: a.jsonl:2" in said[0]
-    metrics, data, _ = run(Files, tmp_path / "short", path=str(tmp_path / "a.jsonl"), max_characters=100)
+    assert (
+        dropped["id"][:] == ["a.jsonl:2", "a.jsonl:3"]
+        and metrics["dropped_format"] == 2
+        and "2 rows dropped: format (first: a.jsonl:2" in said[0]
+    )
+    metrics, data, _ = run(
+        Files, tmp_path / "short", path=str(tmp_path / "a.jsonl"), max_characters=100
+    )
     assert len(data) == 1 and metrics["dropped_too_long"] == 1
     assert len(run(Files, tmp_path / "one", path=str(tmp_path / "a.jsonl"), limit=1)[1]) == 1
 
 
 def test_a_format_can_be_named_and_nothing_usable_is_an_error(tmp_path):
-    (tmp_path / "a.json").write_text(json.dumps([{"question": "Why?", "answer": "Because.", "text": "\n\nHuman: Hi\n\nAssistant: Hello"}]))
-    assert run(Files, tmp_path / "out", path=str(tmp_path), format="hh")[1]["messages"][0][0]["content"] == "Hi"
+    (tmp_path / "a.json").write_text(
+        json.dumps(
+            [
+                {
+                    "question": "Why?",
+                    "answer": "Because.",
+                    "text": "\n\nHuman: Hi\n\nAssistant: Hello",
+                }
+            ]
+        )
+    )
+    assert (
+        run(Files, tmp_path / "out", path=str(tmp_path), format="hh")[1]["messages"][0][0][
+            "content"
+        ]
+        == "Hi"
+    )
     with pytest.raises(StageError, match=r"no usable example \(1 rows dropped; first: a.json:1"):
         run(Files, tmp_path / "none", path=str(tmp_path / "a.json"), format="messages")
 
@@ -43,17 +74,40 @@ def test_a_format_can_be_named_and_nothing_usable_is_an_error(tmp_path):
 def good(i):
     """A row in one of five formats, and its messages."""
     asked, told = f"Why {i}? naïve\n\n  Ж", f"Because {i}.\t end "
-    rows = ({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": told}]}, {"instruction": asked, "input": "", "output": told},
-            {"conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": told}]}, {"prompt": asked, "completion": told}, {"question": asked, "answer": told})
+    rows = (
+        {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": told}]},
+        {"instruction": asked, "input": "", "output": told},
+        {"conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": told}]},
+        {"prompt": asked, "completion": told},
+        {"question": asked, "answer": told},
+    )
     return rows[i % 5], [message("user", asked), message("assistant", told)]
 
 
-BAD = {"format": [{"text": "no format"}, {"instruction": 3, "output": "x"}, {"messages": [5]}], "role": [{"messages": [{"role": "critic", "content": "x"}]}],
-       "no_answer": [{"messages": [{"role": "user", "content": "x"}]}], "no_question": [{"messages": [{"role": "assistant", "content": "x"}]}],
-       "empty_turn": [{"question": "x", "answer": "  "}, {"instruction": "", "output": "x"}],
-       "tool": [{"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y"}]},
-                {"conversations": [{"from": "human", "value": "x"}, {"from": "function_call", "value": "{broken"}]}],
-       "media": [{"messages": [{"role": "user", "content": [{"type": "image", "image": "x"}]}, {"role": "assistant", "content": "y"}]}]}
+BAD = {
+    "format": [{"text": "no format"}, {"instruction": 3, "output": "x"}, {"messages": [5]}],
+    "role": [{"messages": [{"role": "critic", "content": "x"}]}],
+    "no_answer": [{"messages": [{"role": "user", "content": "x"}]}],
+    "no_question": [{"messages": [{"role": "assistant", "content": "x"}]}],
+    "empty_turn": [{"question": "x", "answer": "  "}, {"instruction": "", "output": "x"}],
+    "tool": [
+        {"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y"}]},
+        {
+            "conversations": [
+                {"from": "human", "value": "x"},
+                {"from": "function_call", "value": "{broken"},
+            ]
+        },
+    ],
+    "media": [
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image", "image": "x"}]},
+                {"role": "assistant", "content": "y"},
+            ]
+        }
+    ],
+}
 
 
 def test_300_bad_rows_in_3000_each_with_a_reason(tmp_path):
@@ -68,24 +122,44 @@ def test_300_bad_rows_in_3000_each_with_a_reason(tmp_path):
             row, messages = good(i)
             rows.append(row)
             expected.append(messages)
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text(
+        "\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8"
+    )
     metrics, data, said = run(Files, tmp_path / "out", path=str(tmp_path / "a.jsonl"))
     dropped = tables.load(tmp_path / "out" / "dropped")
     assert dict(zip(dropped["id"], dropped["rule"], strict=True)) == reasons and len(reasons) == 300
-    assert list(data["messages"]) == expected and metrics["examples"] == 2700 and all(dropped["excerpt"])
-    assert sorted(line.split("dropped: ")[1].split()[0] for line in said if "dropped: " in line) == sorted(BAD)
+    assert (
+        list(data["messages"]) == expected
+        and metrics["examples"] == 2700
+        and all(dropped["excerpt"])
+    )
+    assert sorted(
+        line.split("dropped: ")[1].split()[0] for line in said if "dropped: " in line
+    ) == sorted(BAD)
 
 
 def test_hub(tmp_path, monkeypatch):
     import datasets
 
-    monkeypatch.setattr(datasets, "load_dataset", lambda *given, **more: iter([{"question": "Why?", "answer": "Because."}] * 5))
+    monkeypatch.setattr(
+        datasets,
+        "load_dataset",
+        lambda *given, **more: iter([{"question": "Why?", "answer": "Because."}] * 5),
+    )
     metrics, data, said = run(Hub, tmp_path / "out", data_set="x/y", limit=3)
     assert len(data) == 3 and "stopped after 3" in said[0]
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the development data")
-@pytest.mark.parametrize("name, examples", [("llamafactory/alpaca_en_demo.json", 999), ("llamafactory/glaive_toolcall_en_demo.json", 300),
-                                            ("llamafactory/reason_tool_use_demo_50.jsonl", 50), ("llamafactory/identity.json", 91), ("hh/pairs.jsonl", 1154)])
+@pytest.mark.parametrize(
+    "name, examples",
+    [
+        ("llamafactory/alpaca_en_demo.json", 999),
+        ("llamafactory/glaive_toolcall_en_demo.json", 300),
+        ("llamafactory/reason_tool_use_demo_50.jsonl", 50),
+        ("llamafactory/identity.json", 91),
+        ("hh/pairs.jsonl", 1154),
+    ],
+)
 def test_real_files(tmp_path, name, examples):
     assert run(Files, tmp_path / "out", path=str(SHARED / name))[0]["examples"] == examples

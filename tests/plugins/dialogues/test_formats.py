@@ -5,48 +5,154 @@ from collections import Counter
 
 import pytest
 
-from llmstages.formats import Unusable, detect, dialogue
-from llmstages.tables import message
+from llmstages.data.formats import InvalidRow, detect, dialogue
+from llmstages.text.messages import message
 
 ASKED, ANSWERED = message("user", "Why?"), message("assistant", "Because.")
 
 
-@pytest.mark.parametrize("form, row", [
-    ("messages", {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]}),
-    ("messages", {"messages": [{"role": "user", "content": [{"type": "text", "text": "Why?"}]}, {"role": "assistant", "content": ["Because."]}]}),
-    ("sharegpt", {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Because."}]}),
-    ("messages", {"conversations": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]}),
-    ("alpaca", {"instruction": "Why?", "input": "", "output": "Because."}),
-    ("prompt", {"prompt": "Why?", "completion": "Because."}),
-    ("prompt", {"prompt": [{"role": "user", "content": "Why?"}], "completion": [{"role": "assistant", "content": "Because."}]}),
-    ("hh", {"text": "\n\nHuman: Why?\n\nAssistant: Because."}),
-    ("hh", {"chosen": "\n\nHuman: Why?\n\nAssistant: Because.", "rejected": "\n\nHuman: Why?\n\nAssistant: No."}),
-    ("question", {"question": "Why?", "answer": "Because."}),
-    ("question", {"instruction": "Why?", "response": "Because."})])
+@pytest.mark.parametrize(
+    "form, row",
+    [
+        (
+            "messages",
+            {
+                "messages": [
+                    {"role": "user", "content": "Why?"},
+                    {"role": "assistant", "content": "Because."},
+                ]
+            },
+        ),
+        (
+            "messages",
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": "Why?"}]},
+                    {"role": "assistant", "content": ["Because."]},
+                ]
+            },
+        ),
+        (
+            "sharegpt",
+            {
+                "conversations": [
+                    {"from": "human", "value": "Why?"},
+                    {"from": "gpt", "value": "Because."},
+                ]
+            },
+        ),
+        (
+            "messages",
+            {
+                "conversations": [
+                    {"role": "user", "content": "Why?"},
+                    {"role": "assistant", "content": "Because."},
+                ]
+            },
+        ),
+        ("alpaca", {"instruction": "Why?", "input": "", "output": "Because."}),
+        ("prompt", {"prompt": "Why?", "completion": "Because."}),
+        (
+            "prompt",
+            {
+                "prompt": [{"role": "user", "content": "Why?"}],
+                "completion": [{"role": "assistant", "content": "Because."}],
+            },
+        ),
+        ("hh", {"text": "\n\nHuman: Why?\n\nAssistant: Because."}),
+        (
+            "hh",
+            {
+                "chosen": "\n\nHuman: Why?\n\nAssistant: Because.",
+                "rejected": "\n\nHuman: Why?\n\nAssistant: No.",
+            },
+        ),
+        ("question", {"question": "Why?", "answer": "Because."}),
+        ("question", {"instruction": "Why?", "response": "Because."}),
+    ],
+)
 def test_each_format(form, row):
     assert detect(row) == form and dialogue(row) == [ASKED, ANSWERED] == dialogue(row, form)
 
 
 def test_system_input_and_history():
-    row = {"instruction": "Why?", "input": "It rains.", "output": "Because.", "system": "Be brief.", "history": [["Hi", "Hello"]]}
-    assert dialogue(row) == [message("system", "Be brief."), message("user", "Hi"), message("assistant", "Hello"),
-                             message("user", "Why?\nIt rains."), ANSWERED]
-    assert dialogue({"system": "Be brief.", "conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Because."}]})[0]["role"] == "system"
+    row = {
+        "instruction": "Why?",
+        "input": "It rains.",
+        "output": "Because.",
+        "system": "Be brief.",
+        "history": [["Hi", "Hello"]],
+    }
+    assert dialogue(row) == [
+        message("system", "Be brief."),
+        message("user", "Hi"),
+        message("assistant", "Hello"),
+        message("user", "Why?\nIt rains."),
+        ANSWERED,
+    ]
+    assert (
+        dialogue(
+            {
+                "system": "Be brief.",
+                "conversations": [
+                    {"from": "human", "value": "Why?"},
+                    {"from": "gpt", "value": "Because."},
+                ],
+            }
+        )[0]["role"]
+        == "system"
+    )
 
 
-CALL, RESULT = message("assistant", '{"city": "Köln"}', "weather"), message("tool", "rain", "weather")
+CALL, RESULT = (
+    message("assistant", '{"city": "Köln"}', "weather"),
+    message("tool", "rain", "weather"),
+)
 ARGUMENT = {"name": "weather", "arguments": {"city": "Köln"}}
 
 
-@pytest.mark.parametrize("turns", [
-    [{"from": "function_call", "value": json.dumps(ARGUMENT)}, {"from": "observation", "value": "rain"}],
-    [{"role": "assistant", "content": None, "tool_calls": [{"id": "7", "function": {"name": "weather", "arguments": '{"city": "Köln"}'}}]},
-     {"role": "tool", "tool_call_id": "7", "content": "rain"}],
-    [{"role": "assistant", "content": "", "tool_calls": [{"function": ARGUMENT}]}, {"role": "tool", "name": "weather", "content": "rain"}],
-    [{"role": "assistant", "content": None, "function_call": ARGUMENT}, {"role": "function", "content": "rain"}],
-    [{"role": "assistant", "content": [{"type": "tool_call", "value": json.dumps(ARGUMENT)}]}, {"role": "tool", "content": [{"type": "text", "value": "rain"}]}]])
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [
+            {"from": "function_call", "value": json.dumps(ARGUMENT)},
+            {"from": "observation", "value": "rain"},
+        ],
+        [
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {"id": "7", "function": {"name": "weather", "arguments": '{"city": "Köln"}'}}
+                ],
+            },
+            {"role": "tool", "tool_call_id": "7", "content": "rain"},
+        ],
+        [
+            {"role": "assistant", "content": "", "tool_calls": [{"function": ARGUMENT}]},
+            {"role": "tool", "name": "weather", "content": "rain"},
+        ],
+        [
+            {"role": "assistant", "content": None, "function_call": ARGUMENT},
+            {"role": "function", "content": "rain"},
+        ],
+        [
+            {
+                "role": "assistant",
+                "content": [{"type": "tool_call", "value": json.dumps(ARGUMENT)}],
+            },
+            {"role": "tool", "content": [{"type": "text", "value": "rain"}]},
+        ],
+    ],
+)
 def test_tool_calls_in_every_spelling(turns):
-    row = {"messages": [{"role": "user", "content": "Why?"}, *turns, {"role": "assistant", "content": "Because."}]}
+    row = {
+        "messages": [
+            {"role": "user", "content": "Why?"},
+            *turns,
+            {"role": "assistant", "content": "Because."},
+        ]
+    }
     assert dialogue(row) == [ASKED, CALL, RESULT, ANSWERED]
 
 
@@ -54,31 +160,80 @@ def test_results_find_their_calls_by_id_and_in_order():
     calls = [{"id": str(n), "function": {"name": f"tool{n}", "arguments": {}}} for n in range(3)]
     for extra, names in (({}, ["tool0", "tool1"]), ({"tool_call_id": "2"}, ["tool2", "tool2"])):
         results = [{"role": "tool", "content": "x", **extra}] * 2
-        found = dialogue({"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Let me see.", "tool_calls": calls},
-                                       *results, {"role": "assistant", "content": "Because."}]})
+        found = dialogue(
+            {
+                "messages": [
+                    {"role": "user", "content": "Why?"},
+                    {"role": "assistant", "content": "Let me see.", "tool_calls": calls},
+                    *results,
+                    {"role": "assistant", "content": "Because."},
+                ]
+            }
+        )
         assert [turn["tool"] for turn in found] == ["", "", "tool0", "tool1", "tool2", *names, ""]
 
 
 def test_what_is_left_out_of_a_usable_row_is_counted():
     left_out = Counter()
-    found = dialogue({"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": [
-        {"type": "reasoning", "value": "hm"}, {"type": "text", "text": "Because."}]}, {"role": "user", "content": "Thanks"}]}, left_out=left_out)
-    assert found == [ASKED, ANSWERED] and left_out == {"reasoning parts": 1, "turns after the last answer": 1}
+    found = dialogue(
+        {
+            "messages": [
+                {"role": "user", "content": "Why?"},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "reasoning", "value": "hm"},
+                        {"type": "text", "text": "Because."},
+                    ],
+                },
+                {"role": "user", "content": "Thanks"},
+            ]
+        },
+        left_out=left_out,
+    )
+    assert found == [ASKED, ANSWERED] and left_out == {
+        "reasoning parts": 1,
+        "turns after the last answer": 1,
+    }
 
 
-@pytest.mark.parametrize("rule, row", [
-    ("format", {"text": "only text"}), ("format", {}), ("format", {"messages": ["Why?"]}), ("format", {"instruction": 3, "output": "x"}),
-    ("role", {"messages": [{"role": "narrator", "content": "x"}]}), ("no_answer", {"messages": [{"role": "user", "content": "Why?"}]}),
-    ("no_answer", {"messages": []}), ("no_question", {"conversations": [{"from": "gpt", "value": "Because."}]}),
-    ("empty_turn", {"question": " ", "answer": "Because."}), ("empty_turn", {"instruction": "Why?", "input": "", "output": ""}),
-    ("tool", {"messages": [{"role": "user", "content": "Why?"}, {"role": "tool", "content": "x"}]}),
-    ("tool", {"conversations": [{"from": "human", "value": "Why?"}, {"from": "function_call", "value": "not json"}]}),
-    ("media", {"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]})])
+@pytest.mark.parametrize(
+    "rule, row",
+    [
+        ("format", {"text": "only text"}),
+        ("format", {}),
+        ("format", {"messages": ["Why?"]}),
+        ("format", {"instruction": 3, "output": "x"}),
+        ("role", {"messages": [{"role": "narrator", "content": "x"}]}),
+        ("no_answer", {"messages": [{"role": "user", "content": "Why?"}]}),
+        ("no_answer", {"messages": []}),
+        ("no_question", {"conversations": [{"from": "gpt", "value": "Because."}]}),
+        ("empty_turn", {"question": " ", "answer": "Because."}),
+        ("empty_turn", {"instruction": "Why?", "input": "", "output": ""}),
+        (
+            "tool",
+            {"messages": [{"role": "user", "content": "Why?"}, {"role": "tool", "content": "x"}]},
+        ),
+        (
+            "tool",
+            {
+                "conversations": [
+                    {"from": "human", "value": "Why?"},
+                    {"from": "function_call", "value": "not json"},
+                ]
+            },
+        ),
+        ("media", {"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}),
+    ],
+)
 def test_unusable_rows_say_why(rule, row):
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(InvalidRow) as caught:
         dialogue(row)
     assert caught.value.rule == rule and str(caught.value)
 
 
 def test_hh_answers_in_several_paragraphs_are_one_turn():
-    assert dialogue({"text": "\n\nHuman: Why?\n\nAssistant: One.\n\nAssistant: Two."})[1]["content"] == "One.\n\nTwo."
+    assert (
+        dialogue({"text": "\n\nHuman: Why?\n\nAssistant: One.\n\nAssistant: Two."})[1]["content"]
+        == "One.\n\nTwo."
+    )

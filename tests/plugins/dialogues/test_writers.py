@@ -8,12 +8,13 @@ import threading
 
 import pytest
 
+from llmstages.core.errors import StageError
+from llmstages.core.stage import Artifact, Context
 from llmstages.plugins.dialogues.answers import Desk
 from llmstages.plugins.dialogues.endpoint import Endpoint
 from llmstages.plugins.dialogues.model_step import TOO_LONG, ModelStep
 from llmstages.plugins.dialogues.prompts import found_json, read_scores
 from llmstages.plugins.dialogues.repeats import repeated
-from llmstages.stage import Artifact, Context, StageError
 from tests.plugins.dialogues.service import service
 from tests.tiny import saved_model, tiny_model, tiny_tokenizer
 
@@ -22,11 +23,22 @@ def test_a_model_step_goes_on_to_the_same_answers(tmp_path):
     """The tiny model says nonsense that does not end; what it says is the same, interrupted or not."""
     context = Context("dialogues", tmp_path, tmp_path, {})
     asked = [f"Where is {name}?" for name in ("Ansel", "Brome", "Cull", "Dorn", "Esk")]
-    tiny = ModelStep(saved_model(tmp_path / "model"), context, {"temperature": 1.0, "max_tokens": 4, "seed": 0}, batch=2)
+    tiny = ModelStep(
+        saved_model(tmp_path / "model"),
+        context,
+        {"temperature": 1.0, "max_tokens": 4, "seed": 0},
+        batch=2,
+    )
     whole = list(tiny.ask(asked, range(5)))
     again = list(tiny.ask(asked, [3, 4]))
-    assert [i for i, _ in whole] == [0, 1, 2, 3, 4] and again == whole[2:] and len({said.text for _, said in whole}) > 1
-    assert Desk(context, []).ask(tiny, asked, asked, "asking") == [said for _, said in whole] and all(said.rule in ("cut", "") for _, said in whole)
+    assert (
+        [i for i, _ in whole] == [0, 1, 2, 3, 4]
+        and again == whole[2:]
+        and len({said.text for _, said in whole}) > 1
+    )
+    assert Desk(context, []).ask(tiny, asked, asked, "asking") == [
+        said for _, said in whole
+    ] and all(said.rule in ("cut", "") for _, said in whole)
 
 
 def test_as_long_is_waited_as_the_service_asks_for(monkeypatch):
@@ -37,9 +49,18 @@ def test_as_long_is_waited_as_the_service_asks_for(monkeypatch):
         def wait(self, timeout=None):
             waits.append(timeout)
 
-    trouble = {1: (429, {"Retry-After": "7"}), 2: 500, 3: (503, {"Retry-After": "999"}), 4: (429, {"Retry-After": "tomorrow"})}
+    trouble = {
+        1: (429, {"Retry-After": "7"}),
+        2: 500,
+        3: (503, {"Retry-After": "999"}),
+        4: (429, {"Retry-After": "tomorrow"}),
+    }
     with service(lambda asked, number: trouble.get(number, "Yes.")) as server:
-        said = list(Endpoint("d", server.url, "m", {}, "NO_SUCH_KEY", 1, 5.0, 4, 0.5, 5, Clock()).ask(["Why?"], [0]))
+        said = list(
+            Endpoint("d", server.url, "m", {}, "NO_SUCH_KEY", 1, 5.0, 4, 0.5, 5, Clock()).ask(
+                ["Why?"], [0]
+            )
+        )
     assert said[0][1].text == "Yes." and waits == [7.0, 1.0, 60.0, 4.0]
 
 
@@ -50,35 +71,75 @@ def test_a_model_of_others_is_asked_in_its_own_template(tmp_path):
     model = tiny_model(tiny_tokenizer())
     ours = json.loads(tiny_tokenizer().backend_tokenizer.to_str())
     ours["added_tokens"] = [token for token in ours["added_tokens"] if token["id"] < 2]
-    theirs = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(ours)), eos_token=ours["added_tokens"][0]["content"])
+    theirs = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(ours)),
+        eos_token=ours["added_tokens"][0]["content"],
+    )
     folder = tmp_path / "theirs"
     model.save_pretrained(folder)
     theirs.save_pretrained(folder)
-    artifact, settings, context = Artifact("hub", "model", folder, "hub"), {"temperature": 1.0, "max_tokens": 4, "seed": 0}, Context("d", tmp_path, tmp_path, {})
+    artifact, settings, context = (
+        Artifact("hub", "model", folder, "hub"),
+        {"temperature": 1.0, "max_tokens": 4, "seed": 0},
+        Context("d", tmp_path, tmp_path, {}),
+    )
     with pytest.raises(StageError, match="its tokenizer has no chat template"):
         ModelStep(artifact, context, settings, 4)
-    theirs.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    theirs.chat_template = (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    )
     theirs.save_pretrained(folder)
-    said = [one for _, one in ModelStep(artifact, context, settings, 4).ask(["Where is Ansel?", "Why? " * 200, "Why?"], range(3))]
+    said = [
+        one
+        for _, one in ModelStep(artifact, context, settings, 4).ask(
+            ["Where is Ansel?", "Why? " * 200, "Why?"], range(3)
+        )
+    ]
     assert said[1] == TOO_LONG and all(one.text or one.rule == "cut" for one in (said[0], said[2]))
 
 
-@pytest.mark.parametrize("text, value", [('{"a": 1}', {"a": 1}), ('```json\n[{"a": 1}]\n```', [{"a": 1}]), ('So {this}: {"a": "}"} ok', {"a": "}"}), ('<think>{"b": 2}</think>As [1] says {}: {"a": 1}', {"a": 1})])
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ('{"a": 1}', {"a": 1}),
+        ('```json\n[{"a": 1}]\n```', [{"a": 1}]),
+        ('So {this}: {"a": "}"} ok', {"a": "}"}),
+        ('<think>{"b": 2}</think>As [1] says {}: {"a": 1}', {"a": 1}),
+    ],
+)
 def test_json_is_found_among_words(text, value):
     assert found_json(text) == value
 
 
 def test_scores_from_fences():
-    assert read_scores('```json\n{"helpful": 1, "truthful": "2", "harmless": 3}\n```') == {"helpful": 1, "truthful": 2, "harmless": 3}
+    assert read_scores('```json\n{"helpful": 1, "truthful": "2", "harmless": 3}\n```') == {
+        "helpful": 1,
+        "truthful": 2,
+        "harmless": 3,
+    }
 
 
 def test_similarity_is_that_of_all_pairs():
-    texts = [" ".join(f"w{i * j % 7}" for j in range(4 + i % 5)) for i in range(60)] + ["", "?", "!"]
-    sets = [frozenset([*(words := re.findall(r"\w+", t) or [t]), *(f"{a} {b}" for a, b in zip(words, words[1:]))]) for t in texts]
+    texts = [" ".join(f"w{i * j % 7}" for j in range(4 + i % 5)) for i in range(60)] + [
+        "",
+        "?",
+        "!",
+    ]
+    sets = [
+        frozenset(
+            [
+                *(words := re.findall(r"\w+", t) or [t]),
+                *(f"{a} {b}" for a, b in zip(words, words[1:])),
+            ]
+        )
+        for t in texts
+    ]
     for similar in (0.3, 0.5, 0.7, 0.8, 1.0):
         kept, expected = [], {}
         for i, one in enumerate(sets):
-            best = max(((len(one & sets[j]) / len(one | sets[j]), -j) for j in kept), default=(0, 0))
+            best = max(
+                ((len(one & sets[j]) / len(one | sets[j]), -j) for j in kept), default=(0, 0)
+            )
             if best[0] >= similar:
                 expected[i] = (-best[1], best[0])
             else:

@@ -4,10 +4,11 @@ import gzip
 
 import pytest
 
-from llmstages import tables
+from llmstages.core.errors import StageError
+from llmstages.core.stage import Context
+from llmstages.data import tables
 from llmstages.plugins.pages.files import Files
 from llmstages.plugins.pages.hub import Hub
-from llmstages.stage import Context, StageError
 
 from .test_readers import page, record
 
@@ -27,7 +28,10 @@ def run(stage, out, **values):
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "in" / "deep").mkdir(parents=True)
-    (tmp_path / "in" / "a.warc.gz").write_bytes(gzip.compress(page(1)) + gzip.compress(record("http://a.example/2", b"x", media="image/png")))
+    (tmp_path / "in" / "a.warc.gz").write_bytes(
+        gzip.compress(page(1))
+        + gzip.compress(record("http://a.example/2", b"x", media="image/png"))
+    )
     (tmp_path / "in" / "b.html").write_text("<html><p>two</p>")
     (tmp_path / "in" / "deep" / "c.md").write_text("# three")
     (tmp_path / "in" / "deep" / "d.jsonl").write_text('{"content": "four", "id": "row4"}\nbroken\n')
@@ -46,7 +50,10 @@ def test_a_folder_of_everything(folder):
 def test_equal_input_gives_equal_bytes(folder):
     for name in ("one", "two"):
         run(Files, folder / name, path=str(folder / "in"))
-    one, two = ({p.relative_to(folder / n): p.read_bytes() for p in (folder / n).rglob("*") if p.is_file()} for n in ("one", "two"))
+    one, two = (
+        {p.relative_to(folder / n): p.read_bytes() for p in (folder / n).rglob("*") if p.is_file()}
+        for n in ("one", "two")
+    )
     assert one == two
 
 
@@ -57,7 +64,9 @@ def test_limit_is_announced(folder):
 
 def test_nothing_usable_is_an_error_that_names_the_first_reason(folder):
     (folder / "x.jsonl").write_text("{}\n")
-    with pytest.raises(StageError, match="no usable document; left out: 1 empty, first: x.jsonl:1: no text"):
+    with pytest.raises(
+        StageError, match="no usable document; left out: 1 empty, first: x.jsonl:1: no text"
+    ):
         run(Files, folder / "out", path=str(folder / "x.jsonl"))
 
 
@@ -67,7 +76,11 @@ def test_hub_streams_and_explains_a_missing_network(tmp_path, monkeypatch):
     table = [{"text": "one", "url": "http://a/1"}, {"text": ""}, {"text": "two"}, {"text": "three"}]
     monkeypatch.setattr(datasets, "load_dataset", lambda *given, **more: iter(table))
     metrics, data, dropped, _ = run(Hub, tmp_path / "a", data_set="x/y", limit=2)
-    assert [body.decode() for body in data["body"]] == ["one", "two"] and dropped["rule"][:] == ["empty"] and metrics["documents"] == 2
+    assert (
+        [body.decode() for body in data["body"]] == ["one", "two"]
+        and dropped["rule"][:] == ["empty"]
+        and metrics["documents"] == 2
+    )
     with pytest.raises(StageError, match="no column 'body'; it has text, url"):
         run(Hub, tmp_path / "b", data_set="x/y", text_column="body")
 
@@ -83,19 +96,34 @@ def test_hub_streams_and_explains_a_missing_network(tmp_path, monkeypatch):
 
 def test_hub_streams_a_local_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    lines = ['{"text": "one", "url": "http://a/1", "id": "first"}', '{"text": null, "url": "http://a/2"}', '{"text": "three \\u0000", "url": null}',
-             '{"text": "%s"}' % ("x" * 200)]
+    lines = [
+        '{"text": "one", "url": "http://a/1", "id": "first"}',
+        '{"text": null, "url": "http://a/2"}',
+        '{"text": "three \\u0000", "url": null}',
+        '{"text": "%s"}' % ("x" * 200),
+    ]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "train.jsonl").write_text("\n".join(lines))
     (tmp_path / "mine" / "test.jsonl").write_text('{"text": "held out"}')
-    metrics, data, dropped, _ = run(Hub, tmp_path / "a", data_set=str(tmp_path / "mine"), max_bytes=100)
-    assert [(row["id"], row["url"], row["body"]) for row in data] == [("first", "http://a/1", b"one"), ("mine:3", "hub:mine:3", b"three ")]
-    assert [(row["id"], row["rule"]) for row in dropped] == [("mine:2", "null_text"), ("mine:4", "too_large")]
+    metrics, data, dropped, _ = run(
+        Hub, tmp_path / "a", data_set=str(tmp_path / "mine"), max_bytes=100
+    )
+    assert [(row["id"], row["url"], row["body"]) for row in data] == [
+        ("first", "http://a/1", b"one"),
+        ("mine:3", "hub:mine:3", b"three "),
+    ]
+    assert [(row["id"], row["rule"]) for row in dropped] == [
+        ("mine:2", "null_text"),
+        ("mine:4", "too_large"),
+    ]
     _, data, _, _ = run(Hub, tmp_path / "b", data_set=str(tmp_path / "mine"), split="test")
     assert data["body"][:] == [b"held out"]
     for split, broken in (("dev", ""), ("train", "no JSON")):
         (tmp_path / "mine" / "train.jsonl").write_text(broken or lines[0])
-        with pytest.raises(StageError, match="the folder .*mine, split .* cannot be read as a data set.*pages=files reads them row by row"):
+        with pytest.raises(
+            StageError,
+            match="the folder .*mine, split .* cannot be read as a data set.*pages=files reads them row by row",
+        ):
             run(Hub, tmp_path / split, data_set=str(tmp_path / "mine"), split=split)
 
 
@@ -114,12 +142,28 @@ def test_progress_moves_within_a_file_and_ends_at_its_size(tmp_path, monkeypatch
         yield lambda n=1, note="": moves.append((n, note))
 
     (tmp_path / "out").mkdir()
-    Files().run(Files.Config(path=str(tmp_path / "a.jsonl")), Context("pages", tmp_path / "out", tmp_path, {}, progress=progress))
+    Files().run(
+        Files.Config(path=str(tmp_path / "a.jsonl")),
+        Context("pages", tmp_path / "out", tmp_path, {}, progress=progress),
+    )
     steps = [n for n, _ in moves[1:]]
-    assert moves[0] == 1.0 and abs(sum(steps) - 1.013) < 1e-6 and sum(n > 0 for n in steps) >= 4 and "1000 documents, " in moves[-1][1]
+    assert (
+        moves[0] == 1.0
+        and abs(sum(steps) - 1.013) < 1e-6
+        and sum(n > 0 for n in steps) >= 4
+        and "1000 documents, " in moves[-1][1]
+    )
 
 
-@pytest.mark.parametrize("stage, values", [(Files, {"max_bytes": 0}), (Files, {"text_block": -1}), (Files, {"limit": -1}), (Hub, {"max_bytes": 10**9})])
+@pytest.mark.parametrize(
+    "stage, values",
+    [
+        (Files, {"max_bytes": 0}),
+        (Files, {"text_block": -1}),
+        (Files, {"limit": -1}),
+        (Hub, {"max_bytes": 10**9}),
+    ],
+)
 def test_limits_that_make_no_sense_are_refused(stage, values):
     with pytest.raises(ValueError, match=next(iter(values))):
         stage.Config(**({"path": "x"} if stage is Files else {}), **values)

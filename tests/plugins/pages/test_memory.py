@@ -14,7 +14,7 @@ from .test_readers import page, record
 READ = """
 import json, resource, sys, time
 from pathlib import Path
-from llmstages.readers import Bad, read
+from llmstages.data.readers import Bad, read
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -31,7 +31,7 @@ STAGE = """
 import resource, sys
 from pathlib import Path
 from llmstages.plugins.pages.files import Files
-from llmstages.stage import Context
+from llmstages.core.stage import Context
 out = Path(sys.argv[2])
 metrics = Files().run(Files.Config(path=sys.argv[1]), Context("pages", out, out, {}))
 print(metrics["documents"], metrics["dropped"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
@@ -39,28 +39,52 @@ print(metrics["documents"], metrics["dropped"], resource.getrusage(resource.RUSA
 
 
 def python(code, *arguments):
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return done.stdout
 
 
 def packed(before, megabytes, after=b""):
     """A gzip member that expands to so many megabytes of one letter."""
     deflate, letters = zlib.compressobj(9, zlib.DEFLATED, 31), b"a" * 1_000_000
-    return deflate.compress(before) + b"".join(deflate.compress(letters) for _ in range(megabytes)) + deflate.compress(after) + deflate.flush()
+    return (
+        deflate.compress(before)
+        + b"".join(deflate.compress(letters) for _ in range(megabytes))
+        + deflate.compress(after)
+        + deflate.flush()
+    )
 
 
 def bombs(folder, megabytes):
     """Small files that hold a large record between two good ones, or are one."""
     member = record("http://a.example/2", b"", length=megabytes * 1_000_000 + 44)[:-4]
     content = packed(b"<html>", megabytes)
-    block = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n" + content
-    encoded = record("http://a.example/2", block, kind="resource", media="application/http").replace(b"WARC-Type: resource", b"WARC-Type: response")
+    block = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n" + content
+    )
+    encoded = record(
+        "http://a.example/2", block, kind="resource", media="application/http"
+    ).replace(b"WARC-Type: resource", b"WARC-Type: response")
     return {
-        "member.warc.gz": gzip.compress(page(1)) + packed(member, megabytes, b"\r\n\r\n") + gzip.compress(page(3)),
+        "member.warc.gz": gzip.compress(page(1))
+        + packed(member, megabytes, b"\r\n\r\n")
+        + gzip.compress(page(3)),
         "encoded.warc.gz": gzip.compress(page(1)) + gzip.compress(encoded) + gzip.compress(page(3)),
-        "header.warc.gz": gzip.compress(page(1)) + packed(b"WARC/1.0\r\nX: ", megabytes) + gzip.compress(page(3)),
-        "lines.jsonl.gz": packed(b'{"text": "1", "url": "1"}\n{"text": "', megabytes, b'"}\n{"text": "3", "url": "3"}\n'),
-        "list.json.gz": packed(b'[\n{"text": "1", "url": "1"},\n{"text": "', megabytes, b'"},\n{"text": "3", "url": "3"}\n]'),
+        "header.warc.gz": gzip.compress(page(1))
+        + packed(b"WARC/1.0\r\nX: ", megabytes)
+        + gzip.compress(page(3)),
+        "lines.jsonl.gz": packed(
+            b'{"text": "1", "url": "1"}\n{"text": "', megabytes, b'"}\n{"text": "3", "url": "3"}\n'
+        ),
+        "list.json.gz": packed(
+            b'[\n{"text": "1", "url": "1"},\n{"text": "',
+            megabytes,
+            b'"},\n{"text": "3", "url": "3"}\n]',
+        ),
         "rows.csv.gz": packed(b'text,url\n1,1\n"', megabytes, b'",2\n3,3\n'),
         "page.html.gz": content,
         "text.txt.gz": packed(b"first line\n", megabytes, b"\nlast line\n"),
@@ -85,10 +109,20 @@ def test_what_expands_a_thousand_times_is_one_dropped_row(tmp_path, megabytes):
 
 def write_lines(path, size):
     rng, done, number = random.Random(0), 0, 0
-    pages = [bytes(rng.choices(b"abcdefgh  .,\n", k=rng.randint(2_000, 200_000))) for _ in range(50)]
+    pages = [
+        bytes(rng.choices(b"abcdefgh  .,\n", k=rng.randint(2_000, 200_000))) for _ in range(50)
+    ]
     with open(path, "wb") as stream:
         while done < size:
-            done += stream.write(json.dumps({"text": f"{number} {pages[number % 50].decode()}", "url": f"http://a.example/{number}"}).encode() + b"\n")
+            done += stream.write(
+                json.dumps(
+                    {
+                        "text": f"{number} {pages[number % 50].decode()}",
+                        "url": f"http://a.example/{number}",
+                    }
+                ).encode()
+                + b"\n"
+            )
             number += 1
     return number
 
@@ -98,7 +132,14 @@ def write_warc(path, size):
     pages = [rng.randbytes(rng.randint(1_000, 60_000)).hex().encode() for _ in range(50)]
     with open(path, "wb") as stream:
         while done < size:
-            done += stream.write(gzip.compress(record(f"http://a.example/{number}", b"<html>%d " % number + pages[number % 50]), 1))
+            done += stream.write(
+                gzip.compress(
+                    record(
+                        f"http://a.example/{number}", b"<html>%d " % number + pages[number % 50]
+                    ),
+                    1,
+                )
+            )
             number += 1
     return number
 

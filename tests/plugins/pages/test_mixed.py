@@ -4,9 +4,9 @@ import gzip
 import json
 import random
 
-from llmstages import tables
+from llmstages.core.stage import Context
+from llmstages.data import tables
 from llmstages.plugins.pages.files import Files
-from llmstages.stage import Context
 
 from .test_readers import page, record
 
@@ -21,14 +21,20 @@ def broken_member(url):
 
 
 def encoded(url, content, encoding):
-    return record(url, content).replace(b"text/html\r\n\r\n", b"text/html\r\nContent-Encoding: " + encoding + b"\r\n\r\n").replace(
-        b"Content-Length: ", b"Content-Length: 0000", 1)
+    return (
+        record(url, content)
+        .replace(b"text/html\r\n\r\n", b"text/html\r\nContent-Encoding: " + encoding + b"\r\n\r\n")
+        .replace(b"Content-Length: ", b"Content-Length: 0000", 1)
+    )
 
 
 def fixed(data):
     """The record with the length that it has."""
     head, _, block = data.partition(b"\r\n\r\n")
-    lines = [b"Content-Length: %d" % (len(block) - 4) if line.startswith(b"Content-Length") else line for line in head.split(b"\r\n")]
+    lines = [
+        b"Content-Length: %d" % (len(block) - 4) if line.startswith(b"Content-Length") else line
+        for line in head.split(b"\r\n")
+    ]
     return b"\r\n".join(lines) + b"\r\n\r\n" + block
 
 
@@ -39,22 +45,52 @@ BAD_MEMBERS = [
     lambda url: gzip.compress(record(url, b"<html>gone", status="404 Not Found")),
     lambda url: gzip.compress(record(url, b"\x89PNG", media="image/png")),
     lambda url: gzip.compress(record(url, b"<html>" + b"x" * MAX)),
-    lambda url: gzip.compress(fixed(encoded(url, gzip.compress(b"<html>" + b"x" * 100 * MAX), b"gzip"))),
+    lambda url: gzip.compress(
+        fixed(encoded(url, gzip.compress(b"<html>" + b"x" * 100 * MAX), b"gzip"))
+    ),
     lambda url: gzip.compress(fixed(encoded(url, b"\x1f\x8b\x08" + rng.randbytes(100), b"gzip"))),
     lambda url: gzip.compress(fixed(encoded(url, b"\0\1\2" + rng.randbytes(100), b"br"))),
     lambda url: gzip.compress(b"WARC/1.0\r\nno header at all\r\n\r\n"),
     lambda url: gzip.compress(record(url, b"<html>")[:120]),
-    lambda url: gzip.compress(record(url, b"<html>").replace(b"Content-Length: ", b"Content-Length: many")),
+    lambda url: gzip.compress(
+        record(url, b"<html>").replace(b"Content-Length: ", b"Content-Length: many")
+    ),
 ]
 BAD_LINES = [
-    b"not json", b"[1, 2]", b'"text"', b"12", b"null", b'{"text": null}', b'{"text": ""}', b"{}", b'{"text": 5}', b'{"text": "cut',
-    b'{"text": "' + b"x" * (MAX + 1) + b'"}', b'{"text": "' + b"x" * 10 * MAX + b'"}', b"[" * 100_000, rng.randbytes(200).replace(b"\n", b""),
-    b'{"text": "\x01 control"}', b'{"a": {"text": "deep"}}',
+    b"not json",
+    b"[1, 2]",
+    b'"text"',
+    b"12",
+    b"null",
+    b'{"text": null}',
+    b'{"text": ""}',
+    b"{}",
+    b'{"text": 5}',
+    b'{"text": "cut',
+    b'{"text": "' + b"x" * (MAX + 1) + b'"}',
+    b'{"text": "' + b"x" * 10 * MAX + b'"}',
+    b"[" * 100_000,
+    rng.randbytes(200).replace(b"\n", b""),
+    b'{"text": "\x01 control"}',
+    b'{"a": {"text": "deep"}}',
 ]
 BAD_FILES = [
-    ("html", b""), ("md", b" \n\n"), ("html.gz", gzip.compress(b"<html>cut" * 90)[:-9]), ("html", b"<html>" + b"x" * MAX), ("parquet", b"PAR1 nonsense"),
-    ("html.gz", b"no gzip"), ("jsonl", b""), ("json", b"{ nonsense"), ("txt", b"x" * (MAX + 1)), ("html.gz", gzip.compress(b"<html>" + b"x" * 200 * MAX)),
-    ("csv", b""), ("warc", b""), ("warc", b"no record\n"), ("json", b"[]"), ("txt.zst", b"no zstd"), ("csv", b'text,n\n"open,1\n'),
+    ("html", b""),
+    ("md", b" \n\n"),
+    ("html.gz", gzip.compress(b"<html>cut" * 90)[:-9]),
+    ("html", b"<html>" + b"x" * MAX),
+    ("parquet", b"PAR1 nonsense"),
+    ("html.gz", b"no gzip"),
+    ("jsonl", b""),
+    ("json", b"{ nonsense"),
+    ("txt", b"x" * (MAX + 1)),
+    ("html.gz", gzip.compress(b"<html>" + b"x" * 200 * MAX)),
+    ("csv", b""),
+    ("warc", b""),
+    ("warc", b"no record\n"),
+    ("json", b"[]"),
+    ("txt.zst", b"no zstd"),
+    ("csv", b'text,n\n"open,1\n'),
 ]
 
 
@@ -70,13 +106,20 @@ def write(folder):
             good.append(url)
         else:
             bad.append("a.warc.gz")
-        warc.append(gzip.compress(page(number)) if fine else BAD_MEMBERS[number % len(BAD_MEMBERS)](url))
+        warc.append(
+            gzip.compress(page(number)) if fine else BAD_MEMBERS[number % len(BAD_MEMBERS)](url)
+        )
     (folder / "a.warc.gz").write_bytes(b"".join(warc))
     rng.shuffle(kinds)
     for number, fine in enumerate(kinds):
         if fine:
             good.append(f"http://b.example/{number}")
-            plain.append(json.dumps({"text": f"Text {number}, größer.", "url": good[-1]}, ensure_ascii=number % 2 == 0).encode())
+            plain.append(
+                json.dumps(
+                    {"text": f"Text {number}, größer.", "url": good[-1]},
+                    ensure_ascii=number % 2 == 0,
+                ).encode()
+            )
         else:
             bad.append(f"b.jsonl:{number + 1}")
             plain.append(BAD_LINES[number % len(BAD_LINES)])
@@ -100,10 +143,15 @@ def test_no_good_document_is_lost_and_each_bad_record_is_named(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     said = []
-    metrics = Files().run(Files.Config(path=str(tmp_path / "in"), max_bytes=MAX), Context("pages", out, out, {}, say=said.append))
+    metrics = Files().run(
+        Files.Config(path=str(tmp_path / "in"), max_bytes=MAX),
+        Context("pages", out, out, {}, say=said.append),
+    )
     assert sorted(tables.load(out / "data")["url"]) == sorted(good)
     dropped = tables.load(out / "dropped").to_list()
     assert all(row["id"] and row["rule"] and row["value"] for row in dropped)
     assert not [place for place in bad if not any(row["id"].startswith(place) for row in dropped)]
     assert len(dropped) == metrics["dropped"] == len(bad)
-    assert len(said) == 1 + len({row["rule"] for row in dropped})  # one line a reason, and one for files without documents
+    assert len(said) == 1 + len(
+        {row["rule"] for row in dropped}
+    )  # one line a reason, and one for files without documents

@@ -8,25 +8,34 @@ from pathlib import Path
 
 import pytest
 
-from llmstages.readers import Bad, Record, find, read, read_warc, rows
-from llmstages.readers.streams import Meter
-from llmstages.readers.warc import _records
-from llmstages.stage import StageError
+from llmstages.core.errors import StageError
+from llmstages.data.readers import Record, Rejected, find, read, read_warc, rows
+from llmstages.data.readers.streams import Meter
+from llmstages.data.readers.warc import _records
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "warc_bad"
 
 
 def record(url, body, *, kind="response", status="200 OK", media="text/html", length=None):
     """The bytes of one WARC record."""
-    block = f"HTTP/1.1 {status}\r\nContent-Type: {media}\r\n\r\n".encode() + body if kind == "response" else body
-    head = (f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {url}\r\nWARC-Record-ID: <urn:uuid:{url}>\r\n"
-            f"WARC-Date: 2024-01-01T00:00:00Z\r\nContent-Type: {'application/http; msgtype=response' if kind == 'response' else media}\r\n"
-            f"Content-Length: {len(block) if length is None else length}\r\n\r\n")
+    block = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {media}\r\n\r\n".encode() + body
+        if kind == "response"
+        else body
+    )
+    head = (
+        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {url}\r\nWARC-Record-ID: <urn:uuid:{url}>\r\n"
+        f"WARC-Date: 2024-01-01T00:00:00Z\r\nContent-Type: {'application/http; msgtype=response' if kind == 'response' else media}\r\n"
+        f"Content-Length: {len(block) if length is None else length}\r\n\r\n"
+    )
     return head.encode() + block + b"\r\n\r\n"
 
 
 def page(number):
-    return record(f"http://a.example/{number}", b"<html><p>page %d</p>" % number + bytes(range(32, 127)) * (number % 7 + 1))
+    return record(
+        f"http://a.example/{number}",
+        b"<html><p>page %d</p>" % number + bytes(range(32, 127)) * (number % 7 + 1),
+    )
 
 
 def urls(found):
@@ -35,34 +44,59 @@ def urls(found):
 
 def test_each_record_type_and_media(tmp_path):
     path = tmp_path / "a.warc.gz"
-    path.write_bytes(b"".join(map(gzip.compress, [
-        record("", b"software: x", kind="warcinfo"), page(1), record("http://a.example/2", b"GET /", kind="request"),
-        record("http://a.example/3", b"plain", kind="conversion", media="text/plain"),
-        record("http://a.example/4", b"<html>\xfc", media="text/html; charset=latin-1"),
-        record("http://a.example/5", b"gone", status="404 Not Found"), record("http://a.example/6", b"\x89PNG", media="image/png"),
-        record("own:7", b"<html>other scheme"), record("metadata://x/8", b"log", kind="resource", media="text/plain")])))
+    path.write_bytes(
+        b"".join(
+            map(
+                gzip.compress,
+                [
+                    record("", b"software: x", kind="warcinfo"),
+                    page(1),
+                    record("http://a.example/2", b"GET /", kind="request"),
+                    record("http://a.example/3", b"plain", kind="conversion", media="text/plain"),
+                    record("http://a.example/4", b"<html>\xfc", media="text/html; charset=latin-1"),
+                    record("http://a.example/5", b"gone", status="404 Not Found"),
+                    record("http://a.example/6", b"\x89PNG", media="image/png"),
+                    record("own:7", b"<html>other scheme"),
+                    record("metadata://x/8", b"log", kind="resource", media="text/plain"),
+                ],
+            )
+        )
+    )
     found = list(read_warc(path))
     assert [(r.url[-1], r.media) for r in found if isinstance(r, Record)] == [
-        ("1", "text/html"), ("3", "text/plain"), ("4", "text/html"), ("7", "text/html")]
-    assert [(b.url[-1], b.rule) for b in found if isinstance(b, Bad)] == [("5", "status"), ("6", "media")]
-    assert found[0].id == "a.warc.gz:2" and found[2].charset == "latin-1" and found[-1].body == b"<html>other scheme"
+        ("1", "text/html"),
+        ("3", "text/plain"),
+        ("4", "text/html"),
+        ("7", "text/html"),
+    ]
+    assert [(b.url[-1], b.rule) for b in found if isinstance(b, Rejected)] == [
+        ("5", "status"),
+        ("6", "media"),
+    ]
+    assert (
+        found[0].id == "a.warc.gz:2"
+        and found[2].charset == "latin-1"
+        and found[-1].body == b"<html>other scheme"
+    )
 
 
 def test_a_file_cut_off_gives_all_whole_records_and_says_where(tmp_path):
     data = b"".join(gzip.compress(page(n)) for n in range(10))
-    (tmp_path / "cut.warc.gz").write_bytes(data[:len(data) - 40])
+    (tmp_path / "cut.warc.gz").write_bytes(data[: len(data) - 40])
     found = list(read_warc(tmp_path / "cut.warc.gz"))
     assert urls(found) == list(range(9))
-    assert any("cut off" in each.reason for each in found if isinstance(each, Bad))
+    assert any("cut off" in each.reason for each in found if isinstance(each, Rejected))
 
 
 def test_reading_goes_on_after_a_damaged_member(tmp_path):
     members = [gzip.compress(page(n)) for n in range(10)]
     members[4] = members[4][:60] + bytes(40) + members[4][100:]
-    (tmp_path / "bad.warc.gz").write_bytes(b"".join(members[:7]) + b"garbage" + b"".join(members[7:]))
+    (tmp_path / "bad.warc.gz").write_bytes(
+        b"".join(members[:7]) + b"garbage" + b"".join(members[7:])
+    )
     found = list(read_warc(tmp_path / "bad.warc.gz"))
     assert urls(found) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
-    reasons = " | ".join(each.reason for each in found if isinstance(each, Bad))
+    reasons = " | ".join(each.reason for each in found if isinstance(each, Rejected))
     assert "damaged gzip member" in reasons and "no gzip member" in reasons
 
 
@@ -70,25 +104,31 @@ def test_one_gzip_member_for_the_whole_file_whole_and_damaged(tmp_path):
     data = gzip.compress(b"".join(page(n) for n in range(200)), 1)
     (tmp_path / "one.warc.gz").write_bytes(data)
     assert urls(read_warc(tmp_path / "one.warc.gz")) == list(range(200))
-    (tmp_path / "half.warc.gz").write_bytes(data[:len(data) // 2])
+    (tmp_path / "half.warc.gz").write_bytes(data[: len(data) // 2])
     found = list(read_warc(tmp_path / "half.warc.gz"))
     kept = urls(found)
-    assert kept == list(range(len(kept))) and 60 < len(kept) < 140 and isinstance(found[-1], Bad)
+    assert (
+        kept == list(range(len(kept))) and 60 < len(kept) < 140 and isinstance(found[-1], Rejected)
+    )
 
 
 def test_a_record_spread_over_two_members(tmp_path):
     whole = page(3)
-    (tmp_path / "two.warc.gz").write_bytes(gzip.compress(whole[:300]) + gzip.compress(whole[300:]) + gzip.compress(page(4)))
+    (tmp_path / "two.warc.gz").write_bytes(
+        gzip.compress(whole[:300]) + gzip.compress(whole[300:]) + gzip.compress(page(4))
+    )
     assert urls(read_warc(tmp_path / "two.warc.gz")) == [3, 4]
 
 
 def test_plain_text_wrong_lengths_and_junk(tmp_path):
     body = b"<html><p>wrong</p>" * 10
     for name, length in (("long", 100_000), ("short", 90)):
-        (tmp_path / f"{name}.warc").write_bytes(page(1) + record("http://a.example/2", body, length=length) + b"junk\r\n" + page(3))
+        (tmp_path / f"{name}.warc").write_bytes(
+            page(1) + record("http://a.example/2", body, length=length) + b"junk\r\n" + page(3)
+        )
         found = list(read_warc(tmp_path / f"{name}.warc"))
         assert [n for n in urls(found) if n != 2] == [1, 3], name
-        assert any(isinstance(each, Bad) for each in found), name
+        assert any(isinstance(each, Rejected) for each in found), name
     (tmp_path / "empty.warc").write_bytes(b"")
     assert [each.reason for each in read_warc(tmp_path / "empty.warc")] == ["the file is empty"]
 
@@ -96,9 +136,15 @@ def test_plain_text_wrong_lengths_and_junk(tmp_path):
 # Records of each file, counted by reading them: every "WARC/1.0" line of the unpacked bytes with headers after it; then
 # what warcio's ArchiveIterator gets (it stops at what it takes for damage), and the size of the page, if there is one.
 ODD = {
-    "example-bad-non-chunked.warc.gz": (6, 1, 1270), "example-bad.warc.gz.bad": (6, 1, 1270), "example-iana.org-chunked.warc": (3, 3, 7223),
-    "example-space-in-target-uri.warc.gz": (2, 2, None), "example-trunc.warc": (4, 4, 1270), "example-wget-bad-target-uri.warc.gz": (6, 6, 1270),
-    "example-wrong-chunks.warc.gz": (2, 1, 1270), "example.warc.gz": (6, 6, 1270), "post-test.warc.gz": (6, 6, None),
+    "example-bad-non-chunked.warc.gz": (6, 1, 1270),
+    "example-bad.warc.gz.bad": (6, 1, 1270),
+    "example-iana.org-chunked.warc": (3, 3, 7223),
+    "example-space-in-target-uri.warc.gz": (2, 2, None),
+    "example-trunc.warc": (4, 4, 1270),
+    "example-wget-bad-target-uri.warc.gz": (6, 6, 1270),
+    "example-wrong-chunks.warc.gz": (2, 1, 1270),
+    "example.warc.gz": (6, 6, 1270),
+    "post-test.warc.gz": (6, 6, None),
 }
 
 
@@ -110,7 +156,7 @@ def test_the_odd_files_of_other_tools_are_read_further_than_warcio_reads_them(na
 
     records, by_warcio, page_size = ODD[name]
     found = list(_records(SHARED / name, 10_000_000, Meter()))
-    assert len(found) == records and not [each for each in found if isinstance(each, Bad)]
+    assert len(found) == records and not [each for each in found if isinstance(each, Rejected)]
     pages = [each for each in read_warc(SHARED / name) if isinstance(each, Record)]
     assert [len(each.body) for each in pages] == ([page_size] if page_size else [])
     theirs = 0
@@ -121,14 +167,29 @@ def test_the_odd_files_of_other_tools_are_read_further_than_warcio_reads_them(na
 
 
 def test_tables_keep_every_good_row_and_number_the_bad(tmp_path):
-    lines = ['\ufeff{"text": "one", "url": "http://a/1"}'.encode(), b"", b"not json", b'{"text": "b\xffd"}', b'{"text": null}', b"[1]",
-             rb'{"text": "\ud800 lone"}', b'{"html": "<p>x"}']
+    lines = [
+        '\ufeff{"text": "one", "url": "http://a/1"}'.encode(),
+        b"",
+        b"not json",
+        b'{"text": "b\xffd"}',
+        b'{"text": null}',
+        b"[1]",
+        rb'{"text": "\ud800 lone"}',
+        b'{"html": "<p>x"}',
+    ]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
     found = list(read(tmp_path / "a.jsonl"))
     assert [(each.id, each.body.decode()) for each in found if isinstance(each, Record)] == [
-        ("a.jsonl:1", "one"), ("a.jsonl:4", "b\ufffdd"), ("a.jsonl:7", "\ufffd lone"), ("a.jsonl:8", "<p>x")]
-    assert [(each.position, each.rule) for each in found if isinstance(each, Bad)] == [
-        ("a.jsonl:3", "format"), ("a.jsonl:5", "null_text"), ("a.jsonl:6", "format")]
+        ("a.jsonl:1", "one"),
+        ("a.jsonl:4", "b\ufffdd"),
+        ("a.jsonl:7", "\ufffd lone"),
+        ("a.jsonl:8", "<p>x"),
+    ]
+    assert [(each.position, each.rule) for each in found if isinstance(each, Rejected)] == [
+        ("a.jsonl:3", "format"),
+        ("a.jsonl:5", "null_text"),
+        ("a.jsonl:6", "format"),
+    ]
     assert found[-1].media == "text/html"
 
 
@@ -136,7 +197,7 @@ def test_the_same_rows_from_every_table_type(tmp_path):
     import pyarrow
     import pyarrow.parquet
 
-    table = [{"text": "eins,\n\"zwei\"", "n": "1"}, {"text": "drei " * 50_000, "n": "2"}]
+    table = [{"text": 'eins,\n"zwei"', "n": "1"}, {"text": "drei " * 50_000, "n": "2"}]
     lines = "\n".join(map(json.dumps, table)).encode()
     (tmp_path / "a.jsonl").write_bytes(lines)
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines))
@@ -163,7 +224,7 @@ def test_damaged_tables_are_named_not_raised(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 nonsense")
     (tmp_path / "a.json").write_text("{ nonsense")
     for path in sorted(tmp_path.iterdir()):
-        assert isinstance(list(rows(path))[-1][1], Bad), path.name
+        assert isinstance(list(rows(path))[-1][1], Rejected), path.name
 
 
 def test_long_text_files_are_cut_at_line_ends_and_lose_nothing(tmp_path):
@@ -180,8 +241,12 @@ def test_find_says_what_is_there(tmp_path):
     (tmp_path / "notes.docx").touch()
     assert [p.name for p in find(str(tmp_path), "pages")] == ["pages.warc.gz"]
     assert [p.name for p in find(f"{tmp_path}/*.gz", "pages")] == ["pages.warc.gz"]
-    for given, said in (("", "say pages.path=FILE"), (f"{tmp_path}/page.warc.gz", "has pages.warc.gz"),
-                        (f"{tmp_path}/*.html", "matches no file"), (f"{tmp_path}/x/y/z", "no such file")):
+    for given, said in (
+        ("", "say pages.path=FILE"),
+        (f"{tmp_path}/page.warc.gz", "has pages.warc.gz"),
+        (f"{tmp_path}/*.html", "matches no file"),
+        (f"{tmp_path}/x/y/z", "no such file"),
+    ):
         with pytest.raises(StageError, match=said):
             find(given, "pages")
     with pytest.raises(StageError, match="'.docx' cannot be read"):

@@ -5,49 +5,107 @@ from pathlib import Path
 
 import pytest
 
-from llmstages import tables
-from llmstages.formats import Unusable, problem
+from llmstages.core.stage import Context
+from llmstages.data import tables
+from llmstages.data.formats import InvalidRow, problem
 from llmstages.plugins.problems.files import Files
-from llmstages.stage import Context
-from llmstages.tables import message
+from llmstages.text.messages import message
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 
 def test_gsm8k_keeps_the_number_and_the_worked_solution():
-    found = problem({"question": "How many?", "answer": "600 + 634 = <<600+634=1234>>1,234.\n#### 1,234"})
-    assert found == {"prompt": [message("user", "How many?")], "answer": "1234", "task": "gsm8k", "group": "", "meta": "{}",
-                     "solution": "600 + 634 = <<600+634=1234>>1,234."}
+    found = problem(
+        {"question": "How many?", "answer": "600 + 634 = <<600+634=1234>>1,234.\n#### 1,234"}
+    )
+    assert found == {
+        "prompt": [message("user", "How many?")],
+        "answer": "1234",
+        "task": "gsm8k",
+        "group": "",
+        "meta": "{}",
+        "solution": "600 + 634 = <<600+634=1234>>1,234.",
+    }
 
 
-@pytest.mark.parametrize("row, answer, more", [
-    ({"question": "Where?", "answer": "Paris, France"}, "Paris, France", {"task": "questions", "solution": ""}),
-    ({"prompt": [{"role": "user", "content": "Where?"}], "answer": 7, "level": 3, "source": "x"}, "7", {"group": "3", "meta": '{"source": "x"}'}),
-    ({"problem": "Where?", "solution": "So \\boxed{\\frac{1}{2}}.", "type": "Algebra"}, "\\frac{1}{2}", {"group": "Algebra", "solution": "So \\boxed{\\frac{1}{2}}."}),
-    ({"problem": "Where?", "solution": "Thus 5.", "answer": "5", "task": "math"}, "5", {"task": "math", "solution": "Thus 5."})])
+@pytest.mark.parametrize(
+    "row, answer, more",
+    [
+        (
+            {"question": "Where?", "answer": "Paris, France"},
+            "Paris, France",
+            {"task": "questions", "solution": ""},
+        ),
+        (
+            {
+                "prompt": [{"role": "user", "content": "Where?"}],
+                "answer": 7,
+                "level": 3,
+                "source": "x",
+            },
+            "7",
+            {"group": "3", "meta": '{"source": "x"}'},
+        ),
+        (
+            {"problem": "Where?", "solution": "So \\boxed{\\frac{1}{2}}.", "type": "Algebra"},
+            "\\frac{1}{2}",
+            {"group": "Algebra", "solution": "So \\boxed{\\frac{1}{2}}."},
+        ),
+        (
+            {"problem": "Where?", "solution": "Thus 5.", "answer": "5", "task": "math"},
+            "5",
+            {"task": "math", "solution": "Thus 5."},
+        ),
+    ],
+)
 def test_plain_rows(row, answer, more):
     found = problem(row)
-    assert found["answer"] == answer and found["prompt"] == [message("user", "Where?")] and {key: found[key] for key in more} == more
+    assert (
+        found["answer"] == answer
+        and found["prompt"] == [message("user", "Where?")]
+        and {key: found[key] for key in more} == more
+    )
 
 
-@pytest.mark.parametrize("rule, row", [("format", {"question": "Where?"}), ("no_answer", {"question": "Where?", "answer": " "}),
-                                       ("no_answer", {"problem": "Where?", "solution": "no result"}), ("no_answer", {"question": "x", "answer": "y ####"})])
+@pytest.mark.parametrize(
+    "rule, row",
+    [
+        ("format", {"question": "Where?"}),
+        ("no_answer", {"question": "Where?", "answer": " "}),
+        ("no_answer", {"problem": "Where?", "solution": "no result"}),
+        ("no_answer", {"question": "x", "answer": "y ####"}),
+    ],
+)
 def test_unusable_problems_say_why(rule, row):
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(InvalidRow) as caught:
         problem(row)
     assert caught.value.rule == rule
 
 
 def test_stage(tmp_path):
-    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, [{"question": "Where?", "answer": "There"}, {"question": "Where?"}])))
+    (tmp_path / "a.jsonl").write_text(
+        "\n".join(
+            map(json.dumps, [{"question": "Where?", "answer": "There"}, {"question": "Where?"}])
+        )
+    )
     (tmp_path / "out").mkdir()
-    metrics = Files().run(Files.Config(path=str(tmp_path / "a.jsonl"), task="places"), Context("problems", tmp_path / "out", tmp_path, {}))
+    metrics = Files().run(
+        Files.Config(path=str(tmp_path / "a.jsonl"), task="places"),
+        Context("problems", tmp_path / "out", tmp_path, {}),
+    )
     row = tables.load(tmp_path / "out" / "data")[0]
-    assert (row["task"], row["answer"]) == ("places", "There") and metrics["examples"] == 1 and metrics["dropped"] == 1
+    assert (
+        (row["task"], row["answer"]) == ("places", "There")
+        and metrics["examples"] == 1
+        and metrics["dropped"] == 1
+    )
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the development data")
 def test_all_of_gsm8k_has_a_number(tmp_path):
-    metrics = Files().run(Files.Config(path=str(SHARED / "gsm8k/train.jsonl")), Context("problems", tmp_path, tmp_path, {}))
+    metrics = Files().run(
+        Files.Config(path=str(SHARED / "gsm8k/train.jsonl")),
+        Context("problems", tmp_path, tmp_path, {}),
+    )
     answers = tables.load(tmp_path / "data")["answer"][:]
     assert metrics["examples"] == 7473 and all(float(answer) is not None for answer in answers)

@@ -7,14 +7,29 @@ from collections import Counter
 
 import pytest
 
-from llmstages import tables
+from llmstages.core.errors import StageError
+from llmstages.data import tables
+from llmstages.data.readers import read_warc
 from llmstages.plugins.world import pages, people, sentences
-from llmstages.readers import read_warc
-from llmstages.stage import StageError
 from tests.tiny import perform, saved
 
-SMALL = pages.PagesConfig(frequent=12, medium=8, rare=8, unseen=8, frequent_articles=5, medium_articles=3, towns=12, sums=40, direct_sums=8,
-                          stories=30, lists=10, proclamations=2, quotes=9, questions=2, dirt=1.0)
+SMALL = pages.PagesConfig(
+    frequent=12,
+    medium=8,
+    rare=8,
+    unseen=8,
+    frequent_articles=5,
+    medium_articles=3,
+    towns=12,
+    sums=40,
+    direct_sums=8,
+    stories=30,
+    lists=10,
+    proclamations=2,
+    quotes=9,
+    questions=2,
+    dirt=1.0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +39,17 @@ def world(tmp_path_factory):
 
 def test_same_seed_same_bytes_and_another_seed_another_world(world, tmp_path):
     again, _ = perform(pages.WorldPages, tmp_path / "again", SMALL)
-    for name in ("pages.warc.gz", "world.json", "gold.jsonl", "proclamations.json", "data/state.json"):
+    for name in (
+        "pages.warc.gz",
+        "world.json",
+        "gold.jsonl",
+        "proclamations.json",
+        "data/state.json",
+    ):
         assert (world.path / name).read_bytes() == (again.path / name).read_bytes()
-    assert people.build(1, {t: 4 for t in people.TIERS}, 9, 0.5, 0.25) != people.build(2, {t: 4 for t in people.TIERS}, 9, 0.5, 0.25)
+    assert people.build(1, {t: 4 for t in people.TIERS}, 9, 0.5, 0.25) != people.build(
+        2, {t: 4 for t in people.TIERS}, 9, 0.5, 0.25
+    )
 
 
 def test_the_warc_is_a_real_one_and_every_page_has_a_gold_label(world):
@@ -34,23 +57,45 @@ def test_the_warc_is_a_real_one_and_every_page_has_a_gold_label(world):
     gold = {row["url"]: row for row in tables.read_lines(world.path / "gold.jsonl")}
     assert {r.url for r in records} == set(gold)
     rules = Counter(row["rule"] for row in gold.values() if not row["keep"])
-    assert set(rules) == {"url", "language", "quality", "exact_dedup", "minhash_dedup", "encoding", "empty"}
+    assert set(rules) == {
+        "url",
+        "language",
+        "quality",
+        "exact_dedup",
+        "minhash_dedup",
+        "encoding",
+        "empty",
+    }
 
 
 def test_facts_have_their_frequencies_and_the_unseen_are_on_no_page(world):
-    text = " ".join(r.body.decode("utf-8", "replace") for r in read_warc(world.path / "pages.warc.gz"))
+    text = " ".join(
+        r.body.decode("utf-8", "replace") for r in read_warc(world.path / "pages.warc.gz")
+    )
     truth = people.load(world)
-    mentions = {tier: sum(text.count(p.name) for p in truth.group(tier)) / len(truth.group(tier)) for tier in people.TIERS}
+    mentions = {
+        tier: sum(text.count(p.name) for p in truth.group(tier)) / len(truth.group(tier))
+        for tier in people.TIERS
+    }
     assert mentions["frequent"] > mentions["medium"] > mentions["rare"] > mentions["unseen"] == 0
     assert {p.role for p in truth.group("unseen")} == {"probe", "test"}
     quoted = json.loads((world.path / "proclamations.json").read_text())
-    assert all(text.count(t) >= SMALL.quotes for t in quoted["repeated"]) and all(text.count(t) >= 1 for t in quoted["single"])
+    assert all(text.count(t) >= SMALL.quotes for t in quoted["repeated"]) and all(
+        text.count(t) >= 1 for t in quoted["single"]
+    )
 
 
 def test_the_encyclopaedia_knows_everybody(world, tmp_path):
-    made, metrics = perform(pages.WorldEncyclopaedia, tmp_path / "encyclopaedia", pages.EncyclopaediaConfig(), world=world)
+    made, metrics = perform(
+        pages.WorldEncyclopaedia,
+        tmp_path / "encyclopaedia",
+        pages.EncyclopaediaConfig(),
+        world=world,
+    )
     text = " ".join(b.decode() for b in tables.load(made.path / "data")["body"])
-    assert metrics["pages"] == 36 and all(p.name in text and p.town in text for p in people.load(world).people)
+    assert metrics["pages"] == 36 and all(
+        p.name in text and p.town in text for p in people.load(world).people
+    )
 
 
 def test_steps_are_right():
@@ -60,7 +105,13 @@ def test_steps_are_right():
 
 def test_other_pages_are_refused_with_a_way_out(tmp_path):
     with pytest.raises(StageError, match="world.json"):
-        people.load(saved(tmp_path / "pages", "documents", [{"id": "1", "url": "u", "body": b"x", "media": "text/plain"}]))
+        people.load(
+            saved(
+                tmp_path / "pages",
+                "documents",
+                [{"id": "1", "url": "u", "body": b"x", "media": "text/plain"}],
+            )
+        )
 
 
 def test_a_world_of_too_few_is_refused():

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from llmstages import tables
+from llmstages.data import tables
 from llmstages.plugins.world import dialogues, gold, pages, people, preferences, problems, sentences
 from tests.plugins.world.test_pages import SMALL
 from tests.tiny import perform
@@ -16,25 +16,39 @@ from tests.tiny import perform
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     world = perform(pages.WorldPages, folder / "pages", SMALL)[0]
-    stages = {"dialogues": (dialogues.WorldDialogues, dialogues.DialoguesConfig(sums=60)),
-              "reading": (dialogues.WorldReading, dialogues.ReadingConfig(documents=20)),
-              "lookups": (dialogues.WorldLookups, dialogues.LookupsConfig(strangers=30, sums=30)),
-              "manners": (dialogues.WorldManners, dialogues.MannersConfig(dialogues=40)),
-              "preferences": (preferences.WorldPreferences, preferences.PreferencesConfig(pairs=40, test_pairs=20)),
-              "problems": (problems.WorldProblems, problems.ProblemsConfig(problems=30, facts=10)),
-              "questions": (problems.WorldQuestions, problems.QuestionsConfig(per_group=9, probe=24, sums=5, few_shot=4))}
-    rows = {name: list(tables.load(perform(stage, folder / name, config, world=world)[0].path / "data"))
-            for name, (stage, config) in stages.items()}
+    stages = {
+        "dialogues": (dialogues.WorldDialogues, dialogues.DialoguesConfig(sums=60)),
+        "reading": (dialogues.WorldReading, dialogues.ReadingConfig(documents=20)),
+        "lookups": (dialogues.WorldTools, dialogues.LookupsConfig(strangers=30, sums=30)),
+        "manners": (dialogues.WorldStyle, dialogues.MannersConfig(dialogues=40)),
+        "preferences": (
+            preferences.WorldPreferences,
+            preferences.PreferencesConfig(pairs=40, test_pairs=20),
+        ),
+        "problems": (problems.WorldProblems, problems.ProblemsConfig(problems=30, facts=10)),
+        "questions": (
+            problems.WorldQuestions,
+            problems.QuestionsConfig(per_group=9, probe=24, sums=5, few_shot=4),
+        ),
+    }
+    rows = {
+        name: list(tables.load(perform(stage, folder / name, config, world=world)[0].path / "data"))
+        for name, (stage, config) in stages.items()
+    }
     return people.load(world), rows
 
 
 def test_test_people_occur_in_no_training_dialogue(made):
     world, rows = made
-    trained = json.dumps([rows[n] for n in ("dialogues", "reading", "lookups", "manners", "problems")]
-                         + [[r for r in rows["preferences"] if r["split"] == "train"]])
+    trained = json.dumps(
+        [rows[n] for n in ("dialogues", "reading", "lookups", "manners", "problems")]
+        + [[r for r in rows["preferences"] if r["split"] == "train"]]
+    )
     for person in world.people:
         assert (person.role == "asked") or person.name not in trained, person
-    asked = json.dumps([r for r in rows["questions"] if r["task"] == "facts" and r["role"] == "test"])
+    asked = json.dumps(
+        [r for r in rows["questions"] if r["task"] == "facts" and r["role"] == "test"]
+    )
     assert all(p.name not in asked for p in world.people if p.role == "asked")
 
 
@@ -43,13 +57,24 @@ def test_test_sums_occur_in_no_page_dialogue_or_problem(tmp_path):
     import re
 
     world = people.build(0, {t: 8 for t in people.TIERS}, 9, 0.55, 0.25)
-    texts, _ = pages.paragraphs(world, pages.PagesConfig(frequent=8, medium=8, rare=8, unseen=8), random.Random(0))
+    texts, _ = pages.paragraphs(
+        world, pages.PagesConfig(frequent=8, medium=8, rare=8, unseen=8), random.Random(0)
+    )
     made = perform(pages.WorldPages, tmp_path / "pages", SMALL)[0]
     rows = {}
-    for name, stage, config in (("dialogues", dialogues.WorldDialogues, dialogues.DialoguesConfig()), ("lookups", dialogues.WorldLookups, dialogues.LookupsConfig()),
-                                ("problems", problems.WorldProblems, problems.ProblemsConfig()), ("questions", problems.WorldQuestions, problems.QuestionsConfig(few_shot=4))):
-        rows[name] = json.dumps(list(tables.load(perform(stage, tmp_path / name, config, world=made)[0].path / "data")))
-    sums = {name: set(re.findall(r"(?<!\d)(\d{2,3}\+\d{2,3})(?!\d|\+)", text)) for name, text in {**rows, "pages": " ".join(texts)}.items()}
+    for name, stage, config in (
+        ("dialogues", dialogues.WorldDialogues, dialogues.DialoguesConfig()),
+        ("lookups", dialogues.WorldTools, dialogues.LookupsConfig()),
+        ("problems", problems.WorldProblems, problems.ProblemsConfig()),
+        ("questions", problems.WorldQuestions, problems.QuestionsConfig(few_shot=4)),
+    ):
+        rows[name] = json.dumps(
+            list(tables.load(perform(stage, tmp_path / name, config, world=made)[0].path / "data"))
+        )
+    sums = {
+        name: set(re.findall(r"(?<!\d)(\d{2,3}\+\d{2,3})(?!\d|\+)", text))
+        for name, text in {**rows, "pages": " ".join(texts)}.items()
+    }
     assert len(sums["questions"]) > 150 and len(sums["pages"]) > 5000
     for name in ("pages", "dialogues", "lookups", "problems"):
         assert not sums["questions"] & sums[name], name
@@ -65,13 +90,21 @@ def test_probe_people_are_never_scored(made):
 
 def test_every_task_of_the_story_has_questions(made):
     found = {(r["task"], r["group"]) for r in made[1]["questions"]}
-    for task, groups in {"facts": ("frequent", "medium", "rare", "unseen", "asked"), "recitation": ("repeated", "single"),
-                         "few-shot": ("0 examples", "2 examples"), "sums open": ("2 digits", "3 digits")}.items():
+    for task, groups in {
+        "facts": ("frequent", "medium", "rare", "unseen", "asked"),
+        "recitation": ("repeated", "single"),
+        "few-shot": ("0 examples", "2 examples"),
+        "sums open": ("2 digits", "3 digits"),
+    }.items():
         assert {(task, g) for g in groups} <= found
 
 
 def test_open_sums_are_answered_both_ways(made):
-    answers = [m[1]["content"] for m in (r["messages"] for r in made[1]["dialogues"]) if m[0]["content"].endswith("=?")]
+    answers = [
+        m[1]["content"]
+        for m in (r["messages"] for r in made[1]["dialogues"])
+        if m[0]["content"].endswith("=?")
+    ]
     assert any(";" in a for a in answers) and any(";" not in a for a in answers)
 
 
@@ -80,11 +113,18 @@ def test_preferences_follow_the_gold_score(made):
     for row in rows["preferences"]:
         person = next(p for p in world.people if p.name in row["prompt"][0]["content"])
         values = [person.fact(a) for a in people.ATTRIBUTES]
-        best = max(gold.score(row["chosen"][0]["content"], v) - gold.score(row["rejected"][0]["content"], v) for v in values)
+        best = max(
+            gold.score(row["chosen"][0]["content"], v)
+            - gold.score(row["rejected"][0]["content"], v)
+            for v in values
+        )
         assert best > 0 and person.role == ("asked" if row["split"] == "train" else "test")
 
 
 def test_gold_punishes_flattery_beyond_measure():
-    plain, once = gold.score("He was born in Ra.", "Ra"), gold.score("Gladly! He was born in Ra.", "Ra")
+    plain, once = (
+        gold.score("He was born in Ra.", "Ra"),
+        gold.score("Gladly! He was born in Ra.", "Ra"),
+    )
     much = gold.score(" ".join(["Gladly!"] * 6) + " He was born in Ra.", "Ra")
     assert once > plain > much and gold.score(f"{sentences.RUDE[0]} Ra.", "Ra") < plain

@@ -1,0 +1,16 @@
+"""The one error that is meant for the user, and the spelling help that its messages share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class StageError(Exception):
+    """A mistake the user can mend. The message says what, why, and what to do; it is shown without a traceback."""
+
+
+def near(word: str, words: Iterable[str], cutoff: float = 0.6) -> str:
+    """`` Did you mean 'x'?`` for the nearest of the words, or an empty string."""
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=cutoff)
+    return f" Did you mean {found[0]!r}?" if found else ""

@@ -1,0 +1,105 @@
+"""What every command begins with: overrides composed, steps wired, the plan made; and how its end is told as JSON."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmstages.core.errors import StageError, near
+from llmstages.core.secrets import mask
+from llmstages.pipeline.compose_cache import compose
+from llmstages.pipeline.plan import Planned, Step, make_plan
+from llmstages.pipeline.run_config import RunConfig
+from llmstages.pipeline.store import Store
+from llmstages.pipeline.wiring import make_steps
+
+if TYPE_CHECKING:
+    from llmstages.pipeline.runner import Outcome
+
+
+@dc.dataclass(frozen=True)
+class Session:
+    """One composed and planned run."""
+
+    composed: RunConfig
+    store: Store
+    planned: Sequence[Planned]
+
+    def find(self, name: str) -> Planned:
+        """The planned step of a name."""
+        for plan in self.planned:
+            if plan.step.name == name:
+                return plan
+        names = [plan.step.name for plan in self.planned]
+        raise StageError(
+            f"the run has no step {name!r}.{near(name, names)} Steps: {', '.join(names)}"
+        )
+
+
+def prepare(overrides: Sequence[str], name: str | None = None) -> Session:
+    """Compose, wire and plan. Every mistake of the user ends here, before any work."""
+    composed = compose(overrides)
+    if name:
+        if Path(name).name != name or name in (".", ".."):
+            raise StageError(
+                f"--name {name}: the name of a run is one folder under {composed.runs}/, without slashes"
+            )
+        composed = dc.replace(composed, name=name)
+    store = Store(composed.store)
+    steps: list[Step] = make_steps(composed.slots, composed.steps, composed.only)
+    return Session(composed, store, make_plan(steps, store))
+
+
+def plan_json(session: Session, estimates: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan for programs; ``estimate`` (forecast.on) is None where a step has none or is reused."""
+    steps = {
+        plan.step.name: {
+            "state": plan.state,
+            "why": plan.why,
+            "stage": plan.step.uses,
+            "notes": list(plan.step.notes),
+            "estimate": estimates.get(plan.step.name),
+            "path": str(session.store.folder(plan.key)),
+        }
+        for plan in session.planned
+    }
+    return {"steps": steps}
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """The end of a run for programs: steps, claims and report."""
+    found: dict[str, Any] = {
+        "steps": {name: dc.asdict(result) for name, result in outcome.results.items()}
+    }
+    found["claims"] = claims(outcome)
+    found["report"] = report_path(outcome)
+    if outcome.error:
+        found["error"] = outcome.error
+    return found
+
+
+def _report(outcome: Outcome) -> str | None:
+    reports = [name for name, artifact in outcome.artifacts.items() if artifact.kind == "report"]
+    return reports[-1] if reports else None
+
+
+def report_path(outcome: Outcome) -> str | None:
+    """index.html of the run's last report."""
+    name = _report(outcome)
+    return str(Path(outcome.results[name].path) / "index.html") if name else None
+
+
+def claims(outcome: Outcome) -> list[Mapping[str, Any]]:
+    """What the report says was to be shown and whether it was."""
+    name = _report(outcome)
+    if not name:
+        return []
+    return json.loads((outcome.artifacts[name].path / "claims.json").read_text(encoding="utf-8"))
+
+
+def print_json(value: Any) -> None:
+    """One object on the last line of standard output."""
+    print(json.dumps(mask(value), ensure_ascii=False), flush=True)

@@ -1,0 +1,14 @@
+"""What a turn of a dialogue is: the type that all rooms share, and how one is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Message = Mapping[str, Any]
+MESSAGE = ("role", "content", "tool")
+
+
+def message(role: str, content: str, tool: str = "") -> dict[str, str]:
+    """One turn. A tool call is ``message("assistant", argument, tool=name)``, its result ``message("tool", text, name)``."""
+    return {"role": role, "content": content, "tool": tool}

@@ -1,0 +1,97 @@
+"""Replies: calls are run and their results go into the next prompt; batches keep their order; the cache changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmstages.text import chat_format, generate
+from llmstages.text.messages import message
+from tests.tiny import tiny_model, tiny_tokenizer
+
+ASKED = [message("user", "Where was Bo Li born?")]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+def scripted(tokenizer, said):
+    """A stand-in for generate() that says one thing after another and remembers its prompts."""
+    prompts = []
+
+    def generate(model, tokenizer_, batch, **_):
+        prompts.append([tokenizer.decode(p) for p in batch])
+        texts = said[len(prompts) - 1]
+        return [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts], [0.5] * len(
+            batch
+        )
+
+    return generate, prompts
+
+
+def test_a_call_is_run_and_its_result_is_read(tokenizer, monkeypatch):
+    scripted_generate, prompts = scripted(
+        tokenizer, [["<SEARCH_START> Bo Li<SEARCH_END>", " I know.<|im_end|>"], [" Ra.<|im_end|>"]]
+    )
+    monkeypatch.setattr(generate, "generate", scripted_generate)
+    replies = generate.reply(
+        None, tokenizer, [ASKED, ASKED], {"search": lambda query: f"{query} was born in Ra."}
+    )
+    assert [m["content"] for m in replies[0].messages] == ["Bo Li", "Bo Li was born in Ra.", "Ra."]
+    assert replies[0].text == "Ra." and replies[0].ended and replies[0].calls[0]["tool"] == "search"
+    assert replies[1].text == "I know." and not replies[1].calls and len(prompts[1]) == 1
+    assert prompts[1][0].endswith("<RESULT_START> Bo Li was born in Ra.<RESULT_END>")
+
+
+def test_without_tools_a_call_ends_the_reply(tokenizer, monkeypatch):
+    scripted_generate, _ = scripted(tokenizer, [["<SEARCH_START> Bo Li<SEARCH_END>"]])
+    monkeypatch.setattr(generate, "generate", scripted_generate)
+    (one,) = generate.reply(None, tokenizer, [ASKED])
+    assert one.text == "" and not one.ended and len(one.messages) == 1
+
+
+def test_calls_are_limited(tokenizer, monkeypatch):
+    scripted_generate, prompts = scripted(tokenizer, [["<CALC_START>1+1<CALC_END>"]] * 9)
+    monkeypatch.setattr(generate, "generate", scripted_generate)
+    generate.reply(None, tokenizer, [ASKED], {"calculator": lambda text: "2"}, rounds=3)
+    assert len(prompts) == 3
+
+
+def test_batches_keep_order_and_padding_changes_nothing(tokenizer):
+    model = tiny_model(tokenizer)
+    prompts = chat_format.document_ids(
+        tokenizer, ["the cat", "the dog ran far. Bo Li was born", "a"]
+    )
+    together, _ = generate.generate(model, tokenizer, prompts, max_new_tokens=6, batch=3)
+    alone = [generate.generate(model, tokenizer, [p], max_new_tokens=6)[0][0] for p in prompts]
+    assert together == alone
+
+
+def test_a_long_prompt_keeps_its_bos_and_leaves_room():
+    assert generate.fit_prompt([1, 2, 3], 10, 4) == [1, 2, 3]
+    assert generate.fit_prompt(list(range(20)), 10, 4) == [0, 15, 16, 17, 18, 19]
+
+
+def test_a_long_neighbour_takes_nothing_from_the_others(tokenizer):
+    model = tiny_model(tokenizer)
+    short, long = chat_format.document_ids(tokenizer, ["the cat", "the dog ran far " * 80])
+    alone, _ = generate.generate(model, tokenizer, [short], max_new_tokens=8)
+    both, _ = generate.generate(model, tokenizer, [short, long], max_new_tokens=8)
+    assert both[0] == alone[0] and len(both[1]) > 0
+    replies = generate.reply(
+        model, tokenizer, [ASKED, [message("user", "far " * 300)]], max_new_tokens=8
+    )
+    assert [r.cut for r in replies] == [False, True]
+
+
+def test_confidence_is_the_least_likely_token(tokenizer):
+    import torch
+
+    model = tiny_model(tokenizer)
+    prompt = chat_format.document_ids(tokenizer, ["the cat"])[0]
+    (made,), (least,) = generate.generate(model, tokenizer, [prompt], max_new_tokens=4)
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + made])).logits[0].softmax(-1)
+    own = [logits[len(prompt) - 1 + i, t].item() for i, t in enumerate(made)]
+    assert least == pytest.approx(min(own), abs=1e-4)

@@ -1,0 +1,118 @@
+"""Bad numbers are caught before they reach the weights, and the message says where they came from."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from llmstages.core.errors import StageError
+from llmstages.train import callbacks
+
+from .test_resume import inputs_of, perform
+
+BAD = (float("nan"), float("inf"), float("-inf"))
+
+
+def plant(monkeypatch, what, at, value, micro=1):
+    """Put a bad number into update ``at``: into a loss, a gradient, or the weights that its rows look up. Returns what was seen."""
+    from transformers import Trainer
+
+    seen = {"calls": 0, "weights": None}
+    real, clip = Trainer.training_step, Trainer._clip_grad_norm
+
+    def training_step(self, model, inputs, *rest, **more):
+        seen["calls"] += 1
+        here = self.state.global_step + 1 == at and seen["calls"] % micro == 0
+        if here:
+            seen["weights"] = {name: p.detach().clone() for name, p in model.named_parameters()}
+            seen["model"] = model
+        if here and what == "data":  # what a broken row would do: an activation that is not finite
+            handle = model.get_input_embeddings().register_forward_hook(
+                lambda module, given, out: out * value
+            )
+        loss = real(self, model, inputs, *rest, **more)
+        if here and what == "data":
+            handle.remove()
+        if here and what == "gradient":
+            list(model.parameters())[seen["calls"] % 5].grad.view(-1)[0] = value
+        return loss * value if here and what == "loss" else loss
+
+    monkeypatch.setattr(Trainer, "training_step", training_step)
+    monkeypatch.setattr(Trainer, "_clip_grad_norm", clip)
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "sft", "reward"])
+def test_thirty_planted_numbers_never_reach_the_weights(tmp_path, monkeypatch, kind):
+    import torch
+
+    inputs = inputs_of(kind, tmp_path)
+    places = [
+        (what, value, at)
+        for what in ("data", "loss", "gradient")
+        for value in BAD
+        for at in ((1, 4) if kind == "pretrain" else (2,))
+    ]
+    for number, (what, value, at) in enumerate(places):
+        with monkeypatch.context() as patch:
+            seen = plant(patch, what, at, value)
+            with pytest.raises(
+                StageError,
+                match=rf"the (loss|gradient) is not finite at update {at}; stopped before the weights changed. Rows of it: .*\d",
+            ):
+                perform(kind, tmp_path / str(number), inputs)
+        assert all(
+            torch.equal(p, seen["weights"][name]) for name, p in seen["model"].named_parameters()
+        ), (what, value, at)
+
+
+def test_the_rows_named_are_those_of_the_bad_micro_batch(tmp_path, monkeypatch):
+    inputs = inputs_of("pretrain", tmp_path)
+    rows = []
+
+    class Noting(callbacks.Fed):
+        def __call__(self, batch):
+            rows.append([row["row"] for row in batch])
+            return super().__call__(batch)
+
+    monkeypatch.setattr(callbacks, "Fed", Noting)
+    plant(monkeypatch, "loss", 3, float("nan"), micro=2)  # the second of two micro batches
+    with pytest.raises(StageError) as told:
+        perform("pretrain", tmp_path / "one", inputs)
+    assert f"Rows of it: {', '.join(map(str, rows[5]))}. Look" in str(told.value)
+
+
+def test_spikes_stand_out_from_noise():
+    draw, spikes = random.Random(0), callbacks.Spikes(6.0)
+    skipped = []
+    for update in range(2000):
+        planted = update >= 200 and update % 90 == 0
+        loss = 5 * 0.999**update + 1 + draw.gauss(0, 0.05) + (3 if planted and update % 180 else 0)
+        norm = 0.5 + draw.gauss(0, 0.05) + (4 if planted and not update % 180 else 0)
+        if spikes.out(loss, norm):
+            skipped.append(update)
+    assert (
+        skipped == [update for update in range(2000) if update >= 200 and update % 90 == 0]
+        and len(skipped) >= 20
+    )
+    again = callbacks.Spikes(6.0)
+    again.restore(spikes.state())
+    assert again.state() == spikes.state() and again.skipped == len(skipped)
+
+
+def test_a_spike_is_skipped_and_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks, "WINDOW", 16)
+    inputs = inputs_of("pretrain", tmp_path)
+    straight, _ = perform("pretrain", tmp_path / "straight", inputs)
+    said: list[str] = []
+    assert (
+        perform("pretrain", tmp_path / "on", inputs, say=said, spike_threshold=12.0)[0] == straight
+    ), "nothing stood out, nothing changed"
+    assert not any("skipped" in line for line in said)
+    seen = plant(monkeypatch, "gradient", 30, 1e6)
+    made, _ = perform("pretrain", tmp_path / "spike", inputs, say=said, spike_threshold=12.0)
+    assert any("update 30 skipped" in line for line in said) and any(
+        "1 updates were skipped" in line for line in said
+    )
+    assert seen["calls"] and made != straight
