@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import collections.abc as abc
 import dataclasses as dc
+import math
+import operator
 import types
 import typing
 from collections.abc import Mapping
@@ -121,9 +123,7 @@ def build_config(config: type, values: Mapping[str, Any], where: str) -> Any:
     known = {field.name: field for field in dc.fields(config)}
     for name in values:
         if name not in known:
-            raise StageError(
-                f"{where} has no key {name!r}.{near(name, known)} It has: {', '.join(known)}"
-            )
+            raise StageError(unknown_key(config, where, name))
     absent = [
         n
         for n, f in known.items()
@@ -139,6 +139,7 @@ def build_config(config: type, values: Mapping[str, Any], where: str) -> Any:
     for name, value in typed.items():
         _check_plain(f"{where}.{name}", hints(config)[name], value)
         _check_choices(f"{where}.{name}", hints(config)[name], known[name], value)
+        _check_range(f"{where}.{name}", allowed_range(config, name), value)
     try:
         return config(**typed)
     except StageError:
@@ -148,6 +149,25 @@ def build_config(config: type, values: Mapping[str, Any], where: str) -> Any:
         TypeError,
     ) as error:  # raised by a Config's __post_init__: its text is meant for the user
         raise StageError(f"{where}: {error}") from error
+
+
+def unknown_key(config: type, where: str, name: str) -> str:
+    """The message for a key that a Config does not have."""
+    known = [field.name for field in dc.fields(config)]
+    for new in known:
+        if name == declared(config, new, "renamed_from"):
+            return f"{where}.{name} was renamed to {where}.{new}"
+    return f"{where} has no key {name!r}.{near(name, known)} It has: {', '.join(known)}"
+
+
+def declared(config: type, name: str, key: str) -> Any:
+    """What option() says of a field, by the nearest class that says it: a default may be overridden alone."""
+    for base in config.__mro__:
+        if dc.is_dataclass(base):
+            fields = {field.name: field for field in dc.fields(base)}
+            if name in fields and fields[name].metadata.get(key):
+                return fields[name].metadata[key]
+    return None
 
 
 def _typed(hint: Any, value: Any) -> Any:
@@ -184,3 +204,35 @@ def _check_choices(where: str, hint: Any, field: dc.Field, value: Any) -> None:
             raise StageError(
                 f"{where} is {item!r}, which is none of {', '.join(names)}.{near(str(item), names)}"
             )
+
+
+SIGNS = {
+    "ge": (">=", operator.ge),
+    "gt": (">", operator.gt),
+    "le": ("<=", operator.le),
+    "lt": ("<", operator.lt),
+}
+
+
+def allowed_range(config: type, name: str) -> dict[str, float]:
+    """The limits of a field by comparison: ``{"gt": 0, "le": 1}``; empty where there are none."""
+    return dict(declared(config, name, "range") or {})
+
+
+def describe_range(limits: Mapping[str, float]) -> str:
+    """An allowed range for people, such as ``> 0, <= 1``; "" where there is none."""
+    return ", ".join(f"{SIGNS[name][0]} {limit:g}" for name, limit in limits.items())
+
+
+def _check_range(where: str, limits: Mapping[str, float], value: Any) -> None:
+    """Refuse numbers out of the range, and NaN and infinity everywhere."""
+    items = value if isinstance(value, (list, tuple)) else (value,)
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, (int, float)):
+            continue
+        if not math.isfinite(item):
+            raise StageError(f"{where} is {item}, which is not a finite number")
+        for name, limit in limits.items():
+            holds = SIGNS[name][1]
+            if not holds(item, limit):
+                raise StageError(f"{where} is {item:g}, but it must be {describe_range(limits)}")

@@ -20,25 +20,44 @@ def option(
     default: Any = dc.MISSING,
     help: str = "",
     *,
+    factory: Callable[[], Any] | None = None,
+    choices: tuple[Any, ...] = (),
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
     identity: bool = True,
     file: bool = False,
-    choices: tuple[Any, ...] = (),
-    factory: Callable[[], Any] | None = None,
+    renamed_from: str = "",
 ) -> Any:
-    """A Config field with its help text.
+    """A field of a Config: its default, its help text and the values it may take.
 
-    identity=False: the field changes how a result is made, never what it is (workers, logging), and stays out of the
-    fingerprint. file=True: the value is a path (or glob); its *content* enters the fingerprint, the path does not.
-    choices: the values allowed (a plain type annotation cannot say it in Hydra 1.3).
+    Args:
+        default: the value unless one is set; without it (and without factory) a value is required.
+        help: one sentence with the unit or shape; shown by ``llmstages list`` and ``show``.
+        factory: makes the default, for lists and dictionaries.
+        choices: the only values allowed (Hydra 1.3 knows no Literal).
+        ge, gt, le, lt: the range of a number: at least, above, at most, below. A list of numbers is
+            checked item by item. NaN and infinity are refused for every number.
+        identity: False for a field that changes how a result is made but never the result (workers,
+            logging). It stays out of the fingerprint.
+        file: True for a path or glob. The content of the files enters the fingerprint, not the path.
+        renamed_from: the name of this field in an earlier version; using it is an error that says so.
     """
-    meta = {"help": help, "identity": identity, "file": file, "choices": tuple(choices)}
+    limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    metadata = {
+        "help": help,
+        "identity": identity,
+        "file": file,
+        "choices": tuple(choices),
+        "range": {name: limit for name, limit in limits.items() if limit is not None},
+        "renamed_from": renamed_from,
+    }
     if factory is not None:
-        return dc.field(default_factory=factory, metadata=meta)
-    return (
-        dc.field(metadata=meta)
-        if default is dc.MISSING
-        else dc.field(default=default, metadata=meta)
-    )
+        return dc.field(default_factory=factory, metadata=metadata)
+    if default is dc.MISSING:
+        return dc.field(metadata=metadata)
+    return dc.field(default=default, metadata=metadata)
 
 
 @dc.dataclass(frozen=True)

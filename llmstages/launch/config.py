@@ -59,6 +59,7 @@ class Launch:
         "inline",
         "inline: the runner's process; single: one process a step; torchrun: several for training; slurm: training as a job",
         choices=("inline", "single", *SPREADS),
+        renamed_from="how",
     )
     processes: int = option(
         1, "processes a training step is spread over, a node; only with how=torchrun and slurm"

@@ -30,14 +30,15 @@ class Optimization:
 
     seed: int = option(0, "seed of weights, data order and dropout")
     learning_rate: float = option(1e-3, "peak learning rate of AdamW")
-    batch_size: int = option(4, "rows in one update, over all processes")
-    warmup_steps: int = option(20, "updates of linear warm-up")
+    batch_size: int = option(4, "rows in one update, over all processes", renamed_from="batch_rows")
+    warmup_steps: int = option(20, "updates of linear warm-up", renamed_from="warmup")
     weight_decay: float = option(0.05, "AdamW weight decay")
-    max_grad_norm: float = option(1.0, "largest gradient norm")
+    max_grad_norm: float = option(1.0, "largest gradient norm", renamed_from="clip")
     micro_batch_size: int = option(
         0,
         "rows each process computes at once; 0 = its whole part of the batch, else gradients accumulate",
         identity=False,
+        renamed_from="micro_rows",
     )
     bf16: bool = option(False, "bfloat16 autocast; pays on GPUs, not on small CPU models")
     log_every: int = option(10, "updates between log lines; logged curves are means over them")
@@ -45,6 +46,7 @@ class Optimization:
         0.0,
         "updates whose loss or gradient norm stands out by so many standard deviations are skipped and counted; 0: none. "
         "6 suits batches of many rows; with a few, ordinary updates stand out as far",
+        renamed_from="skip_spikes",
     )
     save_minutes: float = option(
         10.0, "minutes between checkpoints; 0: none by time", identity=False
@@ -55,6 +57,7 @@ class Optimization:
         help="gates that may fail (gates.py), by name: allow=[rows_with_padding_inside]",
         factory=list,
         identity=False,
+        renamed_from="allow",
     )
     trackers: list[str] = option(
         help="experiment trackers: trackio, wandb, tensorboard", factory=list, identity=False

@@ -39,10 +39,14 @@ class SynthesizeConfig:
         "seed of the choice of documents, of what is asked about them, and of a model step's sampling",
     )
     documents: int = option(1000, "documents written about, drawn by the seed; 0: all")
-    dialogues_per_document: int = option(1, "dialogues asked for about each document")
+    dialogues_per_document: int = option(
+        1, "dialogues asked for about each document", renamed_from="each"
+    )
     turns: int = option(1, "questions in a dialogue, each with its answer")
     request_types: list[str] = option(
-        help="what the user asks for; one is drawn for each dialogue", factory=lambda: list(ASKS)
+        help="what the user asks for; one is drawn for each dialogue",
+        factory=lambda: list(ASKS),
+        renamed_from="asks",
     )
     guideline: str = option(
         str(Path(__file__).with_name("guideline.md")),
@@ -65,11 +69,14 @@ class SynthesizeConfig:
         "name of the judge at the endpoint; empty, and no step wired as judge: nothing is judged",
     )
     min_score: int = option(
-        4, "least score (1 to 5) that helpful, truthful and harmless must each have"
+        4,
+        "least score (1 to 5) that helpful, truthful and harmless must each have",
+        renamed_from="least",
     )
     max_similarity: float = option(
         0.8,
         "a question this similar to an earlier one is dropped (Jaccard of words and word pairs); 1 drops equal ones alone",
+        renamed_from="similar",
     )
     temperature: float = option(0.8, "temperature of the writer; a judge has 0")
     max_new_tokens: int = option(1024, "longest answer in tokens")
@@ -78,7 +85,9 @@ class SynthesizeConfig:
         factory=dict,
     )
     num_examples: int = option(
-        5, "dialogues whose requests and answers are saved for reading (samples.jsonl)"
+        5,
+        "dialogues whose requests and answers are saved for reading (samples.jsonl)",
+        renamed_from="samples",
     )
     endpoint: str = option(
         "", "address of an OpenAI-compatible service, as http://localhost:8000/v1", identity=False

@@ -32,7 +32,9 @@ Scores = dict[str, dict[str, dict[str, float]]]  # task -> group -> metric
 class AnswersConfig:
     max_new_tokens: int = option(64, "longest reply in tokens")
     kept_share: float = option(
-        0.85, "share of right probe answers that the confidence threshold must keep"
+        0.85,
+        "share of right probe answers that the confidence threshold must keep",
+        renamed_from="keep",
     )
     sampled: list[str] = option(
         help="tasks that are also asked at temperature 1", factory=lambda: ["sums open"]

@@ -16,11 +16,14 @@ from llmstages.core.stage import Artifact, Context, option
 @dataclass(frozen=True)
 class TasksConfig:
     evaluators: dict[str, Any] = option(
-        help="how questions are asked and counted: name -> task and its settings", factory=dict
+        help="how questions are asked and counted: name -> task and its settings",
+        factory=dict,
+        renamed_from="tasks",
     )
     models_per_task: dict[str, list[str]] = option(
         help="task of a question -> steps whose models are asked; others are asked of all",
         factory=dict,
+        renamed_from="only",
     )
     with_tools: list[str] = option(
         help="steps whose models may call the tools; empty = all", factory=list

@@ -44,6 +44,7 @@ class IdentityConfig:
     test_fraction: float = option(
         0.2,
         "share of the ways to ask, of each topic or of a file, that are kept for problems.identity",
+        renamed_from="held_out",
     )
     seed: int = option(0, "seed of what is held out, chosen and in which order")
 

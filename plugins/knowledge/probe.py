@@ -20,7 +20,7 @@ from llmstages.text.messages import message
 @dataclass(frozen=True)
 class ProbeConfig:
     seed: int = option(0, "seed of the samples")
-    num_generations: int = option(5, "answers sampled for each question")
+    num_generations: int = option(5, "answers sampled for each question", renamed_from="samples")
     temperature: float = option(0.7, "temperature of the samples")
     known: float = option(0.8, "share of right samples from which a fact counts as known")
     unknown: float = option(

@@ -38,19 +38,36 @@ class CausalLMConfig(Optimization):
         "training tokens for each weight of layers and head, where depth decides them (Chinchilla: 20)",
     )
     learning_rate: float = option(0.0, "peak learning rate; 0 = 0.003, or by depth")
-    batch_size: int = option(0, "rows in one update, over all processes; 0 = 4, or by depth")
-    warmup_steps: int = option(50, "updates of linear warm-up")
-    architecture: str = option("llama", "model type known to transformers' AutoConfig")
-    hidden_size: int = option(0, "width of the model; 0 = 128, or by depth")
-    num_hidden_layers: int = option(0, "transformer layers; 0 = 4, or the depth")
-    num_attention_heads: int = option(0, "attention heads; 0 = 4, or by depth")
-    num_key_value_heads: int = option(
-        0, "key-value heads, fewer than heads for grouped-query attention; 0 = as many as heads"
+    batch_size: int = option(
+        0, "rows in one update, over all processes; 0 = 4, or by depth", renamed_from="batch_rows"
     )
-    intermediate_size: int = option(0, "width of the feed-forward layer; 0 = 384, or by depth")
-    max_position_embeddings: int = option(512, "longest sequence the model can be used with")
-    max_length: int = option(256, "tokens in a training row")
-    init: str = option("copy_friendly", "how weights start", choices=("copy_friendly", "plain"))
+    warmup_steps: int = option(50, "updates of linear warm-up", renamed_from="warmup")
+    architecture: str = option("llama", "model type known to transformers' AutoConfig")
+    hidden_size: int = option(0, "width of the model; 0 = 128, or by depth", renamed_from="hidden")
+    num_hidden_layers: int = option(
+        0, "transformer layers; 0 = 4, or the depth", renamed_from="layers"
+    )
+    num_attention_heads: int = option(
+        0, "attention heads; 0 = 4, or by depth", renamed_from="heads"
+    )
+    num_key_value_heads: int = option(
+        0,
+        "key-value heads, fewer than heads for grouped-query attention; 0 = as many as heads",
+        renamed_from="kv_heads",
+    )
+    intermediate_size: int = option(
+        0, "width of the feed-forward layer; 0 = 384, or by depth", renamed_from="intermediate"
+    )
+    max_position_embeddings: int = option(
+        512, "longest sequence the model can be used with", renamed_from="context"
+    )
+    max_length: int = option(256, "tokens in a training row", renamed_from="row")
+    init: str = option(
+        "copy_friendly",
+        "how weights start",
+        choices=("copy_friendly", "plain"),
+        renamed_from="start",
+    )
     epochs: float = option(
         0.0, "passes over the rows; 0 = 1, or with depth as many as its tokens need, at most 4"
     )
@@ -86,10 +103,14 @@ class CausalLMConfig(Optimization):
         False, "Liger's fused kernels: less memory for large vocabularies, GPU only", identity=False
     )
     mixture_weights: dict[str, float] = option(
-        help="share of a source's rows to use, by step name; default 1", factory=dict
+        help="share of a source's rows to use, by step name; default 1",
+        factory=dict,
+        renamed_from="weights",
     )
     validation_stride: int = option(
-        60, "every n-th document is kept for validation (never a repeated one)"
+        60,
+        "every n-th document is kept for validation (never a repeated one)",
+        renamed_from="held_out",
     )
     sample_every: float = option(
         0.25, "share of the run between samples of text (samples.jsonl); 0 = none"

@@ -25,7 +25,9 @@ class Files:
         )
         limit: int = option(0, "read at most this many problems; 0 reads all")
         test_fraction: float = option(
-            0.1, "share of the problems kept from practice for evaluation (role = test)"
+            0.1,
+            "share of the problems kept from practice for evaluation (role = test)",
+            renamed_from="test_share",
         )
         max_characters: int = option(
             0, "drop problems with longer questions; unit: characters; 0 keeps all"

@@ -23,7 +23,9 @@ class PairwiseConfig(Optimization):
     epochs: float = option(2.0, "passes over the pairs")
     max_length: int = option(512, "pairs with a longer side (tokens) are dropped and counted")
     test_fraction: float = option(
-        0.1, "share of the pairs kept for measuring where none are marked split=test"
+        0.1,
+        "share of the pairs kept for measuring where none are marked split=test",
+        renamed_from="test_share",
     )
 
 

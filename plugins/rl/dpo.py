@@ -43,10 +43,14 @@ class DPOConfig(Optimization):
     )
     max_length: int = option(512, "pairs with a longer side (tokens) are dropped and counted")
     test_fraction: float = option(
-        0.1, "share of the pairs kept for measuring where none are marked split=test"
+        0.1,
+        "share of the pairs kept for measuring where none are marked split=test",
+        renamed_from="test_share",
     )
     lora_r: int = option(
-        0, "rank of LoRA adapters on all linear layers, merged at the end; 0 trains all weights"
+        0,
+        "rank of LoRA adapters on all linear layers, merged at the end; 0 trains all weights",
+        renamed_from="lora",
     )
 
 

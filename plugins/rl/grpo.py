@@ -20,13 +20,17 @@ from llmstages.train.trainer import Optimization
 class GRPOConfig(Optimization):
     learning_rate: float = option(5e-5, "learning rate of AdamW, constant after warm-up")
     batch_size: int = option(64, "answers in one update: prompts times samples")
-    num_generations: int = option(8, "answers sampled for each prompt (the group)")
-    max_steps: int = option(24, "optimiser updates")
+    num_generations: int = option(
+        8, "answers sampled for each prompt (the group)", renamed_from="samples"
+    )
+    max_steps: int = option(24, "optimiser updates", renamed_from="updates")
     warmup_steps: int = option(5, "updates of linear warm-up")
     weight_decay: float = option(0.0, "AdamW weight decay")
-    beta: float = option(0.02, "weight of the KL penalty against the starting policy (beta)")
+    beta: float = option(
+        0.02, "weight of the KL penalty against the starting policy (beta)", renamed_from="kl"
+    )
     temperature: float = option(1.0, "temperature of the samples")
-    max_completion_length: int = option(64, "longest answer in tokens")
+    max_completion_length: int = option(64, "longest answer in tokens", renamed_from="max_answer")
     limit: int = option(0, "problems used at most; 0 = all")
     rewards: dict[str, Any] = option(
         help="what is rewarded: name -> reward and its weight", factory=dict

@@ -21,12 +21,12 @@ from llmstages.train.trainer import Optimization
 class RejectionConfig(Optimization):
     learning_rate: float = option(5e-4, "peak learning rate of AdamW, falling linearly")
     questions: int = option(300, "problems sampled")
-    num_generations: int = option(15, "answers sampled for each problem")
+    num_generations: int = option(15, "answers sampled for each problem", renamed_from="samples")
     keep: int = option(4, "different right answers kept for each problem at most")
     threshold: float = option(0.99, "an answer is kept from this reward on")
     temperature: float = option(1.0, "temperature of the samples")
-    max_completion_length: int = option(64, "longest answer in tokens")
-    max_length: int = option(256, "tokens in a training row")
+    max_completion_length: int = option(64, "longest answer in tokens", renamed_from="max_answer")
+    max_length: int = option(256, "tokens in a training row", renamed_from="row")
     epochs: float = option(2.0, "passes over the kept answers")
     rewards: dict[str, Any] = option(
         help="what is rewarded: name -> reward and its weight", factory=dict

@@ -29,16 +29,18 @@ from llmstages.train.trainer import Optimization
 @dataclass(frozen=True)
 class ChatConfig(Optimization):
     learning_rate: float = option(1.5e-3, "peak learning rate of AdamW, falling linearly")
-    max_length: int = option(256, "tokens in a training row")
+    max_length: int = option(256, "tokens in a training row", renamed_from="row")
     epochs: float = option(1.0, "passes over the rows")
     replay: int = option(0, "documents of the corpus mixed in with full loss")
     mixture_weights: dict[str, float] = option(
         help="share of a source's dialogues to use, by step name; default 1, 2 takes each twice",
         factory=dict,
+        renamed_from="weights",
     )
     resample_each_epoch: bool = option(
         False,
         "draw each source's share as often as there are passes, each time anew, so that in the end more of it is seen",
+        renamed_from="redraw",
     )
     packing: bool = option(
         True,
@@ -48,6 +50,7 @@ class ChatConfig(Optimization):
         "drop",
         "dialogues longer than a row: drop them, split them between exchanges, truncate their ends, or stop with an error",
         choices=POLICIES,
+        renamed_from="too_long",
     )
     loss: str = option(
         "all",
@@ -70,7 +73,9 @@ class ChatConfig(Optimization):
         "noise on the embeddings while training (NEFTune's alpha, Jain et al. 2023); 5 is usual, 0 none",
     )
     lora_r: int = option(
-        0, "rank of LoRA adapters on all linear layers, merged at the end; 0 trains all weights"
+        0,
+        "rank of LoRA adapters on all linear layers, merged at the end; 0 trains all weights",
+        renamed_from="lora",
     )
     qlora: bool = option(
         False, "keep the model in four bits while its adapters are trained (needs bitsandbytes)"
@@ -80,14 +85,19 @@ class ChatConfig(Optimization):
         "save the adapter alone too, as the folder adapter/ of the model (peft loads it on the model it began as)",
     )
     num_test: int = option(
-        0, "dialogues kept out of training, for a held-out loss and for looks at the format"
+        0,
+        "dialogues kept out of training, for a held-out loss and for looks at the format",
+        renamed_from="held_out",
     )
     format_eval_steps: int = option(
         0,
         "updates between looks at the format: some dialogues are answered, and what ends, is empty or repeats is counted; 0: none",
+        renamed_from="look_every",
     )
     format_eval_samples: int = option(
-        16, "dialogues answered at a look, of those held out, else of those trained on"
+        16,
+        "dialogues answered at a look, of those held out, else of those trained on",
+        renamed_from="look_at",
     )
 
     def __post_init__(self) -> None:

@@ -28,11 +28,13 @@ class TrainedConfig:
     sample_bytes: int = option(
         1_000_000_000,
         "train on at most this many bytes, a seeded sample of corpus and dialogues; of less, all is used",
+        renamed_from="max_bytes",
     )
     seed: int = option(0, "of the sample")
     test_fraction: float = option(
         0.0,
         "share of the documents that are not trained on, so that the report measures on text never seen",
+        renamed_from="held_out",
     )
     compare: tuple[str, ...] = option(
         AT_HAND,

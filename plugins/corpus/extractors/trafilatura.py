@@ -20,7 +20,9 @@ class Trafilatura:
         comments: bool = option(False, "keep the comments under an article")
         tables: bool = option(True, "keep the text of tables")
         favor_precision: bool = option(
-            False, "extract less, with less boilerplate (FineWeb's choice)"
+            False,
+            "extract less, with less boilerplate (FineWeb's choice)",
+            renamed_from="favour_precision",
         )
         fast: bool = option(
             False, "extract without the fallback algorithms: some 1.4 times as fast, slightly worse"
