@@ -1,17 +1,26 @@
-"""From raw web pages to a tool-using, RL-tuned chat model: every stage a plugin, every result an artifact with lineage.
+"""From raw web pages to a tool-using, RL-tuned chat model: every stage a plugin, with lineage.
 
+Example:
     from llmstages import run, step
     chats = step("chats", "dialogues.files", {"path": "chats.jsonl"})
     sft = step("sft", "sft.chat", {"epochs": 1}, model="hub:org/base@main", dialogues=chats)
     artifact = run([chats, sft], store="store")["sft"]
 
-Names are imported on first use, so that ``import llmstages`` costs nothing.
+Names are imported on first use, so that ``import llmstages`` costs nothing. Plugin authors import
+from ``llmstages.plugin``.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmstages.core.errors import StageError
+    from llmstages.core.registry import load_component, load_stage
+    from llmstages.core.stage import Artifact, Context, Stage, option
+    from llmstages.pipeline.api import run, step
+    from llmstages.pipeline.plan import Step
 
 __all__ = [
     "Artifact",
@@ -25,23 +34,25 @@ __all__ = [
     "run",
     "step",
 ]
-_HOMES = {
+_MODULES = {
     "Artifact": "core.stage",
     "Context": "core.stage",
     "Stage": "core.stage",
     "StageError": "core.errors",
-    "option": "core.stage",
     "Step": "pipeline.plan",
     "load_component": "core.registry",
     "load_stage": "core.registry",
+    "option": "core.stage",
     "run": "pipeline.api",
     "step": "pipeline.api",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(
-            f"module 'llmstages' has no attribute {name!r}; it has {', '.join(__all__)}"
-        )
-    return getattr(importlib.import_module(f"llmstages.{_HOMES[name]}"), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("llmstages")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'llmstages' has no attribute {name!r}; it has {__all__}")
+    return getattr(importlib.import_module(f"llmstages.{_MODULES[name]}"), name)

@@ -102,7 +102,7 @@ def test_the_guides_are_short():
 def test_every_preset_composes(choice, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     slot, _, name = choice.partition("=")
-    if slot in registry.COMPONENTS:
+    if slot in registry.component_groups():
         assert compose(
             [f"extractors@corpus.extractors.html={name}"]
             if slot == "extractors"

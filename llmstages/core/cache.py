@@ -1,13 +1,12 @@
-"""Derived data that runs of one store share: made at most once, used whole or not at all, never an artifact.
+"""Derived data that the runs of one store share: made once, used whole, never an artifact.
 
-``CACHE/KEY/`` is a sealed folder (sealed.py). The key names all that the content follows from, so nothing in here is ever out of
-date, and any of it may be deleted: it is made again. A lock a key lets one process make it; the others wait for it.
-Left out on purpose: any removal by itself, and file systems where flock or rename do not keep their promises (NFS).
+``CACHE/KEY/`` is a sealed folder (atomic.py). Its content follows from the key, so nothing in
+here is ever out of date, and any of it may be deleted: it is made again. A lock for each key lets
+one process make it while others wait. Left out on purpose: removal by age or size.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,27 +23,28 @@ def cached(
     make: Callable[[Path], None],
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """The folder of ``key``; ``make(folder)`` fills it where it is absent or damaged, and the damage is said."""
+    """The folder of ``key``; ``make(folder)`` fills it where it is absent or damaged.
+
+    Damage is reported through ``say``.
+    """
     home = cache / key
     if damage(home) is None:
         return home
-    with _alone(cache, key, say):
-        wrong = damage(home)
-        if wrong is None:  # the one we waited for has made it
+    with _locked(cache, key, say):
+        problem = damage(home)
+        if problem is None:  # the process that we waited for has made it
             return home
-        if wrong:
-            say(f"cache: {wrong}; made again")
-        for left in (
-            home,
-            *cache.glob(f".{key}.*.part"),
-        ):  # what is damaged, and what a killed process began
-            shutil.rmtree(left, ignore_errors=True)
+        if problem:
+            say(f"cache: {problem}; made again")
+        # What is damaged, and what killed processes began
+        for leftover in (home, *cache.glob(f".{key}.*.part")):
+            shutil.rmtree(leftover, ignore_errors=True)
         _fill(home, cache / f".{key}.{os.getpid()}.part", make)
     return home
 
 
 def _fill(home: Path, part: Path, make: Callable[[Path], None]) -> None:
-    """Make aside, seal, rename. Whatever goes wrong, nothing stays: a full disk gets its space back."""
+    """Make it aside, seal it, rename it. After a failure nothing stays: the disk may be full."""
     try:
         part.mkdir(parents=True)
         make(part)
@@ -53,24 +53,32 @@ def _fill(home: Path, part: Path, make: Callable[[Path], None]) -> None:
         if part.exists():
             raise
         raise StageError(
-            f"{home.parent} was removed while {home.name} was being written there; run again, nothing else is lost"
+            f"{home.parent} was removed while {home.name} was written there; "
+            "run again, nothing else is lost"
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager
-def _alone(cache: Path, key: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the key's lock. The cache may have been deleted while we waited, lock and all; then the lock is taken anew."""
-    cache.mkdir(parents=True, exist_ok=True)
+def _locked(cache: Path, key: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of a key."""
+    from filelock import FileLock, Timeout
+
     path = cache / f".{key}.lock"
     while True:
-        with open(path, "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"cache: another process is making {key}; waiting for it")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            if path.exists() and path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            say(f"cache: another process is making {key}; waiting for it")
+            lock.acquire()
+        try:
+            # The cache may have been deleted while we waited, lock and all: then nobody else sees
+            # it.
+            if path.exists():
                 yield
                 return
+        finally:
+            lock.release()

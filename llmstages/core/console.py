@@ -1,4 +1,4 @@
-"""What people see: lines, progress and tables. Machine-readable output goes to standard output alone.
+"""What people see: lines, progress and tables. Standard output may carry JSON alone.
 
 rich is imported only where a bar or a table is drawn, so that ``--help`` and ``plan`` stay quick.
 """
@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from llmstages.core.secrets import mask
 
-EVERY = 15.0  # seconds between plain progress lines when nobody is watching a terminal
+EVERY = 15.0  # seconds between plain progress lines where there is no terminal
 
 
 class Console:
@@ -40,13 +40,12 @@ class Console:
         widths = [max(len(row[i]) for row in [list(columns), *texts]) for i in range(len(columns))]
         self.say(f"\n{title}")
         for row in [list(columns), *texts]:
-            self.say(
-                "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
-            )
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            self.say("  " + "  ".join(cells).rstrip())
 
     @contextmanager
     def progress(self, description: str, total: float | None = None) -> Iterator[Any]:
-        """A bar on a terminal, otherwise a plain line now and then; yields advance(n=1, note="")."""
+        """A bar on a terminal, otherwise a line now and then; yields advance(n=1, note="")."""
         if self.quiet:
             yield lambda n=1, note="": None
         elif sys.stderr.isatty():
@@ -58,7 +57,7 @@ class Console:
 
 @contextmanager
 def _bar(description: str, total: float | None) -> Iterator[Any]:
-    from rich.console import Console as Rich
+    from rich.console import Console as RichConsole
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -74,34 +73,46 @@ def _bar(description: str, total: float | None) -> Iterator[Any]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Rich(file=sys.stderr), transient=True) as bars:
+    with Progress(*columns, console=RichConsole(file=sys.stderr), transient=True) as bars:
         task = bars.add_task(description, total=total, note="")
-        yield lambda n=1, note="": bars.update(task, advance=n, **({"note": note} if note else {}))
+
+        def advance(n: float = 1, note: str = "") -> None:
+            bars.update(task, advance=n)
+            if note:
+                bars.update(task, note=note)
+
+        yield advance
 
 
 def _lines(description: str, total: float | None) -> Any:
-    done, last = 0.0, time.monotonic()
+    done = 0.0
+    start = last = time.monotonic()
 
     def advance(n: float = 1, note: str = "") -> None:
         nonlocal done, last
         done += n
-        if time.monotonic() - last >= EVERY:
-            last = time.monotonic()
-            share = f"{done:g}/{total:g}" if total else f"{done:g}"
-            print(mask(f"  {description} {share} {note}".rstrip()), file=sys.stderr, flush=True)
+        now = time.monotonic()
+        if now - last < EVERY:
+            return
+        last = now
+        progress = f"{done:g}"
+        if total:
+            progress += f"/{total:g}"
+            if done:
+                remaining = (now - start) * (total - done) / done
+                progress += f", {format_seconds(max(remaining, 0.0))} left"
+        print(mask(f"  {description} {progress} {note}".rstrip()), file=sys.stderr, flush=True)
 
     return advance
 
 
 def format_number(value: Any, digits: int = 4) -> str:
-    """A number for people: at most ``digits`` that matter, 1e-6 rather than 1e-06."""
+    """A number for people: at most ``digits`` significant ones, 1e-6 rather than 1e-06."""
     if not isinstance(value, float):
         return str(value)
-    return (
-        re.sub(r"e(-?)\+?0*", r"e\1", f"{value:.{digits}g}")
-        if abs(value) < 1e6 and not value.is_integer()
-        else f"{value:g}"
-    )
+    if abs(value) >= 1e6 or value.is_integer():
+        return f"{value:g}"
+    return re.sub(r"e(-?)\+?0*", r"e\1", f"{value:.{digits}g}")
 
 
 def format_seconds(value: float) -> str:

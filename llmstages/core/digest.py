@@ -1,4 +1,4 @@
-"""Content digests of files, remembered by path, size and time of change, so that a plan does not reread gigabytes."""
+"""Digests of files, remembered by path, size and time, so that plans do not reread gigabytes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from typing import Any
 
 from llmstages.core.errors import StageError, near
 
+SHOWN_NAMES = 8  # file names listed in an error message
+
 
 def canonical(value: Any) -> str:
-    """Canonical JSON. Anything JSON cannot say is refused: it could not be fingerprinted the same way twice."""
+    """Canonical JSON.
+
+    Raises:
+        StageError: JSON cannot say the value, so it could not be fingerprinted the same way twice.
+    """
     try:
         return json.dumps(
             value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -25,48 +31,64 @@ def canonical(value: Any) -> str:
 
 
 def sha256(text: str) -> str:
-    """Hex digest of text."""
+    """Hex digest of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
     """Hex digest of a file's bytes."""
-    with open(path, "rb") as stream:
+    with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class Digests:
-    """Digests of files and folders, cached in one JSON file beside the store (or nowhere)."""
+    """Digests of files and folders, remembered in a JSON file beside the store (or nowhere)."""
 
     def __init__(self, cache: Path | None = None) -> None:
-        self.cache, self.known, self.fresh = cache, {}, False
+        self.cache = cache
+        self.known: dict[str, Any] = {}
+        self.changed = False
         if cache and cache.exists():
             try:
                 self.known = json.loads(cache.read_text())
             except ValueError:
-                self.known = {}  # only a cache: a torn write costs one more read
+                self.known = {}  # it is only a cache: a torn write costs one more read
 
     def file(self, path: Path) -> str:
         """Digest of one file."""
-        info, key = path.stat(), str(path.resolve())
+        info = path.stat()
+        key = str(path.resolve())
         stamp = [info.st_size, info.st_mtime_ns]
         if self.known.get(key, [None])[:2] != stamp:
-            self.known[key], self.fresh = [*stamp, sha256_file(path)], True
+            self.known[key] = [*stamp, sha256_file(path)]
+            self.changed = True
         return self.known[key][2]
 
     def folder(self, path: Path) -> str:
-        """Digest of a folder: the relative names and contents of its files. record.json tells when and where, so it is left out."""
+        """Digest of a folder: the relative names and contents of its files.
+
+        record.json says when and where the folder was made, so it does not count.
+        """
         files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != "record.json")
         return sha256(canonical([[p.relative_to(path).as_posix(), self.file(p)] for p in files]))
 
     def path(self, path: Path) -> str:
-        """Digest of a file or folder. A file's name counts too: it decides how it is read, and stands in the ids of what is read from it."""
-        return (
-            self.folder(path) if path.is_dir() else sha256(canonical([path.name, self.file(path)]))
-        )
+        """Digest of a file or folder.
+
+        The name of a file counts too: it decides how the file is read, and the ids of its rows
+        hold it.
+        """
+        if path.is_dir():
+            return self.folder(path)
+        return sha256(canonical([path.name, self.file(path)]))
 
     def field(self, where: str, value: Any) -> Any:
-        """What a ``file=True`` field contributes to a fingerprint: digests in order, no path."""
+        """What a ``file=True`` option contributes to a fingerprint: digests in order, no path.
+
+        Args:
+            where: the dotted key, for messages.
+            value: a path or glob, a list of them, an address, or nothing.
+        """
         if value is None or value == "":
             return None
         if isinstance(value, (list, tuple)):
@@ -74,29 +96,32 @@ class Digests:
         text = str(value)
         if "://" in text:
             return text  # a remote address: its content cannot be read while planning
-        matches = sorted(glob.glob(os.path.expanduser(text), recursive=True))
+        # pathlib globs below a folder only, and the pattern may be absolute.
+        pattern = str(Path(text).expanduser())
+        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
         if not matches:
-            raise StageError(f"{where}: no file {text!r}.{_beside(text)}")
+            raise StageError(f"{where}: no file {text!r}.{_nearby(text)}")
         return [self.path(Path(match)) for match in matches]
 
     def save(self) -> None:
-        """Write the cache, if there is something new and somewhere to write it."""
-        if self.cache and self.fresh and self.cache.parent.is_dir():
+        """Write the cache, if something is new and there is a place for it."""
+        if self.cache and self.changed and self.cache.parent.is_dir():
             temporary = self.cache.with_suffix(f".{os.getpid()}")
             temporary.write_text(json.dumps(self.known))
-            os.replace(temporary, self.cache)
+            temporary.replace(self.cache)
 
 
-def _beside(text: str) -> str:
+def _nearby(text: str) -> str:
     """Near file names in the same folder, or where the path stops to exist."""
-    path = Path(os.path.expanduser(text))
-    parent = path.parent
-    while not parent.is_dir() and parent != parent.parent:
-        parent = parent.parent
-    names = sorted(p.name for p in parent.iterdir())[:200]
-    if parent != path.parent:
-        return f" The folder {str(path.parent)!r} does not exist either (looked in {str(parent.resolve())!r})"
-    return (
-        near(path.name, names)
-        + f" The folder {str(parent)!r} has: {', '.join(names[:8]) or 'nothing'}"
-    )
+    path = Path(text).expanduser()
+    existing = path.parent
+    while not existing.is_dir() and existing != existing.parent:
+        existing = existing.parent
+    if existing != path.parent:
+        return (
+            f" The folder {str(path.parent)!r} does not exist either "
+            f"(looked in {str(existing.resolve())!r})"
+        )
+    names = sorted(p.name for p in existing.iterdir())[:200]
+    listed = ", ".join(names[:SHOWN_NAMES]) or "nothing"
+    return f"{near(path.name, names)} The folder {str(existing)!r} has: {listed}"

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 
 
 class StageError(Exception):
-    """A mistake the user can mend. The message says what, why, and what to do; it is shown without a traceback."""
+    """A mistake that the user can fix; shown without a traceback.
+
+    The message says what is wrong, why, and what to do.
+    """
 
 
 def near(word: str, words: Iterable[str], cutoff: float = 0.6) -> str:

@@ -1,4 +1,4 @@
-"""How a process of a step ends: exit codes, the file that says why, and an exit that skips C++ destructors."""
+"""How the process of a step ends: its exit codes, the file that says why, and the exit itself."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import os
 import sys
 from typing import NoReturn
 
-STOPPED = "stopped.json"  # beside step.json: the update that was saved before leaving
-REQUEUE = 75  # EX_TEMPFAIL
+STOPPED = "stopped.json"  # beside step.json: the update that was saved before the process ended
+REQUEUE = 75  # EX_TEMPFAIL: the work is saved, start again
 
 
 def hard_exit(code: int) -> NoReturn:
-    """End this process with all that Python does at exit, without what C++ does then: of processes that torch spreads one was seen to abort there,
-    for a thread still ran ("terminate called without an active exception"), which torchrun tells as a failure."""
+    """End this process with what Python does at exit, but without C++ destructors.
+
+    With several processes, torch was seen to abort in them ("terminate called without an active
+    exception"), because one of its threads still ran; torchrun reports that as a failure.
+    """
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

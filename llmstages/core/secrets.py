@@ -1,4 +1,4 @@
-"""Values of environment variables that look like secrets never reach a record, a log or a message."""
+"""Environment variables that look like secrets never reach a record, a log or a message."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?($|_)", re.IGNORECASE)
-SHORTEST = 8  # a shorter value ("false", "main") would blot out ordinary text
+SHORTEST = 8  # masking shorter values ("false", "main") would hide ordinary text
 
 
 def mask(value: Any) -> Any:

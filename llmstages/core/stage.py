@@ -1,8 +1,9 @@
 """The contract: what a stage is, on one screen.
 
-Config says *what* (and is hashed), Context says *where* (and is not), run() fills ``ctx.out`` and returns metrics.
-Left out on purpose: scheduling, caching and launching. A stage never knows whether it runs in the runner's process,
-in a worker, or on eight GPUs; it reads earlier artifacts and writes its own folder, nothing else.
+Config says *what* (and is hashed), Context says *where* (and is not), run() fills ``ctx.out`` and
+returns metrics. Left out on purpose: scheduling, caching and launching. A stage never knows
+whether it runs in the runner's process, in a worker, or on eight GPUs. It reads earlier artifacts
+and writes its own folder, nothing else.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ def option(
             checked item by item. NaN and infinity are refused for every number.
         identity: False for a field that changes how a result is made but never the result (workers,
             logging). It stays out of the fingerprint.
-        file: True for a path or glob. The content of the files enters the fingerprint, not the path.
-        renamed_from: the name of this field in an earlier version; using it is an error that says so.
+        file: True for a path or glob. The content of the files enters the fingerprint, not the
+        path. renamed_from: the name of this field in an earlier version; using it is an error
+        that says so.
     """
     limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     metadata = {
@@ -62,7 +64,7 @@ def option(
 
 @dc.dataclass(frozen=True)
 class Artifact:
-    """A finished folder of one kind (see kinds.py). ``name`` is the step that made it, or the source as written."""
+    """A finished folder of one kind (artifacts.py); ``name`` is its step, or the source."""
 
     name: str
     kind: str
@@ -71,7 +73,7 @@ class Artifact:
 
 
 class Progress(Protocol):
-    """What ``ctx.progress`` hands out: advance by n, optionally with a short note (``loss 1.23, 9.1k tok/s``)."""
+    """What ``ctx.progress`` yields: advance by n, optionally with a short note (``loss 1.23``)."""
 
     def __call__(self, n: float = 1, note: str = "") -> None: ...
 
@@ -85,11 +87,15 @@ def _silent(description: str, total: float | None) -> Iterator[Progress]:
 class Context:
     """Where and how a stage runs. Nothing in here may change what the result is.
 
-    out: the folder to fill, empty at the start; becomes the artifact when run() returns.
-    work: scratch that survives an interruption (checkpoints); removed when the step is done.
-    inputs: input name -> Artifact, a tuple of them for "many" inputs, None for an optional input left open.
-    cache: where runs of one store share what they derive (see cached()); None: within work.
-    progress(description, total): context manager giving a Progress; say(line): one line to the user.
+    Attributes:
+        step: the name of the step in this run, for messages.
+        out: the folder to fill. It is empty at the start and becomes the artifact when run()
+        returns. work: scratch space that survives an interruption (checkpoints); removed when the
+        step is done. inputs: input name -> Artifact; a tuple of them for a "many" input; None for
+        an open one. processes: how many processes train this step together. cache: where the runs
+        of one store share derived data (see cached()); None: inside work. progress:
+        ``progress(description, total)`` is a context manager that yields a Progress. say:
+        ``say(line)`` prints one line to the user.
     """
 
     step: str
@@ -103,28 +109,35 @@ class Context:
 
     def one(self, name: str) -> Artifact:
         """The artifact of a required input."""
-        found = self.inputs[name]
-        if not isinstance(found, Artifact):
+        artifact = self.inputs[name]
+        if not isinstance(artifact, Artifact):
             raise StageError(
-                f"step {self.step!r} needs its input {name!r}; wire it in the recipe: steps.{self.step}.{name}=STEP"
+                f"step {self.step!r} needs its input {name!r}. "
+                f"Wire it in the recipe: steps.{self.step}.{name}=STEP"
             )
-        return found
+        return artifact
 
     def maybe(self, name: str) -> Artifact | None:
         """The artifact of an optional input, or None."""
-        found = self.inputs.get(name)
-        return found if isinstance(found, Artifact) else None
+        artifact = self.inputs.get(name)
+        return artifact if isinstance(artifact, Artifact) else None
 
     def many(self, name: str) -> tuple[Artifact, ...]:
-        """The artifacts of a "many" input, in recipe order."""
-        found = self.inputs.get(name)
-        return (found,) if isinstance(found, Artifact) else tuple(found or ())
+        """The artifacts of a "many" input, in the order of the recipe."""
+        value = self.inputs.get(name)
+        if isinstance(value, Artifact):
+            return (value,)
+        return tuple(value or ())
 
     def cached(self, key: str, make: Callable[[Path], None]) -> Path:
-        """A folder of derived data, filled by ``make(folder)`` unless a step of this store has made it before.
+        """A folder of derived data that the runs of a store share; ``make(folder)`` fills it.
 
-        key: a name that says all the content follows from (a digest of it). Made once, also by several processes at
-        the same time; found damaged, it is made again with a line. Not an artifact: anybody may delete it.
+        It is made once, also when several processes ask at the same time. If it is damaged, a
+        message is printed and it is made again. It is not an artifact: anybody may delete it.
+
+        Args:
+            key: a name from which the whole content follows, such as a digest of what it is made
+            from. make: fills the folder it is given.
         """
         from llmstages.core.cache import cached
 
@@ -134,19 +147,30 @@ class Context:
 class Stage(Protocol):
     """One class in one file: Config, inputs, output, version, run.
 
-    inputs: name -> kind. "model?" may be left open, "corpus*" takes any number ("corpus*?": none unless wired), "problems|dialogues" takes either,
-    "*" alone takes any number of any kind.
-    parts: Config field -> registry group, for fields that hold a mapping of smaller plugins (``filters``); the names
-    listed are the defaults: ``{"filters": ("url", "language")}``, or ``{"extractors": {"html": "trafilatura"}}`` where a member is
-    a role. Absent where a stage has none.
-    trains: True for stages a launcher may spread over processes; the others always run once.
-    estimate(config, known) -> mapping: optional, a method for ``llmstages plan``: which metrics run() is expected to return,
-    under the same names ("documents", "vocab_size"), and, where it trains, ``training``: a Training (estimate.py), from which
-    the planner tells memory, time and cost; or ``no_estimate``: what it waits for. known: input name ->
-    one mapping for each source: its ``name``, its metrics if it is made, else what it is expected to return; ``model``, the
-    sizes of a model; ``bytes`` of its table. Pure and light: no file, no heavy import. Left out: nothing is estimated.
-    prepare(config, ctx) -> Prepared (dialogues.py): optional, for stages that train: tokens, mask and gates of what run() will train
-    on, and nothing else done; ``llmstages inspect`` shows it.
+    Attributes:
+        Config: a frozen dataclass; each field is an ``option(default, help)``.
+        inputs: input name -> kind of artifact. ``"model?"`` may stay open. ``"corpus*"`` takes any
+            number, and the nearest one if it is not wired; ``"corpus*?"`` takes none unless wired.
+            ``"problems|dialogues"`` takes either kind; ``"*"`` alone takes artifacts of any kind.
+        output: the kind of artifact that run() makes.
+        version: raise it when new code gives new results. The versions of inherited classes count
+        too.
+
+    Optional attributes and methods, looked for by name:
+        components (mapping): Config field -> default components, for a field that holds
+            components of the group of the same name: ``{"filters": ("url", "language")}``, or
+            ``{"extractors": {"html": "trafilatura"}}`` where each member has a role.
+        smoke (mapping): Config field -> a small value, taken by ``recipe=smoke`` and
+        ``smoke=true``. trains (bool): a launcher may spread the stage over processes. Other
+        stages run in one. estimate(config, known): for ``llmstages plan``, the metrics that run()
+        is expected to return
+            (``{"documents": 100}``) and, for a stage that trains, ``training``: a Training
+            (cost/model.py) that gives memory, time and cost; or ``no_estimate``: what is missing
+            for one. known: input name -> a mapping for each source, with its ``name`` and its
+            metrics. It is pure and light: it reads no file and imports nothing heavy.
+        prepare(config, ctx): for stages that train, a Prepared (data/dialogues.py) with the
+            tokens, the mask and the checks of what run() will train on; ``llmstages inspect``
+            shows it.
     """
 
     Config: ClassVar[type]
@@ -154,4 +178,6 @@ class Stage(Protocol):
     output: ClassVar[str]
     version: ClassVar[str]
 
-    def run(self, config: Any, ctx: Context) -> Mapping[str, float]: ...
+    def run(self, config: Any, ctx: Context) -> Mapping[str, float]:
+        """Fill ``ctx.out`` and return metrics: numbers by name, measured, not copied."""
+        ...

@@ -73,7 +73,7 @@ def _expected(plan: Planned, known: Mapping[Step, Facts]) -> Facts:
     if not hasattr(step.stage, "estimate"):
         return {"name": step.name}
     inputs: dict[str, list[Facts]] = {name: [] for name in step.stage.inputs}
-    for name, fed in step.feeds():
+    for name, fed in step.sources():
         inputs[name].append(_source(fed) if isinstance(fed, Source) else known[fed])
     facts = step.stage().estimate(step.config, inputs)
     training = facts.get("training")

@@ -1,0 +1,1 @@
+"""From files to tables to rows that models train on."""

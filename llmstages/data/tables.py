@@ -14,6 +14,10 @@ from typing import Any
 
 from llmstages.core.errors import StageError
 
+# The ``dropped/`` table, one row per input that was left out: the rule it broke, the value that
+# was measured, the limit of the rule, and the beginning of the input.
+DROPPED_COLUMNS = dict.fromkeys(("id", "url", "rule", "value", "limit", "excerpt"), "string")
+
 
 class Writer:
     """Writes a ``datasets`` folder row by row, so that a table may be larger than memory.

@@ -1,0 +1,1 @@
+"""How a step is started: in this process, as a process of its own, on many GPUs, by Slurm."""

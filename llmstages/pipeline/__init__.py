@@ -1,0 +1,1 @@
+"""From overrides to artifacts: compose, wire, plan, run, store."""

@@ -19,13 +19,19 @@ from llmstages.pipeline.wiring import make_step
 def step(name: str, uses: str, config: Mapping[str, Any] | Any = None, /, **inputs: Any) -> Step:
     """One step: ``step("sft", "sft.chat", {"epochs": 1}, model=base, dialogues=[chats, extra])``.
 
-    config: values that differ from the defaults, or an instance of the stage's Config. inputs: earlier Steps, lists of
-    them, ``"hub:org/name@revision"`` or a folder. Raises StageError on a wrong key, value or input.
+    Args:
+        name: of the step.
+        uses: the registered stage.
+        config: values that differ from the defaults, or an instance of the stage's Config.
+        inputs: earlier Steps, lists of them, ``"hub:org/name@revision"`` or a folder.
+
+    Raises:
+        StageError: a wrong key, value or input.
     """
     values = {} if config is None else config
     if not isinstance(values, Mapping):
         values = {field: getattr(values, field) for field in values.__dataclass_fields__}
-    return make_step(name, uses, values, inputs, [], strict=True)
+    return make_step(name, uses, values, inputs, strict=True)
 
 
 def run(
@@ -39,14 +45,18 @@ def run(
 ) -> dict[str, Artifact]:
     """Make what is not in the store yet, in order, and return step name -> Artifact.
 
-    runs: where to link the results as RUNS/NAME/STEP; "" for nowhere. Raises StageError when a step fails; finished
-    steps are kept.
+    Args:
+        runs: where to link the results, as RUNS/NAME/STEP; "" for nowhere.
+        quiet: print nothing.
+
+    Raises:
+        StageError: a step fails; finished steps are kept.
     """
-    kept = Store(store)
-    outcome = execute(
-        make_plan(steps, kept), Run(kept, name, runs, launch, Console(to_stderr=True, quiet=quiet))
-    )
-    if outcome.code == 130:
+    opened = Store(store)
+    console = Console(to_stderr=True, quiet=quiet)
+    outcome = execute(make_plan(steps, opened), Run(opened, name, runs, launch, console))
+    interrupted = 130  # the exit code after Ctrl-C
+    if outcome.code == interrupted:
         raise KeyboardInterrupt
     if outcome.error:
         raise StageError(outcome.error)

@@ -1,8 +1,9 @@
-"""Compose once: the same overrides over the same files give the same run, without importing Hydra again.
+"""Compose once: the same overrides over the same files give the same run, without importing Hydra.
 
-The key covers the overrides and the size and time of every Python and YAML file that composing could read: ours, and
-those of every package that registers something. Whatever goes wrong with the cache costs time, never a result.
-Left out on purpose: configurations that read the environment (``${oc.env:...}``) are never remembered.
+The key covers the overrides, and the size and time of every Python and YAML file that composing
+could read: ours, and those of every package that registers something. Whatever goes wrong with
+the cache costs time, never a result. Left out on purpose: configurations that read the
+environment (``${oc.env:...}``) are never remembered.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 from collections.abc import Sequence
 from importlib.metadata import entry_points, version
 from pathlib import Path
+from typing import Any
 
 from llmstages.core import registry
 from llmstages.core.config import build_config
@@ -22,87 +24,88 @@ from llmstages.launch.config import Launch
 from llmstages.launch.hardware import Hardware
 from llmstages.pipeline.run_config import RunConfig
 
-KEPT = 64  # remembered compositions
+MOST_ENTRIES = 64
 
 
 def compose(overrides: Sequence[str]) -> RunConfig:
     """compose.compose(), remembered between processes."""
     files = _files()
+    place = _place(overrides, files)
+    if place is not None and (known := _read(place)) is not None:
+        return known
+    from llmstages.pipeline.compose import compose as compose_afresh
+
+    composed = compose_afresh(overrides)
+    # A stage that could not be imported may be fixed without a change to a file that we look at.
+    has_broken_stage = any("broken" in values for values in composed.slots.values())
+    if place is not None and not has_broken_stage:
+        _remember(place, composed, files)
+    return composed
+
+
+def _place(overrides: Sequence[str], files: Sequence[Path]) -> Path | None:
+    """The entry of these overrides; None if a file vanished meanwhile."""
+    stamps = []
     try:
-        stamps = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
-        key = sha256(
-            json.dumps([list(overrides), version("hydra-core"), version("omegaconf"), stamps])
-        )
-        place = _folder() / f"{key}.json"
-        known = json.loads(place.read_text(encoding="utf-8")) if place.exists() else None
-    except (OSError, ValueError):  # a file vanished, or a half-written entry: compose afresh
-        place, known = None, None
-    if known is not None:
-        return RunConfig(
-            **{
-                **known,
-                "launch": build_config(Launch, known["launch"], "launch"),
-                "hardware": Hardware(**known["hardware"]),
-            }
-        )
-    from llmstages.pipeline.compose import compose as afresh
-
-    made = afresh(overrides)
-    if place is not None and not any(
-        "broken" in slot for slot in made.slots.values()
-    ):  # it may be mended without a file of ours changing
-        _keep(place, made, files)
-    return made
+        for file in files:
+            info = file.stat()
+            stamps.append((str(file), info.st_size, info.st_mtime_ns))
+    except OSError:
+        return None
+    libraries = [version("hydra-core"), version("omegaconf")]
+    key = sha256(json.dumps([list(overrides), *libraries, stamps]))
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "llmstages" / "compose" / f"{key}.json"
 
 
-def _folder() -> Path:
-    return (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmstages" / "compose"
-    )
+def _read(place: Path) -> RunConfig | None:
+    """A remembered run; None if it is absent or half written."""
+    try:
+        values: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    values["launch"] = build_config(Launch, values["launch"], "launch")
+    values["hardware"] = Hardware(**values["hardware"])
+    return RunConfig(**values)
 
 
 def _files() -> list[Path]:
-    """Every file a composition may depend on, in a fixed order."""
-    tops = {
-        entry.target.split(":")[0].split(".")[0]
-        for group in (registry.STAGES, *registry.COMPONENTS)
-        for entry in registry.entries(group).values()
-    }
-    tops |= {point.value.split(".")[0] for point in entry_points(group="llmstages.conf")}
-    roots: list[Path] = []
-    for name in sorted(tops | {"llmstages", "llmstages.plugins", "llmstages.conf"}):
-        found = importlib.util.find_spec(name)
-        if found is None:
+    """Every file that a composition may depend on, in a fixed order."""
+    packages = {"llmstages", "llmstages.plugins", "llmstages.conf"}
+    for group in (registry.STAGES, *registry.component_groups()):
+        for entry in registry.entries(group).values():
+            packages.add(entry.target.split(":")[0].split(".")[0])
+    for point in entry_points(group="llmstages.conf"):
+        packages.add(point.value.split(".")[0])
+    files: set[Path] = set()
+    for package in sorted(packages):
+        spec = importlib.util.find_spec(package)
+        if spec is None:
             continue
-        roots += map(
-            Path, found.submodule_search_locations or ([found.origin] if found.origin else [])
-        )
-    return sorted(
-        {
-            file
-            for root in roots
-            for file in ([root] if root.is_file() else [*root.rglob("*.py"), *root.rglob("*.yaml")])
-        }
-    )
+        roots = spec.submodule_search_locations or ([spec.origin] if spec.origin else [])
+        for root in map(Path, roots):
+            if root.is_file():
+                files.add(root)
+            else:
+                files.update(root.rglob("*.py"), root.rglob("*.yaml"))
+    return sorted(files)
 
 
-def _keep(place: Path, made: RunConfig, files: Sequence[Path]) -> None:
-    """Write one entry whole, and forget the oldest."""
+def _remember(place: Path, composed: RunConfig, files: Sequence[Path]) -> None:
+    """Write an entry whole, and delete the oldest ones."""
     try:
-        if any(
-            "${oc.env" in file.read_text(encoding="utf-8", errors="replace")
-            for file in files
-            if file.suffix == ".yaml"
-        ):
-            return
+        for file in files:
+            if file.suffix != ".yaml":
+                continue
+            if "${oc.env" in file.read_text(encoding="utf-8", errors="replace"):
+                return
         place.parent.mkdir(parents=True, exist_ok=True)
-        aside = place.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps(dc.asdict(made)), encoding="utf-8")
-        aside.replace(place)
-        for old in sorted(place.parent.glob("*.json"), key=lambda p: p.stat().st_mtime)[:-KEPT]:
-            old.unlink(missing_ok=True)
-    except (
-        OSError,
-        TypeError,
-    ):  # no home to write to, or a value JSON cannot hold: nothing is remembered
+        temporary = place.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(dc.asdict(composed)), encoding="utf-8")
+        temporary.replace(place)
+        entries = sorted(place.parent.glob("*.json"), key=lambda entry: entry.stat().st_mtime)
+        for oldest in entries[:-MOST_ENTRIES]:
+            oldest.unlink(missing_ok=True)
+    except (OSError, TypeError):
+        # No home to write to, or a value that JSON cannot hold: nothing is remembered.
         return

@@ -1,4 +1,7 @@
-"""Hydra's and OmegaConf's exceptions as one message that says what to write instead."""
+"""Hydra's and OmegaConf's exceptions as one message that says what to write instead.
+
+Hydra's exceptions carry their facts in their text alone, so each kind is recognized by its words.
+"""
 
 from __future__ import annotations
 
@@ -7,130 +10,196 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llmstages.core.errors import near
+from llmstages.core import registry
+from llmstages.core.config import renamed_to, unknown_key
+from llmstages.core.errors import StageError, near
+from llmstages.launch.config import Launch
+from llmstages.launch.hardware import Hardware
+
+# Groups that say how or on what a run is done, never what it makes: presets of one dataclass each.
+SETTINGS: dict[str, type] = {"launch": Launch, "hardware": Hardware}
+DISCRIMINATORS = ("stage", "use", "option", "defaults")  # keys that say what a node is
+ARTICLES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+KEY_REFUSED = re.compile(r"Could not (?:override|append to config|delete from config)\W*'([^']+)'")
+NOT_A_LIST = re.compile(
+    r"Invalid value assigned: str is not a ListConfig.*?full_key: (\S+)", re.DOTALL
+)
+WRONG_TYPE = re.compile(r"Value '(.*?)' of type .* could not be converted to (\w+)", re.DOTALL)
 
 
 @dc.dataclass(frozen=True)
 class Facts:
-    """What is known around a mistake: options of a group, whether a name is a group, the values without the mistake."""
+    """What is known around a mistake.
+
+    Attributes:
+        options: ``options(group)`` lists the variants and presets of a group.
+        is_group: whether a name is a group.
+        values: the composed values, without the mistake.
+        renamed: earlier names, as in conf/renamed.yaml.
+    """
 
     options: Callable[[str], list[str]]
     is_group: Callable[[str], bool]
     values: Mapping[str, Any]
+    renamed: Mapping[str, Mapping[str, Any]] = dc.field(default_factory=dict)
 
 
-def mistake(error: Exception, overrides: Sequence[str], facts: Facts) -> str:
+def explain(error: Exception, overrides: Sequence[str], facts: Facts) -> str:
     """The message for one exception of a composition."""
     text = str(error)
-    cause = str(error.__cause__ or "")
-    if found := re.search(r"Could not find '([^']+)/([^/']+)'", text):
-        return _option(found[1], found[2], facts)
-    if found := re.search(
-        r"Could not (?:override|append to config|delete from config)\W*'([^']+)'", text
-    ):
-        key = found[1]
-        return (
-            _group(key, overrides, facts) if facts.is_group(key.split("@")[0]) else _key(key, facts)
-        )
-    if found := re.search(r"delete from config\. '([^']+)'", text):
-        return _key(found[1], facts)
-    preset = re.match(r"In '([^']+/[^']+)': \w+ raised while composing", text)
-    if preset and (found := re.search(r"Key '([^']+)' not in", text)):
-        where = re.search(r"full_key: (\S+)", text)
-        return (
-            f"the preset {preset[1]}.yaml sets {where[1] if where else found[1]!r}, a key its variant does not have; "
-            f"llmstages list {preset[1].split('/')[0]} names the variants"
-        )
-    if found := re.search(
-        r"Value '(.*?)' of type .* could not be converted to (\w+)", f"{cause} {text}", re.DOTALL
-    ):
-        where = re.search(r"full_key: (\S+)", f"{cause} {text}")
-        article = {
-            "Integer": "a whole number",
-            "Float": "a number",
-            "Boolean": "true or false",
-        }.get(found[2], f"a {found[2].lower()}")
-        source = f"in {preset[1]}.yaml, " if preset else ""
-        return f"{source}{where[1] if where else _line(overrides, found[1])}: {found[1]!r} is not {article}"
-    if found := re.search(r"Key '([^']+)' (?:is )?not in '?\w+'?", f"{cause} {text}"):
-        where = re.search(r"full_key: (\S+)", f"{cause} {text}")
-        return _key(where[1] if where else found[1], facts)
-    if "Config group override must be a string" in text:
-        return "a slot takes the name of a variant or preset, SLOT=NAME (llmstages list); single values are set as STEP.KEY=VALUE"
+    with_cause = f"{error.__cause__ or ''} {text}"
     if type(error).__name__ == "OverrideParseException":
-        return f"cannot read {getattr(error, 'override', '')!r}. Write KEY=VALUE, GROUP=OPTION, +GROUP@STEP=OPTION or ~KEY; a value with letters or signs beyond ASCII in quotes of its own: \"KEY='VALUE'\" ({text.splitlines()[0]})"
-    if found := re.search(
-        r"Invalid value assigned: str is not a ListConfig.*?full_key: (\S+)",
-        f"{cause} {text}",
-        re.DOTALL,
-    ):
-        given = next(
-            (
-                one.partition("=")[2]
-                for one in overrides
-                if one.partition("=")[0].lstrip("+") == found[1]
-            ),
-            "VALUE",
+        return _unreadable(error)
+    if match := re.search(r"Could not find '([^']+)/([^/']+)'", text):
+        return _unknown_option(match[1], match[2], facts)
+    if match := KEY_REFUSED.search(text):
+        key = match[1]
+        if facts.is_group(key.split("@")[0]):
+            return _unused_group(key, overrides, facts)
+        return _unknown_key(key, facts)
+    if match := re.search(r"delete from config\. '([^']+)'", text):
+        return _unknown_key(match[1], facts)
+    preset = re.match(r"In '([^']+/[^']+)': \w+ raised while composing", text)
+    if preset and (match := re.search(r"Key '([^']+)' not in", text)):
+        return _unknown_key_of_preset(preset[1], _full_key(text) or match[1], facts)
+    if match := WRONG_TYPE.search(with_cause):
+        return _wrong_type(match, with_cause, preset, overrides)
+    if match := re.search(r"Key '([^']+)' (?:is )?not in '?\w+'?", with_cause):
+        return _unknown_key(_full_key(with_cause) or match[1], facts)
+    if "Config group override must be a string" in text:
+        return (
+            "a slot takes the name of a variant or preset, SLOT=NAME (llmstages list); "
+            "single values are set as STEP.KEY=VALUE"
         )
-        return f"{found[1]} takes a list; write {found[1]}=[{given}]"
-    lines = [
-        line
-        for line in f"{text}\n{cause}".splitlines()
-        if line.strip() and "object_type" not in line
-    ]
-    return "the configuration does not compose: " + " ".join(lines[:4])
+    if match := NOT_A_LIST.search(with_cause):
+        return _not_a_list(match[1], overrides)
+    lines = [line for line in f"{text}\n{error.__cause__ or ''}".splitlines() if line.strip()]
+    useful = [line for line in lines if "object_type" not in line]
+    return "the configuration does not compose: " + " ".join(useful[:4])
 
 
-def _line(overrides: Sequence[str], value: str) -> str:
-    return next((line for line in overrides if line.endswith(f"={value}")), "a value")
+def _full_key(text: str) -> str:
+    """The dotted key that OmegaConf names in its message; "" where it names none."""
+    match = re.search(r"full_key: (\S+)", text)
+    return match[1] if match else ""
 
 
-def _option(group: str, name: str, facts: Facts) -> str:
-    options = facts.options(group)
-    listed = ", ".join(options) or "none"
-    return f"{group} has no variant or preset {name!r}.{near(name, options)} There are: {listed} (llmstages list {group})"
-
-
-def _group(key: str, overrides: Sequence[str], facts: Facts) -> str:
-    """A group that exists but that no step of the recipe takes under this name."""
-    group = key.split("@")[0]
-    if (
-        key.count("@") and "." in key.split("@")[1]
-    ):  # filters@corpus.filters.NAME: a smaller plugin that is not there yet
-        return f"there is no {key.split('@')[1]} to change. To add it, put a + in front: +{_whole(key, overrides)}"
-    named = [
-        step
-        for step, node in facts.values.items()
-        if isinstance(node, Mapping) and str(node.get("stage", "")).startswith(f"{group}.")
-    ]
-    if named:
-        wanted = [group if step == group else f"{group}@{step}" for step in named]
-        return f"no step takes {key!r} from the command line. The steps of slot {group!r} are set by: {', '.join(w + '=NAME' for w in wanted)}"
+def _unreadable(error: Exception) -> str:
     return (
-        f"the recipe has no step for the slot {group!r}. Add one: +{key}=NAME '+steps.{group}={{}}', "
-        f"or choose a recipe that has it (llmstages list recipe)"
+        f"cannot read {getattr(error, 'override', '')!r}. Write KEY=VALUE, GROUP=OPTION, "
+        "+GROUP@STEP=OPTION or ~KEY. A value with letters or signs beyond ASCII needs quotes of "
+        f"its own: \"KEY='VALUE'\" ({str(error).splitlines()[0]})"
     )
 
 
-def _whole(key: str, overrides: Sequence[str]) -> str:
-    return next((one for one in overrides if one.startswith(f"{key}=")), f"{key}=NAME")
+def _unknown_key_of_preset(preset: str, key: str, facts: Facts) -> str:
+    slot = preset.split("/")[0]
+    step, _, name = key.partition(".")
+    node = facts.values.get(step)
+    # The run without the preset usually has the same variant in this step: ask its Config.
+    config = _config_of([step], node) if isinstance(node, Mapping) else None
+    if config and (new := renamed_to(config, name)):
+        return f"the preset {preset}.yaml sets {key!r}, which was renamed to {step}.{new}"
+    return (
+        f"the preset {preset}.yaml sets {key!r}, a key that its variant does not have; "
+        f"llmstages list {slot} names the variants"
+    )
 
 
-def _key(key: str, facts: Facts) -> str:
-    """A dotted key that does not exist: names the deepest part that does, and what lies beside it."""
-    node: Any = facts.values
-    parts = key.split(".")
-    for depth, part in enumerate(parts):
-        if not isinstance(node, Mapping) or part not in node:
+def _wrong_type(
+    match: re.Match[str], text: str, preset: re.Match[str] | None, overrides: Sequence[str]
+) -> str:
+    value, kind = match[1], match[2]
+    source = f"in {preset[1]}.yaml, " if preset else ""
+    key = _full_key(text)
+    if not key:
+        key = next((line for line in overrides if line.endswith(f"={value}")), "a value")
+    return f"{source}{key}: {value!r} is not {ARTICLES.get(kind, f'a {kind.lower()}')}"
+
+
+def _not_a_list(key: str, overrides: Sequence[str]) -> str:
+    value = "VALUE"
+    for override in overrides:
+        name, _, text = override.partition("=")
+        if name.lstrip("+") == key:
+            value = text
             break
-        node = node[part]
+    return f"{key} takes a list; write {key}=[{value}]"
+
+
+def _unknown_option(group: str, name: str, facts: Facts) -> str:
+    new = facts.renamed.get("options", {}).get(group, {}).get(name)
+    if new:
+        return f"{group}={name} was renamed to {group}={new}"
+    options = facts.options(group)
+    return (
+        f"{group} has no variant or preset {name!r}.{near(name, options)} "
+        f"There are: {', '.join(options) or 'none'} (llmstages list {group})"
+    )
+
+
+def _unused_group(key: str, overrides: Sequence[str], facts: Facts) -> str:
+    """The message for a group that exists, but that no step of the recipe takes by this name."""
+    group, _, place = key.partition("@")
+    if "." in place:  # filters@corpus.filters.NAME: a component that is not there yet
+        whole = next((text for text in overrides if text.startswith(f"{key}=")), f"{key}=NAME")
+        return f"there is no {place} to change. To add it, put a + in front: +{whole}"
+    new = facts.renamed.get("steps", {}).get(place)
+    if new:
+        return f"the step {place} was renamed to {new}: write {group}@{new}=NAME"
+    steps = [
+        name
+        for name, node in facts.values.items()
+        if isinstance(node, Mapping) and str(node.get("stage", "")).startswith(f"{group}.")
+    ]
+    if steps:
+        keys = [group if step == group else f"{group}@{step}" for step in steps]
+        return (
+            f"no step takes {key!r} from the command line. The steps of slot {group!r} are set by: "
+            f"{', '.join(f'{name}=NAME' for name in keys)}"
+        )
+    return (
+        f"the recipe has no step for the slot {group!r}. Add one: +{key}=NAME "
+        f"'+steps.{group}={{}}', or choose a recipe that has it (llmstages list recipe)"
+    )
+
+
+def _unknown_key(key: str, facts: Facts) -> str:
+    """The message for a dotted key that does not exist: the deepest part that does, its keys."""
+    node: Any = facts.values
+    names = key.split(".")
+    parents: list[str] = []
+    for name in names:
+        if not isinstance(node, Mapping) or name not in node:
+            break
+        node = node[name]
+        parents.append(name)
     else:
         return f"{key} cannot be set to that"
-    above = ".".join(parts[:depth])
+    missing, parent = names[len(parents)], ".".join(parents)
     if not isinstance(node, Mapping):
-        return f"{key}: {above} is a single value ({node!r}) and has no keys"
+        return f"{key}: {parent} is a single value ({node!r}) and has no keys"
     if node.get("broken"):
         return str(node["broken"])
-    names = [name for name in node if name not in ("stage", "use", "option", "defaults")]
-    what = f"{above} has no key {part!r}" if above else f"there is no {part!r} in this run"
-    return f"{what}.{near(part, names)} There are: {', '.join(map(str, names)) or 'none'}"
+    if config := _config_of(parents, node):
+        return unknown_key(config, parent, missing)
+    new = facts.renamed.get("steps", {}).get(missing)
+    if new and parent in ("", "steps"):
+        return f"the step {missing} was renamed to {new}"
+    known = [name for name in node if name not in DISCRIMINATORS]
+    what = f"{parent} has no key {missing!r}" if parent else f"there is no {missing!r} in this run"
+    return f"{what}.{near(missing, known)} There are: {', '.join(map(str, known)) or 'none'}"
+
+
+def _config_of(parents: Sequence[str], node: Mapping[str, Any]) -> type | None:
+    """The Config class of a node, where it is that of a stage or component."""
+    if "option" in node:
+        return SETTINGS.get(parents[0])
+    try:
+        if "stage" in node:
+            return registry.load_stage(str(node["stage"])).Config  # type: ignore[attr-defined]
+        if "use" in node and len(parents) > 1:
+            return registry.load_checked(parents[-2], str(node["use"])).Config  # type: ignore
+    except StageError:
+        return None
+    return None

@@ -1,7 +1,8 @@
 """Steps, what identifies their results, and the plan: what runs, what is reused, and why.
 
-A fingerprint is the stage's registered name and version, the identity fields of its Config, and the fingerprints of
-its inputs. No path, machine or launcher enters it, so equal work is found again wherever it was done.
+A fingerprint covers the stage's registered name and version, the identity fields of its Config, and
+the fingerprints of its inputs. No path, machine or launcher enters it, so equal work is found again
+wherever it was done.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from llmstages.core.digest import Digests, canonical, sha256
 from llmstages.core.errors import StageError
 from llmstages.pipeline.store import Store
 
+SHOWN_REASONS = 4  # differences named in the reason why a step is new
+SHOWN_CHARACTERS = 40  # of a value in a reason
+
 
 @dc.dataclass(frozen=True, eq=False)
 class Source:
@@ -28,11 +32,11 @@ class Source:
 
 @dc.dataclass(frozen=True, eq=False)
 class Step:
-    """One use of a stage: its name in the run, the registered stage, a typed config, and what feeds it."""
+    """One use of a stage: its name in the run, the registered stage, a typed config, its inputs."""
 
     name: str
     uses: str
-    stage: type
+    stage: Any
     config: Any
     inputs: Mapping[str, Step | Source | tuple[Step | Source, ...] | None]
     notes: tuple[str, ...] = ()
@@ -41,17 +45,24 @@ class Step:
     def kind(self) -> str:
         return self.stage.output
 
-    def feeds(self) -> Iterator[tuple[str, Step | Source]]:
-        """(input name, what feeds it), "many" inputs one by one."""
+    def sources(self) -> Iterator[tuple[str, Step | Source]]:
+        """(input name, source) for every source, those of "many" inputs one by one."""
         for name, value in self.inputs.items():
-            for one in value if isinstance(value, tuple) else (value,):
-                if one is not None:
-                    yield name, one
+            if isinstance(value, tuple):
+                yield from ((name, source) for source in value)
+            elif value is not None:
+                yield name, value
 
 
 @dc.dataclass(frozen=True)
 class Planned:
-    """A step with its fate. state: reused | new | resumed (new, with work left by an interrupted run)."""
+    """A step with what will happen to it.
+
+    Attributes:
+        identity: what the fingerprint is a digest of.
+        state: reused, new, or resumed (new, with work left by an interrupted run).
+        why: the reason, where it is not reused.
+    """
 
     step: Step
     identity: Mapping[str, Any]
@@ -65,28 +76,40 @@ class Planned:
 
 
 def check_kinds(steps: Sequence[Step]) -> None:
-    """Check every input of every step before any work: a wrong one names what gives what, and what would fit."""
+    """Check the kind of every input of every step, before any work.
+
+    Raises:
+        StageError: an input has a wrong kind; the message says which steps would fit.
+    """
     for position, step in enumerate(steps):
-        for name, fed in step.feeds():
+        for name, source in step.sources():
             declared = step.stage.inputs[name]
-            if not artifacts.accepts(declared, fed.kind):
-                fits = [s.name for s in steps[:position] if artifacts.accepts(declared, s.kind)]
-                raise StageError(
-                    f"step {step.name!r} ({step.uses}) takes {declared.rstrip('?*')} as {name!r}, but {fed.name!r} gives {fed.kind}. "
-                    + (
-                        f"Steps before it that fit: {', '.join(fits)}. Write steps.{step.name}.{name}={fits[-1]}"
-                        if fits
-                        else "No step before it fits; add one that makes it"
-                    )
+            if artifacts.accepts(declared, source.kind):
+                continue
+            fits = [
+                earlier.name
+                for earlier in steps[:position]
+                if artifacts.accepts(declared, earlier.kind)
+            ]
+            advice = "No step before it fits; add one that makes it"
+            if fits:
+                advice = (
+                    f"Steps before it that fit: {', '.join(fits)}. "
+                    f"Write steps.{step.name}.{name}={fits[-1]}"
                 )
+            raise StageError(
+                f"step {step.name!r} ({step.uses}) takes {declared.rstrip('?*')} as {name!r}, "
+                f"but {source.name!r} gives {source.kind}. {advice}"
+            )
 
 
 def make_plan(steps: Sequence[Step], store: Store) -> list[Planned]:
-    """Fingerprint every step and say whether its result is in the store, and if not, why it is new."""
+    """Fingerprint every step and say whether its result is in the store, and if not, why."""
     check_kinds(steps)
-    digests, done = Digests(store.path / ".digests.json"), {}
+    digests = Digests(store.path / ".digests.json")
+    planned: dict[Step, Planned] = {}
     for step in steps:
-        identity = _identity(step, done, digests)
+        identity = _identity(step, planned, digests)
         fingerprint = sha256(canonical(identity))[:10]
         key = f"{step.name}-{fingerprint}"
         damage = store.damage(key)
@@ -94,156 +117,169 @@ def make_plan(steps: Sequence[Step], store: Store) -> list[Planned]:
             state, why = "reused", ""
         else:
             state = "resumed" if store.has_work(key) else "new"
-            why = damage or reason(step, identity, store, done)
-        done[step] = Planned(step, identity, fingerprint, state, why)
+            why = damage or reason(step, identity, store, planned)
+        planned[step] = Planned(step, identity, fingerprint, state, why)
     digests.save()
-    return list(done.values())
+    return list(planned.values())
 
 
-def _identity(step: Step, done: Mapping[Step, Planned], digests: Digests) -> dict[str, Any]:
-    parts = getattr(step.stage, "components", {})
+def _identity(step: Step, planned: Mapping[Step, Planned], digests: Digests) -> dict[str, Any]:
+    components = getattr(step.stage, "components", {})
     return {
         "stage": step.uses,
-        "version": str(step.stage.version),
-        "config": _fields(step.config, step.name, digests, parts),
-        "inputs": {name: _input(step, value, done, digests) for name, value in step.inputs.items()},
+        "version": registry.code_version(step.stage),
+        "config": _identity_fields(step.config, step.name, digests, components),
+        "inputs": {
+            name: _input_identity(step, value, planned, digests)
+            for name, value in step.inputs.items()
+        },
     }
 
 
-def _fields(
-    config: Any, where: str, digests: Digests, parts: Mapping[str, Any] = {}
+def _identity_fields(
+    config: Any, where: str, digests: Digests, components: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The identity fields of a Config; files by content, parts by name, version and their own identity fields."""
-    found = {}
+    """The identity fields of a Config: files by content, components by name, version and fields."""
+    identity: dict[str, Any] = {}
     for field in dc.fields(config):
-        value, label = getattr(config, field.name), f"{where}.{field.name}"
-        if field.name in parts:
-            found[field.name] = {
-                m: _part(field.name, spec, f"{label}.{m}", digests) for m, spec in value.items()
+        value, key = getattr(config, field.name), f"{where}.{field.name}"
+        if field.name in (components or {}):
+            identity[field.name] = {
+                member: _component_identity(field.name, spec, f"{key}.{member}", digests)
+                for member, spec in value.items()
             }
             if len(value) > 1:
-                found[f"order of {field.name}"] = list(
-                    value
-                )  # keys alone are compared in sorted order
+                # Mappings are compared with their keys sorted, so the order is noted apart.
+                identity[f"order of {field.name}"] = list(value)
         elif not field.metadata.get("identity", True):
             continue
         elif field.metadata.get("file"):
-            found[field.name] = digests.field(label, value)
+            identity[field.name] = digests.field(key, value)
         else:
-            found[field.name] = to_plain(value)
-            canonical(found[field.name])
-    return found
+            identity[field.name] = to_plain(value)
+            canonical(identity[field.name])
+    return identity
 
 
-def _part(group: str, spec: Mapping[str, Any], where: str, digests: Digests) -> dict[str, Any]:
+def _component_identity(
+    group: str, spec: Mapping[str, Any], where: str, digests: Digests
+) -> dict[str, Any]:
     cls, config = registry.component_config(group, spec)
     return {
         "use": spec["use"],
-        "version": str(getattr(cls, "version", "")),
-        **_fields(config, where, digests),
+        "version": registry.code_version(cls),
+        **_identity_fields(config, where, digests),
     }
 
 
-def _input(step: Step, value: Any, done: Mapping[Step, Planned], digests: Digests) -> Any:
-    """A fingerprint, or for a "many" input [name, fingerprint] pairs, since results are labelled by those names."""
+def _input_identity(
+    step: Step, value: Any, planned: Mapping[Step, Planned], digests: Digests
+) -> Any:
+    """A fingerprint; for a "many" input [name, fingerprint] pairs, since names label results."""
+    if value is None:
+        return None
     if isinstance(value, tuple):
-        return [[one.name, _input(step, one, done, digests)] for one in value]
+        return [[source.name, _input_identity(step, source, planned, digests)] for source in value]
     if isinstance(value, Source):
-        return (
-            value.name
-            if value.name.startswith("hub:")
-            else digests.field(f"steps.{step.name}", value.name)[0][:10]
-        )
-    if value is not None and value not in done:
+        if value.name.startswith("hub:"):
+            return value.name
+        return digests.field(f"steps.{step.name}", value.name)[0][:10]
+    if value not in planned:
         raise StageError(
-            f"step {step.name!r} is fed by {value.name!r}, which is not before it in the list of steps"
+            f"step {step.name!r} takes {value.name!r}, which is not before it in the list of steps"
         )
-    return done[value].fingerprint if value is not None else None
+    return planned[value].fingerprint
 
 
 def reason(
-    step: Step, identity: Mapping[str, Any], store: Store, done: Mapping[Step, Planned]
+    step: Step, identity: Mapping[str, Any], store: Store, planned: Mapping[Step, Planned]
 ) -> str:
-    """Why a step is new: what differs from the nearest result the store has for a step of this name."""
-    best: tuple[tuple[int, float], str, list[str]] | None = None
+    """Why a step is new: what differs from the nearest result in the store for its name."""
+    nearest: Mapping[str, Any] | None = None
+    nearest_changes: list[str] = []
+    best_score = (0, 0.0)
     for record in store.records(step.name):
-        changed = _differences(record["identity"], identity)
-        unlike = 1000 * (record["identity"]["stage"] != identity["stage"])
-        score = (len(changed) + unlike, -record.get("finished", 0))
-        if best is None or score < best[0]:
-            best = score, record["key"], changed
-    if best is None:
+        changes = _differences(record["identity"], identity)
+        other_stage = record["identity"]["stage"] != identity["stage"]
+        # Few differences first, a result of the same stage before all others, then the latest.
+        score = (len(changes) + 1000 * other_stage, -record.get("finished", 0))
+        if nearest is None or score < best_score:
+            nearest, nearest_changes, best_score = record, changes, score
+    if nearest is None:
         return "never run"
-    old = store.record(best[1])["identity"]
+    old = store.record(nearest["key"])["identity"]
+    texts = [_describe(change, old, identity, step, planned) for change in nearest_changes]
     if old["stage"] != identity["stage"]:
-        texts = [f"{old['stage']} -> {identity['stage']}"]
-        texts += [
-            told
-            for key in best[2]
-            if key.startswith("inputs.")
-            and (told := _told(key, old, identity, step, done)).endswith(" new)")
-        ]  # other inputs come with the other stage
-    else:
-        texts = [_told(key, old, identity, step, done) for key in best[2]]
-    more = f", and {len(texts) - 4} more" if len(texts) > 4 else ""
-    return f"{', '.join(texts[:4])}{more} (nearest {best[1]})"
+        # Another stage has other options and inputs; only inputs that are new say more.
+        changed_inputs = [
+            text
+            for change, text in zip(nearest_changes, texts, strict=True)
+            if change.startswith("inputs.") and text.endswith(" new)")
+        ]
+        texts = [f"{old['stage']} -> {identity['stage']}", *changed_inputs]
+    shown = ", ".join(texts[:SHOWN_REASONS])
+    if len(texts) > SHOWN_REASONS:
+        shown += f", and {len(texts) - SHOWN_REASONS} more"
+    return f"{shown} (nearest {nearest['key']})"
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """The dotted keys whose values differ."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return [
-            key
-            for name in (*new, *(n for n in old if n not in new))
-            for key in _differences(old.get(name), new.get(name), f"{prefix}{name}.")
-        ]
+        names = [*new, *(name for name in old if name not in new)]
+        keys: list[str] = []
+        for name in names:
+            keys += _differences(old.get(name), new.get(name), f"{prefix}{name}.")
+        return keys
     return [] if old == new else [prefix.rstrip(".")]
 
 
 def _get(identity: Mapping[str, Any], dotted: str) -> Any:
     node: Any = identity
-    for part in dotted.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else None
+    for name in dotted.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
     return node
 
 
-def _told(
+def _describe(
     key: str,
     old: Mapping[str, Any],
     new: Mapping[str, Any],
     step: Step,
-    done: Mapping[Step, Planned],
+    planned: Mapping[Step, Planned],
 ) -> str:
+    """One difference for people."""
     if key == "version":
         return f"its code changed (version {old['version']} -> {new['version']})"
     if key == "inputs":
         return "its inputs changed"
-    if not key.startswith("inputs."):
-        field, was, now = key.removeprefix("config."), _get(old, key), _get(new, key)
-        if isinstance(now, Mapping) or isinstance(was, Mapping):
-            return f"{field} {'added' if was is None else 'removed'}"
-        is_file = any(f.name == field and f.metadata.get("file") for f in dc.fields(step.config))
-        return (
-            f"the content of {field} changed"
-            if is_file
-            else f"{field} {short(was)} -> {short(now)}"
-        )
-    name = key.removeprefix("inputs.")
-    was = dict(map(tuple, _get(old, key))) if isinstance(_get(old, key), list) else _get(old, key)
-    fresh = [
-        fed.name
-        for n, fed in step.feeds()
-        if n == name
-        and isinstance(fed, Step)
-        and done[fed].state != "reused"
-        and not (isinstance(was, dict) and was.get(fed.name) == done[fed].fingerprint)
-    ]
-    now = [fed.name for n, fed in step.feeds() if n == name]
-    detail = (
-        f"{', '.join(fresh)} {'is' if len(fresh) == 1 else 'are'} new"
-        if fresh
-        else f"now {', '.join(now) or 'nothing'}"
-    )
-    return f"input {name} changed ({detail})"
+    if key.startswith("inputs."):
+        return _describe_input(key.removeprefix("inputs."), _get(old, key), step, planned)
+    field, before, after = key.removeprefix("config."), _get(old, key), _get(new, key)
+    if isinstance(after, Mapping) or isinstance(before, Mapping):
+        return f"{field} {'added' if before is None else 'removed'}"
+    if any(other.name == field and other.metadata.get("file") for other in dc.fields(step.config)):
+        return f"the content of {field} changed"
+    return f"{field} {short(before)} -> {short(after)}"
+
+
+def _describe_input(name: str, before: Any, step: Step, planned: Mapping[Step, Planned]) -> str:
+    """What changed in an input: sources that are new, or else what it takes now."""
+    fingerprints = {}
+    if isinstance(before, list):  # of a "many" input: [name, fingerprint] pairs
+        fingerprints = dict(map(tuple, before))
+    sources = [source for input_name, source in step.sources() if input_name == name]
+    fresh = []
+    for source in sources:
+        if not isinstance(source, Step) or planned[source].state == "reused":
+            continue
+        if fingerprints.get(source.name) != planned[source].fingerprint:
+            fresh.append(source.name)
+    if fresh:
+        verb = "is" if len(fresh) == 1 else "are"
+        return f"input {name} changed ({', '.join(fresh)} {verb} new)"
+    now = ", ".join(source.name for source in sources) or "nothing"
+    return f"input {name} changed (now {now})"
 
 
 def short(value: Any) -> str:
@@ -251,29 +287,35 @@ def short(value: Any) -> str:
     if isinstance(value, float):
         return format_number(value, digits=6)
     text = value if isinstance(value, str) and value else canonical(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    if len(text) <= SHOWN_CHARACTERS:
+        return text
+    return f"{text[: SHOWN_CHARACTERS - 3]}..."
 
 
-def lines(planned: Sequence[Planned], more: Mapping[str, Sequence[str]] = {}) -> Iterator[str]:
-    """The plan for people: ``sft reused``, ``rl new: learning_rate 1e-6 -> 2e-6``, and what the wiring decided on its own.
+def lines(
+    planned: Sequence[Planned], more: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[str]:
+    """The plan for people: ``sft reused``, ``rl new: learning_rate 1e-6 -> 2e-6``, and notes.
 
-    more: step -> further lines on it.
+    Args:
+        more: step -> further lines about it.
     """
-    width = max((len(plan.step.name) for plan in planned), default=0)
-    used = max((len(plan.step.uses) for plan in planned), default=0)
+    name_width = max((len(plan.step.name) for plan in planned), default=0)
+    uses_width = max((len(plan.step.uses) for plan in planned), default=0)
     for plan in planned:
+        step = plan.step
         why = f": {plan.why}" if plan.why else ""
-        yield f"{plan.step.name:{width}}  {plan.step.uses:{used}}  {plan.state}{why}"
-        for note in (*plan.step.notes, *more.get(plan.step.name, ())):
-            yield f"{'':{width}}  {note}"
+        yield f"{step.name:{name_width}}  {step.uses:{uses_width}}  {plan.state}{why}"
+        for note in (*step.notes, *(more or {}).get(step.name, ())):
+            yield f"{'':{name_width}}  {note}"
 
 
 def dependents(planned: Sequence[Planned], name: str) -> list[str]:
-    """Names of the steps that hang on a step, directly or not."""
-    found = {name}
+    """Names of the steps that depend on a step, directly or not."""
+    names = {name}
     for plan in planned:
-        if any(isinstance(fed, Step) and fed.name in found for _, fed in plan.step.feeds()):
-            found.add(plan.step.name)
-    return [
-        plan.step.name for plan in planned if plan.step.name in found and plan.step.name != name
-    ]
+        if any(
+            source.name in names for _, source in plan.step.sources() if isinstance(source, Step)
+        ):
+            names.add(plan.step.name)
+    return [plan.step.name for plan in planned if plan.step.name in names - {name}]

@@ -1,4 +1,7 @@
-"""What every command begins with: overrides composed, steps wired, the plan made; and how its end is told as JSON."""
+"""What every command begins with: overrides composed, steps wired, the plan made.
+
+Also how a plan and the end of a run are written as JSON for other programs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from llmstages.core.errors import StageError, near
 from llmstages.core.secrets import mask
 from llmstages.pipeline.compose_cache import compose
 from llmstages.pipeline.plan import Planned, Step, make_plan
-from llmstages.pipeline.run_config import RunConfig
+from llmstages.pipeline.run_config import RunConfig, check_run_name
 from llmstages.pipeline.store import Store
 from llmstages.pipeline.wiring import make_steps
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dc.dataclass(frozen=True)
-class Session:
+class PreparedRun:
     """One composed and planned run."""
 
     composed: RunConfig
@@ -39,46 +42,51 @@ class Session:
         )
 
 
-def prepare(overrides: Sequence[str], name: str | None = None) -> Session:
-    """Compose, wire and plan. Every mistake of the user ends here, before any work."""
+def prepare(overrides: Sequence[str], name: str | None = None) -> PreparedRun:
+    """Compose, wire and plan. Every mistake of the user is found here, before any work.
+
+    Args:
+        name: of the run, instead of the composed one.
+    """
     composed = compose(overrides)
     if name:
-        if Path(name).name != name or name in (".", ".."):
-            raise StageError(
-                f"--name {name}: the name of a run is one folder under {composed.runs}/, without slashes"
-            )
+        check_run_name(name, composed.runs)
         composed = dc.replace(composed, name=name)
     store = Store(composed.store)
     steps: list[Step] = make_steps(composed.slots, composed.steps, composed.only)
-    return Session(composed, store, make_plan(steps, store))
+    return PreparedRun(composed, store, make_plan(steps, store))
 
 
-def plan_json(session: Session, estimates: Mapping[str, Any]) -> dict[str, Any]:
-    """The plan for programs; ``estimate`` (forecast.on) is None where a step has none or is reused."""
-    steps = {
-        plan.step.name: {
+def plan_json(session: PreparedRun, estimates: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan for programs.
+
+    Args:
+        estimates: step -> its estimate (cost/plan.py), for steps that have one and are not reused.
+    """
+    steps = {}
+    for plan in session.planned:
+        name = plan.step.name
+        steps[name] = {
             "state": plan.state,
             "why": plan.why,
             "stage": plan.step.uses,
             "notes": list(plan.step.notes),
-            "estimate": estimates.get(plan.step.name),
+            "estimate": estimates.get(name),
             "path": str(session.store.folder(plan.key)),
         }
-        for plan in session.planned
-    }
     return {"steps": steps}
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
     """The end of a run for programs: steps, claims and report."""
-    found: dict[str, Any] = {
-        "steps": {name: dc.asdict(result) for name, result in outcome.results.items()}
+    end: dict[str, Any] = {
+        "steps": {name: dc.asdict(result) for name, result in outcome.results.items()},
+        "claims": claims(outcome),
+        "report": report_path(outcome),
     }
-    found["claims"] = claims(outcome)
-    found["report"] = report_path(outcome)
     if outcome.error:
-        found["error"] = outcome.error
-    return found
+        end["error"] = outcome.error
+    return end
 
 
 def _report(outcome: Outcome) -> str | None:

@@ -1,4 +1,4 @@
-"""A composed run as plain values, apart from the code that composes it: reading it back needs no Hydra."""
+"""A composed run as plain values; reading it back needs no Hydra."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses as dc
 from collections.abc import Mapping
 from typing import Any
 
+from llmstages.core.errors import StageError
 from llmstages.launch.config import Launch
 from llmstages.launch.hardware import Hardware
 
@@ -26,3 +27,11 @@ class RunConfig:
     hardware: Hardware
     slots: Mapping[str, Mapping[str, Any]]
     steps: Mapping[str, Mapping[str, Any]]
+
+
+def check_run_name(name: str, runs: str) -> None:
+    """A run is one folder under ``runs``. Raises StageError for a name that would leave it."""
+    if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+        raise StageError(
+            f"name={name}: the name of a run is one folder under {runs}/, so it has no slashes"
+        )

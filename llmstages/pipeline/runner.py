@@ -222,7 +222,7 @@ def _record(
     step = plan.step
     package = registry.find(registry.STAGES, step.uses).package
     fed = {name: [] for name in step.inputs}
-    for name, one in step.feeds():
+    for name, one in step.sources():
         fed[name].append(one.name)
     return {
         "step": step.name,

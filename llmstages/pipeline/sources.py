@@ -1,4 +1,4 @@
-"""Inputs from outside a run, made ready when they are needed: ``hub:org/name@revision`` or a folder."""
+"""Inputs from outside a run, fetched when needed: ``hub:org/name@revision`` or a folder."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ MODELS = ("model", "reward_model", "tokenizer")
 
 
 def fetch(source: Source) -> Artifact:
-    """The artifact of a source; a hub repository is downloaded into the Hugging Face cache once."""
+    """The artifact of a source; a hub repository is downloaded once, into the Hugging Face cache."""
+    fingerprint = sha256(source.name)[:10]
     if not source.name.startswith("hub:"):
         path = Path(source.name).expanduser().resolve()
-        return Artifact(source.name, source.kind, path, sha256(source.name)[:10])
+        return Artifact(source.name, source.kind, path, fingerprint)
+    path = _download(source)
+    # view.json is our own addition to a tokenizer, and only the report reads it.
+    absent = [name for name in artifacts.missing(source.kind, path) if name != "view.json"]
+    if absent:
+        raise StageError(
+            f"{source.name} is not a {source.kind}: it lacks {', '.join(absent)}. A data set of "
+            "another layout is read by the `hub` or `files` variant of its slot (llmstages list)"
+        )
+    return Artifact(source.name, source.kind, path, fingerprint)
+
+
+def _download(source: Source) -> Path:
     name, _, revision = source.name.removeprefix("hub:").partition("@")
     from huggingface_hub import snapshot_download
 
+    repo_type = "model" if source.kind in MODELS else "dataset"
     try:
-        path = Path(
-            snapshot_download(
-                name, revision=revision, repo_type="model" if source.kind in MODELS else "dataset"
-            )
-        )
+        return Path(snapshot_download(name, revision=revision, repo_type=repo_type))
     except Exception as error:  # network, name, access: the library has a dozen exceptions for them
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise StageError(
-            f"{source.name} cannot be fetched: {first}. Check the name and revision; for a private repository run "
-            "`hf auth login`; offline, point the step at a folder instead (./PATH)"
+            f"{source.name} cannot be fetched: {lines[0]}. Check the name and revision; for a "
+            "private repository run `hf auth login`; offline, point the step at a folder instead "
+            "(./PATH)"
         ) from error
-    if absent := [
-        name for name in artifacts.missing(source.kind, path) if name != "view.json"
-    ]:  # ours, and only for the report
-        raise StageError(
-            f"{source.name} is no {source.kind}: it lacks {', '.join(absent)}. A data set of another layout is read by the "
-            "`hub` or `files` variant of its slot (llmstages list)"
-        )
-    return Artifact(source.name, source.kind, path, sha256(source.name)[:10])

@@ -1,16 +1,34 @@
-"""From composed values to Steps: which stage a step uses, and which earlier result feeds each of its inputs."""
+"""From composed values to Steps: the stage of each step, and the earlier result of each input."""
 
 from __future__ import annotations
 
+import dataclasses as dc
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmstages.core import artifacts, registry
+from llmstages.core.artifacts import InputSpec, parse_input
 from llmstages.core.config import build_config
 from llmstages.core.errors import StageError, near
 from llmstages.pipeline.plan import Source, Step
+
+
+@dc.dataclass
+class Scope:
+    """What a step may take its inputs from.
+
+    Attributes:
+        earlier: the steps before it.
+        closed: name -> why a step of the recipe cannot be a source.
+        failed: those among them that are wrong themselves, with the error. Such a step might have
+            been what an unwired input takes.
+    """
+
+    earlier: list[Step] = dc.field(default_factory=list)
+    closed: dict[str, str] = dc.field(default_factory=dict)
+    failed: dict[str, str] = dc.field(default_factory=dict)
 
 
 def make_steps(
@@ -18,30 +36,34 @@ def make_steps(
     wiring: Mapping[str, Mapping[str, Any]],
     only: str | None = None,
 ) -> list[Step]:
-    """Steps in the recipe's order. ``only`` restricts to one step and what it hangs on."""
+    """The steps in the order of the recipe.
+
+    Args:
+        slots: step -> ``{"stage": name, **values}``.
+        wiring: step -> input -> source.
+        only: restricts the run to one step and those that it depends on.
+    """
     if only is not None and only not in wiring:
         raise StageError(
             f"only={only}: the run has no such step.{near(only, wiring)} Steps: {', '.join(wiring)}"
         )
-    steps: list[Step] = []
-    closed = {
-        name: f"step {name!r} comes later in the recipe; a step can only take what is made before it"
-        for name in wiring
-    }
-    failed: dict[str, str] = {}
+    scope = Scope()
+    for name in wiring:
+        scope.closed[name] = (
+            f"step {name!r} comes later in the recipe; a step can only take what is made before it"
+        )
     for name, wires in wiring.items():
-        closed.pop(name)
+        del scope.closed[name]
         try:
-            steps.append(_step(name, dict(wires or {}), slots, steps, closed, failed))
+            scope.earlier.append(_make_composed_step(name, dict(wires or {}), slots, scope))
         except StageError as error:
             if only is None or name == only:
                 raise
-            failed[name] = closed[name] = str(
-                error
-            )  # harmless unless `only` turns out to hang on it
+            # A wrong step does no harm unless `only` turns out to depend on it.
+            scope.failed[name] = scope.closed[name] = str(error)
         if name == only:
             break
-    return _needed(steps, only) if only else steps
+    return _needed(scope.earlier, only) if only else scope.earlier
 
 
 def make_step(
@@ -49,170 +71,170 @@ def make_step(
     uses: str,
     values: Mapping[str, Any],
     wires: Mapping[str, Any],
-    earlier: Sequence[Step],
-    closed: Mapping[str, str] = {},
-    failed: Mapping[str, str] = {},
+    scope: Scope | None = None,
     strict: bool = False,
 ) -> Step:
-    """One step: typed config, and inputs resolved among the earlier steps.
+    """One step: its typed config, and its inputs found among the earlier steps.
 
-    closed: name -> why it cannot be a source; failed: those of them that might have been the nearest fit.
-    strict: refuse an input the stage does not take (a recipe drops it with a note, since it serves several variants).
+    Args:
+        name: of the step.
+        uses: the registered stage, such as ``rl.grpo``.
+        values: of its Config.
+        wires: input -> source.
+        strict: refuse an input that the stage does not take. A recipe drops it with a note, since
+            it serves several variants.
     """
-    stage = registry.load_stage(uses)
-    parts = getattr(stage, "components", {})
-    values = {key: value for key, value in values.items() if key != "stage"}
-    for group, members in parts.items():
-        chosen = values.get(
-            group,
-            {member: {"use": use} for member, use in registry.default_components(members).items()},
-        )
-        values[group] = {key: spec for key, spec in chosen.items() if spec is not None}
-        for spec in values[group].values():
-            registry.component_config(group, spec)
-    config = build_config(stage.Config, values, name)
-    if strict and (extra := [wired for wired in wires if wired not in stage.inputs]):
-        raise StageError(
-            f"step {name!r} ({uses}) has no input {extra[0]!r}.{near(extra[0], stage.inputs)} It takes: "
-            f"{', '.join(stage.inputs) or 'nothing'}"
-        )
-    inputs, notes = _wire(name, uses, stage, wires, earlier, closed, failed)
+    stage: Any = registry.load_stage(uses)
+    options = {key: value for key, value in values.items() if key != "stage"}
+    config = build_config(stage.Config, registry.fill_components(stage, options), name)
+    unknown = [wired for wired in wires if wired not in stage.inputs]
+    notes: list[str] = []
+    for wired in unknown:
+        guess = near(wired, stage.inputs, cutoff=0.6 if strict else 0.8)
+        if strict or guess:
+            raise StageError(
+                f"step {name!r} ({uses}) has no input {wired!r}.{guess} "
+                f"It takes: {', '.join(stage.inputs) or 'nothing'}"
+            )
+        notes.append(f"input {wired} is not taken by {uses}: left out")
+    inputs: dict[str, Any] = {}
+    for input_name, declared in stage.inputs.items():
+        inputs[input_name], note = _wire(name, uses, input_name, declared, wires, scope or Scope())
+        if note:
+            notes.append(note)
     return Step(name, uses, stage, config, inputs, tuple(notes))
 
 
-def _step(
-    name: str,
-    wires: dict[str, Any],
-    slots: Mapping[str, Mapping[str, Any]],
-    earlier: Sequence[Step],
-    closed: Mapping[str, str],
-    failed: Mapping[str, str],
+def _make_composed_step(
+    name: str, wires: dict[str, Any], slots: Mapping[str, Mapping[str, Any]], scope: Scope
 ) -> Step:
     values = slots.get(name)
     if values is None:
         raise StageError(
             f"the recipe wires a step {name!r} but chooses no variant for it.{near(name, slots)} "
-            f"Add `- /SLOT@{name}: VARIANT` to the recipe's defaults, or +SLOT@{name}=VARIANT on the command line"
+            f"Add `- /SLOT@{name}: VARIANT` to the recipe's defaults, "
+            f"or +SLOT@{name}=VARIANT on the command line"
         )
     if "stage" not in values:
         raise StageError(
-            f"step {name!r} is set to {values.get('use', values)!r}, which is no stage (llmstages list {name})"
+            f"step {name!r} is set to {values.get('use', values)!r}, which is not a stage "
+            f"(llmstages list {name})"
         )
     if "broken" in values:
         raise StageError(f"step {name!r}: {values['broken']}")
-    return make_step(name, values["stage"], values, wires, earlier, closed, failed)
+    return make_step(name, values["stage"], values, wires, scope)
 
 
 def _wire(
-    name: str,
+    step: str,
     uses: str,
-    stage: type,
+    name: str,
+    declared: str,
     wires: Mapping[str, Any],
-    earlier: Sequence[Step],
-    closed: Mapping[str, str],
-    failed: Mapping[str, str],
-) -> tuple[dict[str, Any], list[str]]:
-    inputs: dict[str, Any] = {}
-    notes: list[str] = []
-    for wired in wires:
-        if wired not in stage.inputs:
-            if guess := near(wired, stage.inputs, cutoff=0.8):
-                raise StageError(
-                    f"step {name!r} ({uses}) has no input {wired!r}.{guess} It takes: {', '.join(stage.inputs) or 'nothing'}"
-                )
-            notes.append(f"input {wired} is not taken by {uses}: left out")
-    for declared, spec in stage.inputs.items():
-        given, many, optional = wires.get(declared), "*" in spec, "?" in spec
-        where = f"steps.{name}.{declared}"
-        if failed and (given == "*" or (given is None and not optional)):
-            raise StageError(next(iter(failed.values())))  # one of these might have been taken
-        if given is None and declared in wires and many:
-            inputs[declared] = ()
-        elif given is None and optional and not many:
-            inputs[declared] = None
-        elif given is None:
-            inputs[declared], note = _nearest(name, uses, declared, spec, earlier)
-            notes += [note] if note else []
-        elif given == "*":
-            inputs[declared] = tuple(step for step in earlier if artifacts.accepts(spec, step.kind))
-        else:
-            found = tuple(
-                _source(where, one, spec, earlier, closed)
-                for one in (given if isinstance(given, (list, tuple)) else [given])
-            )
-            if not many and len(found) != 1:
-                raise StageError(
-                    f"{where} takes one {spec.rstrip('?')}, but is wired to {len(found)} sources"
-                )
-            inputs[declared] = found if many else found[0]
-    return inputs, notes
+    scope: Scope,
+) -> tuple[Any, str]:
+    """What feeds one input of a step, and a note where that was decided here."""
+    spec, given = parse_input(declared), wires.get(name)
+    left_to_us = given == "*" or (given is None and not spec.optional)
+    if scope.failed and left_to_us:
+        # One of the steps that failed might have been taken.
+        raise StageError(next(iter(scope.failed.values())))
+    if given == "*":
+        return _all_that_fit(spec, scope.earlier), ""
+    if given is None:
+        closed_by_hand = name in wires
+        if spec.many and closed_by_hand:
+            return (), ""
+        if spec.optional and not spec.many:
+            return None, ""
+        return _nearest(step, uses, name, spec, scope.earlier)
+    where = f"steps.{step}.{name}"
+    named = given if isinstance(given, (list, tuple)) else [given]
+    sources = tuple(_source(where, item, spec, scope) for item in named)
+    if spec.many:
+        return sources, ""
+    if len(sources) != 1:
+        kinds = "|".join(spec.kinds)
+        raise StageError(f"{where} takes one {kinds}, but is wired to {len(sources)} sources")
+    return sources[0], ""
+
+
+def _all_that_fit(spec: InputSpec, earlier: Sequence[Step]) -> tuple[Step, ...]:
+    return tuple(step for step in earlier if not spec.kinds or step.kind in spec.kinds)
 
 
 def _nearest(
-    name: str, uses: str, declared: str, spec: str, earlier: Sequence[Step]
+    step: str, uses: str, name: str, spec: InputSpec, earlier: Sequence[Step]
 ) -> tuple[Any, str]:
-    """What an input left unwired takes: the nearest earlier step that fits; a bare "*" takes everything before it."""
-    fits = [step for step in earlier if artifacts.accepts(spec, step.kind)]
-    if spec.rstrip("?") == "*":
-        return tuple(fits), ""
-    if "?" in spec:
+    """What an unwired input takes: the nearest step that fits; a bare "*" takes all before it."""
+    fits = _all_that_fit(spec, earlier)
+    if not spec.kinds:
+        return fits, ""
+    if spec.optional:
         return (), ""
     if fits:
-        note = f"input {declared} is not wired: takes {fits[-1].name}, the nearest {fits[-1].kind}"
-        return ((fits[-1],) if "*" in spec else fits[-1]), note
-    if "*" in spec:
+        nearest = fits[-1]
+        note = f"input {name} is not wired: takes {nearest.name}, the nearest {nearest.kind}"
+        return ((nearest,) if spec.many else nearest), note
+    if spec.many:
         return (), ""
-    before = ", ".join(f"{step.name} ({step.kind})" for step in earlier) or "none"
+    before = ", ".join(f"{other.name} ({other.kind})" for other in earlier) or "none"
     raise StageError(
-        f"step {name!r} ({uses}) needs a {spec.rstrip('?')} as its input {declared!r}, and no step before it makes "
-        f"one. Steps before it: {before}. Wire it: steps.{name}.{declared}=STEP, hub:ORG/NAME@REVISION or ./PATH"
+        f"step {step!r} ({uses}) needs a {'|'.join(spec.kinds)} as its input {name!r}, and no step "
+        f"before it makes one. Steps before it: {before}. "
+        f"Wire it: steps.{step}.{name}=STEP, hub:ORG/NAME@REVISION or ./PATH"
     )
 
 
-def _source(
-    where: str, given: Any, spec: str, earlier: Sequence[Step], closed: Mapping[str, str]
-) -> Step | Source:
+def _source(where: str, given: Any, spec: InputSpec, scope: Scope) -> Step | Source:
     """An earlier step, a hub address, or a path."""
     if isinstance(given, (Step, Source)):
         return given
     text = os.fspath(given) if hasattr(given, "__fspath__") else str(given)
-    named = {step.name: step for step in earlier}
-    if text in named:
-        return named[text]
-    if text in closed:
-        raise StageError(f"{where}={text}: {closed[text]}")
-    kind = spec.rstrip("?*").split("|")[0]
+    by_name = {step.name: step for step in scope.earlier}
+    if text in by_name:
+        return by_name[text]
+    if text in scope.closed:
+        raise StageError(f"{where}={text}: {scope.closed[text]}")
     if text.startswith("hub:"):
         if "@" not in text or text.endswith("@"):
             raise StageError(
-                f"{where}={text}: say which revision, since a name alone may change its content: {text.rstrip('@')}@main, "
-                "or better a commit hash"
+                f"{where}={text}: say which revision, since a name alone may change its content: "
+                f"{text.rstrip('@')}@main, or better a commit hash"
             )
-        return Source(text, kind)
+        return Source(text, spec.kinds[0] if spec.kinds else "")
     if "/" in text or text.startswith((".", "~")):
         return _folder(where, Path(text).expanduser(), spec)
     raise StageError(
-        f"{where}={text}: no step before it is called {text!r}.{near(text, named)} A source is an earlier step "
-        f"({', '.join(named) or 'none'}), hub:ORG/NAME@REVISION, or a path such as ./{text}"
+        f"{where}={text}: no step before it is called {text!r}.{near(text, by_name)} "
+        f"A source is an earlier step ({', '.join(by_name) or 'none'}), hub:ORG/NAME@REVISION, "
+        f"or a path such as ./{text}"
     )
 
 
-def _folder(where: str, path: Path, spec: str) -> Source:
+def _folder(where: str, path: Path, spec: InputSpec) -> Source:
+    """A folder as a source, checked by what its kind requires."""
     if not path.is_dir():
         raise StageError(f"{where}={path}: no such folder (looked in {Path.cwd()})")
-    wanted = [kind for kind in spec.rstrip("?*").split("|") if kind]
-    for kind in wanted:
-        if not artifacts.missing(kind, path):
+    if not spec.kinds:
+        raise StageError(f"{where}={path}: this input takes steps of the run, not folders")
+    lacking = []
+    for kind in spec.kinds:
+        artifacts.kind_of(kind)  # a kind that nobody registers cannot be checked: refused
+        absent = artifacts.missing(kind, path)
+        if not absent:
             return Source(str(path), kind)
-    lacks = "; ".join(f"{kind}: {', '.join(artifacts.missing(kind, path))}" for kind in wanted)
+        lacking.append(f"{kind}: {', '.join(absent)}")
     raise StageError(
-        f"{where}={path}: the folder is not a {' or '.join(wanted) or 'known kind'}. It lacks {lacks or 'a kind'}"
+        f"{where}={path}: the folder is not a {' or '.join(spec.kinds)}. "
+        f"It lacks {'; '.join(lacking)}"
     )
 
 
 def _needed(steps: Sequence[Step], only: str) -> list[Step]:
-    wanted = {only}
+    """The step called ``only`` and those that it depends on."""
+    names = {only}
     for step in reversed(steps):
-        if step.name in wanted:
-            wanted |= {fed.name for _, fed in step.feeds()}
-    return [step for step in steps if step.name in wanted]
+        if step.name in names:
+            names |= {source.name for _, source in step.sources()}
+    return [step for step in steps if step.name in names]

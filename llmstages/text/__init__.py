@@ -1,0 +1,1 @@
+"""Between text and tokens: messages, chat templates, encoding, generation, grading."""

@@ -1,0 +1,1 @@
+"""What training stages share: the trainer, checks before step 1, checkpoints, resume."""

@@ -85,7 +85,7 @@ def test_a_cache_deleted_underneath_is_said(tmp_path):
         shutil.rmtree(tmp_path / "c")
         (folder / "x").write_text("")
 
-    with pytest.raises(StageError, match="was removed while k was being written"):
+    with pytest.raises(StageError, match="was removed while k was written"):
         cached(tmp_path / "c", "k", make)
 
 

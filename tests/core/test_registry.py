@@ -41,7 +41,7 @@ def test_a_class_that_does_not_keep_the_contract_is_told_what_it_lacks(install):
 
 def test_parts_are_made_from_a_spec(toys):
     part = registry.load_component("filters", {"use": "toy_short", "most": 1})
-    assert part.apply([0, 1, 2]) == [0, 1] and part.config.verbose is False
+    assert part.judge([0, 1, 2]) == [None, None, "drop"] and part.config.verbose is False
     with pytest.raises(
         StageError, match="filters.toy_short has no key 'mots'. Did you mean 'most'"
     ):

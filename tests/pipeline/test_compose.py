@@ -112,7 +112,7 @@ def test_wiring_from_the_command_line(toys):
         ("launch=dpd", "Did you mean 'ddp'"),
         ("launch.processes=2", "needs how=torchrun"),
         ("foo", "cannot read 'foo'"),
-        ("toymodel.x=Zoë", "in quotes of its own: \"KEY='VALUE'\""),
+        ("toymodel.x=Zoë", "needs quotes of its own: \"KEY='VALUE'\""),
         ("store=", "store and runs need the name of a folder"),
     ],
 )

@@ -50,7 +50,7 @@ def test_a_changed_file_is_composed_afresh(tmp_path, monkeypatch, install):
     (preset.parent / "__init__.py").write_text("")
     for rate in (1e-5, 2e-5):
         (preset / "mine.yaml").write_text(
-            f"defaults:\n  - grpo\n  - _self_\nlearning_rate: {rate}\nupdates: {int(rate * 1e6)}\n"
+            f"defaults:\n  - grpo\n  - _self_\nlearning_rate: {rate}\nmax_steps: {int(rate * 1e6)}\n"
         )
         assert compose_cache.compose(["rl=mine"]).slots["rl"]["learning_rate"] == rate
 

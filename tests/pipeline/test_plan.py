@@ -104,7 +104,7 @@ def test_wrong_kinds_are_found_before_any_work(toys):
 
 def test_steps_out_of_order_and_values_json_cannot_say_are_refused(toys):
     pages, corpus, model = chain()
-    with pytest.raises(StageError, match="fed by 'pages', which is not before it"):
+    with pytest.raises(StageError, match="takes 'pages', which is not before it"):
         whys([corpus, pages])
     config = type(model.config)(learning_rate=float("nan"))
     with pytest.raises(StageError, match="only what JSON can say"):
@@ -128,7 +128,7 @@ def test_from_python_wrong_keys_inputs_and_choices_are_refused(toys):
         step("model", "toymodel.plain", {}, corpse="x")
     with pytest.raises(StageError, match="none of fast, slow"):
         chain(mode="fats")
-    with pytest.raises(StageError, match="model.learning_rate is 'fast', which is no float"):
+    with pytest.raises(StageError, match="model.learning_rate is 'fast', which is not of type float"):
         chain(rate="fast")
     assert chain(rate=1)[-1].config.learning_rate == 1.0
     with pytest.raises(StageError, match="documents: .*no step before it|needs a documents"):

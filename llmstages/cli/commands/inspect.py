@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _inputs(
-    plan: Planned, made: prepare.Session, overrides: Sequence[str]
+    plan: Planned, made: prepare.PreparedRun, overrides: Sequence[str]
 ) -> Iterator[tuple[str, Any]]:
     """The step's inputs as artifacts; StageError where one is not made yet."""
     planned = {p.step: p for p in made.planned}

@@ -19,7 +19,7 @@ def main(args: argparse.Namespace) -> int:
     presets = _presets()
     groups = [
         *registry.slots(),
-        *(part for part in registry.COMPONENTS if part not in registry.slots()),
+        *(part for part in registry.component_groups() if part not in registry.slots()),
         *YAML_GROUPS,
     ]
     if args.slot:
@@ -34,11 +34,11 @@ def main(args: argparse.Namespace) -> int:
     console.table(
         "choose as SLOT=NAME",
         ("slot", "variants", "presets"),
-        [row for row in rows if row[0] not in registry.COMPONENTS],
+        [row for row in rows if row[0] not in registry.component_groups()],
     )
     parts = [
         (group, ", ".join(registry.entries(group)))
-        for group in registry.COMPONENTS
+        for group in registry.component_groups()
         if registry.entries(group)
     ]
     console.table("choose as +GROUP@STEP.GROUP.NAME=NAME", ("group", "smaller plugins"), parts)
@@ -63,7 +63,7 @@ def _one(group: str, presets: dict[str, str], console: Console) -> int:
         for name, about in presets.items()
     ]
     console.table(f"{group}=NAME", ("name", "from", "what"), rows)
-    if group in registry.COMPONENTS:
+    if group in registry.component_groups():
         parts = [
             (name, entry.package, _about(group, name))
             for name, entry in registry.entries(group).items()

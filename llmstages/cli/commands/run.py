@@ -9,7 +9,7 @@ from typing import Any
 
 from llmstages.core.console import Console, format_number, format_seconds
 from llmstages.pipeline import prepare
-from llmstages.pipeline.prepare import Session
+from llmstages.pipeline.prepare import PreparedRun
 from llmstages.pipeline.runner import Outcome, Run, execute
 
 
@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> int:
     return outcome.code
 
 
-def perform(session: Session, console: Console) -> Outcome:
+def perform(session: PreparedRun, console: Console) -> Outcome:
     """Execute the plan of a session."""
     composed = session.composed
     return execute(
@@ -105,7 +105,7 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
     return max(outcome.code for _, outcome in outcomes)
 
 
-def _named(session: Session, name: str) -> Session:
+def _named(session: PreparedRun, name: str) -> PreparedRun:
     """The same session under another run name, so that each combination has links of its own."""
     return dc.replace(session, composed=dc.replace(session.composed, name=name))
 

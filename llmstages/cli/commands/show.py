@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
         list(_rows(plan, origins(args.overrides))),
     )
     fed = [
-        (name, declared, ", ".join(one.name for n, one in step.feeds() if n == name) or "-")
+        (name, declared, ", ".join(one.name for n, one in step.sources() if n == name) or "-")
         for name, declared in step.stage.inputs.items()
     ]
     console.table("inputs", ("input", "takes", "from"), fed)
@@ -115,7 +115,7 @@ def _lineage(
     """What it was made from, and that from, each step once."""
     seen = set() if seen is None else seen
     yield f"{'  ' * depth}{plan.key}  {plan.step.uses}  {plan.state}"
-    for name, fed in plan.step.feeds():
+    for name, fed in plan.step.sources():
         if not isinstance(fed, Step):
             yield f"{'  ' * (depth + 1)}{fed.name}  ({name})"
         elif fed.name not in seen:

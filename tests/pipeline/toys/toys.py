@@ -67,7 +67,8 @@ class Clean:
     def run(self, config: Config, ctx: Any) -> Mapping[str, float]:
         rows = json.loads((ctx.one("documents").path / "data" / "rows.json").read_text())
         for spec in config.filters.values():
-            rows = load_component("filters", spec).apply(rows)
+            verdicts = load_component("filters", spec).judge(rows)
+            rows = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict is None]
         for name in ("data", "dropped"):
             (ctx.out / name).mkdir()
         (ctx.out / "data" / "rows.json").write_text(json.dumps(rows))
@@ -85,13 +86,14 @@ class Short:
         most: int = option(100, "largest number kept")
         verbose: bool = option(False, "say more", identity=False)
 
+    kind = "judge"
     version = "1"
 
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def apply(self, rows: list[int]) -> list[int]:
-        return [row for row in rows if row <= self.config.most]
+    def judge(self, documents: list[int]) -> list[str | None]:
+        return [None if number <= self.config.most else "drop" for number in documents]
 
 
 class Model:

@@ -1,0 +1,195 @@
+"""The public API of plugin authors, on one page. The rest of the core may move.
+
+A stage fills a slot of a run (``rl=mine``). A component is a smaller plugin that a stage is made
+of: a filter, an extractor, a reward, a tool, an evaluator. Both are classes that a package registers
+by an entry point, and both are checked against these contracts when they are loaded:
+
+    [project.entry-points."llmstages.stages"]     "rl.mine" = "my_package:Mine"
+    [project.entry-points."llmstages.rewards"]    shortness = "my_package:Shortness"
+
+Every component has a frozen dataclass ``Config`` of options, a ``version`` (raise it when new
+code gives new results) and takes its config when it is made. docs/plugins.md has five worked
+examples, ``llmstages.testing`` checks a plugin, ``llmstages new plugin NAME`` writes a package to
+start from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from llmstages.core.artifacts import ArtifactKind
+from llmstages.core.errors import StageError
+from llmstages.core.stage import Artifact, Context, Progress, Stage, option
+from llmstages.text.messages import Message, message
+
+if TYPE_CHECKING:
+    from llmstages.data.filtering import Document, Signatures, Verdict
+
+__all__ = [
+    "Artifact",
+    "ArtifactKind",
+    "Component",
+    "Context",
+    "Evaluator",
+    "Extractor",
+    "Filter",
+    "GroupFilter",
+    "Message",
+    "Progress",
+    "Reward",
+    "Stage",
+    "StageError",
+    "Tool",
+    "message",
+    "option",
+]
+
+
+class Component(Protocol):
+    """What all components have in common."""
+
+    Config: ClassVar[type]
+    version: ClassVar[str]
+
+    def __init__(self, config: Any) -> None: ...
+
+
+class Filter(Protocol):
+    """A filter of the corpus: keeps, drops or edits documents (group ``llmstages.filters``).
+
+    Most filters are a list of rules: inherit ``Rules`` and yield ``Check``s
+    (llmstages.data.filtering).
+
+    Attributes:
+        kind: "judge" (drops), "edit" (changes texts), or "group" (compares documents: GroupFilter).
+    """
+
+    Config: ClassVar[type]
+    version: ClassVar[str]
+    kind: ClassVar[str]
+
+    def judge(self, documents: Sequence[Document]) -> Sequence[Verdict]:
+        """One verdict a document, in order: None keeps it, or a Drop, or an Edit.
+
+        Batches go to several processes, so nothing may be remembered from one batch to the next.
+        """
+        ...
+
+    @staticmethod
+    def variant_for(cls: type) -> type:
+        """A filter of kind "group" keeps another contract."""
+        return GroupFilter if getattr(cls, "kind", "") == "group" else Filter
+
+
+class GroupFilter(Protocol):
+    """A filter that compares documents with each other, such as a search for duplicates."""
+
+    Config: ClassVar[type]
+    version: ClassVar[str]
+    kind: ClassVar[str]
+
+    def sign(self, documents: Sequence[Document]) -> Sequence[bytes]:
+        """What must be remembered of each document: bytes of one length. Runs in many processes."""
+        ...
+
+    def compare(self, signed: Signatures) -> Mapping[int, Any]:
+        """Row -> the Drop of each document that goes. Runs once, over all signatures."""
+        ...
+
+
+class Extractor(Protocol):
+    """Takes the text out of a page (group ``llmstages.extractors``)."""
+
+    Config: ClassVar[type]
+    version: ClassVar[str]
+
+    def extract(self, source: str, url: str) -> str:
+        """The text of an HTML source; "" where there is none. May raise: the page is dropped."""
+        ...
+
+
+class Reward(Protocol):
+    """Scores completions in RL (group ``llmstages.rewards``). Its Config has a ``weight``.
+
+    Optional attributes: ``needs``, the kind of artifact that the reward opens ("reward_model"),
+    and then a method ``open(artifact)``, called once before the first score.
+
+    Example:
+        def score(self, prompts, completions, rows):
+            return [1.0 if answer in text else 0.0
+                    for text, answer in zip(completions, rows["answer"])]
+    """
+
+    Config: ClassVar[type]
+    version: ClassVar[str]
+    required_options = ("weight",)
+
+    def score(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        completions: Sequence[str],
+        rows: Mapping[str, Sequence[Any]],
+    ) -> Sequence[float]:
+        """One finite number a completion, in order.
+
+        Args:
+            prompts: the messages before each completion.
+            completions: what the model wrote, without control tokens.
+            rows: the columns of the problems (``answer``, ``group``, ``task``, ``meta`` and any of
+                their own), one value a completion; the same under every rl variant.
+        """
+        ...
+
+
+class Tool(Protocol):
+    """What a model may call (group ``llmstages.tools``).
+
+    Optional attribute ``marks``: the pair of control tokens around a call in our own chat
+    templates; by default ``<NAME_START>`` and ``<NAME_END>``.
+    """
+
+    Config: ClassVar[type]
+    version: ClassVar[str]
+
+    def open(self, folder: Path) -> None:
+        """Get ready to be called. folder: the tools artifact, which may hold an index."""
+        ...
+
+    def __call__(self, argument: str) -> str:
+        """The result as text. An exception becomes the text ``error: ...`` that the model reads."""
+        ...
+
+
+class Evaluator(Protocol):
+    """Asks a model questions and counts what comes back (group ``llmstages.evaluators``)."""
+
+    Config: ClassVar[type]
+    version: ClassVar[str]
+
+    def score(
+        self,
+        model: Any,
+        tokenizer: Any,
+        questions: Sequence[Mapping[str, Any]],
+        tools: Mapping[str, Callable[[str], str]] | None,
+        advance: Callable[[float], None],
+    ) -> tuple[
+        Mapping[str, Mapping[str, Mapping[str, float]]],
+        Sequence[Mapping[str, Any]],
+        Mapping[str, float],
+    ]:
+        """Returns (scores, answers, facts).
+
+        Args:
+            model, tokenizer: of transformers, ready to generate.
+            questions: rows of a problems artifact: prompt (messages), answer, task, group, style,
+            meta. tools: name -> tool, or None where the model has none. advance: call it with the
+            number of questions that are done.
+
+        Returns:
+            scores: task -> group -> metric -> value. answers: rows of prompt, answer, task. facts:
+            further numbers about the model, by name.
+        """
+        ...
