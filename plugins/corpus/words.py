@@ -1,10 +1,15 @@
 """Words of a text, three ways, and their features computed once per distinct word.
 
-A text is cut at blanks, and each distinct piece between blanks is cut into words once and remembered: text repeats itself
-so much that this is faster than any expression run over the whole of it. ``fast`` cuts pieces with a few rules written
-after spaCy's English ones (contractions, hyphens between letters, punctuation marks as words of their own); ``spacy`` asks
-spaCy itself, for decisions equal to datatrove's; ``whitespace`` takes pieces as they are, for technical text. Which one was
-used is part of the fingerprint.
+A text is cut at blanks, and each distinct piece between blanks is cut into words once and
+remembered. Text repeats itself so much that this is faster than any expression run over the whole
+of it. There are three ways to cut a piece:
+
+- ``fast`` uses a few rules written after spaCy's English ones (word_rules.py).
+- ``spacy`` asks spaCy itself, for decisions equal to datatrove's. Its time is quadratic in a run
+  of marks without blanks, where that of ``fast`` is linear.
+- ``whitespace`` takes the piece as one word, for technical text.
+
+Which one was used is part of the fingerprint.
 """
 
 from __future__ import annotations
@@ -12,43 +17,24 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, lru_cache
 from itertools import chain
 from typing import Any
 
 from llmstages.core.errors import StageError
+from llmstages.plugins.corpus.word_rules import cut_piece
 
-MOST = 2_000_000  # distinct words, and distinct pieces, that a process remembers
-LONG = 100  # longer pieces between blanks are cut anew each time
+MAX_REMEMBERED = 2_000_000  # distinct words, and distinct pieces, that a process remembers
+MAX_REMEMBERED_LENGTH = 100  # longer pieces between blanks are cut anew each time
 
-# For pieces without the blanks of European scripts. \w lacks the vowel signs of Indic and Thai script, which would cut words there.
-LETTER = r"[\w\u0300-\u036f\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e]"
-WORD = re.compile(rf"{LETTER}+(?:['’.]{LETTER}+)*|\.{{2,}}|-+|[^\w\s]")
-QUOTES = r"'\"”“`‘´’‚„»«"
-MARKS = rf"…,:;!?¿؟¡()\[\]{{}}<>_#*&。？！，、；：～·।،۔؛٪{QUOTES}$£€¥¢₽₹%=—–§"
-FRONT = re.compile(rf"\.\.+|---?|\+(?![0-9])|[{MARKS}]")
-BACK = re.compile(
-    rf"(?:\.\.+|---?|['’][sS]|(?<=[0-9])(?:\+|%|[kKmM]?m|[kmM]?g|[kKMGTmg][bB]|ft|km/h|K|cm|lb|oz)|(?<=[0-9a-zß-ÿ%²+\-)\]'\"”’])\.|(?<=[A-Z][A-Z])\.|[{MARKS}])$"
-)
-INSIDE = re.compile(
-    r"(\.\.+|(?<=[0-9])[+\-*^](?=[0-9\-])|(?<=[a-zß-ÿ])\.(?=[A-ZÀ-Þ])|(?<=[^\W\d_]),(?=[^\W\d_])"
-    r"|(?<=[^\W_])(?:---?|[-–—~])(?=[^\W\d_])|(?<=[^\W_])[:<>=/](?=[^\W\d_]))"
-)
-UNITS = frozenset("sSmMgGKkbBthlz")  # the letters BACK can end with
-CONTRACTION = re.compile(r"(.*[a-zA-Z])(n['’]t|['’](?:ve|re|ll|d|m|s))", re.IGNORECASE)
-WHOLE = re.compile(  # addresses and abbreviations
-    r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.[\w.]+|[a-z]\.(?:[a-z]\.)*"
-    r"|(?:mr|mrs|ms|dr|prof|jr|sr|st|vs|etc|inc|ltd|co|corp|gen|rep|sen|gov|no|pa|va)\.|(?:[ap]\.m|[ei]\.[ge])\.",
-    re.IGNORECASE,
-)
-
-# Characters that make no word: the punctuation of CCNet's normalisation (Wenzek et al. 2020), control characters, and
-# marks that end a sentence in any script (Unicode Sentence_Terminal, as listed by datatrove for FineWeb).
+# Marks that end a sentence in any script (Unicode Sentence_Terminal, as datatrove lists them).
 SENTENCE_ENDS = frozenset(
     "!.?։؝؞؟۔܀܁܂߹࠷࠹࠽࠾।॥၊။።፧፨᙮᜵᜶។៕៖៙៚᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᭽᭾᰻᰼᱾᱿‼‽⁇⁈⁉⸮⸼⹓⹔。꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗！．？｡"
     "𐩖𐩗𐽕𐽖𐽗𐽘𐽙𐾆𐾇𐾈𐾉𑁇𑁈𑂾𑂿𑃀𑃁𑅁𑅂𑅃𑇅𑇆𑇍𑇞𑇟𑈸𑈹𑈻𑈼𑊩𑑋𑑌𑗂𑗃𑗉𑗊𑗋𑗌𑗍𑗎𑗏𑗐𑗑𑗒𑗓𑗔𑗕𑗖𑗗𑙁𑙂𑜼𑜽𑜾𑥄𑥆𑩂𑩃𑪛𑪜𑱁𑱂𑻷𑻸𑽃𑽄𖩮𖩯𖫵𖬷𖬸𖭄𖺘𛲟𝪈"
 )
+# Characters that are not a word: the punctuation of CCNet's normalization (Wenzek et al. 2020),
+# control characters, and the ends of sentences.
 PUNCTUATION = SENTENCE_ENDS.union(
     "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»",
     map(chr, (*range(9), *range(11, 32), *range(127, 160))),
@@ -56,7 +42,10 @@ PUNCTUATION = SENTENCE_ENDS.union(
 
 
 class Vocabulary(dict):
-    """Word -> number, growing, with features of the words as arrays indexed by that number."""
+    """Word -> number, growing, with features of the words as arrays indexed by that number.
+
+    An array may be longer than the vocabulary.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,33 +58,36 @@ class Vocabulary(dict):
         return code
 
     def lengths(self) -> Any:
-        """Characters of each word."""
+        """Characters of each word (int64)."""
         return self._feature("lengths", "int64", len)
 
     def alphabetic(self) -> Any:
-        """Whether the word has a letter."""
+        """Whether each word has a letter (bool)."""
         return self._feature("alphabetic", "bool", _has_letter)
 
     def symbols(self) -> Any:
-        """Whether the word is nothing but punctuation."""
+        """Whether each word is nothing but punctuation (bool)."""
         return self._feature("symbols", "bool", PUNCTUATION.issuperset)
 
     def hashes(self) -> Any:
-        """A number (uint32) of the normalised word, 0 where nothing is left: lower case, no accents, digits as 0, no punctuation."""
+        """A hash of each normalized word (uint32), 0 for words without a letter or digit.
+
+        Normalized: lower case, no accents and no punctuation, every number as 0.
+        """
         return self._feature("hashes", "uint32", _hash)
 
-    def _feature(self, name: str, kind: str, of: Any) -> Any:
+    def _feature(self, name: str, dtype: str, compute: Callable[[str], Any]) -> Any:
         import numpy as np
 
-        known, filled = self._features.get(name, (np.zeros(1024, kind), 0))
+        values, filled = self._features.get(name, (np.zeros(1024, dtype), 0))
         if filled < len(self):
-            if len(known) < len(self):
-                known = np.concatenate(
-                    [known, np.zeros(max(len(known), len(self) - len(known)), kind)]
-                )
-            known[filled : len(self)] = [of(word) for word in self._order[filled:]]
-            self._features[name] = known, len(self)
-        return known
+            missing = len(self) - len(values)
+            if missing > 0:
+                # At least twice the length, so that growing takes linear time in all.
+                values = np.concatenate([values, np.zeros(max(len(values), missing), dtype)])
+            values[filled : len(self)] = [compute(word) for word in self._order[filled:]]
+            self._features[name] = values, len(self)
+        return values
 
     def forget(self) -> None:
         """Start anew; numbers given out before become invalid."""
@@ -109,104 +101,92 @@ def _has_letter(word: str) -> bool:
 
 
 def _hash(word: str) -> int:
-    word = word.lower()
-    if not word.isascii():
-        word = "".join(
-            c for c in unicodedata.normalize("NFD", word) if unicodedata.category(c) != "Mn"
-        )
-    kept = re.sub(r"\d+", "0", "".join(filter(str.isalnum, word)))
-    return (
-        int.from_bytes(hashlib.blake2b(kept.encode(), digest_size=4).digest(), "little") or 1
-        if kept
-        else 0
-    )
+    letters = "".join(filter(str.isalnum, word.lower()))
+    if not letters.isascii():
+        # Marks are already gone: normalize() sorts long runs of them in quadratic time.
+        letters = "".join(filter(str.isalnum, unicodedata.normalize("NFD", letters)))
+    if not letters:
+        return 0
+    letters = re.sub(r"\d+", "0", letters)
+    digest = hashlib.blake2b(letters.encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little") or 1
 
 
 class Splitter:
-    """Cuts texts into words; what it remembers belongs to this process and grows while it works."""
+    """Cuts texts into words; what it remembers belongs to this process and grows while it works.
+
+    Subclasses replace ``cut``, which returns the words of a piece between blanks, and may replace
+    ``ends``, the marks that end a sentence.
+    """
 
     ends = SENTENCE_ENDS
+    # A static method saves a call for each distinct piece.
+    cut: Callable[..., Sequence[str]] = staticmethod(cut_piece)
 
     def __init__(self) -> None:
         self.vocabulary = Vocabulary()
-        self._pieces = _Pieces(self.cut)
-        self._coded = _Pieces(lambda piece: map(self.vocabulary.__getitem__, self._pieces[piece]))
+        self._words_of = _Memory(self.cut)
+        self._codes_of = _Memory(self._codes_of_piece)
 
-    def cut(self, piece: str) -> Sequence[str]:
-        """The words of a piece between blanks: marks are peeled off both ends, what is left is cut inside."""
-        if piece.isascii():
-            if piece.isalnum() and piece[0] > "9":
-                return ("can", "not") if piece == "cannot" else (piece,)
-        elif any("\u0e00" <= c <= "\u0fff" or "\u3040" <= c <= "\u9fff" for c in piece):
-            return WORD.findall(piece)
-        front: list[str] = []
-        back: list[str] = []
-        while (
-            piece
-            and not piece.isalnum()
-            and not (("." in piece or "/" in piece) and WHOLE.fullmatch(piece))
-        ):
-            first, last = piece[0], piece[-1]
-            if not first.isalnum() and (found := FRONT.match(piece)):
-                front.append(found.group())
-                piece = piece[found.end() :]
-            elif (last in UNITS or not last.isalpha()) and (
-                found := BACK.search(piece, max(len(piece) - 4, 0))
-            ):
-                back.append(found.group())
-                piece = piece[: found.start()]
-            elif ("'" in piece or "’" in piece) and (found := CONTRACTION.fullmatch(piece)):
-                back.append(found[2])
-                piece = found[1]
-            else:
-                front += (piece,) if piece.isidentifier() else filter(None, INSIDE.split(piece))
-                piece = ""
-        return [*front, *([piece] if piece else []), *reversed(back)]
+    def _codes_of_piece(self, piece: str) -> Iterable[int]:
+        return map(self.vocabulary.__getitem__, self._words_of[piece])
 
     def words(self, text: str) -> list[str]:
         """Words and punctuation marks, in order, without blanks."""
-        return list(chain.from_iterable(map(self._pieces.__getitem__, text.split())))
+        return list(chain.from_iterable(map(self._words_of.__getitem__, text.split())))
 
     def codes(self, text: str) -> Any:
         """The same words as numbers of the vocabulary (int64)."""
         import numpy as np
 
-        return np.fromiter(
-            chain.from_iterable(map(self._coded.__getitem__, text.split())), np.int64
-        )
+        codes = chain.from_iterable(map(self._codes_of.__getitem__, text.split()))
+        return np.fromiter(codes, np.int64)
 
     def sentences(self, text: str) -> int:
-        """Number of sentences, by the rule of spaCy's sentencizer: one begins at the first word after a mark that ends one."""
-        count, ended = 0, True
+        """Number of sentences, after the rule of spaCy's sentencizer.
+
+        A sentence begins at the first word after a mark that ends one.
+        """
+        if not text.strip():
+            return 0
+        count = 0
+        ended = True
         for word in self.words(text):
-            if ended and word not in self.ends and not _is_punctuation(word):
-                count, ended = count + 1, False
-            ended = ended and count > 0 or word in self.ends
-        return max(count, 1) if text.strip() else 0
+            if word in self.ends:
+                ended = True
+            elif ended and not _is_punctuation(word):
+                count += 1
+                ended = False
+            elif count == 0:
+                ended = False
+        return max(count, 1)
 
     def trim(self) -> None:
-        """Forget everything when there is too much of it; codes given out before become invalid. For use between batches."""
-        if len(self.vocabulary) > MOST or len(self._pieces) > MOST:
+        """Forget everything if it has become too much. For use between batches.
+
+        Codes given out before become invalid then.
+        """
+        if max(len(self.vocabulary), len(self._words_of)) > MAX_REMEMBERED:
             self.vocabulary.forget()
-            self._pieces.clear()
-            self._coded.clear()
+            self._words_of.clear()
+            self._codes_of.clear()
 
 
-class _Pieces(dict):
-    """Piece between blanks -> its words, or their numbers."""
+class _Memory(dict):
+    """Piece between blanks -> its words, or their numbers; long pieces are not remembered."""
 
-    def __init__(self, cut: Any) -> None:
+    def __init__(self, compute: Callable[[str], Iterable[Any]]) -> None:
         super().__init__()
-        self._cut = cut
+        self._compute = compute
 
-    def __missing__(self, piece: str) -> Sequence[str]:
-        words = tuple(self._cut(piece))
-        if len(piece) <= LONG:
-            self[piece] = words
-        return words
+    def __missing__(self, piece: str) -> Sequence[Any]:
+        values = tuple(self._compute(piece))
+        if len(piece) <= MAX_REMEMBERED_LENGTH:
+            self[piece] = values
+        return values
 
 
-@cache
+@lru_cache(maxsize=100_000)
 def _is_punctuation(word: str) -> bool:
     return all(unicodedata.category(character).startswith("P") for character in word)
 
@@ -222,7 +202,10 @@ class Whitespace(Splitter):
 
 
 class SpaCy(Splitter):
-    """spaCy's rules for one language, without any model: ``spacy.blank(language)``. It, too, cuts pieces between blanks one by one."""
+    """spaCy's rules for one language, without a model: ``spacy.blank(language)``.
+
+    It, too, cuts pieces between blanks one by one.
+    """
 
     def __init__(self, language: str) -> None:
         super().__init__()
@@ -233,22 +216,24 @@ class SpaCy(Splitter):
             self.ends = frozenset(spacy.pipeline.Sentencizer.default_punct_chars)
         except ImportError as error:
             raise StageError(
-                f"corpus.words=spacy needs spaCy for {language!r} ({error}): pip install 'llmstages[spacy]', "
-                "or take corpus.words=fast"
+                f"corpus.words=spacy needs spaCy for {language!r} ({error}). "
+                "Run: pip install 'llmstages[spacy]', or set corpus.words=fast"
             ) from error
 
     def cut(self, piece: str) -> Sequence[str]:
         with self._nlp.memory_zone():
-            return [
-                word
-                for word in (token.text.strip() for token in self._nlp.tokenizer(piece))
-                if word
-            ]
+            words = [token.text.strip() for token in self._nlp.tokenizer(piece)]
+        return [word for word in words if word]
 
 
 @cache
 def splitter(name: str, language: str = "en") -> Splitter:
-    """The splitter of a name (fast, spacy or whitespace), one a process. language: ISO code, for spaCy alone."""
-    return (
-        {"fast": Splitter, "whitespace": Whitespace}[name]() if name != "spacy" else SpaCy(language)
-    )
+    """The splitter with this name; each is made once per process.
+
+    Args:
+        name: fast, spacy or whitespace.
+        language: ISO code of the language, for spacy alone.
+    """
+    if name == "spacy":
+        return SpaCy(language)
+    return {"fast": Splitter, "whitespace": Whitespace}[name]()

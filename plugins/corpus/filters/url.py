@@ -1,9 +1,11 @@
-"""Addresses that say what the page is: lists of domains, addresses, words and parts of words. Runs before extraction, on the URL alone.
+"""Lists of domains, addresses, words and parts of words in the URL; runs before extraction.
 
-Source: FineWeb and RefinedWeb filter by the UT1 blocklist and by words in the URL (Penedo et al. 2023, appendix G.1): one
-hard word suffices, of soft ones two. The lists here (url_*.txt) are a small start written for this project, not UT1: name
-your own. Words are compared whole, so that Essex and Scunthorpe pass; an entry of several words is matched in a row (``adult
-videos`` finds adult-videos.example and leaves adult education alone). An entry of a list of domains covers what is below it.
+Source: FineWeb and RefinedWeb filter by the UT1 blocklist and by words in the URL (Penedo et al.
+2023, appendix G.1): one hard word suffices, of soft ones two. The lists here (url_*.txt) are a
+small start written for this project, not UT1: name your own. Words are compared whole, so that
+Essex and Scunthorpe pass; an entry of several words is matched in a row (``adult videos`` finds
+adult-videos.example and leaves adult education alone). An entry of a list of domains covers what
+is below it.
 """
 
 from __future__ import annotations
@@ -31,13 +33,15 @@ class URL:
     class Config:
         blocklist: str = option(
             "",
-            "a file of domains (with a dot), words and phrases, one a line, # for comments; it may end in .gz",
+            "a file of domains (with a dot), words and phrases, one a line, # for comments; it may"
+            " end in .gz",
             file=True,
         )
         domains: str = option("", "a file of domains and hosts, as above", file=True)
         urls: str = option(
             "",
-            "a file of whole addresses; scheme, www., fragment and the slash at the end do not matter",
+            "a file of whole addresses; scheme, www., fragment and the slash at the end do not"
+            " matter",
             file=True,
         )
         words: str = option("", "a file of words and phrases that suffice alone", file=True)
@@ -45,7 +49,7 @@ class URL:
         substrings: str = option(
             "", "a file of strings searched in the URL without its punctuation", file=True
         )
-        min_soft_words: int = option(2, "different soft words that suffice")
+        min_soft_words: int = option(2, "different soft words that suffice", ge=1)
         shipped: bool = option(True, "use the small lists that come with llmstages")
 
     kind = "judge"
@@ -65,6 +69,7 @@ class URL:
             *(entry for entry in mixed if "." not in entry),
         ]
         self._domains = {entry.removeprefix("www.") for entry in domains}
+        self._most_labels = max((entry.count(".") + 1 for entry in self._domains), default=0)
         self._urls = {_bare(entry) for entry in _lines("urls", config.urls)}
         self._words = {entry for entry in words if " " not in entry}
         self._phrases = [" ".join(entry.split()) for entry in words if " " in entry]
@@ -80,7 +85,8 @@ class URL:
         except ValueError as error:  # an unclosed bracket, say: no browser opens it either
             return Drop("invalid", f"{url[:100]}: {error}", "a URL")
         labels = host.rstrip(".").split(".")
-        for start in range(len(labels) - 1):
+        # A host longer than every entry is compared by its end alone, so its length costs nothing.
+        for start in range(max(0, len(labels) - self._most_labels), len(labels) - 1):
             domain = ".".join(labels[start:])
             if domain in self._domains:
                 return Drop(
@@ -117,8 +123,10 @@ def _bare(url: str) -> str:
 
 
 def _registered(labels: Sequence[str]) -> bool:
-    """Whether these labels look like what one registers: example.com, example.co.uk."""
-    return len(labels) == 2 or len(labels) == 3 and len(labels[2]) == 2 and labels[1] in MIDDLE
+    """Whether these labels look like a name that is registered: example.com, example.co.uk."""
+    if len(labels) == 3:
+        return len(labels[2]) == 2 and labels[1] in MIDDLE
+    return len(labels) == 2
 
 
 def _lines(field: str, given: str, own: Path | None = None) -> Iterator[str]:
