@@ -120,7 +120,7 @@ def prepare(folder: Path, vocabularies: list[int]) -> None:
 
 def one(size: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Estimate and measure one size."""
-    from llmstages.cost.model import memory
+    from llmstages.cost.model import training_memory
     from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
     from llmstages.train.trainer import load_tokenizer
 
@@ -170,7 +170,7 @@ def one(size: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         "rows": rows,
         "parameters": int(metrics["parameters"]),
         "baseline": baseline,
-        "estimate": memory(work, cpu=True)["live" if args.live else "peak"],
+        "estimate": training_memory(work, cpu=True)["live" if args.live else "peak"],
         "measured": status("VmHWM") - baseline,
         "seconds": time.perf_counter() - began,
     }

@@ -159,13 +159,13 @@ def encoders(tokenizer: Any, documents: list[str]) -> Iterator[tuple[str, Callab
     yield BASE, fast
     yield "transformers: tokenizer(texts)", lambda: encode.encode_plain(tokenizer, documents)
     try:
-        later = encode.Encoder(tokenizer)
-    except encode.Unknown as reason:
+        later = encode.FastEncoder(tokenizer)
+    except encode.UnsupportedTokenizer as reason:
         print(f"llmstages has no quick way here: {reason}")
     else:
         later.arrays(documents)
-        yield "llmstages, first, lists", lambda: encode.Encoder(tokenizer).lists(documents)
-        yield "llmstages, first, arrays", lambda: encode.Encoder(tokenizer).arrays(documents)
+        yield "llmstages, first, lists", lambda: encode.FastEncoder(tokenizer).lists(documents)
+        yield "llmstages, first, arrays", lambda: encode.FastEncoder(tokenizer).arrays(documents)
         yield "llmstages, later, lists", lambda: later.lists(documents)
         yield "llmstages, later, arrays", lambda: later.arrays(documents)
     for name, make in (("tiktoken", _tiktoken), ("gigatoken", _gigatoken)):

@@ -1,4 +1,4 @@
-"""Steps and runs from Python, without Hydra: a tokenizer and a tiny model on a folder of text files."""
+"""Steps and runs from Python, without Hydra: a tokenizer and a tiny model on text files."""
 
 import sys
 import tempfile
@@ -28,5 +28,6 @@ model = step(
     tokenizer=tokenizer,
 )
 
-made = run([pages, corpus, tokenizer, model], sys.argv[1] if len(sys.argv) > 1 else "store")
-print("model in", made["pretrain"].path)
+store = sys.argv[1] if len(sys.argv) > 1 else "store"
+artifacts = run([pages, corpus, tokenizer, model], store)
+print("model in", artifacts["pretrain"].path)

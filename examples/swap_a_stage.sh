@@ -3,7 +3,7 @@
 set -euo pipefail
 recipe=${1:-smoke}
 llmstages run recipe="$recipe"                              # the whole chain
-llmstages plan recipe="$recipe" rl=smoke_rejection          # another RL variant: rl, evaluate and report are new, and why
-llmstages run recipe="$recipe" rl=smoke_rejection
+llmstages plan recipe="$recipe" rl=rejection                # another RL variant: rl, evaluate and report are new, and why
+llmstages run recipe="$recipe" rl=rejection
 llmstages run recipe="$recipe" rl.learning_rate=1e-5        # one value: the same three steps
 llmstages show rl

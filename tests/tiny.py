@@ -26,52 +26,54 @@ TEXTS = [
 
 @cache
 def tiny_tokenizer() -> Any:
+    """A byte-level BPE tokenizer of 400 tokens."""
     from llmstages.plugins.tokenizer.bpe import BPEConfig, build
 
-    return build([*TEXTS, *["user", "assistant", "system", "tool"] * 50], BPEConfig(vocab_size=400))
+    roles = ["user", "assistant", "system", "tool"]
+    return build([*TEXTS, *roles * 50], BPEConfig(vocab_size=400))
 
 
 def control_ids(tokenizer: Any) -> dict[str, int]:
     """Control token -> id."""
-    return {
-        token: id
-        for token, id in tokenizer.get_added_vocab().items()
-        if token != tokenizer.unk_token
-    }
+    added = tokenizer.get_added_vocab()
+    return {token: id for token, id in added.items() if token != tokenizer.unk_token}
 
 
 def tiny_model(tokenizer: Any, hidden: int = 32) -> Any:
+    """A random two-layer model, the same one each time."""
     from transformers import set_seed
 
     from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
 
     set_seed(0)
-    return CausalLM().fresh(
-        CausalLMConfig(
-            hidden_size=hidden,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=2 * hidden,
-            max_position_embeddings=128,
-        ),
-        tokenizer,
+    config = CausalLMConfig(
+        hidden_size=hidden,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=2 * hidden,
+        max_position_embeddings=128,
     )
+    return CausalLM().fresh(config, tokenizer)
 
 
 def perform(
     stage: type, folder: Path, config: Any, **inputs: Any
 ) -> tuple[Artifact, dict[str, float]]:
-    """Run a stage as the runner would, without a store: (artifact, metrics). Said lines are in ``perform.said``."""
+    """Run a stage as the runner would, without a store. Returns the artifact and the metrics.
+
+    The lines that it printed are in ``perform.said``.
+    """
     perform.said = []  # type: ignore[attr-defined]
     out, work = folder / "out", folder / "work"
     out.mkdir(parents=True)
     work.mkdir()
-    metrics = stage().run(config, Context(folder.name, out, work, inputs, say=perform.said.append))  # type: ignore[attr-defined]
+    context = Context(folder.name, out, work, inputs, say=perform.said.append)  # type: ignore[attr-defined]
+    metrics = stage().run(config, context)
     return Artifact(folder.name, stage.output, out, folder.name), dict(metrics)
 
 
 def saved(folder: Path, kind: str, rows: list[dict[str, Any]]) -> Artifact:
-    """An artifact holding a table."""
+    """An artifact that holds a table."""
     from llmstages.data import tables
 
     folder.mkdir(parents=True, exist_ok=True)

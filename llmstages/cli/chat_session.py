@@ -1,215 +1,295 @@
-"""One conversation with one model: prompts from the shared renderer, replies token by token, tools run live.
+"""One conversation with one model: prompts from the shared renderer, streamed replies, live tools.
 
-``llmstages chat`` shows it; nothing in here prints. A model of the hub is asked through its own chat template,
-with the same care, without tools. A base model continues what it is given as a document.
+``llmstages chat`` shows it; nothing in here prints. A model of the hub is asked through its own
+chat template, with the same care, without tools. A base model continues its input as a document.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from llmstages.core.errors import StageError
-from llmstages.pipeline.history import Made, lineage
+from llmstages.pipeline.history import StoredArtifact, lineage
 from llmstages.text import chat_format, generate
-from llmstages.text.messages import message
+from llmstages.text.messages import Message, message
+from llmstages.train import checks
 
-SHORT = 1024  # contexts up to this hold one exchange by default
-Show = Callable[[str, str], None]  # (what: text | call | argument | result | note, text)
+SMALL_CONTEXT = 1024  # tokens; contexts up to this hold one exchange by default
+UNKNOWN_CONTEXT = 1 << 15  # tokens, where a model does not say how many it can take
+BASE_TEMPERATURE = 0.8  # greedy text of a base model soon repeats itself
+MAX_NEW_TOKENS = 256
+MAX_TOOL_CALLS = 4  # for one message
+# Among the checks of every training that renders dialogues by the chat template
+TEMPLATE_CHECK = "prompt_is_prefix_of_training_row"
+
+# show(what, text) receives a reply as it is made; what: text, call, argument, result or note.
+Show = Callable[[str, str], None]
 
 
 @dataclass
-class Talk:
-    """A loaded model and what was said so far."""
+class ChatSession:
+    """A loaded model and the conversation so far.
+
+    Attributes:
+        tools: name -> opened tool.
+        is_base: it was never trained on chat.
+        context: the longest sequence in tokens.
+        keeps_history: earlier exchanges are part of the prompt.
+        system: the system message; "" for none.
+        last_exchange: every token of the last prompt and reply.
+    """
 
     name: str
     model: Any
     tokenizer: Any
     tools: Mapping[str, Any]
-    base: bool
+    is_base: bool
     context: int
-    history: bool
+    keeps_history: bool
     temperature: float = 0.0
     system: str = ""
     turns: list[dict[str, Any]] = field(default_factory=list)
-    last: list[int] = field(default_factory=list)  # every token of the last exchange
+    last_exchange: list[int] = field(default_factory=list)
 
-    def prompt(self, turns: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Ids to continue."""
-        if self.base:
+    def prompt_ids(self, turns: Sequence[Message]) -> list[int]:
+        """The token ids that the model continues."""
+        if self.is_base:
             return chat_format.document_ids(self.tokenizer, [str(turns[-1]["content"])])[0]
-        told = [message("system", self.system)] if self.system else []
-        return chat_format.prompt_ids(self.tokenizer, [[*told, *turns]])[0]
+        dialogue = list(turns)
+        if self.system:
+            dialogue.insert(0, message("system", self.system))
+        return chat_format.prompt_ids(self.tokenizer, [dialogue])[0]
 
-    def say(self, text: str, show: Show, most: int = 256, rounds: int = 4) -> None:
-        """Answer one message; ``show`` gets the reply as it is made. What was said is remembered also when it is stopped."""
-        if not self.history or self.base:
+    def reply(self, text: str, show: Show) -> None:
+        """Answer one message. The conversation also remembers a reply that is interrupted."""
+        if not self.keeps_history or self.is_base:
             self.turns = []
-        start = len(self.turns)
+        start = len(self.turns)  # of this exchange
         self.turns.append(message("user", text))
-        for _ in range(rounds):
-            ids = self._fit(start, show, room=min(most, max(self.context // 4, 1)))
+        max_new_tokens = min(MAX_NEW_TOKENS, max(self.context // 4, 1))
+        for _ in range(MAX_TOOL_CALLS):
+            prompt = self._fit(start, show, max_new_tokens)
             start = min(start, len(self.turns) - 1)
-            made: list[int] = []
-            self.last = ids
-            try:
-                stream(self, ids, made, show, min(most, self.context - len(ids)))
-            finally:
-                self.last = [*ids, *made]
-            said, ended = self._parse(made)
-            self.turns.append(dict(said))
-            if not said["tool"] or not ended:
+            answer, ended = self._generate(prompt, show)
+            self.turns.append(dict(answer))
+            tool = answer["tool"]
+            if not tool or not ended:
                 return
-            if said["tool"] not in self.tools:
-                show(
-                    "note",
-                    f"it calls {said['tool']}, but {'there is no such tool' if self.tools else 'this model comes without tools'}",
-                )
+            if tool not in self.tools:
+                reason = "there is no such tool" if self.tools else "this model comes without tools"
+                show("note", f"it calls {tool}, but {reason}")
                 return
-            result = generate.call(self.tools, said["tool"], str(said["content"]))
+            result = generate.call_tool(self.tools, tool, str(answer["content"]))
             show("result", result)
-            self.turns.append(message("tool", result, said["tool"]))
-        show("note", f"stopped after {rounds} tool calls")
+            self.turns.append(message("tool", result, tool))
+        show("note", f"stopped after {MAX_TOOL_CALLS} tool calls")
 
-    def _parse(self, made: Sequence[int]) -> tuple[Mapping[str, Any], bool]:
-        if not self.base:
-            return chat_format.parse_reply(self.tokenizer, made)
-        return message("assistant", chat_format.decode(self.tokenizer, made)), True
+    def _generate(self, prompt: list[int], show: Show) -> tuple[Message, bool]:
+        """(the answer, whether it ended by itself)."""
+        new_ids: list[int] = []
+        self.last_exchange = prompt
+        max_new_tokens = min(MAX_NEW_TOKENS, self.context - len(prompt))
+        try:
+            stream(self, prompt, new_ids, show, max_new_tokens)
+        finally:
+            self.last_exchange = [*prompt, *new_ids]
+        if self.is_base:
+            return message("assistant", chat_format.decode(self.tokenizer, new_ids)), True
+        return chat_format.parse_reply(self.tokenizer, new_ids)
 
     def _fit(self, start: int, show: Show, room: int) -> list[int]:
-        """The prompt, with the oldest exchanges left out until ``room`` tokens are free; what is cut is said."""
-        ids, dropped = self.prompt(self.turns), 0
-        while len(ids) > self.context - room and start - dropped > 0:
+        """The prompt, shortened until ``room`` tokens of the context are free.
+
+        The oldest exchanges before ``start`` are dropped first. ``show`` gets a note of what is
+        left out.
+        """
+        limit = self.context - room
+        dropped = 0
+        ids = self.prompt_ids(self.turns)
+        while len(ids) > limit and dropped < start:
             dropped += 1
-            ids = self.prompt(self.turns[dropped:])
-        while (
-            0 < dropped < start and self.turns[dropped]["role"] != "user"
-        ):  # never begin in the middle of an exchange
+            ids = self.prompt_ids(self.turns[dropped:])
+        # A prompt never begins in the middle of an exchange.
+        while 0 < dropped < start and self.turns[dropped]["role"] != "user":
             dropped += 1
-            ids = self.prompt(self.turns[dropped:])
+            ids = self.prompt_ids(self.turns[dropped:])
         if dropped:
             del self.turns[:dropped]
             show(
                 "note",
-                f"the first {dropped} messages no longer fit into {self.context} tokens and are forgotten",
+                f"the first {dropped} messages no longer fit into {self.context} tokens "
+                "and are forgotten",
             )
-        if len(ids) > self.context - room:
-            cut = len(ids) - (self.context - room)
-            ids = [ids[0], *ids[cut + 1 :]]
+        if len(ids) > limit:
+            cut = len(ids) - limit
+            ids = [ids[0], *ids[cut + 1 :]]  # the BOS token stays
             show("note", f"too long for {self.context} tokens: the first {cut} are left out")
         return ids
 
 
-def stream(talk: Talk, ids: Sequence[int], made: list[int], show: Show, most: int) -> None:
-    """Generate into ``made``, showing text as soon as it is whole characters."""
+class _Streamer:
+    """Shows tokens as generate() hands them over, as soon as they make whole characters.
+
+    It has the methods of a BaseStreamer of transformers, which calls nothing else.
+    """
+
+    def __init__(self, session: ChatSession, new_ids: list[int], show: Show) -> None:
+        self.tokenizer = session.tokenizer
+        self.new_ids = new_ids
+        self.show = show
+        self.silent = set(session.tokenizer.all_special_ids)
+        self.tool_names: dict[int, str] = {}
+        if not session.is_base:
+            calls = chat_format.control_tokens(session.tokenizer).calls
+            for name, (first, _) in calls.items():
+                self.tool_names[first] = name or "tool"
+        self.what = "text"
+        self.part: list[int] = []
+        self.shown = ""
+        self.awaits_prompt = True
+
+    def put(self, value: Any) -> None:
+        """Take the prompt at first, and then the next token."""
+        if self.awaits_prompt:
+            self.awaits_prompt = False
+            return
+        for token in value.flatten().tolist():
+            self.new_ids.append(token)
+            if token in self.tool_names:
+                self._begin_call(self.tool_names[token])
+            elif token not in self.silent:
+                self._extend(token)
+
+    def _begin_call(self, name: str) -> None:
+        self.part.clear()
+        self.shown = ""
+        self.what = "argument"
+        self.show("call", name)
+
+    def _extend(self, token: int) -> None:
+        self.part.append(token)
+        text = chat_format.decode(self.tokenizer, self.part)
+        if text.endswith("\ufffd"):
+            return  # a part of a character: wait for the rest
+        self.show(self.what, text[len(self.shown) :])
+        self.shown = text
+
+    def end(self) -> None:
+        """Nothing is held back at the end."""
+
+
+def stream(
+    session: ChatSession,
+    ids: Sequence[int],
+    new_ids: list[int],
+    show: Show,
+    max_new_tokens: int,
+) -> None:
+    """Generate into ``new_ids`` and show the text meanwhile."""
     import torch
-    from transformers.generation.streamers import BaseStreamer
 
-    opening = (
-        {}
-        if talk.base
-        else {
-            first: name or "tool"
-            for name, (first, _) in chat_format.control(talk.tokenizer).calls.items()
-        }
-    )
-    quiet = set(talk.tokenizer.all_special_ids)
-    part: list[int] = []
-    state = {"shown": "", "what": "text", "prompt": True}
-
-    class Shower(BaseStreamer):
-        def put(self, value: Any) -> None:
-            if state["prompt"]:  # generate() hands over the prompt first
-                state["prompt"] = False
-                return
-            for token in value.flatten().tolist():
-                made.append(token)
-                if token in opening:
-                    part.clear()
-                    state.update(shown="", what="argument")
-                    show("call", opening[token])
-                elif token not in quiet:
-                    part.append(token)
-                    text = chat_format.decode(talk.tokenizer, part)
-                    if not text.endswith("\ufffd"):  # half a character: wait for the rest
-                        show(state["what"], text[len(state["shown"]) :])
-                        state["shown"] = text
-
-        def end(self) -> None: ...
-
-    prompt = torch.tensor([list(ids)], device=talk.model.device)
+    prompt = torch.tensor([list(ids)], device=session.model.device)
     with torch.no_grad():
-        talk.model.generate(
+        session.model.generate(
             input_ids=prompt,
             attention_mask=torch.ones_like(prompt),
-            max_new_tokens=max(1, most),
-            streamer=Shower(),
-            **generate.settings(talk.model, talk.tokenizer, talk.temperature),
+            max_new_tokens=max(1, max_new_tokens),
+            streamer=_Streamer(session, new_ids, show),
+            **generate.settings(session.model, session.tokenizer, session.temperature),
         )
 
 
-def open_talk(made: Made, history: bool | None = None) -> Talk:
-    """Load a model with the tools it was made with. history None: kept where the context is longer than SHORT."""
-    if not (made.path / "config.json").exists():
-        raise StageError(f"{made.name} is no model: {made.path} holds no config.json")
-    if made.kind == "reward_model":
+def open_session(artifact: StoredArtifact, keeps_history: bool | None = None) -> ChatSession:
+    """Load a model with the tools that it was made with.
+
+    Args:
+        artifact: a model.
+        keeps_history: None: if the context is longer than SMALL_CONTEXT.
+
+    Raises:
+        StageError: the artifact is not a causal language model.
+    """
+    if not (artifact.path / "config.json").exists():
+        raise StageError(f"{artifact.name} is not a model: {artifact.path} contains no config.json")
+    if artifact.kind == "reward_model":
         raise StageError(
-            f"{made.name} is a reward model: it gives scores, it does not talk. Choose a step that made a model"
+            f"{artifact.name} is a reward model: it gives scores and does not talk. "
+            "Choose a step that made a model"
         )
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(made.path)
-    model = (
-        AutoModelForCausalLM.from_pretrained(made.path, dtype="auto")
-        .eval()
-        .to("cuda" if torch.cuda.is_available() else "cpu")
-    )
-    base = _is_base(made) if made.record else not tokenizer.chat_template
-    context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 15)
-    return Talk(
-        made.name,
+    tokenizer = AutoTokenizer.from_pretrained(artifact.path)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = AutoModelForCausalLM.from_pretrained(artifact.path, dtype="auto")
+    model = model.eval().to(device)
+    context = int(getattr(model.config, "max_position_embeddings", None) or UNKNOWN_CONTEXT)
+    if keeps_history is None:
+        keeps_history = context > SMALL_CONTEXT
+    session = ChatSession(
+        artifact.name,
         model,
         tokenizer,
-        {} if base else open_tools(made),
-        base,
-        context,
-        context > SHORT if history is None else history,
-        temperature=0.8 if base else 0.0,
+        tools={},
+        is_base=is_base_model(artifact),
+        context=context,
+        keeps_history=keeps_history,
     )
+    if session.is_base:
+        session.temperature = BASE_TEMPERATURE
+    else:
+        session.tools = open_tools(artifact)
+    return session
 
 
-def _is_base(made: Made) -> bool:
-    """Whether no step of its making was chat training."""
-    models = [one for one in lineage(made) if one.kind == "model"]
-    return (
-        bool(models)
-        and all(one.stage.startswith("pretrain.") for one in models)
-        and not any(_chatted(one) for one in models)
-    )
+def is_base_model(artifact: StoredArtifact) -> bool:
+    """Whether a model was never trained on chat, as far as its folder and its lineage show.
+
+    A chat template alone proves nothing: our tokenizers have one before anything is trained. A
+    model is trained on chat if a training step in its lineage checked its rows against the
+    template, or took dialogues that are rendered by it. A model from elsewhere left no checks; for
+    it the chat template of its tokenizer decides.
+    """
+    return not any(_shows_chat(step) for step in lineage(artifact))
 
 
-def _chatted(made: Made) -> bool:
-    """Whether a pretraining step took dialogues that are rendered as chat (midtraining)."""
+def _shows_chat(step: StoredArtifact) -> bool:
+    """Whether a step in the lineage of a model shows that the model was trained on chat."""
+    checks_file = step.path / checks.FILE
+    if checks_file.exists():
+        ids = [check["id"] for check in json.loads(checks_file.read_text(encoding="utf-8"))]
+        return TEMPLATE_CHECK in ids or _takes_chat(step)
+    is_foreign_model = step.kind == "model" or not step.record
+    return is_foreign_model and _has_chat_template(step)
+
+
+def _takes_chat(step: StoredArtifact) -> bool:
+    """Whether a step was trained on dialogues that are rendered by the chat template."""
     from llmstages.data import tables
 
-    names = (made.record.get("inputs") or {}).get("dialogues") or []
-    for one in lineage(made):
-        if one.name in names and one.kind == "dialogues" and (one.path / "data").exists():
-            table = tables.load(one.path / "data")
-            if "render" not in table.column_names or set(table["render"]) != {"plain"}:
-                return True
+    names = (step.record.get("inputs") or {}).get("dialogues") or []
+    for source in lineage(step):
+        table_folder = source.path / "data"
+        if source.name not in names or source.kind != "dialogues" or not table_folder.exists():
+            continue
+        table = tables.load(table_folder)
+        if "render" not in table.column_names or set(table["render"]) != {"plain"}:
+            return True
     return False
 
 
-def open_tools(made: Made) -> dict[str, Any]:
-    """The tools of the nearest tools artifact in the model's lineage, opened; empty where there is none."""
-    return next(
-        (
-            generate.open_tools(one.path)
-            for one in lineage(made)
-            if (one.path / "tools.json").exists()
-        ),
-        {},
-    )
+def _has_chat_template(artifact: StoredArtifact) -> bool:
+    from transformers import AutoTokenizer
+
+    return bool(AutoTokenizer.from_pretrained(artifact.path).chat_template)
+
+
+def open_tools(artifact: StoredArtifact) -> dict[str, Any]:
+    """The tools of the nearest tools artifact in a model's lineage; empty if there is none."""
+    for step in lineage(artifact):
+        if (step.path / "tools.json").exists():
+            return generate.open_tools(step.path)
+    return {}

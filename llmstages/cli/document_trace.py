@@ -1,7 +1,8 @@
 """What became of one page: read or not, kept or dropped and by which rule, edited by which filters.
 
-Works on the folders of the last run (see runs.py), for any step that makes documents or a corpus, by their tables alone
-(kinds.py). Columns are searched in place, so a large corpus costs no memory.
+It works on the folders of the last run (pipeline/history.py), for any step that makes documents or
+a corpus, by their tables alone (core/artifacts.py). Columns are searched in place, so a large
+corpus costs no memory.
 """
 
 from __future__ import annotations
@@ -15,116 +16,169 @@ from typing import Any
 from llmstages.core.errors import StageError
 from llmstages.data import tables
 from llmstages.pipeline import history
+from llmstages.pipeline.history import StoredArtifact
 
-EXCERPT = 400
-MOST_NAMES = 200_000  # URLs that are looked through for near ones
+KINDS = ("corpus", "documents")
+EXCERPT = 400  # characters of a text that are shown
+SHOWN_DOCUMENTS = 5  # of a page that was split into several
+MAX_NAMES = 200_000  # URLs of a table among which near ones are looked for
+MAX_COMPARED = 5000  # URLs that are compared by spelling, which is slow
+PAST_RUN_KEYS = ("name=", "recipe=", "store=", "runs=")  # overrides that only choose a past run
 
 
-def print_trace(step: str, url: str, overrides: Sequence[str] = ()) -> Iterator[str]:
-    """Lines about the page with this URL (or id) in the step and in the documents it was made from. StageError with near names."""
-    of_a_run = all(one.startswith(("name=", "recipe=", "store=", "runs=")) for one in overrides)
-    made = (
-        history.find(step, history.last_run(overrides), "corpus")
-        if of_a_run or "/" in step
-        else _composed(step, overrides)
-    )
-    if made.kind not in ("corpus", "documents"):
+def trace_lines(step: str, url: str, overrides: Sequence[str] = ()) -> Iterator[str]:
+    """Lines about the page with this URL (or id) in a step and in the documents that it is made of.
+
+    Args:
+        step: a step of the run, a key of the store or a folder.
+        overrides: choose a past run, or compose the step.
+
+    Raises:
+        StageError: no page has this URL; the message lists near ones.
+    """
+    only_choose_run = all(override.startswith(PAST_RUN_KEYS) for override in overrides)
+    if only_choose_run or "/" in step:
+        artifact = history.find(step, history.last_run(overrides), "corpus")
+    else:
+        artifact = _composed(step, overrides)
+    if artifact.kind not in KINDS:
         raise StageError(
-            f"{step} made a {made.kind or 'thing of unknown kind'}; --url tells the fate of a page in a corpus or documents step"
+            f"{step} made an artifact of the kind {artifact.kind or 'unknown'}; --url traces a "
+            "page through a step that makes a corpus or documents"
         )
-    chain = [one for one in history.lineage(made) if one.kind in ("corpus", "documents")][::-1]
-    found = False
-    yield f"{url}  in {made.path.name}" + (
-        f", made {time.strftime('%Y-%m-%d %H:%M', time.localtime(made.record['finished']))}"
-        if "finished" in made.record
-        else ""
-    )
-    for one in chain:
-        lines = list(_in(one, url))
-        found |= bool(lines)
-        yield from (
-            f"  {one.name + ':' if i == 0 else '':10}{line}"
-            for i, line in enumerate(lines or ["not here"])
-        )
-    if not found:
-        names = list(dict.fromkeys(name for one in chain for name in _names(one)))
-        close = [name for name in names if url in name][:3] or difflib.get_close_matches(
-            url, names[:5000], 3, 0.5
-        )
-        raise StageError(
-            f"no page has the URL or id {url!r} in {', '.join(one.name for one in chain)}"
-            + (
-                f"; near: {', '.join(close)}"
-                if close
-                else f"; {chain[0].name} has {len(names)} different URLs and ids"
-            )
-        )
+    chain = [source for source in history.lineage(artifact) if source.kind in KINDS]
+    chain.reverse()  # from the collected pages to the corpus
+    header = f"{url}  in {artifact.path.name}"
+    if artifact.finished:
+        made_at = time.strftime("%Y-%m-%d %H:%M", time.localtime(artifact.finished))
+        header += f", made {made_at}"
+    yield header
+    is_known = False
+    for source in chain:
+        lines = list(_lines_of_step(source, url))
+        is_known = is_known or bool(lines)
+        label = f"{source.name}:"
+        for line in lines or ["not here"]:
+            yield f"  {label:10}{line}"
+            label = ""
+    if not is_known:
+        raise StageError(_unknown_page(url, chain))
 
 
-def _composed(step: str, overrides: Sequence[str]) -> history.Made:
-    """The step as these overrides compose it, which must have been run."""
+def _unknown_page(url: str, chain: Sequence[StoredArtifact]) -> str:
+    """The message for a URL that no step knows."""
+    names: list[str] = []
+    for source in chain:
+        names += _urls(source)
+    names = list(dict.fromkeys(names))
+    near = [name for name in names if url in name][:3]
+    if not near:
+        near = difflib.get_close_matches(url, names[:MAX_COMPARED], n=3, cutoff=0.5)
+    steps = ", ".join(source.name for source in chain)
+    message = f"no page has the URL or id {url!r} in {steps}; "
+    if near:
+        return message + f"near: {', '.join(near)}"
+    return message + f"{chain[0].name} has {len(names)} different URLs and ids"
+
+
+def _composed(step: str, overrides: Sequence[str]) -> StoredArtifact:
+    """The step as these overrides compose it.
+
+    Raises:
+        StageError: it has not been run.
+    """
     from llmstages.pipeline import prepare
 
-    ready = prepare.prepare([*overrides, f"only={step}"])
-    plan = ready.find(step)
+    prepared = prepare.prepare([*overrides, f"only={step}"])
+    plan = prepared.find(step)
     if plan.state != "reused":
         raise StageError(
-            f"{step} has not been run with this configuration ({plan.why}); run it: llmstages run only={step} {' '.join(overrides)}, "
+            f"{step} has not been run with this configuration ({plan.why}); run it: "
+            f"llmstages run only={step} {' '.join(overrides)}, "
             f"or ask for what the last run made: llmstages show {step} --url URL"
         )
-    return history.Made(step, ready.store.folder(plan.key), ready.store.record(plan.key))
+    return StoredArtifact(step, prepared.store.folder(plan.key), prepared.store.record(plan.key))
 
 
-def _in(made: history.Made, url: str) -> Iterator[str]:
-    """What one step knows of the page."""
-    for row in _rows(made.path / "dropped", url):
+def _lines_of_step(step: StoredArtifact, url: str) -> Iterator[str]:
+    """What one step knows about the page."""
+    for row in _rows(step.path / "dropped", url):
         limit = f", needs {row['limit']}" if row["limit"] else ""
         yield f"dropped by {row['rule']}: {row['value']}{limit}"
         yield from _quoted(row["excerpt"])
-    kept = list(_rows(made.path / "data", url))
-    for row in kept[:1]:
-        if "body" in row:
-            yield f"read as {row['id']}: {row['media']}, {len(row['body'] or b'')} bytes{', charset ' + row['charset'] if row.get('charset') else ''}"
-            continue
-        several = f" in {len(kept)} documents" if len(kept) > 1 else ""
-        yield f"kept: {sum(len(one['text']) for one in kept)} characters{several}" + (
-            f"; would go by {row['verdict']}" if row.get("verdict") else ""
-        )
-    for row in _rows(made.path / "edits", url):
+    kept = list(_rows(step.path / "data", url))
+    if kept:
+        yield _read_line(kept[0]) if "body" in kept[0] else _kept_line(kept)
+    for row in _rows(step.path / "edits", url):
         yield f"edited by {row['filter']}: {row['count']} places"
-    for row in _rows(made.path / "annotations", url):
-        sides = [f">= {row['least']:g}"] * (row["least"] is not None) + [f"<= {row['most']:g}"] * (
-            row["most"] is not None
-        )
-        broken = (
-            row["least"] is not None
-            and row["value"] < row["least"]
-            or row["most"] is not None
-            and row["value"] > row["most"]
-        )
-        yield f"{'broken ' if broken else 'held   '}{row['filter']}.{row['rule']}: {row['value']:.4g}, {' and '.join(sides)}"
+    for row in _rows(step.path / "annotations", url):
+        yield _annotation_line(row)
     if kept and "text" in kept[0]:
-        yield from _quoted("\n".join(one["text"] for one in kept[:5]))
+        yield from _quoted("\n".join(row["text"] for row in kept[:SHOWN_DOCUMENTS]))
+
+
+def _read_line(row: dict[str, Any]) -> str:
+    """A page as it was collected."""
+    line = f"read as {row['id']}: {row['media']}, {len(row['body'] or b'')} bytes"
+    if row.get("charset"):
+        line += f", charset {row['charset']}"
+    return line
+
+
+def _kept_line(rows: Sequence[dict[str, Any]]) -> str:
+    """The documents of a page that are in the corpus."""
+    characters = sum(len(row["text"]) for row in rows)
+    line = f"kept: {characters} characters"
+    if len(rows) > 1:
+        line += f" in {len(rows)} documents"
+    verdict = rows[0].get("verdict")
+    if verdict:
+        line += f"; would be dropped by {verdict}"
+    return line
+
+
+def _annotation_line(row: dict[str, Any]) -> str:
+    """The value of one rule of a filter, and whether it keeps within its limits."""
+    value, least, most = row["value"], row["least"], row["most"]
+    limits = []
+    is_broken = False
+    if least is not None:
+        limits.append(f">= {least:g}")
+        is_broken = value < least
+    if most is not None:
+        limits.append(f"<= {most:g}")
+        is_broken = is_broken or value > most
+    state = "broken" if is_broken else "held"
+    return f"{state:7}{row['filter']}.{row['rule']}: {value:.4g}, {' and '.join(limits)}"
 
 
 def _quoted(text: str) -> Iterator[str]:
-    shown = text[:EXCERPT] + ("..." if len(text) > EXCERPT else "")
-    yield from (f"  | {line}" for line in shown.split("\n") if line.strip())
+    shown = text[:EXCERPT]
+    if len(text) > EXCERPT:
+        shown += "..."
+    for line in shown.split("\n"):
+        if line.strip():
+            yield f"  | {line}"
 
 
 def _rows(folder: Path, url: str) -> Iterator[dict[str, Any]]:
+    """The rows of a table with this URL or id; none if the step has no such table."""
     if not folder.is_dir():
         return
     import pyarrow.compute as pc
 
+    functions: Any = pc  # made at run time, so type checkers do not see them
     table = tables.load(folder)
-    where = pc.or_(pc.equal(table.data["url"], url), pc.equal(table.data["id"], url))
-    yield from (table[int(index)] for index in pc.indices_nonzero(where).to_pylist())
+    has_url = functions.equal(table.data["url"], url)
+    has_id = functions.equal(table.data["id"], url)
+    for index in functions.indices_nonzero(functions.or_(has_url, has_id)).to_pylist():
+        yield table[int(index)]
 
 
-def _names(made: history.Made) -> list[str]:
-    names = []
-    for part in ("data", "dropped"):
-        if (made.path / part).is_dir():
-            names += tables.load(made.path / part).select_columns("url")["url"][:MOST_NAMES]
-    return names
+def _urls(step: StoredArtifact) -> list[str]:
+    urls: list[str] = []
+    for name in ("data", "dropped"):
+        folder = step.path / name
+        if folder.is_dir():
+            urls += tables.load(folder).select_columns("url")["url"][:MAX_NAMES]
+    return urls

@@ -1,4 +1,8 @@
-"""The command line. Each command lives in llmstages/commands and is imported when it is used."""
+"""The command line.
+
+Each command is a module of llmstages/cli/commands, imported only when it is used, so that
+``llmstages --help`` takes a tenth of a second.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,11 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
+from llmstages.core.exit_codes import INTERRUPTED
+
+USAGE_ERROR = 2
 EXAMPLES = """examples:
   llmstages run                                   the story, from raw pages to a report
   llmstages run rl=rejection                      swap one stage; what it does not touch is reused
@@ -17,36 +25,76 @@ EXAMPLES = """examples:
   llmstages run launch=zero2 launch.processes=8   the same on eight processes with DeepSpeed
   llmstages plan recipe=smoke                     what would run, and why
 """
-OVERRIDES = "Hydra overrides: SLOT=VARIANT, STEP.KEY=VALUE, steps.STEP.INPUT=SOURCE, recipe=NAME, only=STEP, +..., ~..."
+OVERRIDES_HELP = (
+    "Hydra overrides: SLOT=VARIANT, STEP.KEY=VALUE, steps.STEP.INPUT=SOURCE, recipe=NAME, "
+    "only=STEP, +..., ~..."
+)
+JSON_HELP = "one JSON object as the last line of standard output"
 
 
-def parser() -> argparse.ArgumentParser:
-    """All commands with their help."""
-    raw = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(
-        prog="llmstages",
-        formatter_class=raw,
-        epilog=EXAMPLES,
-        description="From raw web pages to a tool-using, RL-tuned chat model: every stage a plugin.",
-    )
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+class Parser(argparse.ArgumentParser):
+    """An argument parser that notes the options of all commands, to suggest near ones."""
 
-    def add(name: str, help: str, example: str, overrides: bool = True) -> argparse.ArgumentParser:
-        made = commands.add_parser(
+    options: set[str] = set()
+
+    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
+        self.options.update(name for name in names if name.startswith("--"))
+        return super().add_argument(*names, **settings)
+
+    def add_overrides(self) -> None:
+        self.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES_HELP)
+
+    def add_json(self) -> None:
+        self.add_argument("--json", action="store_true", help=JSON_HELP)
+
+
+class Commands:
+    """The sub-commands of a parser."""
+
+    def __init__(self, parser: Parser) -> None:
+        self._subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(self, name: str, help: str, example: str) -> Parser:
+        """A new command.
+
+        Args:
+            name: of the command, and of its module in llmstages/cli/commands.
+            help: one line about it.
+            example: a command line without ``llmstages``.
+        """
+        return self._subparsers.add_parser(
             name,
             help=help,
             description=help,
-            formatter_class=raw,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
             epilog=f"example:\n  llmstages {example}",
         )
-        if overrides:
-            made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES)
-        return made
 
-    run = add("run", "plan, make what is missing, report", "run rl=rejection rl.learning_rate=1e-6")
-    run.add_argument(
-        "--json", action="store_true", help="one JSON object as the last line of standard output"
+
+def make_parser() -> Parser:
+    """The parser of all commands with their help."""
+    parser = Parser(
+        prog="llmstages",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLES,
+        description="From raw web pages to a tool-using, RL-tuned chat model: every stage is a "
+        "plugin.",
     )
+    commands = Commands(parser)
+    _add_running(commands)
+    _add_looking_up(commands)
+    _add_store(commands)
+    _add_models(commands)
+    return parser
+
+
+def _add_running(commands: Commands) -> None:
+    """run, plan."""
+    run = commands.add(
+        "run", "plan, make what is missing, report", "run rl=rejection rl.learning_rate=1e-6"
+    )
+    run.add_overrides()
+    run.add_json()
     run.add_argument(
         "-m",
         "--multirun",
@@ -54,48 +102,46 @@ def parser() -> argparse.ArgumentParser:
         help="run every combination of comma lists and compare",
     )
     run.add_argument("--name", help="name of the run: runs/NAME (default: the recipe's)")
-    plan = add("plan", "say what would run and why; runs nothing", "plan rl=rejection")
-    plan.add_argument(
-        "--json", action="store_true", help="one JSON object as the last line of standard output"
-    )
-    listed = add(
+    plan = commands.add("plan", "say what would run and why; runs nothing", "plan rl=rejection")
+    plan.add_overrides()
+    plan.add_json()
+
+
+def _add_looking_up(commands: Commands) -> None:
+    """list, show, inspect, report, new."""
+    listed = commands.add(
         "list",
-        "what is installed: stages, presets, filters, rewards, tools, tasks, recipes",
+        "what is installed: stages, presets, filters, rewards, tools, evaluators, recipes",
         "list rl",
-        overrides=False,
     )
-    listed.add_argument("slot", nargs="?", help="only this slot or group, with a line on each")
-    for name, help in (
-        (
-            "show",
-            "a step's configuration and where each value came from, its inputs, metrics and lineage",
-        ),
-        ("redo", "forget a step's result and make it again"),
-        ("rm", "forget a step's result"),
-    ):
-        made = add(name, help, f"{name} rl", overrides=False)
-        made.add_argument("step", help="name of a step of the recipe")
-        made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES)
-        if name == "show":
-            made.add_argument(
-                "--url",
-                help="of a corpus or documents step: what became of the page with this URL (or id) in the last run",
-            )
-    inspect = add(
+    listed.add_argument(
+        "slot", nargs="?", help="only this slot or group, with the options of each variant"
+    )
+    show = commands.add(
+        "show",
+        "a step's configuration and where each value came from, its inputs, metrics and lineage",
+        "show rl",
+    )
+    _add_step(show)
+    show.add_argument(
+        "--url",
+        help="of a corpus or documents step: what became of the page with this URL (or id) in "
+        "the last run",
+    )
+    inspect = commands.add(
         "inspect",
-        "tokens, mask and gates of what a step trains on, before it trains",
+        "tokens, mask and checks of what a step trains on, before it trains",
         "inspect sft --row dialogues:17",
-        overrides=False,
     )
     inspect.add_argument("step", help="a step that trains")
-    inspect.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES)
+    inspect.add_overrides()
     inspect.add_argument(
         "--row",
         metavar="NAME",
         action="append",
-        help="rows to show, by name (dialogues:17); several: write it again",
+        help="a row to show, by name (dialogues:17); may be given several times",
     )
-    inspect.add_argument("--find", metavar="TEXT", help="only rows whose text holds this")
+    inspect.add_argument("--find", metavar="TEXT", help="only rows whose text contains this")
     inspect.add_argument(
         "--count", type=int, default=3, help="rows shown (default 3, spread over all)"
     )
@@ -105,82 +151,106 @@ def parser() -> argparse.ArgumentParser:
         help="print the chat template that the tokenizer is saved with",
     )
     inspect.add_argument("--html", metavar="FILE", help="write the same as a page")
-    report = add("report", "print the path of the last report", "report --open")
+    report = commands.add("report", "print the path of the last report", "report --open")
+    report.add_overrides()
     report.add_argument("--open", action="store_true", help="open it in a browser")
-    add("verify", "read every stored file again and compare digests", "verify")
-    chat = add("chat", "talk to a model of the run", "chat sft", overrides=False)
-    chat.add_argument("step", nargs="?", help="a step that made a model (default: the last one)")
-    chat.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES)
-    chat.add_argument(
-        "--history", action="store_true", help="keep what was said also with a small context"
+    new = commands.add(
+        "new", "write a plugin package to start from", "new plugin my_filter --kind filter"
     )
-    tokens = add(
+    new.add_argument("what", choices=("plugin",), help="what to write")
+    new.add_argument("name", help="name of the plugin, such as my_filter")
+    new.add_argument(
+        "--kind",
+        default="filter",
+        choices=("filter", "extractor", "reward", "tool", "evaluator", "rl", "slot"),
+        help="what the plugin is (default: filter)",
+    )
+    new.add_argument("--folder", help="where to write it (default: llmstages-NAME)")
+
+
+def _add_store(commands: Commands) -> None:
+    """redo, rm, verify."""
+    _add_step(commands.add("redo", "forget a step's result and make it again", "redo rl"))
+    _add_step(commands.add("rm", "forget a step's result", "rm rl"))
+    verify = commands.add("verify", "read every stored file again and compare digests", "verify")
+    verify.add_overrides()
+
+
+def _add_models(commands: Commands) -> None:
+    """chat, tokens."""
+    chat = commands.add("chat", "talk to a model of the run", "chat sft")
+    chat.add_argument(
+        "step", nargs="?", help="a step that made a model (default: rl, or the last chat model)"
+    )
+    chat.add_overrides()
+    chat.add_argument(
+        "--history", action="store_true", help="keep the conversation also with a small context"
+    )
+    tokens = commands.add(
         "tokens",
-        "show how a tokenizer cuts a text",
+        "show how a tokenizer splits a text",
         'tokens "Hello world" --tokenizer tokenizer',
-        overrides=False,
     )
     tokens.add_argument("text", help="the text, or - to read standard input")
     tokens.add_argument(
         "--tokenizer",
         metavar="STEP_OR_HUB",
         action="append",
-        help="a step, a folder or hub:ORG/NAME@REVISION; several: side by side",
+        help="a step, a folder or hub:ORG/NAME@REVISION; several are shown side by side",
     )
-    return top
+
+
+def _add_step(command: Parser) -> None:
+    command.add_argument("step", help="name of a step of the recipe")
+    command.add_overrides()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit codes: 0 done, 1 a step failed, 2 a mistake in what was asked, 75 stopped by SIGTERM, 130 by Ctrl-C."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    args = _parse(argv)
+    """Run one command and return its exit code.
+
+    The codes are 0 done, 1 a step failed, 2 a mistake of the user, 75 stopped by SIGTERM, 130 by
+    Ctrl-C.
+    """
+    args = _parse(list(sys.argv[1:] if argv is None else argv))
     try:
-        return importlib.import_module(f"llmstages.cli.commands.{args.command}").main(args) or 0
+        command = importlib.import_module(f"llmstages.cli.commands.{args.command}")
+        return command.main(args) or 0
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # `llmstages list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (
-        Exception
-    ) as error:  # the last boundary: nobody should see a traceback who has not asked for one
-        return _told(error)
+    except Exception as error:
+        # The last boundary: nobody sees a traceback without asking for one.
+        return _report_error(error)
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    args, rest = parser().parse_known_args(argv)
-    unknown = [word for word in rest if word.startswith("-") or not hasattr(args, "overrides")]
-    if unknown:
-        from llmstages.core.errors import near
-
-        flags = [
-            "--json",
-            "--multirun",
-            "--name",
-            "--help",
-            "--open",
-            "--history",
-            "--tokenizer",
-            "--url",
-            "--row",
-            "--find",
-            "--count",
-            "--template",
-            "--html",
-        ]
-        flags = [flag for flag in flags if flag != unknown[0]]  # known, but not to this command
-        print(
-            f"error: unknown option {unknown[0]!r}.{near(unknown[0], flags)} See llmstages {args.command} --help",
-            file=sys.stderr,
-        )
-        raise SystemExit(2)
-    if rest:  # overrides may stand on both sides of a flag
+def _parse(words: list[str]) -> argparse.Namespace:
+    """The parsed command line; overrides may stand on both sides of an option."""
+    args, rest = make_parser().parse_known_args(words)
+    takes_overrides = hasattr(args, "overrides")
+    for word in rest:
+        if word.startswith("-") or not takes_overrides:
+            _refuse_option(word, args.command)
+    if rest:
         args.overrides = [*args.overrides, *rest]
     return args
 
 
-def _told(error: Exception) -> int:
+def _refuse_option(word: str, command: str) -> None:
+    from llmstages.core.errors import near
+
+    others = sorted(Parser.options - {word})  # the word may be an option of another command
+    print(
+        f"error: unknown option {word!r}.{near(word, others)} See llmstages {command} --help",
+        file=sys.stderr,
+    )
+    raise SystemExit(USAGE_ERROR)
+
+
+def _report_error(error: Exception) -> int:
+    """Print one message and return the exit code."""
     from llmstages.core.errors import StageError
     from llmstages.core.secrets import mask
 
@@ -188,7 +258,7 @@ def _told(error: Exception) -> int:
         traceback.print_exc()
     if isinstance(error, StageError):
         print(mask(f"error: {error}"), file=sys.stderr)
-        return 2
+        return USAGE_ERROR
     hint = "LLMSTAGES_DEBUG=1 shows where; please report it if your input was right"
     print(mask(f"error: {type(error).__name__}: {error}. {hint}"), file=sys.stderr)
     return 1

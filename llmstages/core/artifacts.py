@@ -38,6 +38,11 @@ from typing import NamedTuple
 from llmstages.core import registry
 from llmstages.core.errors import StageError
 
+# Where training saves in the work folder of its step, and how a checkpoint's name begins. The store
+# keeps this folder for the next run.
+CHECKPOINTS = "checkpoints"
+CHECKPOINT_PREFIX = "update-"
+
 
 @dataclass(frozen=True)
 class ArtifactKind:

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 STOPPED = "stopped.json"  # beside step.json: the update that was saved before the process ended
 REQUEUE = 75  # EX_TEMPFAIL: the work is saved, start again
+INTERRUPTED = 130  # after Ctrl-C, as in shells: 128 + SIGINT
 
 
 def hard_exit(code: int) -> NoReturn:

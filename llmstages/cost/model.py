@@ -1,13 +1,16 @@
-"""How large a decoder is, and what training it takes: parameters, memory, work. Arithmetic alone, nothing heavy is imported.
+"""How large a decoder is, and what training it takes: parameters, memory and FLOPs.
 
-Parameters are exact for the architectures of LAYERS. Work is that of matrix products, 6 N a token and 12 L H Q T for
-attention (Chowdhery et al. 2022, PaLM, appendix B; N as in Hoffmann et al. 2022, but without embeddings that are only
-looked up). Memory counts the tensors that PyTorch keeps for the backward pass, one by one, as Korthikanti et al. 2022
-do ("Reducing Activation Recomputation", section 4.1), for the modules of transformers with sdpa attention: their norms
-are made of single operations that keep more than a fused kernel would. Sharding: Rajbhandari et al. 2020, ZeRO.
+This is arithmetic alone; nothing heavy is imported. Parameters are exact for the architectures of
+LAYERS. FLOPs are those of matrix products: 6 N per token, and 12 L H Q T for attention (Chowdhery
+et al. 2022, PaLM, appendix B; N as in Hoffmann et al. 2022, but without embeddings that are only
+looked up). Memory counts the tensors that PyTorch keeps for the backward pass, one by one, as in
+Korthikanti et al. 2022 ("Reducing Activation Recomputation", section 4.1), for the modules of
+transformers with sdpa attention: their norms consist of single operations that keep more than a
+fused kernel would. Sharding follows Rajbhandari et al. 2020 (ZeRO).
 
-Left out on purpose: the process itself (0.5 GB with torch and transformers' Trainer imported, and what a CUDA context
-takes), communication, and data. benchmarks/memory.py compares the estimate with what training takes.
+Left out on purpose: the process itself (0.5 GB with torch and the Trainer of transformers imported,
+and what a CUDA context takes), communication, and data. benchmarks/memory.py compares the estimate
+with what training takes.
 """
 
 from __future__ import annotations
@@ -17,20 +20,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-DOCUMENT = 1000  # tokens in a document of the web: FineWeb-Edu's sample-10BT has 10 B GPT-2 tokens in 9.7 M documents
+# FineWeb-Edu's sample-10BT has 10 B GPT-2 tokens in 9.7 M documents.
+TOKENS_PER_DOCUMENT = 1000
 LAYERS = ("llama", "qwen2", "gpt2")  # architectures whose layers are known here
-TIED = {
-    "llama": False,
-    "qwen2": False,
-    "gpt2": True,
-}  # what transformers takes where config.json does not say
+# What transformers takes where config.json does not say whether embeddings are tied.
+TIED_BY_DEFAULT = {"llama": False, "qwen2": False, "gpt2": True}
 
 
 @dataclass(frozen=True)
 class Model:
-    """A decoder by its sizes. vocab: entries; hidden, intermediate: widths; num_key_value_heads: 0 for as many as heads.
+    """A decoder by its sizes.
 
-    positions: learned positions (gpt2). bias: whether llama's attention has biases (attention_bias).
+    Attributes:
+        architecture: one of LAYERS.
+        vocab: entries of the vocabulary.
+        hidden, intermediate: widths of the residual stream and of the feed-forward layer.
+        num_key_value_heads: 0 for as many as heads.
+        head_size: width of one head; 0 for hidden / heads.
+        positions: learned positions (gpt2).
+        tied: the input and the output embedding are the same matrix.
+        bias: the attention of llama has biases (attention_bias).
     """
 
     architecture: str
@@ -51,82 +60,86 @@ class Model:
         return self.heads * (self.head_size or self.hidden // self.heads)
 
     def linears(self) -> Iterator[tuple[int, int, bool]]:
-        """(inputs, outputs, has a bias) of the matrices of one layer."""
-        h, wide, inner = self.hidden, self.attention, self.intermediate
+        """(inputs, outputs, whether it has a bias) of each matrix of one layer."""
+        hidden, attention, intermediate = self.hidden, self.attention, self.intermediate
         if self.architecture == "gpt2":
-            yield from ((h, 3 * h, True), (h, h, True), (h, inner, True), (inner, h, True))
+            yield hidden, 3 * hidden, True
+            yield hidden, hidden, True
+            yield hidden, intermediate, True
+            yield intermediate, hidden, True
             return
-        narrow = wide * (self.num_key_value_heads or self.heads) // self.heads
-        biased = self.bias or self.architecture == "qwen2"
-        yield from (
-            (h, wide, biased),
-            (h, narrow, biased),
-            (h, narrow, biased),
-            (wide, h, self.bias and self.architecture == "llama"),
-        )
-        yield from (
-            (h, inner, False),
-            (h, inner, False),
-            (inner, h, False),
-        )  # SwiGLU: gate, up, down
+        key_value = attention * (self.num_key_value_heads or self.heads) // self.heads
+        has_bias = self.bias or self.architecture == "qwen2"
+        yield hidden, attention, has_bias
+        yield hidden, key_value, has_bias
+        yield hidden, key_value, has_bias
+        yield attention, hidden, self.bias and self.architecture == "llama"
+        # SwiGLU: gate, up, down
+        yield hidden, intermediate, False
+        yield hidden, intermediate, False
+        yield intermediate, hidden, False
 
     def parameters(self) -> int:
-        """As transformers' num_parameters() counts: tied embeddings once."""
-        norms = (
-            4 if self.architecture == "gpt2" else 2
-        )  # LayerNorm has a bias, RMSNorm has none; two a layer and one at the end
-        layer = sum(i * o + o * bias for i, o, bias in self.linears()) + norms * self.hidden
-        return (
-            self.vocab * self.hidden * (1 if self.tied else 2)
-            + self.positions * self.hidden
-            + self.layers * layer
-            + norms // 2 * self.hidden
-        )
+        """Parameters as num_parameters() of transformers counts them: tied embeddings once."""
+        # There are two norms in a layer and one at the end. LayerNorm has a bias, RMSNorm has none.
+        vectors_per_norm = 2 if self.architecture == "gpt2" else 1
+        norm = vectors_per_norm * self.hidden
+        layer = 2 * norm
+        for inputs, outputs, has_bias in self.linears():
+            layer += inputs * outputs
+            if has_bias:
+                layer += outputs
+        embeddings = self.vocab * self.hidden
+        if not self.tied:
+            embeddings *= 2
+        return embeddings + self.positions * self.hidden + self.layers * layer + norm
 
     def multiplied(self) -> int:
-        """Parameters that a token is multiplied with: all but embeddings that are only looked up."""
-        return (
-            self.parameters()
-            - self.positions * self.hidden
-            - (0 if self.tied else self.vocab * self.hidden)
-        )
+        """Parameters that a token is multiplied with: all but embeddings that are looked up."""
+        looked_up = self.positions * self.hidden
+        if not self.tied:
+            looked_up += self.vocab * self.hidden
+        return self.parameters() - looked_up
 
     def adapters(self, rank: int) -> int:
         """Parameters of LoRA adapters on all matrices of the layers (Hu et al. 2021)."""
-        return self.layers * sum(rank * (i + o) for i, o, _ in self.linears())
+        return self.layers * sum(rank * (inputs + outputs) for inputs, outputs, _ in self.linears())
 
-    def flops(self, row: int) -> float:
-        """Forward and backward, for each token in a row of ``row`` tokens. Attention is counted in full, as PaLM does, mask or not."""
-        return 6 * self.multiplied() + 12 * self.layers * self.attention * row
+    def flops(self, length: int) -> float:
+        """FLOPs of the forward and backward pass for each token of a row of ``length`` tokens.
+
+        Attention is counted in full, as PaLM does, whether or not a mask hides half of it.
+        """
+        return 6 * self.multiplied() + 12 * self.layers * self.attention * length
 
 
 def model_from_config(config: Mapping[str, Any]) -> Model | None:
-    """The model of a config.json as transformers writes it; None where its layers are not known here."""
-    kind = config.get("model_type")
-    if kind not in LAYERS or config.get("mlp_bias") or config.get("add_cross_attention"):
+    """The model of a config.json as transformers writes it; None if its layers are not known."""
+    architecture = str(config.get("model_type"))
+    has_unknown_parts = config.get("mlp_bias") or config.get("add_cross_attention")
+    if architecture not in LAYERS or has_unknown_parts:
         return None
-    tied = bool(config.get("tie_word_embeddings", TIED[kind]))
-    if kind == "gpt2":
-        inner = config.get("n_inner") or 4 * config["n_embd"]
+    tied = bool(config.get("tie_word_embeddings", TIED_BY_DEFAULT[architecture]))
+    if architecture == "gpt2":
         return Model(
-            kind,
-            config["vocab_size"],
-            config["n_embd"],
-            config["n_layer"],
-            config["n_head"],
-            inner,
+            architecture,
+            vocab=config["vocab_size"],
+            hidden=config["n_embd"],
+            layers=config["n_layer"],
+            heads=config["n_head"],
+            intermediate=config.get("n_inner") or 4 * config["n_embd"],
             positions=config["n_positions"],
             tied=tied,
         )
     return Model(
-        kind,
-        config["vocab_size"],
-        config["hidden_size"],
-        config["num_hidden_layers"],
-        config["num_attention_heads"],
-        config["intermediate_size"],
-        config.get("num_key_value_heads") or 0,
-        config.get("head_dim") or 0,
+        architecture,
+        vocab=config["vocab_size"],
+        hidden=config["hidden_size"],
+        layers=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        intermediate=config["intermediate_size"],
+        num_key_value_heads=config.get("num_key_value_heads") or 0,
+        head_size=config.get("head_dim") or 0,
         tied=tied,
         bias=bool(config.get("attention_bias", False)),
     )
@@ -134,16 +147,22 @@ def model_from_config(config: Mapping[str, Any]) -> Model | None:
 
 @dataclass(frozen=True)
 class Training:
-    """What a stage trains, as far as it is known before it runs. The ``training`` of its estimate() (see stage.py).
+    """What a stage trains, as far as it is known before it runs.
 
-    row: tokens in a row. rows: rows trained on in all, every pass counted; None: not known yet. batch_size: rows in one
-    update over all processes, micro_batch_size: rows each process computes at once (0: its whole part). eval_rows: rows
-    evaluated at once, 0 for none. adapters: parameters that are trained where it is not all of them. because: where
-    ``rows`` comes from, or what it waits for.
+    It is the ``training`` of a stage's estimate() (core/stage.py).
+
+    Attributes:
+        max_length: tokens in a row.
+        batch_size: rows in one optimizer step over all processes.
+        rows: rows trained on in all, every pass counted; None: not known yet.
+        micro_batch_size: rows that each process computes at once; 0: its whole part of a batch.
+        eval_rows: rows evaluated at once; 0: nothing is evaluated.
+        adapters: parameters that are trained, if it is not all of them.
+        because: where ``rows`` comes from, or what it waits for.
     """
 
     model: Model
-    row: int
+    max_length: int
     batch_size: int
     rows: float | None = None
     micro_batch_size: int = 0
@@ -153,140 +172,211 @@ class Training:
     because: str = ""
 
     def updates(self) -> int | None:
-        """Optimizer updates."""
-        return None if self.rows is None else math.ceil(self.rows / self.batch_size)
+        """Optimizer steps."""
+        if self.rows is None:
+            return None
+        return math.ceil(self.rows / self.batch_size)
 
     def tokens(self) -> int | None:
-        """Tokens computed, padding included: whole batches."""
+        """Tokens computed in whole batches, padding included."""
         updates = self.updates()
-        return None if updates is None else updates * self.batch_size * self.row
+        if updates is None:
+            return None
+        return updates * self.batch_size * self.max_length
 
     def flops(self) -> float | None:
-        """FLOPs of all updates. With adapters the gradient of the weights, a third, is not computed."""
+        """FLOPs of all optimizer steps."""
         tokens = self.tokens()
-        return (
-            None
-            if tokens is None
-            else tokens * self.model.flops(self.row) * (2 / 3 if self.adapters else 1)
-        )
+        if tokens is None:
+            return None
+        # With adapters the gradient of the weights is not computed, which is a third.
+        flops = tokens * self.model.flops(self.max_length)
+        return flops * (2 / 3) if self.adapters else flops
 
-    def at_once(self, processes: int) -> int:
-        """Rows each process computes at once."""
+    def rows_at_once(self, processes: int) -> int:
+        """Rows that each process computes at once."""
         return self.micro_batch_size or max(1, self.batch_size // processes)
 
+    def trained(self) -> int:
+        """Parameters that are trained."""
+        return self.adapters or self.model.parameters()
 
-def memory(work: Training, processes: int = 1, zero: int = 0, cpu: bool = False) -> dict[str, int]:
-    """Bytes on each accelerator by purpose; ``live``, the most that tensors take at one time; ``peak``, what the process takes for them.
 
-    zero: stage of ZeRO over ``processes``: 1 shards optimizer state, 2 gradients too, 3 weights too. Not all lives at once:
-    gradients grow while activations go, unless batches accumulate, and evaluation keeps one layer only. On the CPU this
-    does not help: glibc's malloc keeps freed blocks below 32 MB (mallopt(3), M_MMAP_THRESHOLD), and what one phase leaves
-    does not fit the next, so there the parts add up.
+def training_memory(
+    work: Training, processes: int = 1, zero: int = 0, cpu: bool = False
+) -> dict[str, int]:
+    """Bytes on each accelerator by purpose, and their highest sums.
+
+    Not all tensors live at once: gradients grow while activations go (unless batches accumulate),
+    and evaluation keeps one layer only. On the CPU this does not help. The malloc of glibc keeps
+    freed blocks below 32 MB (mallopt(3), M_MMAP_THRESHOLD), and what one phase leaves does not fit
+    the next, so there the purposes add up.
+
+    Args:
+        zero: stage of ZeRO over ``processes``. 1 shards optimizer state, 2 gradients as well, 3
+            weights as well.
+
+    Returns:
+        Bytes by purpose; ``live``, the most that tensors take at one time; ``peak``, the most that
+        the process takes for them.
     """
-    model, count, trained = (
-        work.model,
-        work.model.parameters(),
-        work.adapters or work.model.parameters(),
+    model = work.model
+    rows = work.rows_at_once(processes)
+    tokens = rows * work.max_length
+    is_ddp = processes > 1 and not zero
+    weights = _bytes_of_weights(work)
+    gradients = 4 * work.trained()
+    buckets = 0
+    if is_ddp:
+        # DistributedDataParallel keeps a second copy of the gradients in its buckets.
+        buckets = gradients
+        gradients += buckets
+    optimizer = 8 * work.trained()  # AdamW's two moments in float32
+    if zero >= 1:
+        optimizer //= processes
+    if zero >= 2:
+        gradients //= processes
+    if zero >= 3:
+        weights //= processes
+    activations_per_token = model.layers * activation_bytes_per_layer(
+        model, work.max_length, work.bf16, cpu
+    ) + activation_bytes_of_head(model, work.bf16)
+    activations = tokens * activations_per_token
+    logits = tokens * 12 * model.vocab  # in float32: log-softmax, and two gradients of that size
+    evaluation = work.eval_rows * work.max_length * _evaluation_bytes_per_token(model, work.bf16)
+
+    # Gradients live through the forward pass only where batches accumulate.
+    forward_gradients = buckets
+    if work.batch_size > rows * processes:
+        forward_gradients = gradients
+    embedding_gradient = 0
+    if not work.adapters:
+        # The gradient of the embedding lives apart until it takes in that of a tied head.
+        embedding_gradient = 4 * model.vocab * model.hidden
+    phases = (
+        forward_gradients + activations + logits,
+        gradients + embedding_gradient,
+        buckets + evaluation,
     )
-    rows = work.at_once(processes)
-    tokens, ddp = rows * work.row, processes > 1 and not zero
-    # autocast's bfloat16 copies of the weights live until the backward pass has used them
-    weights = 4 * count + 4 * work.adapters + (2 * model.multiplied() if work.bf16 else 0)
-    made = {
-        "weights": weights // (processes if zero >= 3 else 1),
-        # DistributedDataParallel keeps a second copy of the gradients in its buckets
-        "gradients": 4 * trained * (2 if ddp else 1) // (processes if zero >= 2 else 1),
-        "optimizer": 8
-        * trained
-        // (processes if zero >= 1 else 1),  # AdamW's two moments in float32
-        "activations": tokens
-        * (
-            model.layers * activation_bytes_per_layer(model, work.row, work.bf16, cpu)
-            + activation_bytes_of_head(model, work.bf16)
-        ),
-        "logits": tokens
-        * 12
-        * model.vocab,  # in float32: log-softmax, and two gradients of that size
-        # no gradients: logits, their float32 copy if they are bfloat16, and log-softmax; of the layers what one holds
-        "evaluation": work.eval_rows
-        * work.row
-        * max((10 if work.bf16 else 8) * model.vocab, 12 * (model.intermediate + model.hidden)),
+    purposes = {
+        "weights": weights,
+        "gradients": gradients,
+        "optimizer": optimizer,
+        "activations": activations,
+        "logits": logits,
+        "evaluation": evaluation,
     }
-    buckets = made["gradients"] // 2 if ddp else 0
-    standing = made["gradients"] if work.batch_size > rows * processes else buckets
-    lookup = (
-        0 if work.adapters else 4 * model.vocab * model.hidden
-    )  # gradient of the embedding, before a tied head's takes it in
-    live = (
-        made["weights"]
-        + made["optimizer"]
-        + max(
-            standing + made["activations"] + made["logits"],
-            made["gradients"] + lookup,
-            buckets + made["evaluation"],
-        )
-    )
-    return {**made, "live": live, "peak": sum(made.values()) if cpu else live}
+    live = weights + optimizer + max(phases)
+    peak = live
+    if cpu:
+        peak = sum(purposes.values())
+    return {**purposes, "live": live, "peak": peak}
 
 
-def activation_bytes_per_layer(model: Model, row: int, bf16: bool, cpu: bool) -> int:
-    """Bytes that one layer keeps of one token for the backward pass.
+def _bytes_of_weights(work: Training) -> int:
+    weights = 4 * work.model.parameters() + 4 * work.adapters
+    if work.bf16:
+        # The bfloat16 copies of autocast live until the backward pass has used them.
+        weights += 2 * work.model.multiplied()
+    return weights
 
-    llama and qwen2, float32: each norm its input, the normalised and the scaled copy; queries, keys and values (repeated
-    to all heads), attention's result and its mask (packed documents, a row of it a token); gate, its SiLU, up, product.
-    Under bfloat16 autocast the stream and the norms stay float32, and each matrix keeps a bfloat16 copy of its input.
+
+def _evaluation_bytes_per_token(model: Model, bf16: bool) -> int:
+    """Bytes of one token without gradients: at the head, or in a layer if that is more.
+
+    At the head these are logits, their float32 copy if they are bfloat16, and log-softmax. Only
+    one layer at a time holds anything.
     """
-    h, wide, inner, heads = model.hidden, model.attention, model.intermediate, model.heads
+    head = (10 if bf16 else 8) * model.vocab
+    layer = 12 * (model.intermediate + model.hidden)
+    return max(head, layer)
+
+
+def activation_bytes_per_layer(model: Model, length: int, bf16: bool, cpu: bool) -> int:
+    """Bytes of one token that one layer keeps for the backward pass.
+
+    llama and qwen2 in float32: of each norm its input, the normalized and the scaled copy; queries,
+    keys and values (repeated to all heads), the result of attention and its mask (of packed
+    documents, one row per token); gate, its SiLU, up, and product. Under bfloat16 autocast the
+    residual stream and the norms stay float32, and each matrix keeps a bfloat16 copy of its input.
+    """
     if model.architecture == "gpt2":
-        # two norms (input, result); q, k, v, attention's result; NewGELU's four and its product; two dropout masks
-        size = 2 if bf16 else 4
-        drops = 2 * h * (size if cpu else 1)
-        # with dropout the CPU has no fused attention: probabilities before and after it, and its mask, for each head
-        attention = 3 * size * heads * row if cpu else size * row + 4 * heads
-        return (
-            (12 * h + 8 * wide + 16 * inner if bf16 else 16 * h + 16 * wide + 20 * inner)
-            + drops
-            + attention
-            + 16
-        )
+        return _gpt2_activation_bytes(model, length, bf16, cpu)
+    hidden, attention, intermediate = model.hidden, model.attention, model.intermediate
     if bf16:
-        return 26 * h + 8 * wide + 8 * inner + 2 * row + 4 * heads + 8
-    return 24 * h + 16 * wide + 16 * inner + 4 * row + 4 * heads + 8
+        return 26 * hidden + 8 * attention + 8 * intermediate + 2 * length + 4 * model.heads + 8
+    return 24 * hidden + 16 * attention + 16 * intermediate + 4 * length + 4 * model.heads + 8
+
+
+def _gpt2_activation_bytes(model: Model, length: int, bf16: bool, cpu: bool) -> int:
+    """The same for gpt2.
+
+    Two norms (input, result); queries, keys, values and the result of attention; the four
+    operations of NewGELU and its product; two dropout masks.
+    """
+    if bf16:
+        size = 2
+        matrices = 12 * model.hidden + 8 * model.attention + 16 * model.intermediate
+    else:
+        size = 4
+        matrices = 16 * model.hidden + 16 * model.attention + 20 * model.intermediate
+    if cpu:
+        dropout = 2 * model.hidden * size
+        # With dropout the CPU has no fused attention: each head keeps its probabilities before and
+        # after dropout, and the mask.
+        probabilities = 3 * size * model.heads * length
+    else:
+        dropout = 2 * model.hidden
+        probabilities = size * length + 4 * model.heads
+    return matrices + dropout + probabilities + 16
 
 
 def activation_bytes_of_head(model: Model, bf16: bool) -> int:
-    """Bytes kept of one token outside the layers: the last norm, whose result is the head's input (under autocast in bfloat16)."""
-    return model.hidden * ((4 if model.architecture == "gpt2" else 8) + (2 if bf16 else 4))
+    """Bytes of one token kept outside the layers: the last norm, whose result the head takes."""
+    norm = 4 if model.architecture == "gpt2" else 8
+    head_input = 2 if bf16 else 4
+    return model.hidden * (norm + head_input)
 
 
 def bytes_per_token(tokenizer: Mapping[str, Any]) -> float:
-    """Of English text: as the tokenizer's step measured, else 0.28 log2(entries), a rule of thumb (2.8 for 1024, 4.4 for 50257)."""
+    """Bytes of English text per token.
+
+    As the step of the tokenizer measured it; otherwise 0.28 log2(entries), a rule of thumb (2.8 for
+    1024 entries, 4.4 for 50257).
+    """
     return tokenizer.get("bytes_per_token") or 0.28 * math.log2(tokenizer["vocab_size"])
 
 
 def text_tokens(
     sources: Sequence[Mapping[str, Any]], weights: Mapping[str, float], tokenizer: Mapping[str, Any]
 ) -> tuple[float | None, str]:
-    """(tokens of all sources, how they were counted), or (None, what they wait for). Sources are facts as estimate() takes them.
+    """(tokens of all sources, how they were counted), or (None, what they wait for).
 
-    Counted from ``characters`` or the ``bytes`` of its table where a source is made, else from ``documents``.
+    A source is counted from its ``characters`` or the ``bytes`` of its table if it has been made,
+    otherwise from its ``documents``.
+
+    Args:
+        sources: facts about each source, as estimate() takes them.
+        weights: name of a source -> how often it is taken.
+        tokenizer: facts with ``bytes_per_token`` or ``vocab_size``.
     """
     if not sources:
         return None, "no source of text is wired in"
-    total, told = 0.0, []
+    total = 0.0
+    reasons = []
     for facts in sources:
-        held, weight = (
-            facts.get("characters") or facts.get("bytes"),
-            weights.get(facts["name"], 1.0),
-        )
-        if held:
-            total += weight * held / bytes_per_token(tokenizer)
-            told.append(f"{facts['name']} has {held / 1e6:.3g} MB")
-        elif facts.get("documents"):
-            total += weight * facts["documents"] * DOCUMENT
-            told.append(
-                f"{facts['name']} at most {facts['documents']:,} documents, of about {DOCUMENT} tokens"
+        name = facts["name"]
+        weight = weights.get(name, 1.0)
+        size = facts.get("characters") or facts.get("bytes")
+        documents = facts.get("documents")
+        if size:
+            total += weight * size / bytes_per_token(tokenizer)
+            reasons.append(f"{name} has {size / 1e6:.3g} MB")
+        elif documents:
+            total += weight * documents * TOKENS_PER_DOCUMENT
+            reasons.append(
+                f"{name} at most {documents:,} documents, of about {TOKENS_PER_DOCUMENT} tokens"
             )
         else:
-            return None, f"known once {facts['name']} is made"
-    return total, ", ".join(told)
+            return None, f"known once {name} is made"
+    return total, ", ".join(reasons)

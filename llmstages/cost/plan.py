@@ -1,8 +1,9 @@
-"""What a plan will cost before it runs: the steps' own estimates, put on a named machine.
+"""What a plan will cost before it runs: the steps' own estimates, for a named machine.
 
-Walks the plan as data will flow. A finished step tells its recorded metrics, a new one what its stage expects
-(``estimate``, see stage.py), and each hands this on to the steps it feeds. What training a step expects becomes memory,
-hours and money here. What is not known yet is said, never guessed in silence.
+It walks the plan in the order in which data will flow. A finished step contributes its recorded
+metrics, a new one what its stage expects (``estimate``, see core/stage.py), and each hands this on
+to the steps that it feeds. For a step that trains, the expectation becomes memory, hours and money
+here. What is not known yet is named; it is never guessed silently.
 """
 
 from __future__ import annotations
@@ -12,210 +13,260 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmstages.cost.model import Training, memory, model_from_config
+from llmstages.cost.model import Training, model_from_config, training_memory
 from llmstages.launch.config import Launch
 from llmstages.launch.hardware import Hardware
 from llmstages.pipeline.plan import Planned, Source, Step
 from llmstages.pipeline.store import Store
 
-Facts = Mapping[str, Any]
+Facts = Mapping[str, Any]  # what is known of a step or source; always with its ``name``
+UNITS = ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k"))
+# (units per hour, name, the hours up to which the unit is used)
+TIME_UNITS = ((3600, "s", 2 / 60), (60, "min", 2), (1, "h", 72))
 
 
 def estimate_steps(
     planned: Sequence[Planned], store: Store, hardware: Hardware, launch: Launch
 ) -> dict[str, dict[str, Any]]:
-    """Step -> its estimate, for the steps to be run that have one. Bytes, tokens, FLOPs, hours, US dollars; None: not known yet."""
+    """Step -> its estimate, for the steps to be run that have one.
+
+    Amounts are in bytes, tokens, FLOPs, hours and US dollars; None: not known yet.
+    """
     known: dict[Step, Facts] = {}
-    found: dict[str, dict[str, Any]] = {}
+    estimates: dict[str, dict[str, Any]] = {}
     for plan in planned:
+        step = plan.step
         if plan.state == "reused":
-            known[plan.step] = _recorded(plan, store)
+            known[step] = _recorded_facts(plan, store)
             continue
         try:
-            facts = _expected(plan, known)
-            training = facts.get("training")
-            told = (
-                estimate_on(training, hardware, zero_stage(launch))
-                if isinstance(training, Training)
-                else {}
-            )
-        except Exception as error:  # a plan is not refused for want of an estimate: whatever a plugin raises becomes its one line
-            facts, told = (
-                {
-                    "name": plan.step.name,
-                    "no_estimate": f"{plan.step.uses}.estimate(): {type(error).__name__}: {error}",
-                },
-                {},
-            )
-        known[plan.step] = facts
-        if "no_estimate" in facts:
-            told = {"no_estimate": facts["no_estimate"]}
-        if told:
-            found[plan.step.name] = told
-    return found
+            facts = _expected_facts(step, known)
+            estimate = _estimate(facts, hardware, launch)
+        except Exception as error:
+            # The lack of an estimate must not stop a plan: whatever a plugin raises is one line.
+            reason = f"{step.uses}.estimate(): {type(error).__name__}: {error}"
+            facts = {"name": step.name, "no_estimate": reason}
+            estimate = {"no_estimate": reason}
+        known[step] = facts
+        if estimate:
+            estimates[step.name] = estimate
+    return estimates
 
 
-def _recorded(plan: Planned, store: Store) -> Facts:
-    """What a finished step says of itself: its metrics, the bytes of its table, the sizes of its model."""
+def _estimate(facts: Facts, hardware: Hardware, launch: Launch) -> dict[str, Any]:
+    """The estimate of a step from what its stage expects; empty if there is none."""
+    if "no_estimate" in facts:
+        return {"no_estimate": facts["no_estimate"]}
+    training = facts.get("training")
+    if isinstance(training, Training):
+        return estimate_training(training, hardware, zero_stage(launch))
+    return {}
+
+
+def _recorded_facts(plan: Planned, store: Store) -> Facts:
+    """Facts about a finished step: its metrics, the bytes of its table, the sizes of its model."""
     record = store.record(plan.key)
-    held = sum(size for name, (size, _) in record["files"].items() if name.startswith("data/"))
-    return {
-        "name": plan.step.name,
-        **record["metrics"],
-        **({"bytes": held} if held else {}),
-        **_model(store.folder(plan.key), plan.step.kind),
-    }
+    facts = {"name": plan.step.name, **record["metrics"]}
+    table_size = 0
+    for name, (size, _) in record["files"].items():
+        if name.startswith("data/"):
+            table_size += size
+    if table_size:
+        facts["bytes"] = table_size
+    return {**facts, **_model_facts(store.folder(plan.key), plan.step.kind)}
 
 
-def _expected(plan: Planned, known: Mapping[Step, Facts]) -> Facts:
-    """What a stage expects of a run, and of the model it trains; nothing where it has no estimate()."""
-    step = plan.step
+def _expected_facts(step: Step, known: Mapping[Step, Facts]) -> Facts:
+    """What a stage expects of a run, and the model that it trains, if it has an estimate()."""
     if not hasattr(step.stage, "estimate"):
         return {"name": step.name}
     inputs: dict[str, list[Facts]] = {name: [] for name in step.stage.inputs}
-    for name, fed in step.sources():
-        inputs[name].append(_source(fed) if isinstance(fed, Source) else known[fed])
-    facts = step.stage().estimate(step.config, inputs)
-    training = facts.get("training")
-    return {
-        "name": step.name,
-        **({"model": training.model} if isinstance(training, Training) else {}),
-        **facts,
-    }
+    for name, source in step.sources():
+        if isinstance(source, Source):
+            inputs[name].append(_source_facts(source))
+        else:
+            inputs[name].append(known[source])
+    expected = step.stage().estimate(step.config, inputs)
+    facts: dict[str, Any] = {"name": step.name}
+    training = expected.get("training")
+    if isinstance(training, Training):
+        facts["model"] = training.model
+    return {**facts, **expected}
 
 
-def _source(source: Source) -> Facts:
-    return {
-        "name": source.name,
-        **({} if source.name.startswith("hub:") else _model(Path(source.name), source.kind)),
-    }
+def _source_facts(source: Source) -> Facts:
+    facts = {"name": source.name}
+    if source.name.startswith("hub:"):
+        return facts  # its files would have to be downloaded first
+    return {**facts, **_model_facts(Path(source.name), source.kind)}
 
 
-def _model(folder: Path, kind: str) -> Facts:
-    """The sizes of a model folder, where its config.json tells them."""
-    if kind != "model" or not (folder / "config.json").is_file():
+def _model_facts(folder: Path, kind: str) -> Facts:
+    """The sizes of the model in a folder, if its config.json gives them."""
+    file = folder / "config.json"
+    if kind != "model" or not file.is_file():
         return {}
     try:
-        model = model_from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except (
-        ValueError,
-        KeyError,
-    ):  # a folder of others: whether it is a model is for the step to find out
+        model = model_from_config(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, KeyError):
+        # A folder from elsewhere: the step itself finds out whether it is a model.
         return {}
     return {"model": model} if model else {}
 
 
 def zero_stage(launch: Launch) -> int:
-    """Stage of ZeRO that the launcher asks DeepSpeed for, 3 for FSDP, which shards as much; 0 for none."""
-    return 3 if launch.fsdp else int(launch.deepspeed.get("zero_optimization", {}).get("stage", 0))
+    """The stage of ZeRO that a launcher asks for; 0 for none.
+
+    FSDP counts as stage 3, since it shards the same.
+    """
+    if launch.fsdp:
+        return 3
+    return int(launch.deepspeed.get("zero_optimization", {}).get("stage", 0))
 
 
-def estimate_on(work: Training, hardware: Hardware, zero: int = 0) -> dict[str, Any]:
-    """The estimate of one step on a machine, as JSON says it."""
-    flops, tokens = work.flops(), work.tokens()
-    hours = None if flops is None else flops / hardware.speed(work.bf16) / 3600
-    notes = []
-    at_once = work.at_once(hardware.count) * hardware.count
-    if work.batch_size % at_once:
-        notes.append(
-            f"batch_size={work.batch_size} cannot be shared by {hardware.count} processes: "
-            f"make it a multiple of {at_once}, or set micro_batch_size"
-        )
-    need = memory(work, hardware.count, zero, hardware.is_cpu)
-    room = hardware.memory()
-    if room and need["peak"] > room:
-        notes.append(
-            "does not fit: lower micro_batch_size"
-            + (" or shard with launch=zero2" if hardware.count > 1 and not zero else "")
-        )
+def estimate_training(work: Training, hardware: Hardware, zero: int = 0) -> dict[str, Any]:
+    """The estimate of one training step on a machine, as plain values for JSON."""
+    flops = work.flops()
+    hours = cost = None
+    if flops is not None:
+        hours = flops / hardware.speed(work.bf16) / 3600
+        cost = hours * hardware.count * hardware.price
+    memory = training_memory(work, hardware.count, zero, hardware.is_cpu)
+    available = hardware.memory()
     return {
         "hardware": hardware.name,
         "parameters": work.model.parameters(),
-        "trained": work.adapters or work.model.parameters(),
-        "tokens": tokens,
+        "trained": work.trained(),
+        "tokens": work.tokens(),
         "updates": work.updates(),
         "because": work.because,
-        "flops_per_token": work.model.flops(work.row),
+        "flops_per_token": work.model.flops(work.max_length),
         "flops": flops,
         "hours": hours,
-        "cost": None if hours is None else hours * hardware.count * hardware.price,
+        "cost": cost,
         "mfu": hardware.mfu,
         "zero": zero,
-        "memory": need,
-        "memory_available": room,
-        "notes": notes,
+        "memory": memory,
+        "memory_available": available,
+        "notes": _problems(work, hardware, zero, memory["peak"], available),
     }
 
 
-def lines(estimate: Mapping[str, Any]) -> Iterator[str]:
-    """One estimate for people."""
+def _problems(
+    work: Training, hardware: Hardware, zero: int, peak: int, available: float
+) -> list[str]:
+    """What would not work on this machine, and what to change."""
+    notes = []
+    rows_at_once = work.rows_at_once(hardware.count) * hardware.count
+    if work.batch_size % rows_at_once:
+        notes.append(
+            f"batch_size={work.batch_size} cannot be shared by {hardware.count} processes: "
+            f"make it a multiple of {rows_at_once}, or set micro_batch_size"
+        )
+    if available and peak > available:
+        note = "does not fit: lower micro_batch_size"
+        if hardware.count > 1 and not zero:
+            note += " or shard with launch=zero2"
+        notes.append(note)
+    return notes
+
+
+def describe(estimate: Mapping[str, Any]) -> Iterator[str]:
+    """One estimate for people, line by line."""
     if "no_estimate" in estimate:
         yield f"no estimate: {estimate['no_estimate']}"
         return
-    trained = (
-        f" ({count(estimate['trained'])} trained)"
-        if estimate["trained"] != estimate["parameters"]
-        else ""
-    )
+    sizes = f"{format_count(estimate['parameters'])} parameters"
+    if estimate["trained"] != estimate["parameters"]:
+        sizes += f" ({format_count(estimate['trained'])} trained)"
     if estimate["tokens"] is None:
-        yield f"{count(estimate['parameters'])} parameters{trained}, {count(estimate['flops_per_token'])} FLOPs a token; how long: {estimate['because']}"
+        per_token = format_count(estimate["flops_per_token"])
+        yield f"{sizes}, {per_token} FLOPs per token; duration: {estimate['because']}"
     else:
         yield (
-            f"{count(estimate['parameters'])} parameters{trained}, {count(estimate['tokens'])} tokens in {estimate['updates']:,} updates "
-            f"({estimate['because']})"
+            f"{sizes}, {format_count(estimate['tokens'])} tokens in {estimate['updates']:,} "
+            f"updates ({estimate['because']})"
         )
-        flops = f"{estimate['flops']:.2e}".replace("e+", "e")
-        yield (
-            f"{flops} FLOPs: {duration(estimate['hours'])} on {estimate['hardware']} at {estimate['mfu']:.0%} of peak{money(estimate['cost'])}; "
-            f"{estimate['tokens'] / estimate['parameters']:.2g} tokens a parameter"
-        )
-    need, room = estimate["memory"], estimate["memory_available"]
-    parts = ", ".join(
-        f"{name} {size(need[name])}" for name in need if name not in ("live", "peak") and need[name]
-    )
-    sharded = f" (ZeRO-{estimate['zero']})" if estimate["zero"] else ""
-    yield f"memory: peak {size(need['peak'])}{f' of {size(room)}' if room else ''}{sharded}, beside the process itself: {parts}"
+        yield _describe_work(estimate)
+    yield _describe_memory(estimate)
     yield from estimate["notes"]
 
 
-def total(
+def _describe_work(estimate: Mapping[str, Any]) -> str:
+    flops = f"{estimate['flops']:.2e}".replace("e+", "e")
+    tokens_per_parameter = estimate["tokens"] / estimate["parameters"]
+    return (
+        f"{flops} FLOPs: {format_hours(estimate['hours'])} on {estimate['hardware']} "
+        f"at {estimate['mfu']:.0%} of peak{format_cost(estimate['cost'])}; "
+        f"{tokens_per_parameter:.2g} tokens per parameter"
+    )
+
+
+def _describe_memory(estimate: Mapping[str, Any]) -> str:
+    memory, available = estimate["memory"], estimate["memory_available"]
+    text = f"memory: peak {format_bytes(memory['peak'])}"
+    if available:
+        text += f" of {format_bytes(available)}"
+    if estimate["zero"]:
+        text += f" (ZeRO-{estimate['zero']})"
+    purposes = []
+    for name, size in memory.items():
+        if size and name not in ("live", "peak"):
+            purposes.append(f"{name} {format_bytes(size)}")
+    return f"{text}, without the process itself: {', '.join(purposes)}"
+
+
+def describe_total(
     estimates: Mapping[str, Mapping[str, Any]], hardware: Hardware, launch: Launch
 ) -> Iterator[str]:
     """The sum over a plan, and what it leaves out."""
-    counted = [one for one in estimates.values() if one.get("hours") is not None]
-    if not counted:
+    hours = cost = 0.0
+    unknown = []
+    for name, estimate in estimates.items():
+        if estimate.get("hours") is None:
+            unknown.append(name)
+        else:
+            hours += estimate["hours"]
+            cost += estimate["cost"]
+    if len(unknown) == len(estimates):
         return
-    waiting = [name for name, one in estimates.items() if one.get("hours") is None]
-    hours, cost = sum(one["hours"] for one in counted), sum(one["cost"] for one in counted)
-    yield (
-        f"training: {duration(hours)} on {hardware.name}{money(cost)}, evaluation, data and communication not counted"
-        + (f", nor {', '.join(waiting)}" if waiting else "")
+    text = (
+        f"training: {format_hours(hours)} on {hardware.name}{format_cost(cost)}, "
+        "evaluation, data and communication not counted"
     )
+    if unknown:
+        text += f", nor {', '.join(unknown)}"
+    yield text
     if hardware.count > 1 and launch.processes != hardware.count:
         yield f"to use all of it: launch=ddp launch.processes={hardware.count}"
 
 
-def count(value: float) -> str:
-    """Of tokens and parameters: 124 M, 1.02 B."""
-    for unit, name in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
-        if value >= 0.9995 * unit:  # what would round to 1000 of the unit below
+def format_count(value: float) -> str:
+    """A number of tokens or parameters for people: 124 M, 1.02 B."""
+    for unit, name in UNITS:
+        # From 999.5 of the unit below, three digits would round to 1000.
+        if value >= 0.9995 * unit:
             return f"{value / unit:.3g}{name}"
     return f"{value:g}"
 
 
-def size(value: float) -> str:
-    """Of memory, in decimal units."""
-    return f"{value / 1e9:.3g} GB" if value >= 0.9995e9 else f"{value / 1e6:.3g} MB"
+def format_bytes(value: float) -> str:
+    """An amount of memory for people, in decimal units."""
+    if value >= 0.9995e9:
+        return f"{value / 1e9:.3g} GB"
+    return f"{value / 1e6:.3g} MB"
 
 
-def duration(hours: float) -> str:
-    """Seconds to days."""
-    for unit, name, most in ((3600, "s", 2 / 60), (60, "min", 2), (1, "h", 72)):
+def format_hours(hours: float) -> str:
+    """A duration for people, in seconds to days."""
+    for per_hour, name, most in TIME_UNITS:
         if hours < most:
-            return f"{hours * unit:.3g} {name}"
+            return f"{hours * per_hour:.3g} {name}"
     return f"{hours / 24:,.0f} days"
 
 
-def money(cost: float) -> str:
+def format_cost(cost: float) -> str:
     """``, about $2.20``; nothing for a machine without a price."""
-    return f", about ${cost:,.2f}" if cost else ""
+    if not cost:
+        return ""
+    return f", about ${cost:,.2f}"

@@ -1,4 +1,4 @@
-"""Dialogues on their way into training: drawn from their sources, rendered, and made to fit a row."""
+"""Dialogues on their way into training: drawn from sources, rendered, fitted into a length."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ POLICIES = ("drop", "split", "truncate", "error")
 
 
 class Dialogue(NamedTuple):
-    """Messages, and where they are from: ``STEP:ROW``. plain: rendered as running text."""
+    """Messages and where they come from.
+
+    Attributes:
+        name: ``STEP:ROW``, with ``/PART`` for a part of a dialogue.
+        messages: the turns in order.
+        plain: rendered as running text instead of as a chat.
+    """
 
     name: str
     messages: Sequence[Message]
@@ -27,12 +33,21 @@ class Dialogue(NamedTuple):
 
 @dataclass
 class Prepared:
-    """What a step trains on, before step 1: rendered rows, their names, the gates, counts, and control tokens the model does not know yet."""
+    """What a step is going to train on.
+
+    Attributes:
+        tokenizer: the tokenizer with all control tokens that training needs.
+        rows: the rendered rows.
+        names: the name of each row.
+        checks: the checks of the rows (train/checks.py).
+        facts: counts by name.
+        new_tokens: control tokens that the model does not know yet.
+    """
 
     tokenizer: Any
     rows: list[Rendered]
     names: list[str]
-    gates: list[dict[str, Any]]
+    checks: list[Any]
     facts: dict[str, int] = field(default_factory=dict)
     new_tokens: list[str] = field(default_factory=list)
 
@@ -40,187 +55,227 @@ class Prepared:
 def load(
     sources: Sequence[Artifact], weights: Mapping[str, float], rng: random.Random
 ) -> list[Dialogue]:
-    """The dialogues of all sources, each source as often as its weight says (training.share_of)."""
-    from llmstages.data.dialogues import share_of
+    """The dialogues of all sources, each source as often as its weight says (see share_of).
 
-    out: list[Dialogue] = []
+    weights: step name -> weight; 1 for a source without one.
+    """
+    dialogues: list[Dialogue] = []
     for source in sources:
         table = tables.load(source.path / "data")
         plain = "render" in table.column_names and set(table["render"]) == {"plain"}
         messages = list(table["messages"])
         if "tools" in table.column_names:
-            messages = [
-                with_tools(one, tools) for one, tools in zip(messages, table["tools"], strict=True)
-            ]
-        out += [
-            Dialogue(f"{source.name}:{i}", messages[i], plain)
-            for i in share_of(len(messages), weights.get(source.name, 1.0), rng).tolist()
-        ]
-    return out
+            pairs = zip(messages, table["tools"], strict=True)
+            messages = [with_tools(turns, tools) for turns, tools in pairs]
+        indices = share_of(len(messages), weights.get(source.name, 1.0), rng)
+        for i in indices.tolist():
+            dialogues.append(Dialogue(f"{source.name}:{i}", messages[i], plain))
+    return dialogues
 
 
 def with_tools(messages: Sequence[Message], tools: str) -> Sequence[Message]:
-    """The messages with the schemas of their tools (JSON text, "" for none) in the system turn, one of their own where there is none."""
+    """The messages with the schemas of their tools in the system turn, which is added if missing.
+
+    tools: JSON text, "" for none.
+    """
     if not tools:
         return messages
-    first = [*messages[:1]] if messages and messages[0]["role"] == "system" else []
-    return [
-        {**(first[0] if first else message("system", "")), "tools": tools},
-        *messages[len(first) :],
-    ]
+    if messages and messages[0]["role"] == "system":
+        system, rest = messages[0], messages[1:]
+    else:
+        system, rest = message("system", ""), messages
+    return [{**system, "tools": tools}, *rest]
 
 
 def render_dialogues(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[Rendered]:
-    """Rendered in order: as running text where they say so, else as chat."""
+    """The rows of dialogues, in order: plain ones as running text, the others as chats.
+
+    Raises StageError that names the dialogues that cannot be rendered.
+    """
+    chats = [dialogue.messages for dialogue in dialogues if not dialogue.plain]
+    texts = [dialogue.messages for dialogue in dialogues if dialogue.plain]
     try:
-        done = {
-            plain: iter(
-                (chat_format.render_plain if plain else render)(
-                    tokenizer, [d.messages for d in dialogues if d.plain == plain]
-                )
-            )
-            for plain in (False, True)
-        }
+        # All at once, because a batch is much faster than one call per dialogue.
+        chat_rows = iter(render(tokenizer, chats))
+        text_rows = iter(chat_format.render_plain(tokenizer, texts))
     except StageError as error:
-        bad = [
-            (d.name, told)
-            for d in dialogues
-            if not d.plain and (told := _refused(tokenizer, d.messages))
-        ]
-        if not bad:
+        failures = _failures(tokenizer, dialogues)
+        if not failures:
             raise
-        names = ", ".join(name for name, _ in bad[:3]) + (", ..." if len(bad) > 3 else "")
+        name, reason = failures[0]
         raise StageError(
-            f"{len(bad)} of {len(dialogues)} dialogues cannot be rendered ({names}). {bad[0][0]}: {bad[0][1]}"
+            f"{len(failures)} of {len(dialogues)} dialogues cannot be rendered "
+            f"({_examples([name for name, _ in failures])}). {name}: {reason}"
         ) from error
-    return [next(done[d.plain]) for d in dialogues]
+    rows = []
+    for dialogue in dialogues:
+        rows.append(next(text_rows) if dialogue.plain else next(chat_rows))
+    return rows
 
 
-def _refused(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """Why one dialogue cannot be rendered; "" where it can."""
-    try:
-        render(tokenizer, [messages])
-    except StageError as error:
-        return str(error)
-    return ""
+def _failures(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[tuple[str, str]]:
+    """(name, reason) of each chat that cannot be rendered."""
+    failures = []
+    for dialogue in dialogues:
+        if dialogue.plain:
+            continue
+        try:
+            render(tokenizer, [dialogue.messages])
+        except StageError as error:
+            failures.append((dialogue.name, str(error)))
+    return failures
+
+
+def _examples(names: Sequence[str]) -> str:
+    """The first three names, with an ellipsis if there are more."""
+    listed = ", ".join(names[:3])
+    return f"{listed}, ..." if len(names) > 3 else listed
 
 
 def fit_length(
-    dialogues: Sequence[Dialogue], tokenizer: Any, row: int, policy: str, ctx: Context
+    dialogues: Sequence[Dialogue], tokenizer: Any, max_length: int, policy: str, ctx: Context
 ) -> tuple[list[Dialogue], list[Rendered], list[str]]:
-    """(dialogues, their tokens, names of those left out) with none longer than ``row`` tokens.
+    """Make all dialogues fit into ``max_length`` tokens, and report what was done with examples.
 
-    drop: left out. split: cut between exchanges, the system turn before each part; an exchange too long for a row is left
-    out. truncate: the end is cut off. error: StageError. What was done is told with counts and examples.
+    policy: what happens to longer ones.
+        drop: they are left out.
+        split: they are cut between exchanges, each part with the system turn; an exchange that is
+            too long alone is left out.
+        truncate: their end is cut off.
+        error: StageError.
+
+    Returns:
+        (dialogues, their rows, names of the dialogues left out).
     """
-    whole = render_dialogues(tokenizer, dialogues)
-    long = [d.name for d, done in zip(dialogues, whole, strict=True) if len(done.ids) > row]
+    rows = render_dialogues(tokenizer, dialogues)
+    long = [
+        dialogue.name
+        for dialogue, row in zip(dialogues, rows, strict=True)
+        if len(row.ids) > max_length
+    ]
     if not long:
-        return list(dialogues), whole, []
-    some = f"{len(long)} of {len(whole)} dialogues are longer than max_length={row} tokens ({', '.join(long[:3])}{', ...' if len(long) > 3 else ''})"
+        return list(dialogues), rows, []
+    summary = (
+        f"{len(long)} of {len(rows)} dialogues are longer than max_length={max_length} tokens "
+        f"({_examples(long)})"
+    )
     if policy == "error":
         raise StageError(
-            f"{ctx.step}: {some}; raise {ctx.step}.max_length or choose {ctx.step}.overlong=drop, split or truncate"
+            f"{ctx.step}: {summary}; raise {ctx.step}.max_length or choose "
+            f"{ctx.step}.overlong=drop, split or truncate"
         )
     kept: list[tuple[Dialogue, Rendered]] = []
-    left: list[str] = []
-    parts = 0
-    for d, done in zip(dialogues, whole, strict=True):
-        if len(done.ids) <= row:
-            kept.append((d, done))
-        elif policy == "truncate":
-            kept.append((d, Rendered(done.ids[:row], done.supervised[:row])))
+    dropped: list[str] = []
+    split_parts = 0
+    for dialogue, row in zip(dialogues, rows, strict=True):
+        if len(row.ids) <= max_length:
+            kept.append((dialogue, row))
+            continue
+        parts = []
+        if policy == "truncate":
+            shorter = Rendered(row.ids[:max_length], row.supervised[:max_length])
+            parts = [(dialogue, shorter)]
         elif policy == "split":
-            cut = split(d, tokenizer, row)
-            kept += cut
-            parts += len(cut)
-            left += [] if cut else [d.name]
-        else:
-            left.append(d.name)
-    what = {
+            parts = split(dialogue, tokenizer, max_length)
+            split_parts += len(parts)
+        kept += parts
+        if not parts:
+            dropped.append(dialogue.name)
+    action = {
         "drop": "dropped",
         "truncate": "cut at their end",
-        "split": f"split into {parts}, {len(left)} of them dropped whole",
+        "split": f"split into {split_parts}, {len(dropped)} of them dropped whole",
     }[policy]
-    ctx.say(f"{ctx.step}: {some}: {what} (overlong={policy})")
-    return [d for d, _ in kept], [done for _, done in kept], left
+    ctx.say(f"{ctx.step}: {summary}: {action} (overlong={policy})")
+    return [dialogue for dialogue, _ in kept], [row for _, row in kept], dropped
 
 
-def split(dialogue: Dialogue, tokenizer: Any, row: int) -> list[tuple[Dialogue, Rendered]]:
-    """Parts of whole exchanges (a user turn and what follows it), as long as fit; exchanges too long alone are left out."""
-    system = [m for m in dialogue.messages[:1] if m["role"] == "system"]
-    exchanges: list[list[Message]] = []
-    for m in dialogue.messages[len(system) :]:
-        if m["role"] == "user" or not exchanges:
-            exchanges.append([])
-        exchanges[-1].append(m)
-    out: list[tuple[Dialogue, Rendered]] = []
-    part: list[Message] = []
-    fitting: Rendered | None = None
+def split(dialogue: Dialogue, tokenizer: Any, max_length: int) -> list[tuple[Dialogue, Rendered]]:
+    """Parts of a dialogue, each as many whole exchanges as fit into ``max_length`` tokens.
+
+    An exchange is a user turn and what follows it. The system turn begins each part. Exchanges
+    that are too long alone are left out.
+    """
+    system, exchanges = _exchanges(dialogue.messages)
+    parts: list[tuple[Dialogue, Rendered]] = []
+    current: list[Message] = []
+    current_row: Rendered | None = None
+
+    def attempt(messages: Sequence[Message]) -> Rendered | None:
+        candidate = Dialogue("", [*system, *messages], dialogue.plain)
+        row = render_dialogues(tokenizer, [candidate])[0]
+        return row if len(row.ids) <= max_length else None
 
     def close() -> None:
-        if fitting:
-            out.append(
-                (
-                    Dialogue(f"{dialogue.name}/{len(out) + 1}", [*system, *part], dialogue.plain),
-                    fitting,
-                )
-            )
+        if current_row:
+            name = f"{dialogue.name}/{len(parts) + 1}"
+            part = Dialogue(name, [*system, *current], dialogue.plain)
+            parts.append((part, current_row))
 
     for exchange in exchanges:
-        done = render_dialogues(
-            tokenizer, [Dialogue("", [*system, *part, *exchange], dialogue.plain)]
-        )[0]
-        if len(done.ids) <= row:
-            part, fitting = [*part, *exchange], done
+        longer_row = attempt([*current, *exchange])
+        if longer_row:
+            current += exchange
+            current_row = longer_row
             continue
         close()
-        done = render_dialogues(tokenizer, [Dialogue("", [*system, *exchange], dialogue.plain)])[0]
-        part, fitting = (list(exchange), done) if len(done.ids) <= row else ([], None)
+        current_row = attempt(exchange)
+        current = list(exchange) if current_row else []
     close()
-    return out
+    return parts
+
+
+def _exchanges(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
+    """(the system turn if there is one, exchanges)."""
+    system = [turn for turn in messages[:1] if turn["role"] == "system"]
+    exchanges: list[list[Message]] = []
+    for turn in messages[len(system) :]:
+        if turn["role"] == "user" or not exchanges:
+            exchanges.append([])
+        exchanges[-1].append(turn)
+    return system, exchanges
 
 
 def last_question(messages: Sequence[Message]) -> int:
-    """How many messages there are up to the last question, it included; 0 where nobody asks."""
-    return max((i + 1 for i, m in enumerate(messages) if m["role"] == "user"), default=0)
+    """The number of messages up to and including the last user turn; 0 without a user turn."""
+    for count in range(len(messages), 0, -1):
+        if messages[count - 1]["role"] == "user":
+            return count
+    return 0
 
 
 def last_answers(
     dialogues: Sequence[Dialogue], rows: Sequence[Rendered], tokenizer: Any
 ) -> list[Rendered]:
-    """The rows with loss only on what follows the last question: calls, and the answer. Running text stays as it is."""
-    asked = {
-        i: last_question(d.messages)
-        for i, d in enumerate(dialogues)
-        if not d.plain and last_question(d.messages)
-    }
-    begins = dict(
-        zip(
-            asked,
-            map(
-                len,
-                chat_format.prompt_ids(
-                    tokenizer, [dialogues[i].messages[:end] for i, end in asked.items()]
-                ),
-            ),
-            strict=True,
-        )
-    )
-    return [
-        Rendered(row.ids, [on and at >= begins.get(i, 0) for at, on in enumerate(row.supervised)])
-        for i, row in enumerate(rows)
-    ]
+    """The rows with a loss only on what follows the last question: tool calls and the answer.
+
+    Plain dialogues, and those without a question, stay as they are.
+    """
+    prompts: dict[int, Sequence[Message]] = {}
+    for index, dialogue in enumerate(dialogues):
+        count = last_question(dialogue.messages)
+        if count and not dialogue.plain:
+            prompts[index] = dialogue.messages[:count]
+    prompt_ids = chat_format.prompt_ids(tokenizer, list(prompts.values()))
+    answer_starts = [0] * len(rows)
+    for index, ids in zip(prompts, prompt_ids, strict=True):
+        answer_starts[index] = len(ids)
+    masked = []
+    for row, start in zip(rows, answer_starts, strict=True):
+        supervised = [on and at >= start for at, on in enumerate(row.supervised)]
+        masked.append(Rendered(row.ids, supervised))
+    return masked
 
 
 def share_of(count: int, weight: float, rng: random.Random) -> Any:
-    """Indices of ``count`` items, ``weight`` times over: a random part below 1, repeats above."""
+    """Indices of ``count`` items, each ``weight`` times: the fraction of it for a random part.
+
+    2.5 gives all items twice and half of them once more.
+    """
     import numpy as np
 
-    whole, part = int(weight), weight - int(weight)
-    return np.concatenate(
-        [
-            np.tile(np.arange(count), whole),
-            np.array(rng.sample(range(count), round(part * count)), np.int64),
-        ]
-    )
+    repeats = int(weight)
+    fraction = weight - repeats
+    whole = np.tile(np.arange(count), repeats)
+    part = rng.sample(range(count), round(fraction * count))
+    return np.concatenate([whole, np.array(part, np.int64)])

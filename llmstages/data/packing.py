@@ -1,10 +1,13 @@
-"""Packing: which documents share a row of training, and the data set that cuts the rows out of flat token arrays.
+"""Packing: which documents share a row of training, and the data set that cuts out these rows.
 
-Documents are *pieces*, (source, start, length) into arrays of ids that may be memory-mapped, so that ten million of
-them cost some 200 MB of indices and no text or token is held twice. Whole pieces go to rows by best fit; positions
-restart with each, which is how transformers keeps packed documents from seeing each other. Nothing here knows a
-tokenizer. Best-fit packing of whole documents: Ding et al. 2024, "Fewer Truncations Improve Language Modeling", with a
-window of open rows instead of all of them, which keeps neighbours in the order of training random.
+Documents are *segments*, (source, start, length) of flat arrays of ids that may be memory-mapped.
+So ten million of them cost some 200 MB of indices, and no token is held twice. Whole segments go
+to rows by best fit. Positions restart with each segment, which is how transformers keeps packed
+documents from seeing each other. This module knows no tokenizer.
+
+Best-fit packing of whole documents: Ding et al. 2024, "Fewer Truncations Improve Language
+Modeling". Here only a window of rows is open instead of all of them, which keeps neighbors in the
+order of training random.
 """
 
 from __future__ import annotations
@@ -19,15 +22,18 @@ from typing import Any
 
 from llmstages.text.render import Rendered
 
-CHUNK = 1 << 22  # tokens looked at in one go where a whole source is counted
+CHUNK = 1 << 22  # tokens (or documents) handled at once where a whole source is read
 
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """A flat array of ids that pieces point into.
+    """A flat array of ids that segments point into.
 
-    supervised: for each id whether the loss sees it; None for all. bos: id that begins each piece without standing in
-    ``ids`` (a document cut in parts begins each with it); None where the ids hold it themselves.
+    Attributes:
+        ids: integers, one per token.
+        supervised: for each id whether the loss sees it; None means all of them.
+        bos: an id that begins each segment although it is not in ``ids``, also where a document
+            is cut into several segments. None if ``ids`` has everything.
     """
 
     ids: Any
@@ -37,7 +43,11 @@ class Tokens:
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """Documents, or parts of them, in order: piece i is ids[start[i] : start[i] + length[i]] of sources[source[i]]."""
+    """Documents, or parts of them, in order.
+
+    Segment i is ``ids[start[i] : start[i] + length[i]]`` of ``sources[source[i]]``. The three
+    arrays have one item per segment: int16, int64 and int32.
+    """
 
     sources: tuple[Tokens, ...]
     source: Any
@@ -46,229 +56,266 @@ class Segments:
 
     @staticmethod
     def cut(tokens: Tokens, starts: Any, lengths: Any, room: int) -> Segments:
-        """Documents in parts of at most ``room`` ids, in order; nothing is lost, and an empty document stays one empty part."""
+        """Documents cut into segments of at most ``room`` ids, in order.
+
+        No id is lost. An empty document stays one empty segment.
+        """
         import numpy as np
 
-        starts, lengths = np.asarray(starts, np.int64), np.asarray(lengths, np.int64)
+        starts = np.asarray(starts, np.int64)
+        lengths = np.asarray(lengths, np.int64)
         parts = np.maximum(-(-lengths // room), 1)
         ends = np.repeat(starts + lengths, parts)
-        begin = (
-            np.arange(len(ends)) - np.repeat(np.cumsum(parts) - parts, parts)
-        ) * room + np.repeat(starts, parts)
-        return Segments(
-            (tokens,),
-            np.zeros(len(ends), np.int16),
-            begin,
-            np.minimum(ends - begin, room).astype(np.int32),
-        )
+        first_part = np.repeat(np.cumsum(parts) - parts, parts)
+        part_number = np.arange(len(ends)) - first_part
+        begins = part_number * room + np.repeat(starts, parts)
+        source = np.zeros(len(ends), np.int16)
+        length = np.minimum(ends - begins, room).astype(np.int32)
+        return Segments((tokens,), source, begins, length)
 
     @staticmethod
-    def of(rows: Sequence[Any]) -> Segments:
-        """Rendered rows, which stay in memory as arrays."""
+    def of(rows: Sequence[Rendered]) -> Segments:
+        """One segment per rendered row. Their ids stay in memory as one array."""
         import numpy as np
 
         length = np.array([len(row.ids) for row in rows], np.int32)
-        ends, total = np.cumsum(length, dtype=np.int64), int(length.sum())
+        ends = np.cumsum(length, dtype=np.int64)
+        total = int(length.sum())
         ids = np.fromiter(chain.from_iterable(row.ids for row in rows), np.int32, total)
         supervised = np.fromiter(chain.from_iterable(row.supervised for row in rows), bool, total)
-        return Segments(
-            (Tokens(ids, supervised),), np.zeros(len(rows), np.int16), ends - length, length
-        )
+        source = np.zeros(len(rows), np.int16)
+        return Segments((Tokens(ids, supervised),), source, ends - length, length)
 
     @staticmethod
     def join(several: Sequence[Segments]) -> Segments:
-        """All of them, one after the other."""
+        """All segments of several, one after the other."""
         import numpy as np
 
         several = several or [Segments.of([])]
-        shift = np.cumsum([0, *(len(one.sources) for one in several)])
+        sources: list[Tokens] = []
+        source = []
+        for segments in several:
+            source.append(segments.source + np.int16(len(sources)))
+            sources += segments.sources
         return Segments(
-            tuple(chain.from_iterable(one.sources for one in several)),
-            np.concatenate(
-                [one.source + np.int16(by) for one, by in zip(several, shift[:-1], strict=True)]
-            ),
-            np.concatenate([one.start for one in several]),
-            np.concatenate([one.length for one in several]),
+            tuple(sources),
+            np.concatenate(source),
+            np.concatenate([segments.start for segments in several]),
+            np.concatenate([segments.length for segments in several]),
         )
 
     def __len__(self) -> int:
         return len(self.length)
 
     def first(self, count: int) -> Segments:
-        """The first ``count`` of them."""
+        """The first ``count`` segments."""
         return Segments(self.sources, self.source[:count], self.start[:count], self.length[:count])
 
     def sizes(self) -> Any:
-        """Tokens of each piece, its BOS included."""
+        """Tokens of each segment, including its BOS."""
         import numpy as np
 
-        return (
-            self.length
-            + np.array([one.bos is not None for one in self.sources], np.int32)[self.source]
-        )
+        bos_tokens = np.array([tokens.bos is not None for tokens in self.sources], np.int32)
+        return self.length + bos_tokens[self.source]
 
     def read(self, index: int) -> tuple[Any, Any]:
-        """(ids, supervised) of one piece as arrays, its BOS included."""
+        """(ids, supervised) of one segment as int64 and bool arrays, including its BOS."""
         import numpy as np
 
-        tokens, start = self.sources[self.source[index]], self.start[index]
+        tokens = self.sources[self.source[index]]
+        start = self.start[index]
         ids = tokens.ids[start : start + self.length[index]].astype(np.int64)
-        on = (
-            np.ones(len(ids), bool)
-            if tokens.supervised is None
-            else tokens.supervised[start : start + len(ids)]
-        )
-        return (
-            (ids, on)
-            if tokens.bos is None
-            else (np.concatenate([[tokens.bos], ids]), np.concatenate([[True], on]))
-        )
+        if tokens.supervised is None:
+            supervised = np.ones(len(ids), bool)
+        else:
+            supervised = tokens.supervised[start : start + len(ids)]
+        if tokens.bos is None:
+            return ids, supervised
+        return np.concatenate([[tokens.bos], ids]), np.concatenate([[True], supervised])
 
     def supervised(self) -> Any:
-        """Supervised tokens of each piece."""
+        """Supervised tokens of each segment."""
         import numpy as np
 
-        out = self.sizes().astype(np.int64)
-        for mine, tokens in self._parts():
-            if tokens.supervised is not None:
-                before = np.concatenate([[0], np.cumsum(tokens.supervised, dtype=np.int64)])
-                out[mine] += (
-                    before[self.start[mine] + self.length[mine]]
-                    - before[self.start[mine]]
-                    - self.length[mine]
-                )
-        return out
+        counts = self.sizes().astype(np.int64)
+        for own, tokens in self._by_source():
+            if tokens.supervised is None:
+                continue
+            before = np.concatenate([[0], np.cumsum(tokens.supervised, dtype=np.int64)])
+            start = self.start[own]
+            length = self.length[own]
+            # A BOS counts as supervised, as read() has it, so only the ids are replaced.
+            counts[own] += before[start + length] - before[start] - length
+        return counts
 
     def occurrences(self, token: int, supervised: bool = False) -> Any:
-        """How often a token stands in each piece, its BOS included (supervised=True: only where the loss sees it)."""
+        """How often a token occurs in each segment, including its BOS.
+
+        supervised: count only where the loss sees the token.
+        """
         import numpy as np
 
-        out = np.zeros(len(self), np.int64)
-        for mine, tokens in self._parts():
-            found = np.concatenate(
-                [
-                    np.flatnonzero(tokens.ids[at : at + CHUNK] == token) + at
-                    for at in range(0, len(tokens.ids), CHUNK)
-                ]
-                or [np.zeros(0, np.int64)]
-            )
+        counts = np.zeros(len(self), np.int64)
+        for own, tokens in self._by_source():
+            places = _places(tokens.ids, token)
             if supervised and tokens.supervised is not None:
-                found = found[tokens.supervised[found]]
-            start = self.start[mine]
-            out[mine] = (
-                np.searchsorted(found, start + self.length[mine])
-                - np.searchsorted(found, start)
-                + (tokens.bos == token)
-            )
-        return out
+                places = places[tokens.supervised[places]]
+            start = self.start[own]
+            before = np.searchsorted(places, start)
+            until = np.searchsorted(places, start + self.length[own])
+            counts[own] = until - before + (tokens.bos == token)
+        return counts
 
     def begins_with(self, token: int) -> Any:
-        """Whether each piece begins with a token."""
+        """Whether each segment begins with a token."""
         import numpy as np
 
-        out = np.zeros(len(self), bool)
-        for mine, tokens in self._parts():
+        begins = np.zeros(len(self), bool)
+        for own, tokens in self._by_source():
             if tokens.bos is not None:
-                out[mine] = tokens.bos == token
+                begins[own] = tokens.bos == token
             else:
-                some = mine[self.length[mine] > 0]
-                out[some] = tokens.ids[self.start[some]] == token
-        return out
+                filled = own[self.length[own] > 0]
+                begins[filled] = tokens.ids[self.start[filled]] == token
+        return begins
 
     def counts(self) -> Any:
-        """How often each id occurs over all pieces: an array by id. Read once from start to end, in chunks."""
+        """How often each id occurs over all segments: an int64 array by id.
+
+        Each source is read once from start to end, in chunks.
+        """
         import numpy as np
 
         total = np.zeros(0, np.int64)
-
-        def add(some: Any) -> None:
-            nonlocal total
-            total = np.pad(total, (0, max(0, len(some) - len(total))))
-            total[: len(some)] += some.astype(
-                np.int64
-            )  # weighted counts are floats, exact up to 2**53
-
-        for mine, tokens in self._parts():
-            begins, ends = np.sort(self.start[mine]), np.sort(self.start[mine] + self.length[mine])
+        for own, tokens in self._by_source():
+            starts = np.sort(self.start[own])
+            ends = np.sort(self.start[own] + self.length[own])
             for at in range(0, len(tokens.ids), CHUNK):
                 ids = tokens.ids[at : at + CHUNK]
-                # how many pieces hold each place: those begun before it, less those that have ended
-                change = np.zeros(len(ids), np.int64)
-                change[0] = np.searchsorted(begins, at, "right") - np.searchsorted(
-                    ends, at, "right"
-                )
-                for edges, sign in ((begins, 1), (ends, -1)):
-                    here = edges[
-                        np.searchsorted(edges, at, "right") : np.searchsorted(edges, at + len(ids))
-                    ]
-                    change += sign * np.bincount(here - at, minlength=len(ids))
-                add(np.bincount(ids, weights=np.cumsum(change)))
+                weights = _coverage(starts, ends, at, len(ids))
+                total = _add_counts(total, np.bincount(ids, weights=weights))
             if tokens.bos is not None:
-                add(np.bincount([tokens.bos]) * len(mine))
+                total = _add_counts(total, np.bincount([tokens.bos]) * len(own))
         return total
 
-    def _parts(self) -> Iterator[tuple[Any, Tokens]]:
-        """(indices of its pieces, source) for each source that has any."""
+    def _by_source(self) -> Iterator[tuple[Any, Tokens]]:
+        """(indices of its segments, source) for each source that has any."""
         import numpy as np
 
         for number, tokens in enumerate(self.sources):
-            mine = np.flatnonzero(self.source == number)
-            if len(mine):
-                yield mine, tokens
+            own = np.flatnonzero(self.source == number)
+            if len(own):
+                yield own, tokens
 
 
-def plan(sizes: Any, length: int, seed: int, window: int = 40) -> tuple[Any, Any]:
-    """Best fit in random order: (order, bounds), where row r holds the pieces order[bounds[r] : bounds[r + 1]].
+def _places(ids: Any, token: int) -> Any:
+    """The sorted indices at which a token occurs."""
+    import numpy as np
 
-    sizes: tokens of each piece, at most ``length``. At most ``window`` rows are open; a piece goes to the fullest it fits
-    in (the oldest of equals), and when a row too many is open the fullest is closed. About a microsecond a piece.
+    places = [np.zeros(0, np.int64)]
+    for at in range(0, len(ids), CHUNK):
+        places.append(np.flatnonzero(ids[at : at + CHUNK] == token) + at)
+    return np.concatenate(places)
+
+
+def _coverage(starts: Any, ends: Any, at: int, size: int) -> Any:
+    """How many segments hold each of the ``size`` places from ``at``; starts and ends are sorted.
+
+    Those that began at a place or before it, less those that ended.
     """
     import numpy as np
 
-    rng, count = random.Random(seed), len(sizes)
-    order = array("q", range(count))
-    rng.shuffle(order)
-    order, sizes = np.frombuffer(order, np.int64), np.asarray(sizes)
-    row_of, closed, made = np.empty(count, np.int64), array("q"), 0
-    # An open row is one number, used * base - row, and the numbers are sorted: the last one that is small enough is
-    # the fullest row with room, and of equally full ones the oldest.
-    base, opened = count + 1, []
+    change = np.zeros(size, np.int64)
+    change[0] = np.searchsorted(starts, at, "right") - np.searchsorted(ends, at, "right")
+    for edges, sign in ((starts, 1), (ends, -1)):
+        first = np.searchsorted(edges, at, "right")
+        last = np.searchsorted(edges, at + size)
+        change += sign * np.bincount(edges[first:last] - at, minlength=size)
+    return np.cumsum(change)
+
+
+def _add_counts(total: Any, counts: Any) -> Any:
+    """The sum of two arrays of counts by id, of which either may be the longer one."""
+    import numpy as np
+
+    total = np.pad(total, (0, max(0, len(counts) - len(total))))
+    # Weighted counts are floats, exact up to 2**53.
+    total[: len(counts)] += counts.astype(np.int64)
+    return total
+
+
+def plan(sizes: Any, length: int, seed: int, window: int = 40) -> tuple[Any, Any]:
+    """Assign segments to rows by best fit, in random order. Takes about a microsecond per segment.
+
+    A segment goes to the fullest open row with room for it, to the oldest of equally full ones.
+    When more than ``window`` rows are open, the fullest is closed.
+
+    Args:
+        sizes: tokens of each segment, at most ``length``.
+        length: tokens of a row.
+        seed: decides the order of segments and of rows.
+        window: rows open at the same time.
+
+    Returns:
+        (order, bounds): row r holds the segments ``order[bounds[r] : bounds[r + 1]]``.
+    """
+    import numpy as np
+
+    rng = random.Random(seed)
+    count = len(sizes)
+    shuffled = array("q", range(count))
+    rng.shuffle(shuffled)
+    order = np.frombuffer(shuffled, np.int64)
+    sizes = np.asarray(sizes)
+
+    row_of = np.empty(count, np.int64)
+    closed = array("q")
+    row_count = 0
+    # An open row is one number, used * base - row, and these numbers are sorted. So the last one
+    # that is small enough is the fullest row with room, and of equally full ones the oldest.
+    base = count + 1
+    open_rows: list[int] = []
     for at in range(0, count, CHUNK):
         rows = []
         for size in sizes[order[at : at + CHUNK]].tolist():
-            fits = bisect_right(opened, (length - size) * base)
-            if fits:
-                number = opened.pop(fits - 1)
+            fitting = bisect_right(open_rows, (length - size) * base)
+            if fitting:
+                number = open_rows.pop(fitting - 1)
                 rows.append(-number % base)
-                insort(opened, number + size * base)
-            else:
-                rows.append(made)
-                insort(opened, size * base - made)
-                made += 1
-                if len(opened) > window:
-                    closed.append(-opened.pop() % base)
+                insort(open_rows, number + size * base)
+                continue
+            rows.append(row_count)
+            insort(open_rows, size * base - row_count)
+            row_count += 1
+            if len(open_rows) > window:
+                closed.append(-open_rows.pop() % base)
         row_of[at : at + len(rows)] = rows
-    closed.extend(sorted(-number % base for number in opened))
+    closed.extend(sorted(-number % base for number in open_rows))
+
     rng.shuffle(closed)
-    place = np.empty(made, np.int64)
-    place[np.frombuffer(closed, np.int64) if made else []] = np.arange(made)
+    place = np.empty(row_count, np.int64)
+    if row_count:
+        place[np.frombuffer(closed, np.int64)] = np.arange(row_count)
     row_of = place[row_of]
-    return order[np.argsort(row_of, kind="stable")], np.concatenate(
-        [[0], np.cumsum(np.bincount(row_of, minlength=made))]
-    )
+    segments_per_row = np.bincount(row_of, minlength=row_count)
+    bounds = np.concatenate([[0], np.cumsum(segments_per_row)])
+    return order[np.argsort(row_of, kind="stable")], bounds
 
 
 class Packed:
-    """Rows of ``length`` tokens as a map-style data set: input_ids, labels, position_ids as int64 arrays.
+    """Rows of ``length`` tokens as a map-style data set.
 
-    ``cut`` counts the tokens of pieces longer than a row, which are cut there.
+    Each row has ``input_ids``, ``labels`` and ``position_ids`` as int64 arrays, and its number as
+    ``row``. A segment longer than a row is cut; ``cut`` is the number of tokens lost by this.
     """
 
-    def __init__(self, pieces: Segments, length: int, pad: int, seed: int) -> None:
+    def __init__(self, segments: Segments, length: int, pad: int, seed: int) -> None:
         import numpy as np
 
-        sizes = pieces.sizes()
-        self.pieces, self.length, self.pad = pieces, length, pad
+        sizes = segments.sizes()
+        self.segments = segments
+        self.length = length
+        self.pad = pad
         self.cut = int(np.maximum(sizes - length, 0, dtype=np.int64).sum())
         self.order, self.bounds = plan(np.minimum(sizes, length), length, seed)
 
@@ -277,6 +324,7 @@ class Packed:
 
     def first(self, count: int) -> Packed:
         """The first rows of the same plan."""
+        # Not through __init__, which would plan again.
         few = object.__new__(Packed)
         few.__dict__.update(self.__dict__, bounds=self.bounds[: count + 1])
         return few
@@ -286,28 +334,32 @@ class Packed:
 
         if not 0 <= row < len(self):
             raise IndexError(row)
-        ids, labels = np.full(self.length, self.pad, np.int64), np.full(self.length, -100, np.int64)
-        positions, at = np.empty(self.length, np.int64), 0
-        for piece in self.order[self.bounds[row] : self.bounds[row + 1]]:
-            own, on = (part[: self.length] for part in self.pieces.read(piece))
-            end = at + len(own)
-            ids[at:end], positions[at:end] = own, np.arange(len(own))
-            labels[at + 1 : end] = np.where(on, own, -100)[
-                1:
-            ]  # nothing predicts the first token of a document
+        input_ids = np.full(self.length, self.pad, np.int64)
+        labels = np.full(self.length, -100, np.int64)
+        positions = np.empty(self.length, np.int64)
+        at = 0
+        for segment in self.order[self.bounds[row] : self.bounds[row + 1]]:
+            ids, supervised = self.segments.read(segment)
+            ids = ids[: self.length]
+            supervised = supervised[: self.length]
+            end = at + len(ids)
+            input_ids[at:end] = ids
+            positions[at:end] = np.arange(len(ids))
+            # Nothing predicts the first token of a document.
+            labels[at + 1 : end] = np.where(supervised, ids, -100)[1:]
             at = end
         positions[at:] = np.arange(self.length - at)
-        return {"row": row, "input_ids": ids, "labels": labels, "position_ids": positions}
+        return {"row": row, "input_ids": input_ids, "labels": labels, "position_ids": positions}
 
 
 def pack(
     rows: Sequence[Rendered], length: int, pad: int, seed: int
 ) -> tuple[list[dict[str, list[int]]], int]:
-    """Rendered rows packed whole into rows of ``length`` tokens (py): (rows of input_ids, labels, position_ids; cut tokens).
+    """Rendered rows packed into rows of ``length`` tokens, as lists.
 
-    A document longer than a row is cut, and the tokens cut are counted.
+    Returns:
+        (rows of input_ids, labels and position_ids; tokens cut from documents longer than a row).
     """
     packed = Packed(Segments.of(rows), length, pad, seed)
-    return [
-        {name: values.tolist() for name, values in row.items() if name != "row"} for row in packed
-    ], packed.cut
+    names = ("input_ids", "labels", "position_ids")
+    return [{name: row[name].tolist() for name in names} for row in packed], packed.cut

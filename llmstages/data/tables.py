@@ -1,7 +1,8 @@
-"""Arrow tables that come out the same byte for byte, and JSON lines. Imports ``datasets`` only inside functions.
+"""Tables as saved ``datasets`` folders, and JSON files. Equal rows give equal bytes.
 
-``Dataset.save_to_disk`` writes a random fingerprint into state.json; here it is derived from the content, so two runs
-of one step give equal folders.
+``Dataset.save_to_disk`` writes a random fingerprint into state.json. Here the fingerprint follows
+from the content, so two runs of one step give equal folders. ``datasets`` and ``pyarrow`` are
+imported only inside functions.
 """
 
 from __future__ import annotations
@@ -16,14 +17,23 @@ from llmstages.core.errors import StageError
 
 # The ``dropped/`` table, one row per input that was left out: the rule it broke, the value that
 # was measured, the limit of the rule, and the beginning of the input.
-DROPPED_COLUMNS = dict.fromkeys(("id", "url", "rule", "value", "limit", "excerpt"), "string")
+DROPPED_COLUMNS: dict[str, str] = dict.fromkeys(
+    ("id", "url", "rule", "value", "limit", "excerpt"), "string"
+)
+BATCH_BYTES = 16_000_000
 
 
 class Writer:
     """Writes a ``datasets`` folder row by row, so that a table may be larger than memory.
 
-    columns: name -> Arrow type ("string", "large_string", "binary", "int64", "float64"). The folder appears complete on close();
-    equal rows give equal bytes, however they were handed over.
+    The folder is complete after close(), and only then a table. Equal rows give equal bytes,
+    whatever the order of their keys.
+
+    Args:
+        folder: where to write; it is created.
+        columns: name -> Arrow type ("string", "large_string", "binary", "int64", "float64").
+        rows_per_batch: rows held in memory; fewer if they are long.
+        shard_bytes: a new file is started after this many bytes.
     """
 
     def __init__(
@@ -35,68 +45,76 @@ class Writer:
     ) -> None:
         import pyarrow as pa
 
-        self.folder, self.rows, self._shard_bytes = Path(folder), 0, shard_bytes
-        self._most, self._most_bytes = rows_per_batch, 16_000_000
+        self.folder = Path(folder)
+        self.rows = 0
+        self._rows_per_batch = rows_per_batch
+        self._shard_bytes = shard_bytes
         self._schema = pa.schema(
             [pa.field(name, pa.type_for_alias(kind)) for name, kind in columns.items()]
         )
-        self._pending: list[Mapping[str, Any]] = []
-        self._pending_bytes = 0
+        self._batch: list[Mapping[str, Any]] = []
+        self._batch_bytes = 0
         self._shards: list[Path] = []
-        self._sink: Any = None
+        self._file: Any = None
+        self._stream: Any = None
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add one row; keys that are no column are left out."""
-        self._pending.append(row)
-        self._pending_bytes += sum(
-            len(value) for value in row.values() if isinstance(value, (str, bytes))
-        )
+        """Add one row. Keys that are not columns are left out."""
+        self._batch.append(row)
+        for value in row.values():
+            if isinstance(value, (str, bytes)):
+                self._batch_bytes += len(value)
         self.rows += 1
-        if len(self._pending) >= self._most or self._pending_bytes >= self._most_bytes:
+        if len(self._batch) >= self._rows_per_batch or self._batch_bytes >= BATCH_BYTES:
             self._flush()
 
     def _flush(self) -> None:
         import pyarrow as pa
 
-        if not self._pending:
+        if not self._batch:
             return
-        columns = [
-            pa.array([row[field.name] for row in self._pending], field.type)
-            for field in self._schema
-        ]
-        self._pending, self._pending_bytes = [], 0
-        if self._sink is None or self._sink[0].tell() >= self._shard_bytes:
-            self._next_shard()
-        self._sink[1].write_batch(pa.record_batch(columns, schema=self._schema))
+        arrays = []
+        for field in self._schema:
+            values = [row[field.name] for row in self._batch]
+            arrays.append(pa.array(values, field.type))
+        self._batch = []
+        self._batch_bytes = 0
+        if self._file is None or self._file.tell() >= self._shard_bytes:
+            self._start_shard()
+        self._stream.write_batch(pa.record_batch(arrays, schema=self._schema))
 
-    def _next_shard(self) -> None:
+    def _start_shard(self) -> None:
         import pyarrow as pa
 
         self._end_shard()
-        self._shards.append(self.folder / f"part-{len(self._shards):05d}.arrow")
-        stream = pa.OSFile(str(self._shards[-1]), "wb")
-        self._sink = (stream, pa.ipc.new_stream(stream, self._schema))
+        # The final name holds the number of shards, which is known only at the end.
+        shard = self.folder / f"part-{len(self._shards):05d}.arrow"
+        self._shards.append(shard)
+        self._file = pa.OSFile(str(shard), "wb")
+        self._stream = pa.ipc.new_stream(self._file, self._schema)
 
     def _end_shard(self) -> None:
-        if self._sink:
-            self._sink[1].close()
-            self._sink[0].close()
-        self._sink = None
+        if self._file is None:
+            return
+        self._stream.close()
+        self._file.close()
+        self._file = None
+        self._stream = None
 
     def close(self) -> int:
         """Finish the folder and return the number of rows."""
         self._flush()
         if not self._shards:
-            self._next_shard()  # a table of no rows still has its columns
+            # A table without rows still has its columns.
+            self._start_shard()
         self._end_shard()
-        names = [
-            f"data-{number:05d}-of-{len(self._shards):05d}.arrow"
-            for number in range(len(self._shards))
-        ]
-        for shard, name in zip(self._shards, names, strict=True):
+        names = []
+        for number, shard in enumerate(self._shards):
+            name = f"data-{number:05d}-of-{len(self._shards):05d}.arrow"
             shard.rename(self.folder / name)
-        _describe(self.folder, self._schema, names)
+            names.append(name)
+        _write_description(self.folder, self._schema, names)
         return self.rows
 
     def __enter__(self) -> Writer:
@@ -109,40 +127,41 @@ class Writer:
             self._end_shard()
 
 
-def _describe(folder: Path, schema: Any, names: Sequence[str]) -> None:
-    """The two small files that make a folder of Arrow streams a saved ``datasets.Dataset``."""
+def _write_description(folder: Path, schema: Any, names: Sequence[str]) -> None:
+    """Write the two small files that make a folder of Arrow streams a saved ``Dataset``."""
     import datasets
 
-    datasets.DatasetInfo(features=datasets.Features.from_arrow_schema(schema)).write_to_directory(
-        str(folder)
-    )
-    write_json(
-        folder / "state.json",
-        {
-            "_data_files": [{"filename": name} for name in names],
-            "_fingerprint": _digest(folder),
-            "_format_columns": None,
-            "_format_kwargs": {},
-            "_format_type": None,
-            "_output_all_columns": False,
-            "_split": None,
-        },
-    )
+    features = datasets.Features.from_arrow_schema(schema)
+    datasets.DatasetInfo(features=features).write_to_directory(str(folder))
+    state = {
+        "_data_files": [{"filename": name} for name in names],
+        "_fingerprint": _fingerprint(folder),
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    write_json(folder / "state.json", state)
 
 
-def _digest(folder: Path) -> str:
+def _fingerprint(folder: Path) -> str:
+    """A digest of the Arrow files of a folder."""
     digest = hashlib.sha256()
     for file in sorted(Path(folder).glob("*.arrow")):
-        with open(file, "rb") as stream:
+        with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()[:16]
 
 
-def save(rows: Sequence[Mapping[str, Any]] | Any, folder: Path, columns: Sequence[str] = ()) -> int:
-    """Write rows (dicts, or a datasets.Dataset) to ``folder`` and return their number; Writer is for tables that stream.
+def save(rows: Sequence[Mapping[str, Any]] | Any, folder: Path, columns: Iterable[str] = ()) -> int:
+    """Write rows that fit in memory to a folder and return their number. Writer is for the rest.
 
-    columns: column names in order, needed when rows may be empty.
+    Args:
+        rows: dictionaries, or a ``datasets.Dataset``.
+        folder: where to write.
+        columns: names of the columns in order, needed when there may be no rows.
     """
     import datasets
 
@@ -154,47 +173,49 @@ def save(rows: Sequence[Mapping[str, Any]] | Any, folder: Path, columns: Sequenc
     else:
         table = datasets.Dataset.from_dict({name: [] for name in columns})
     table._fingerprint = "0" * 16
-    table.save_to_disk(
-        str(folder), num_shards=None if len(table) else 1
-    )  # of nothing it would write no file at all
-    state = json.loads((Path(folder) / "state.json").read_text())
-    write_json(Path(folder) / "state.json", {**state, "_fingerprint": _digest(folder)})
+    # Without num_shards, datasets writes no file at all for a table without rows.
+    table.save_to_disk(str(folder), num_shards=None if len(table) else 1)
+    state_path = Path(folder) / "state.json"
+    state = json.loads(state_path.read_text())
+    state["_fingerprint"] = _fingerprint(folder)
+    write_json(state_path, state)
     return len(table)
 
 
 def load(folder: Path) -> Any:
-    """The datasets.Dataset at ``artifact.path / "data"`` or any folder written by save()."""
+    """The ``datasets.Dataset`` in a folder, usually ``artifact.path / "data"``.
+
+    The splits of a ``DatasetDict`` are joined. Raises StageError if there is no such folder.
+    """
     import datasets
 
     if not Path(folder).is_dir():
         raise StageError(
-            f"no table at {folder}: the artifact is damaged or of another kind; redo the step that made it"
+            f"no table at {folder}: the artifact is damaged or of another kind; "
+            "run the step that made it again"
         )
     table = datasets.load_from_disk(str(folder))
-    return (
-        datasets.concatenate_datasets(list(table.values()))
-        if isinstance(table, datasets.DatasetDict)
-        else table
-    )
+    if isinstance(table, datasets.DatasetDict):
+        return datasets.concatenate_datasets(list(table.values()))
+    return table
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON lines."""
-    with open(path, "w", encoding="utf-8") as stream:
+    """Write JSON lines, with sorted keys."""
+    with Path(path).open("w", encoding="utf-8") as stream:
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines; an absent file is an empty list."""
+    """Read JSON lines; a missing file counts as empty."""
     if not Path(path).exists():
         return []
-    with open(path, encoding="utf-8") as stream:
+    with Path(path).open(encoding="utf-8") as stream:
         return [json.loads(line) for line in stream if line.strip()]
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write one JSON value, sorted and indented."""
-    Path(path).write_text(
-        json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1) + "\n", encoding="utf-8"
-    )
+    """Write one JSON value, indented and with sorted keys."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1)
+    Path(path).write_text(text + "\n", encoding="utf-8")

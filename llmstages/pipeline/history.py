@@ -1,7 +1,10 @@
-"""What earlier runs made, found by the names people use: a step, a store key, a folder, a hub address.
+"""What earlier runs made, found by the names that people use.
 
-The commands that look at results (chat, tokens) start here. Nothing is composed or planned: what counts is what lies in
-``runs/`` and in the store, so a result can be used although its recipe has changed since.
+A name is a step, a key of the store, a folder or a hub address.
+
+The commands that look at results (chat, tokens) start here. Nothing is composed or planned: what
+counts is what lies in ``runs/`` and in the store, so that a result can be used although its recipe
+has changed since.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from llmstages.pipeline.store import RECORD
 
 
 @dataclass(frozen=True)
-class Made:
+class StoredArtifact:
     """A finished step, or a folder from elsewhere, whose record is empty."""
 
     name: str
@@ -30,124 +33,169 @@ class Made:
         return str(self.record.get("kind", ""))
 
     @property
-    def stage(self) -> str:
-        return str(self.record.get("stage", ""))
+    def finished(self) -> float:
+        """Seconds since the epoch; 0 if it is not known."""
+        return self.record.get("finished", 0)
 
 
 @dataclass(frozen=True)
-class Last:
-    """The steps of a run by name, and where it was found."""
+class PastRun:
+    """The finished steps of a run.
 
-    steps: Mapping[str, Made]
+    Attributes:
+        steps: name -> step.
+        where: the folder in which they were found, for messages.
+        store: the store of the run.
+    """
+
+    steps: Mapping[str, StoredArtifact]
     where: str
     store: Path
 
-    def of_kind(self, *kinds: str) -> list[Made]:
-        """In the order they were finished."""
-        return sorted(
-            (m for m in self.steps.values() if m.kind in kinds),
-            key=lambda m: m.record.get("finished", 0),
-        )
+    def of_kind(self, kind: str) -> list[StoredArtifact]:
+        """The steps that made artifacts of a kind, in the order in which they were finished."""
+        steps = [step for step in self.steps.values() if step.kind == kind]
+        return sorted(steps, key=lambda step: step.finished)
 
 
-def last_run(overrides: Sequence[str] = ()) -> Last:
-    """The run touched last, or the one the overrides name (``name=`` or ``recipe=``); without runs, the newest of each step in the store."""
+def last_run(overrides: Sequence[str] = ()) -> PastRun:
+    """The run that changed last, or the one that the overrides name (``name=`` or ``recipe=``).
+
+    Without runs it is the newest result of each step in the store.
+    """
     from llmstages.pipeline.compose_cache import compose
 
     composed = compose(overrides)
-    store, runs = Path(composed.store), Path(composed.runs or "runs")
-    named = any(o.startswith(("name=", "recipe=")) for o in overrides)
-    folders = (
-        [runs / composed.name]
-        if named
-        else [p for p in runs.glob("*") if p.is_dir() and not p.name.startswith(".")]
-    )
-    found = [
-        (folder, steps)
-        for folder in folders
-        if (steps := {m.name: m for m in map(_made, sorted(folder.glob("*"))) if m.record})
-    ]
-    if found:
-        folder, steps = max(
-            found,
-            key=lambda pair: max(
-                pair[0].stat().st_mtime, *(m.record.get("finished", 0) for m in pair[1].values())
-            ),
-        )
-        return Last(steps, str(folder), store)
-    if named:
-        return Last({}, str(folders[0]), store)
-    newest: dict[str, Made] = {}
-    for folder in store.glob(f"*/{RECORD}"):
-        made = _made(folder.parent)
-        name = str(made.record.get("step") or folder.parent.name)
-        if name not in newest or newest[name].record.get("finished", 0) < made.record.get(
-            "finished", 0
-        ):
-            newest[name] = Made(name, made.path, made.record)
-    return Last(newest, str(store), store)
+    store = Path(composed.store)
+    runs = Path(composed.runs or "runs")
+    if any(override.startswith(("name=", "recipe=")) for override in overrides):
+        folder = runs / composed.name
+        return PastRun(_steps_of_run(folder), str(folder), store)
+    newest: PastRun | None = None
+    newest_time = 0.0
+    for folder in runs.glob("*"):
+        if not folder.is_dir() or folder.name.startswith("."):
+            continue
+        steps = _steps_of_run(folder)
+        if not steps:
+            continue
+        # The folder's own time counts too: a run that reused every step changed only its links.
+        changed = max(folder.stat().st_mtime, *(step.finished for step in steps.values()))
+        if newest is None or changed > newest_time:
+            newest = PastRun(steps, str(folder), store)
+            newest_time = changed
+    return newest or PastRun(_newest_of_store(store), str(store), store)
 
 
-def _made(path: Path) -> Made:
-    file = path / RECORD
+def _steps_of_run(folder: Path) -> dict[str, StoredArtifact]:
+    steps = {}
+    for link in sorted(folder.glob("*")):
+        step = read_artifact(link)
+        if step.record:
+            steps[step.name] = step
+    return steps
+
+
+def _newest_of_store(store: Path) -> dict[str, StoredArtifact]:
+    """Step -> its newest result."""
+    newest: dict[str, StoredArtifact] = {}
+    for record_file in store.glob(f"*/{RECORD}"):
+        step = read_artifact(record_file.parent)
+        name = str(step.record.get("step") or step.name)
+        if name not in newest or newest[name].finished < step.finished:
+            newest[name] = StoredArtifact(name, step.path, step.record)
+    return newest
+
+
+def read_artifact(folder: Path) -> StoredArtifact:
+    """The artifact in a folder, under the folder's name.
+
+    Raises:
+        StageError: its record is damaged.
+    """
+    file = folder / RECORD
     if not file.exists():
-        return Made(path.name, path, {})
+        return StoredArtifact(folder.name, folder, {})
     try:
-        return Made(path.name, path.resolve(), json.loads(file.read_text(encoding="utf-8")))
+        record = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise StageError(
             f"{file} cannot be read ({error}); `llmstages verify` names what is damaged"
         ) from error
+    return StoredArtifact(folder.name, folder.resolve(), record)
 
 
-def find(given: str, last: Last, kind: str) -> Made:
-    """A step of the run, a key of the store, a folder, or ``[hub:]ORG/NAME[@REVISION]``. Raises StageError with what there is."""
-    if given in last.steps:
-        return last.steps[given]
-    for path in (Path(given).expanduser(), last.store / given):
+def find(given: str, run: PastRun, kind: str) -> StoredArtifact:
+    """What a user names: a step, a key of the store, a folder, or ``[hub:]ORG/NAME[@REVISION]``.
+
+    Args:
+        given: the name.
+        run: where a step is looked for.
+        kind: what is wanted, for a download and for messages.
+
+    Raises:
+        StageError: there is no such thing; the message lists what there is.
+    """
+    if given in run.steps:
+        return run.steps[given]
+    for path in (Path(given).expanduser(), run.store / given):
         if path.is_dir():
-            return Made(given, path.resolve(), _made(path).record)
-    if given.startswith("hub:") or (
-        given.count("/") == 1 and not given.startswith((".", "~", "/"))
-    ):
-        from llmstages.pipeline.sources import fetch
-
-        address = given if given.startswith("hub:") else f"hub:{given}"
-        return Made(
-            given, fetch(Source(address if "@" in address else f"{address}@main", kind)).path, {}
-        )
-    fits = [
-        made.name
-        for made in last.steps.values()
-        if kind in (made.kind, "") or (kind == "tokenizer" and made.kind == "model")
-    ]
+            return StoredArtifact(given, path.resolve(), read_artifact(path).record)
+    is_hub_name = given.count("/") == 1 and not given.startswith((".", "~", "/"))
+    if given.startswith("hub:") or is_hub_name:
+        return _download(given, kind)
+    fits = [step.name for step in run.steps.values() if _fits(step, kind)]
     raise StageError(
-        f"there is no {kind} {given!r}.{near(given, fits)} {last.where} has {', '.join(fits) or 'none'}; "
-        "also taken: a folder, a key of the store, or hub:ORG/NAME@REVISION"
+        f"there is no {kind} {given!r}.{near(given, fits)} {run.where} has "
+        f"{', '.join(fits) or 'none'}; also taken: a folder, a key of the store, or "
+        "hub:ORG/NAME@REVISION"
     )
 
 
-def lineage(made: Made) -> Iterator[Made]:
-    """The step and everything it was made from, nearest first; what is no longer in its store is left out."""
-    queue, seen = [made], set()
+def _download(given: str, kind: str) -> StoredArtifact:
+    from llmstages.pipeline.sources import fetch
+
+    address = given if given.startswith("hub:") else f"hub:{given}"
+    if "@" not in address:
+        address += "@main"
+    return StoredArtifact(given, fetch(Source(address, kind)).path, {})
+
+
+def _fits(step: StoredArtifact, kind: str) -> bool:
+    """Whether a step has what is wanted: a model folder holds its tokenizer too."""
+    return step.kind == kind or (kind == "tokenizer" and step.kind == "model")
+
+
+def lineage(artifact: StoredArtifact) -> Iterator[StoredArtifact]:
+    """The artifact and everything that it was made from, nearest first.
+
+    What is no longer in its store is left out.
+    """
+    queue = [artifact]
+    seen: set[Path] = set()
     while queue:
-        one = queue.pop(0)
-        if one.path in seen:
+        current = queue.pop(0)
+        if current.path in seen:
             continue
-        seen.add(one.path)
-        yield one
-        for name, fingerprint in _fed(one.record):
-            folder = one.path.parent / f"{name}-{fingerprint}"
+        seen.add(current.path)
+        yield current
+        for name, fingerprint in _sources(current.record):
+            folder = current.path.parent / f"{name}-{fingerprint}"
             if (folder / RECORD).exists():
-                queue.append(Made(name, folder, _made(folder).record))
+                queue.append(StoredArtifact(name, folder, read_artifact(folder).record))
 
 
-def _fed(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(step, fingerprint) of each input: names stand in the record, fingerprints in its identity."""
-    prints = (record.get("identity") or {}).get("inputs") or {}
+def _sources(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(step, fingerprint) of each source of a recorded step.
+
+    The names are in its inputs, the fingerprints in its identity.
+    """
+    identity = record.get("identity") or {}
+    fingerprints = identity.get("inputs") or {}
     for name, steps in (record.get("inputs") or {}).items():
-        value = prints.get(name)
-        if isinstance(value, list):
-            yield from ((str(step), str(fingerprint)) for step, fingerprint in value)
-        elif value is not None and steps:
-            yield steps[0], str(value)
+        fingerprint = fingerprints.get(name)
+        if isinstance(fingerprint, list):  # of a "many" input: [step, fingerprint] pairs
+            for step, step_fingerprint in fingerprint:
+                yield str(step), str(step_fingerprint)
+        elif fingerprint is not None and steps:
+            yield steps[0], str(fingerprint)

@@ -1,8 +1,9 @@
-"""Run one frozen step: ``python -m llmstages.pipeline.worker FOLDER`` reads FOLDER/step.json and fills FOLDER/out.
+"""Run one frozen step: ``python -m llmstages.pipeline.worker FOLDER`` fills FOLDER/out.
 
-The runner calls perform() itself for launch=inline, so both ways go through the same file on disk, and any step can be
-repeated by hand with the command above. The first process writes metrics.json, error.json with one clear message, or, where
-training was told to leave and has saved, stopped.json.
+It reads FOLDER/step.json. The runner calls perform() itself for launch=inline, so both ways go
+through the same file on disk, and any step can be repeated by hand with the command above. The
+first process writes metrics.json, or error.json with one clear message. If training was asked to
+leave and has saved, there is stopped.json instead.
 """
 
 from __future__ import annotations
@@ -22,67 +23,82 @@ from llmstages.core import artifacts, registry
 from llmstages.core.config import build_config
 from llmstages.core.console import Console
 from llmstages.core.errors import StageError
-from llmstages.core.exit_codes import STOPPED, hard_exit
+from llmstages.core.exit_codes import INTERRUPTED, STOPPED, hard_exit
 from llmstages.core.stage import Artifact, Context
-from llmstages.launch.config import WORLDS, Launch
+from llmstages.launch.config import WORLD_SIZE_VARIABLES, Launch
 
 
 def perform(folder: Path, console: Console) -> dict[str, Any]:
-    """Run the step frozen in ``folder`` in this process; returns its metrics."""
+    """Run the step frozen in ``folder`` in this process and return its metrics.
+
+    Raises:
+        StageError: a mistake that the user can fix. A stage may raise anything else as well.
+    """
     frozen = json.loads((folder / "step.json").read_text(encoding="utf-8"))
-    _check_world(frozen)
-    stage = registry.load_stage(frozen["stage"])
+    _check_process_count(frozen)
+    stage: Any = registry.load_stage(frozen["stage"])
     config = build_config(stage.Config, frozen["config"], frozen["step"])
-    inputs = {name: _artifacts(value) for name, value in frozen["inputs"].items()}
     context = Context(
         step=frozen["step"],
         out=folder / "out",
         work=folder / "work",
-        inputs=inputs,
+        inputs={name: _load_input(value) for name, value in frozen["inputs"].items()},
         processes=frozen["processes"],
         cache=Path(frozen["cache"]),
         progress=console.progress,
         say=lambda line: console.say(f"  {line}"),
     )
-    # libraries print; standard output belongs to the result
+    # Libraries print, but standard output belongs to the result of the run.
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         if "LLMSTAGES_DEBUG" not in os.environ:
             warnings.simplefilter("ignore")
         metrics = stage().run(config, context)
-    if _rank() == 0 and (absent := artifacts.missing(stage.output, folder / "out")):
-        raise StageError(
-            f"stage {frozen['stage']} left its {stage.output} without {', '.join(absent)} (see llmstages/kinds.py); "
-            "nothing was committed"
-        )
-    return {name: _number(name, value) for name, value in (metrics or {}).items()}
-
-
-def _check_world(frozen: Mapping[str, Any]) -> None:
-    """Launchers were seen to start one process where two were asked for, with exit code 0: so count."""
-    worlds = {
-        name: os.environ[name] for name in WORLDS if os.environ.get(name, "1") not in ("", "1")
-    }
-    for world in worlds.values() or ["1"]:
-        if world != str(frozen["processes"]):
+    if _rank() == 0:
+        absent = artifacts.missing(stage.output, context.out)
+        if absent:
             raise StageError(
-                f"step {frozen['step']!r} asked for {frozen['processes']} processes and the launcher started {world}"
-                f"{f' ({worlds})' if worlds else ''}; nothing was trained. Check launch.processes and the launcher's output"
+                f"stage {frozen['stage']} left its {stage.output} without {', '.join(absent)} "
+                "(see llmstages/core/artifacts.py); nothing was committed"
+            )
+    return {name: _plain_metric(name, value) for name, value in (metrics or {}).items()}
+
+
+def _check_process_count(frozen: Mapping[str, Any]) -> None:
+    """Compare the processes asked for with those that the launcher says it started.
+
+    Launchers were seen to start one process where two were asked for, with exit code 0.
+    """
+    sizes = {}
+    for name in WORLD_SIZE_VARIABLES:
+        size = os.environ.get(name, "1")
+        if size not in ("", "1"):
+            sizes[name] = size
+    for size in sizes.values() or ["1"]:
+        if size != str(frozen["processes"]):
+            evidence = f" ({sizes})" if sizes else ""
+            raise StageError(
+                f"step {frozen['step']!r} asked for {frozen['processes']} processes and the "
+                f"launcher started {size}{evidence}; nothing was trained. Check launch.processes "
+                "and the launcher's output"
             )
 
 
-def _artifacts(value: Any) -> Any:
+def _load_input(value: Any) -> Any:
+    """An Artifact from its frozen fields; a tuple of them for a "many" input."""
+    if value is None:
+        return None
     if isinstance(value, list):
-        return tuple(_artifacts(one) for one in value)
-    return value and Artifact(
-        value["name"], value["kind"], Path(value["path"]), value["fingerprint"]
-    )
+        return tuple(_load_input(item) for item in value)
+    return Artifact(value["name"], value["kind"], Path(value["path"]), value["fingerprint"])
 
 
-def _number(name: str, value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value  # numpy and torch scalars
+def _plain_metric(name: str, value: Any) -> Any:
+    """A metric as JSON can hold it: None for NaN and infinity."""
+    if hasattr(value, "item"):  # scalars of numpy and torch
+        value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no NaN
-    if not isinstance(value, (int, float, str, type(None))):
+        return None
+    if value is not None and not isinstance(value, (int, float, str)):
         raise StageError(f"metric {name!r} is a {type(value).__name__}; a metric is a number")
     return value
 
@@ -91,50 +107,73 @@ def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def message(step: str, error: BaseException) -> str:
+def error_message(step: str, error: BaseException) -> str:
     """One clear message for whatever a stage raised."""
     if isinstance(error, StageError):
         return str(error)
     kept = "The step's folder was not committed; finished steps are kept"
+    type_name = type(error).__name__
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return (
-            f"step {step!r} ran out of memory ({error or type(error).__name__}). Make its batch or model smaller, or spread it: "
-            f"launch=zero2. {kept}"
+            f"step {step!r} ran out of memory ({error or type_name}). Make its batch or model "
+            f"smaller, or distribute it: launch=zero2. {kept}"
         )
-    text = str(error).strip() or type(error).__name__
-    return f"step {step!r} failed: {type(error).__name__}: {text}. LLMSTAGES_DEBUG=1 shows the traceback. {kept}"
+    text = str(error).strip() or type_name
+    return (
+        f"step {step!r} failed: {type_name}: {text}. LLMSTAGES_DEBUG=1 shows the traceback. {kept}"
+    )
 
 
 def main() -> int:
-    """Entry point of a worker process."""
+    """Run the step named on the command line and return the exit code of the process."""
     folder = Path(sys.argv[1]).resolve()
     frozen = json.loads((folder / "step.json").read_text(encoding="utf-8"))
     os.chdir(frozen["cwd"])
-    os.environ.update(build_config(Launch, frozen["launch"], "launch").asked())
+    launch: Launch = build_config(Launch, frozen["launch"], "launch")
+    os.environ.update(launch.request_variables())
     try:
         metrics = perform(folder, Console(to_stderr=True, quiet=_rank() > 0))
     except (KeyboardInterrupt, SystemExit) as stop:
-        if "TORCHELASTIC_RUN_ID" in os.environ and (folder / STOPPED).exists():
-            return 0  # to torchrun anything else is a failure, which it tells with a traceback; the runner reads the file
+        if _under_torchrun() and (folder / STOPPED).exists():
+            # torchrun reports any other code as a failure, with a traceback. The runner reads the
+            # file instead.
+            return 0
         if isinstance(stop, SystemExit):
             raise
-        return 130
+        return INTERRUPTED
     except Exception as error:  # the boundary: whatever a stage raises ends as one message
         if "LLMSTAGES_DEBUG" in os.environ:
             traceback.print_exc()
-        full = "No space left on device" in str(error)
-        with (
-            contextlib.suppress(FileExistsError),
-            open(folder / "error.json", "x", encoding="utf-8") as told,
-        ):  # the first to fail knows the cause
-            told.write(json.dumps({"message": message(frozen["step"], error), "full": full}))
+        _write_error(folder, frozen["step"], error)
         return 1
     if _rank() == 0:
         (folder / "metrics.json").write_text(json.dumps(metrics))
     return 0
 
 
+def _under_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _write_error(folder: Path, step: str, error: Exception) -> None:
+    """Leave the error for the runner, unless another process has left one already.
+
+    The first process that fails knows the cause.
+    """
+    text = json.dumps(
+        {
+            "message": error_message(step, error),
+            "full": "No space left on device" in str(error),
+        }
+    )
+    with (
+        contextlib.suppress(FileExistsError),
+        (folder / "error.json").open("x", encoding="utf-8") as file,
+    ):
+        file.write(text)
+
+
 if __name__ == "__main__":
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if _under_torchrun():
         hard_exit(main())
     sys.exit(main())

@@ -1,9 +1,11 @@
-"""One renderer for training, evaluation, RL and chat: messages -> token ids and the supervised mask, by the tokenizer's own chat template.
+"""Prompts, replies and running text as token ids: the functions that every stage calls.
 
-How a template becomes tokens is in rendering.py, the named templates are in templates.py. Here is what everybody calls: prompts,
-replies read back, running text, where generation stops. With the default template a tool call sits inside the assistant's turn:
-``<|im_start|>assistant<|im_sep|><SEARCH_START>query<SEARCH_END><RESULT_START>text<RESULT_END>answer<|im_end|>``; calls and
-answers are supervised, results are not.
+Training, evaluation, RL and chat all use the tokenizer's own chat template through this module. How
+a template becomes tokens is in render.py, the named templates are in templates.py.
+
+With the default template, a tool call is inside the assistant's turn:
+``<|im_start|>assistant<|im_sep|><SEARCH_START>query<SEARCH_END><RESULT_START>text<RESULT_END>answer<|im_end|>``.
+Calls and answers are supervised, results are not.
 """
 
 from __future__ import annotations
@@ -19,16 +21,17 @@ from llmstages.text.render import Rendered, render
 from llmstages.text.special_tokens import special_tokens_of
 from llmstages.text.templates import CALLS, ROLES, template_of
 
-PROBE = "9173"  # what the assistant says where a template is asked what it writes around it
 __all__ = ["CALLS", "ROLES", "Message", "Rendered", "render", "template_of"]
+PROBE = "9173"  # an answer that shows what a template writes around answers
 
 
 @dataclass(frozen=True)
-class Control:
-    """The control tokens of a tokenizer and its chat template, as ids. bos, pad, end: None where it has none.
+class ControlTokens:
+    """Ids of the control tokens of a tokenizer and its chat template.
 
-    end: what ends a turn of the assistant. heads: those in the headers of turns. calls: tool -> (first, last), "" for any other tool.
-    lead: what stands before each answer's own text.
+    bos, pad, end: None where there is none; end is the token that ends a turn of the assistant.
+    heads: those in the header of a turn. calls: tool -> (first, last), "" for any other tool. lead:
+    the text (not an id) that the template writes before each answer.
     """
 
     bos: int | None
@@ -39,13 +42,15 @@ class Control:
     lead: str
 
 
-_control: weakref.WeakKeyDictionary[Any, tuple[Any, Control]] = (
-    weakref.WeakKeyDictionary()
-)  # an attribute would be pickled
+# A dictionary beside the tokenizers: an attribute of a tokenizer would be pickled with it.
+_cache: weakref.WeakKeyDictionary[Any, tuple[Any, ControlTokens]] = weakref.WeakKeyDictionary()
 
 
-def control(tokenizer: Any) -> Control:
-    """Found by rendering a question and its answer; remembered while the tokenizer stays as it is."""
+def control_tokens(tokenizer: Any) -> ControlTokens:
+    """The control tokens of a tokenizer, found by rendering a short dialogue.
+
+    They are cached as long as the tokenizer does not change.
+    """
     state = (
         template_of(tokenizer),
         len(tokenizer),
@@ -53,125 +58,147 @@ def control(tokenizer: Any) -> Control:
         tokenizer.eos_token_id,
         tokenizer.pad_token_id,
     )
-    known = _control.get(tokenizer)
-    if known is None or known[0] != state:
-        known = _control[tokenizer] = state, _find_control(tokenizer)
-    return known[1]
+    cached = _cache.get(tokenizer)
+    if cached is not None and cached[0] == state:
+        return cached[1]
+    control = _find_control_tokens(tokenizer)
+    _cache[tokenizer] = state, control
+    return control
 
 
-def _find_control(tokenizer: Any) -> Control:
-    ids = {id for id, _, _ in special_tokens_of(tokenizer).ids.values()}
-    asked = [message("user", "a")]
-    prompt, whole = (
-        render(tokenizer, [asked], open_turn=True)[0],
-        render(tokenizer, [[*asked, message("assistant", PROBE)]])[0],
+def _find_control_tokens(tokenizer: Any) -> ControlTokens:
+    special_ids = {id for id, _, _ in special_tokens_of(tokenizer).ids.values()}
+    question = message("user", "a")
+    prompt = render(tokenizer, [[question]], open_turn=True)[0]
+    dialogue = render(tokenizer, [[question, message("assistant", PROBE)]])[0]
+    answer = [token for token, on in zip(dialogue.ids, dialogue.supervised, strict=True) if on]
+
+    # The last control token of the answer ends the turn, unless it stands before the text.
+    end = None
+    places = [place for place, token in enumerate(answer) if token in special_ids]
+    if places and PROBE in decode(tokenizer, answer[: places[-1]]):
+        end = answer[places[-1]]
+
+    heads = {token for token in prompt.ids if token in special_ids}
+    text = decode(tokenizer, answer)
+    return ControlTokens(
+        bos=tokenizer.bos_token_id,
+        pad=tokenizer.pad_token_id,
+        end=end,
+        heads=frozenset(heads - {tokenizer.bos_token_id, end}),
+        calls=_call_tokens(tokenizer),
+        lead=text[: text.index(PROBE)] if PROBE in text else "",
     )
-    said = [token for token, on in zip(whole.ids, whole.supervised, strict=True) if on]
-    last = max((i for i, token in enumerate(said) if token in ids), default=-1)
-    end = said[last] if last >= 0 and PROBE in decode(tokenizer, said[:last]) else None
+
+
+def _call_tokens(tokenizer: Any) -> dict[str, tuple[int, int]]:
+    """Ids of the tokens around calls, for the tools whose tokens the tokenizer has."""
     added = tokenizer.get_added_vocab()
-    calls = {
-        name: (added[first], added[last])
-        for name, (first, last) in CALLS.items()
+    return {
+        tool: (added[first], added[last])
+        for tool, (first, last) in CALLS.items()
         if first in added and last in added
     }
-    heads = frozenset(token for token in prompt.ids if token in ids) - {tokenizer.bos_token_id, end}
-    text = decode(tokenizer, said)
-    return Control(
-        tokenizer.bos_token_id,
-        tokenizer.pad_token_id,
-        end,
-        heads,
-        calls,
-        text[: text.index(PROBE)] if PROBE in text else "",
-    )
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of plain texts, with one leading space where the tokenizer was trained so (a name has one spelling then)."""
+    """Ids of plain texts, with one leading space where the tokenizer was trained so.
+
+    With the space, a name has one spelling wherever it stands.
+    """
     return encode.encode(tokenizer, spaced(tokenizer, texts))
 
 
 def spaced(tokenizer: Any, texts: Sequence[str]) -> list[str]:
-    """The texts as they are encoded."""
+    """The texts as they are encoded: with the leading space where the tokenizer was trained so."""
     if not tokenizer.init_kwargs.get("leading_space"):
         return list(texts)
-    return [text if text.startswith(" ") or not text else " " + text for text in texts]
+    return [_with_leading_space(text) for text in texts]
+
+
+def _with_leading_space(text: str) -> str:
+    return text if text.startswith(" ") or not text else " " + text
 
 
 def document_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of documents, each begun by the same BOS token as every dialogue, where the tokenizer has one."""
+    """Ids of documents, which begin with the same BOS token as dialogues, if there is one."""
     begin = begin_ids(tokenizer)
     return [[*begin, *ids] for ids in encode_texts(tokenizer, texts)]
 
 
 def begin_ids(tokenizer: Any) -> list[int]:
-    """What every document and running text begins with: BOS, or nothing where the tokenizer has none."""
+    """What documents and running texts begin with: BOS, or nothing where the tokenizer has none."""
     return [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
 
 
 def decode(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Text of ids, control tokens dropped, without the leading space of encode_texts."""
+    """The text of ids, without control tokens and without the leading space of encode_texts."""
     text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text[1:] if tokenizer.init_kwargs.get("leading_space") and text.startswith(" ") else text
+    if tokenizer.init_kwargs.get("leading_space"):
+        return text.removeprefix(" ")
+    return text
 
 
 def prompt_ids(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[list[int]]:
-    """Ids to generate from."""
-    return [done.ids for done in render(tokenizer, dialogues, open_turn=True)]
+    """Ids to generate from: each dialogue up to where the assistant is to speak."""
+    return [rendered.ids for rendered in render(tokenizer, dialogues, open_turn=True)]
 
 
 def render_plain(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[Rendered]:
-    """Dialogues as running text without chat tokens (reading documents of pretraining); loss on the answers only."""
-    encoded = iter(
-        encode_texts(tokenizer, [str(m["content"]) for messages in dialogues for m in messages])
-    )
-    out = []
+    """Dialogues as running text without chat tokens, for pretraining; answers are supervised."""
+    contents = [str(turn["content"]) for messages in dialogues for turn in messages]
+    encoded = iter(encode_texts(tokenizer, contents))
+    begin = begin_ids(tokenizer)
+    rendered_dialogues = []
     for messages in dialogues:
-        done = Rendered(begin_ids(tokenizer), [False] * len(begin_ids(tokenizer)))
+        rendered = Rendered(list(begin), [False] * len(begin))
         for turn in messages:
             ids = next(encoded)
-            done.ids += ids
-            done.supervised += [turn["role"] == "assistant"] * len(ids)
-        out.append(done)
-    return out
+            rendered.ids += ids
+            rendered.supervised += [turn["role"] == "assistant"] * len(ids)
+        rendered_dialogues.append(rendered)
+    return rendered_dialogues
 
 
 def parse_reply(tokenizer: Any, ids: Iterable[int]) -> tuple[Message, bool]:
-    """What the assistant said up to its first stop: (message, ended). ended is False when it ran out of tokens.
+    """(message, ended): what the assistant said up to its first stop token.
 
-    A call gives ``message("assistant", argument, tool=name)``; text before the call mark is dropped with it.
+    A call gives ``message("assistant", argument, tool=name)``; text before the first token of the
+    call is dropped. ended: whether the call or the turn is complete; not so where generation ran
+    out of tokens.
     """
-    known = control(tokenizer)
-    opening = {first: (name, last) for name, (first, last) in known.calls.items()}
-    text: list[int] = []
+    control = control_tokens(tokenizer)
+    openings = {first: (name, last) for name, (first, last) in control.calls.items()}
+    tokens: list[int] = []
     call: tuple[str, int] | None = None
+    ended = False
     for token in ids:
-        if call is None and token in opening:
-            call, text = opening[token], []
+        if call is None and token in openings:
+            call = openings[token]
+            tokens = []
         elif call is not None and token == call[1]:
-            name, argument = call[0], decode(tokenizer, text).removeprefix(known.lead)
+            name = call[0]
+            argument = _answer_text(tokenizer, tokens, control.lead)
             if not name:
                 name, _, argument = argument.partition(" ")
             return message("assistant", argument, name), True
-        elif token == known.end:
-            return message(
-                "assistant", decode(tokenizer, text).removeprefix(known.lead)
-            ), call is None
-        elif token in (known.bos, tokenizer.eos_token_id):
+        elif token == control.end:
+            ended = call is None
+            break
+        elif token in (control.bos, tokenizer.eos_token_id):
             break
         else:
-            text.append(token)
-    return message("assistant", decode(tokenizer, text).removeprefix(known.lead)), False
+            tokens.append(token)
+    return message("assistant", _answer_text(tokenizer, tokens, control.lead)), ended
+
+
+def _answer_text(tokenizer: Any, ids: Sequence[int], lead: str) -> str:
+    return decode(tokenizer, ids).removeprefix(lead)
 
 
 def stop_ids(tokenizer: Any) -> list[int]:
     """Ids that end generation: end of turn, end of document, end of any tool call."""
-    known = control(tokenizer)
-    ends = [
-        known.end,
-        known.bos,
-        tokenizer.eos_token_id,
-        *(last for _, last in known.calls.values()),
-    ]
-    return list(dict.fromkeys(token for token in ends if token is not None))
+    control = control_tokens(tokenizer)
+    call_ends = [last for _, last in control.calls.values()]
+    stops = [control.end, control.bos, tokenizer.eos_token_id, *call_ends]
+    return list(dict.fromkeys(token for token in stops if token is not None))

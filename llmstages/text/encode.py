@@ -1,12 +1,15 @@
-"""Ids of many texts, quickly and exactly: what ``tokenizer(texts, split_special_tokens=True)`` gives, many times faster.
+"""Ids of many texts, fast and exact: what ``tokenizer(texts, split_special_tokens=True)`` returns.
 
-Text is cut into words by a fixed expression before anything is merged, and words repeat: 100 MB of prose hold a quarter of
-a million. So the words of a block are found by array operations (``cutting.py``), each different one is encoded once, by
-the tokenizer's own model, and the ids are gathered. Nothing is guessed: the merging is Hugging Face's, and so are the
-classes of characters that the cutting rests on. A probe on the very texts and on a nasty sample still compares with the
-plain way before the first use; if anything differs, the plain way is taken and a line says so.
-Left out: normalizers other than NFC, Bert's words, and libraries that split in Rust on their own. tiktoken was slower than
-this, and its engine knows other letters; gigatoken cannot read digits split one by one, and makes control tokens of text.
+A tokenizer splits text into words by a fixed expression before it merges anything, and words
+repeat: 100 MB of prose contain a quarter of a million different ones. So the words of a block are
+found by array operations (pretokenize.py), each different word is encoded once by the tokenizer's
+own model, and the ids are gathered. Merging and the classes of characters come from the tokenizers
+library. Before its first use, the fast path is compared with the slow one on the texts at hand and
+on difficult samples. If any id differs, the slow path is used and a message is printed.
+
+Left out: normalizers other than NFC, the words of BERT, and other libraries. tiktoken was slower
+than this, and its engine knows other letters; gigatoken cannot split digits one by one, and makes
+control tokens of text.
 """
 
 from __future__ import annotations
@@ -17,17 +20,20 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from llmstages.text.pretokenize import Unknown, cutting
+from llmstages.text.pretokenize import UnsupportedTokenizer, word_splitter
 from llmstages.text.special_tokens import special_tokens_of
 
-WORTH = 300_000  # characters; below this the plain way is quick enough
-BLOCK = 500_000  # characters worked on at once by a thread, some 15 MB of arrays
-GROUP = 200  # words encoded in one string
-KEPT = 500_000  # words remembered, some 100 MB; above this the memory is emptied
-MARK = "\U0010fffe"  # stands between words that are encoded together; a text that holds it goes the plain way
-NASTY = (
+MIN_CHARACTERS = 300_000  # below this the slow path is fast enough
+BLOCK_CHARACTERS = 500_000  # of a block, the work of one thread at a time; about 15 MB of arrays
+WORDS_PER_STRING = 200  # words that are encoded together
+MAX_WORDS = 500_000  # in the cache, about 100 MB; above this it is emptied
+SEPARATOR = "\U0010fffe"  # between words that are encoded together
+SEPARATOR_BYTES = SEPARATOR.encode()
+PROBED_TEXTS = 50
+PROBED_CHARACTERS = 5000
+PROBES = (
     "",
     " ",
     "  ",
@@ -49,270 +55,314 @@ NASTY = (
 
 
 def replace_surrogates(text: str) -> str:
-    """The text with lone surrogates, which nothing can write, replaced by U+FFFD."""
+    """The text with lone surrogates, which cannot be encoded, replaced by U+FFFD."""
+    if text.isascii():
+        return text
     try:
-        text.isascii() or text.encode()
+        text.encode()
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
 
 
 def encode_plain(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Ids by Hugging Face's own call; no text becomes a control token."""
-    return special_tokens_of(tokenizer).plain(texts)
+    """Ids of texts by the tokenizer itself, the slow path; no text becomes a control token."""
+    return special_tokens_of(tokenizer).encode(texts)
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of texts: the plain way for few, for many the quick one where there is one."""
-    return [row if isinstance(row, list) else row.tolist() for row in encode_rows(tokenizer, texts)]
+    """Ids of texts; no text becomes a control token. Many texts take the fast path."""
+    texts = [replace_surrogates(text) for text in texts]
+    fast = _fast_encoder_for(tokenizer, texts)
+    return fast.lists(texts) if fast else encode_plain(tokenizer, texts)
 
 
 def encode_rows(tokenizer: Any, texts: Sequence[str]) -> list[Any]:
-    """The same, each row a list or, the quick way, an int32 array, which saves a fifth of the time."""
+    """The same, each row a list or, on the fast path, an int32 array: a fifth of the time less."""
     texts = [replace_surrogates(text) for text in texts]
-    quick = (
-        encoder(tokenizer, texts)
-        if sum(map(len, texts)) >= WORTH and not special_tokens_of(tokenizer).leaks
-        else None
-    )
-    return quick.arrays(texts) if quick else encode_plain(tokenizer, texts)
+    fast = _fast_encoder_for(tokenizer, texts)
+    return fast.arrays(texts) if fast else encode_plain(tokenizer, texts)
 
 
-def encoder(
+def _fast_encoder_for(tokenizer: Any, texts: Sequence[str]) -> FastEncoder | None:
+    """The fast path where it pays and gives no control tokens."""
+    if sum(map(len, texts)) < MIN_CHARACTERS or special_tokens_of(tokenizer).leaks:
+        return None
+    return fast_encoder(tokenizer, texts)
+
+
+# A dictionary beside the tokenizers: an attribute of a tokenizer would be pickled with it.
+_cache: weakref.WeakKeyDictionary[Any, tuple[Any, FastEncoder | None]] = weakref.WeakKeyDictionary()
+
+
+def fast_encoder(
     tokenizer: Any, texts: Sequence[str] = (), say: Callable[[str], None] | None = None
-) -> Encoder | None:
-    """The quick encoder, probed; None and a line that says why where there is none. Remembered while the tokenizer stays as it is."""
-    say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+) -> FastEncoder | None:
+    """The fast path of a tokenizer, after a comparison with the slow one on some of ``texts``.
+
+    None where there is none; ``say`` (by default a line on stderr) is told why. Cached as long as
+    the tokenizer does not change.
+    """
     engine = getattr(tokenizer, "backend_tokenizer", None)
     state = (
         len(tokenizer),
         len(tokenizer.get_added_vocab()),
-        *(str(getattr(engine, part, "")) for part in ("normalizer", "pre_tokenizer")),
+        str(getattr(engine, "normalizer", "")),
+        str(getattr(engine, "pre_tokenizer", "")),
     )
-    known = _made.get(tokenizer)
-    if known and known[0] == state:
-        return known[1]
-    made: Encoder | None = None
+    cached = _cache.get(tokenizer)
+    if cached is not None and cached[0] == state:
+        return cached[1]
+
+    say = say or _print_to_stderr
+    encoder: FastEncoder | None = None
     try:
-        made = Encoder(tokenizer)
-        if wrong := made.differs(texts):
-            made = None
+        encoder = FastEncoder(tokenizer)
+        different = encoder.first_difference(texts)
+        if different:
+            encoder = None
             say(
-                f"encoding: the quick way gives other ids than the tokenizer itself for {wrong!r}, so the tokenizer's own way is taken (slower)"
+                "encoding: the fast path gives other ids than the tokenizer itself for "
+                f"{different!r}, so the tokenizer itself is used (slower)"
             )
-    except Unknown as reason:
-        say(f"encoding: no quick way for this tokenizer ({reason}), so its own is taken (slower)")
-    _made[tokenizer] = state, made
-    return made
+    except UnsupportedTokenizer as reason:
+        say(
+            f"encoding: no fast path for this tokenizer ({reason}), "
+            "so the tokenizer itself is used (slower)"
+        )
+    _cache[tokenizer] = state, encoder
+    return encoder
 
 
-_made: weakref.WeakKeyDictionary[Any, tuple[tuple[Any, ...], Encoder | None]] = (
-    weakref.WeakKeyDictionary()
-)  # an attribute would be pickled
+def _print_to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
-class Encoder:
-    """Texts -> ids by a memory of words. Threads cut, the caller's thread looks up; not for two callers at once."""
+class _Block(NamedTuple):
+    """The words of some texts.
+
+    words: the different ones. codes: for each word, its place in ``words``. The words of text i are
+    codes[first[i] : last[i]].
+    """
+
+    words: list[bytes]
+    codes: Any
+    first: Any
+    last: Any
+
+
+class FastEncoder:
+    """Texts -> ids by a cache of words.
+
+    Threads split texts into words, the caller's thread looks them up. Not safe for two callers at
+    once.
+    """
 
     def __init__(self, tokenizer: Any, threads: int | None = None) -> None:
-        """Raises Unknown where words are not fixed before merging."""
+        """Raises UnsupportedTokenizer where words are not fixed before merging."""
         from tokenizers import Tokenizer
 
         engine = getattr(tokenizer, "backend_tokenizer", None)
         if engine is None:
-            raise Unknown("it is not of the tokenizers library")
-        normalizer = engine.normalizer and json.loads(engine.normalizer.__getstate__())
+            raise UnsupportedTokenizer("it does not use the tokenizers library")
+        normalizer = _spec_of(engine.normalizer)
         if normalizer and normalizer["type"] != "NFC":
-            raise Unknown(f"its normalizer is {normalizer['type']}")
-        self.cut, inner = cutting(
-            json.loads(engine.pre_tokenizer.__getstate__()) if engine.pre_tokenizer else {}
-        )
-        self.tokenizer, self.threads = (
-            weakref.ref(tokenizer),
-            threads or min(os.cpu_count() or 1, 8),
-        )
-        self.normalizer = engine.normalizer
-        # Tokens added without being special are looked for in every text, whatever is asked: a text that holds one goes the plain way.
-        self.apart = [
-            MARK,
-            *(
-                token.content
-                for token in engine.get_added_tokens_decoder().values()
-                if not token.special
-            ),
-        ]
-        # The same model without added tokens: from text it can make only what merging makes.
-        self.engine = Tokenizer(engine.model)
-        self.engine.pre_tokenizer = _pre_tokenizer(inner)
-        self.engine.add_special_tokens([MARK])
-        self.mark = self.engine.token_to_id(MARK)
-        self.memory = Memory()
+            raise UnsupportedTokenizer(f"its normalizer is {normalizer['type']}")
+        self._split_words, word_spec = word_splitter(_spec_of(engine.pre_tokenizer))
+        self._tokenizer = weakref.ref(tokenizer)
+        self._threads = threads or min(os.cpu_count() or 1, 8)
+        self._normalizer = engine.normalizer
 
-    def differs(self, texts: Sequence[str]) -> str:
-        """The first of some texts, shortened, whose ids are not those of the tokenizer; empty when all agree."""
-        some = [
-            *NASTY,
-            "\n".join(NASTY),
-            *(text[:5000] for text in texts[:: max(1, len(texts) // 50)]),
-        ]
-        return next(
-            (
-                text[:80] or " "
-                for text, a, b in zip(
-                    some, self.lists(some), encode_plain(self.tokenizer(), some), strict=True
-                )
-                if a != b
-            ),
-            "",
-        )
+        # The slow path finds added tokens that are not special in any text. So a text that contains
+        # one of them takes the slow path, and so does a text with the separator.
+        added = engine.get_added_tokens_decoder().values()
+        self._slow_marks = [SEPARATOR, *(token.content for token in added if not token.special)]
+
+        # The same model without added tokens: whatever a text spells, it only merges.
+        self._engine = Tokenizer(engine.model)
+        self._engine.pre_tokenizer = _pre_tokenizer(word_spec)
+        self._engine.add_special_tokens([SEPARATOR])
+        self._separator_id = self._engine.token_to_id(SEPARATOR)
+        self._cache = WordCache()
+
+    def first_difference(self, texts: Sequence[str]) -> str:
+        """The first sample whose ids differ from the tokenizer's own, shortened, or ""."""
+        every = max(1, len(texts) // PROBED_TEXTS)
+        samples = [*PROBES, "\n".join(PROBES)]
+        samples += [text[:PROBED_CHARACTERS] for text in texts[::every]]
+        expected = encode_plain(self._tokenizer(), samples)
+        for text, fast_ids, ids in zip(samples, self.lists(samples), expected, strict=True):
+            if fast_ids != ids:
+                return text[:80] or " "
+        return ""
 
     def lists(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids as lists."""
+        """Ids of texts as lists."""
         return [row.tolist() for row in self.arrays(texts)]
 
     def arrays(self, texts: Sequence[str]) -> list[Any]:
-        """Ids as int32 arrays, each a view into the array of its block."""
-        from concurrent.futures import ThreadPoolExecutor
-
+        """Ids of texts as int32 arrays, each a view into the array of its block."""
         import numpy as np
 
         texts = list(texts)
-        aside = {
-            i: text for i, text in enumerate(texts) if any(token in text for token in self.apart)
-        }
-        if self.normalizer is not None:
-            texts = [
-                text if text.isascii() else self.normalizer.normalize_str(text) for text in texts
-            ]
-            aside |= {
-                i: text
-                for i, text in enumerate(texts)
-                if any(token in text for token in self.apart)
-            }
-        # Texts of ASCII alone take a quarter of the memory, so they share blocks.
+        slow = {i: text for i, text in enumerate(texts) if self._needs_slow_path(text)}
+        if self._normalizer is not None:
+            texts = [self._normalize(text) for text in texts]
+            # Normalizing may have put together an added token.
+            slow.update((i, text) for i, text in enumerate(texts) if self._needs_slow_path(text))
+
+        # ASCII texts need a quarter of the memory, so they share blocks.
         order = sorted(range(len(texts)), key=lambda i: not texts[i].isascii())
-        out: list[Any] = [None] * len(texts)
-        place = iter(order)
-        with ThreadPoolExecutor(self.threads) as pool:
-            ahead: deque[Any] = deque()
-            for block in [
-                *blocks("" if i in aside else texts[i] for i in order),
-                *[None] * self.threads,
-            ]:
-                ahead.append(block and pool.submit(self.coded, block))
-                if len(ahead) > self.threads and (done := ahead.popleft()):
-                    for ids in self.gather(*done.result()):
-                        out[next(place)] = ids
-        for i, ids in zip(aside, encode_plain(self.tokenizer(), [*aside.values()]), strict=True):
-            out[i] = np.array(ids, np.int32)
-        return out
+        fast_texts = ("" if i in slow else texts[i] for i in order)
+        rows: list[Any] = [None] * len(texts)
+        for i, ids in zip(order, self._encode_blocks(blocks(fast_texts)), strict=True):
+            rows[i] = ids
+        slow_rows = encode_plain(self._tokenizer(), list(slow.values()))
+        for i, ids in zip(slow, slow_rows, strict=True):
+            rows[i] = np.array(ids, np.int32)
+        return rows
 
-    def coded(self, texts: list[str]) -> tuple[Any, Any, Any, Any]:
-        """(the different words of some texts, which one stands where, index of each text's first word, and of the one behind its last)."""
-        words, first, last = self.cut(texts)
-        found = words.dictionary_encode()
-        return (
-            found.dictionary.to_numpy(zero_copy_only=False).tolist(),
-            found.indices.to_numpy(),
-            first,
-            last,
-        )
+    def _needs_slow_path(self, text: str) -> bool:
+        return any(mark in text for mark in self._slow_marks)
 
-    def gather(self, words: list[bytes], codes: Any, first: Any, last: Any) -> list[Any]:
-        """Ids of each text from what ``coded`` gave."""
+    def _normalize(self, text: str) -> str:
+        return text if text.isascii() else self._normalizer.normalize_str(text)
+
+    def _encode_blocks(self, text_blocks: Iterable[list[str]]) -> Iterator[Any]:
+        """Ids of each text, in order. Threads split the next blocks meanwhile."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(self._threads) as pool:
+            pending: deque[Any] = deque()
+            for texts in text_blocks:
+                pending.append(pool.submit(self._split, texts))
+                if len(pending) > self._threads:
+                    yield from self._gather(pending.popleft().result())
+            while pending:
+                yield from self._gather(pending.popleft().result())
+
+    def _split(self, texts: list[str]) -> _Block:
+        words, first, last = self._split_words(texts)
+        encoded = words.dictionary_encode()
+        different = encoded.dictionary.to_numpy(zero_copy_only=False).tolist()
+        return _Block(different, encoded.indices.to_numpy(), first, last)
+
+    def _gather(self, block: _Block) -> list[Any]:
+        """Ids of each text of a block."""
         import numpy as np
 
-        rows, memory = self.look_up(words), self.memory
-        begins, count = memory.begins[rows][codes], memory.counts[rows][codes]
-        ends = np.zeros(len(codes) + 1, np.int64)
-        np.cumsum(count, out=ends[1:])
-        where = np.repeat(begins - ends[:-1], count)
-        where += np.arange(len(where))
-        ids = memory.ids[where]
-        return [ids[a:b] for a, b in zip(ends[first].tolist(), ends[last].tolist(), strict=True)]
+        rows = self._cache_rows(block.words)
+        cache = self._cache
+        begins = cache.begins[rows][block.codes]
+        counts = cache.counts[rows][block.codes]
+        ends = np.zeros(len(block.codes) + 1, np.int64)
+        np.cumsum(counts, out=ends[1:])
+        # The ids of word k begin at begins[k] in the cache and at ends[k] in the result. Therefore
+        # position p in the result is position p + begins[k] - ends[k] in the cache.
+        sources = np.repeat(begins - ends[:-1], counts)
+        sources += np.arange(len(sources))
+        ids = cache.ids[sources]
+        text_starts = ends[block.first].tolist()
+        text_ends = ends[block.last].tolist()
+        return [ids[start:end] for start, end in zip(text_starts, text_ends, strict=True)]
 
-    def look_up(self, words: list[bytes]) -> Any:
-        """Where the memory has each word; new ones are encoded first."""
+    def _cache_rows(self, words: list[bytes]) -> Any:
+        """The row of each word in the cache; new words are encoded first."""
         import numpy as np
 
-        if len(self.memory.rows) > KEPT:
-            self.memory = Memory()
-        rows = list(map(self.memory.rows.get, words))
-        if new := [i for i, row in enumerate(rows) if row is None]:
-            first = self.memory.add(
-                [words[i] for i in new], *self.encode_words([words[i] for i in new])
-            )
+        if len(self._cache.rows) > MAX_WORDS:
+            self._cache = WordCache()
+        rows = list(map(self._cache.rows.get, words))
+        new = [i for i, row in enumerate(rows) if row is None]
+        if new:
+            new_words = [words[i] for i in new]
+            first = self._cache.add(new_words, *self.encode_words(new_words))
             for row, i in enumerate(new, first):
                 rows[i] = row
         return np.array(rows, np.int64)
 
     def encode_words(self, words: list[bytes]) -> tuple[Any, Any]:
-        """(ids of the words, one after the other, each closed by the mark; where the marks are). Thousands in a call."""
+        """(ids of all words, each closed by the separator; places of the separators).
+
+        Thousands of words are encoded in one call, as strings of WORDS_PER_STRING.
+        """
         import numpy as np
 
-        groups = [words[i : i + GROUP] for i in range(0, len(words), GROUP)]
-        done = self.engine.encode_batch_fast(
-            [(MARK.encode().join(group) + MARK.encode()).decode() for group in groups],
-            add_special_tokens=False,
-        )
-        ids = np.concatenate([np.array(one.ids, np.int32) for one in done])
-        return ids, np.flatnonzero(ids == self.mark)
+        groups = [words[i : i + WORDS_PER_STRING] for i in range(0, len(words), WORDS_PER_STRING)]
+        strings = [(SEPARATOR_BYTES.join(group) + SEPARATOR_BYTES).decode() for group in groups]
+        encodings = self._engine.encode_batch_fast(strings, add_special_tokens=False)
+        ids = np.concatenate([np.array(encoding.ids, np.int32) for encoding in encodings])
+        return ids, np.flatnonzero(ids == self._separator_id)
+
+
+def _spec_of(component: Any) -> dict[str, Any]:
+    """The part of a tokenizer.json that describes a normalizer or pre-tokenizer; empty for None."""
+    return json.loads(component.__getstate__()) if component else {}
 
 
 def _pre_tokenizer(spec: dict[str, Any]) -> Any:
-    """The pre-tokenizer of a tokenizer.json."""
+    """The pre-tokenizer that a tokenizer.json describes."""
     from tokenizers import Tokenizer, models
 
-    empty = json.loads(Tokenizer(models.BPE()).to_str())
-    return Tokenizer.from_str(json.dumps({**empty, "pre_tokenizer": spec})).pre_tokenizer
+    tokenizer = json.loads(Tokenizer(models.BPE()).to_str())
+    tokenizer["pre_tokenizer"] = spec
+    return Tokenizer.from_str(json.dumps(tokenizer)).pre_tokenizer
 
 
-class Memory:
-    """Words and their ids, in arrays that grow by doubling."""
+class WordCache:
+    """Words and their ids, in arrays that grow by doubling.
+
+    rows: word -> its row. The ids of row r are ids[begins[r] : begins[r] + counts[r]].
+    """
 
     def __init__(self) -> None:
         import numpy as np
 
-        self.rows: dict[bytes, int] = {}  # word -> where its entries lie in begins and counts
-        self.words, self.tokens = 0, 0  # how much of the arrays below is filled
-        self.begins, self.counts, self.ids = (
-            np.empty(1 << 16, np.int64),
-            np.empty(1 << 16, np.int32),
-            np.empty(1 << 18, np.int32),
-        )
+        self.rows: dict[bytes, int] = {}
+        self.begins = np.empty(1 << 16, np.int64)
+        self.counts = np.empty(1 << 16, np.int32)
+        self.ids = np.empty(1 << 18, np.int32)
+        self._num_rows = 0
+        self._num_ids = 0
 
-    def add(self, words: list[bytes], ids: Any, marks: Any) -> int:
-        """Remember words; returns the row of the first. ids: those of all the words, a mark behind each; marks: where the marks are."""
+    def add(self, words: list[bytes], ids: Any, separators: Any) -> int:
+        """Add words; returns the row of the first. ids, separators: as from ``encode_words``."""
         import numpy as np
 
-        first, begins = self.words, np.append(0, marks[:-1] + 1)
-        self.begins = _filled(self.begins, first, begins + self.tokens)
-        self.counts = _filled(self.counts, first, marks - begins)
-        self.ids = _filled(self.ids, self.tokens, ids)
-        self.words, self.tokens = first + len(words), self.tokens + len(ids)
-        self.rows.update(zip(words, range(first, self.words), strict=True))
+        first = self._num_rows
+        begins = np.append(0, separators[:-1] + 1)
+        self.begins = _put(self.begins, first, begins + self._num_ids)
+        self.counts = _put(self.counts, first, separators - begins)
+        self.ids = _put(self.ids, self._num_ids, ids)
+        self._num_rows += len(words)
+        self._num_ids += len(ids)
+        self.rows.update(zip(words, range(first, self._num_rows), strict=True))
         return first
 
 
-def _filled(array: Any, used: int, values: Any) -> Any:
+def _put(array: Any, used: int, values: Any) -> Any:
+    """The array with values behind its first ``used`` ones; a larger copy where they do not fit."""
     import numpy as np
 
-    if used + len(values) > len(array):
-        bigger = np.empty(max(2 * len(array), used + len(values)), array.dtype)
-        bigger[:used] = array[:used]
-        array = bigger
-    array[used : used + len(values)] = values
+    needed = used + len(values)
+    if needed > len(array):
+        larger = np.empty(max(2 * len(array), needed), array.dtype)
+        larger[:used] = array[:used]
+        array = larger
+    array[used:needed] = values
     return array
 
 
-def blocks(texts: Iterable[str], most: int = 0) -> Iterator[list[str]]:
-    """Runs of texts of about so many characters (0: BLOCK)."""
-    some, size = [], 0
+def blocks(texts: Iterable[str], max_characters: int = 0) -> Iterator[list[str]]:
+    """Group texts into lists of about ``max_characters`` characters (0: BLOCK_CHARACTERS)."""
+    block = []
+    size = 0
     for text in texts:
-        some.append(text)
+        block.append(text)
         size += len(text)
-        if size >= (most or BLOCK):
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
+        if size >= (max_characters or BLOCK_CHARACTERS):
+            yield block
+            block = []
+            size = 0
+    if block:
+        yield block

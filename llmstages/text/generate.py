@@ -1,7 +1,8 @@
-"""Batched generation for evaluation, probing, rejection sampling and chat, with tools run live.
+"""Batched generation for evaluation, probing, rejection sampling and chat, with tools that are run.
 
-Prompts are token ids from chat.py, so what a model is asked at inference is what it was trained on, token for token.
-A reply that ends in a tool call is run by the tool, the result is injected, and generation goes on.
+Prompts are token ids from chat_format.py, so what a model gets at inference is what it was trained
+on, token for token. When a reply ends in a tool call, the tool is run, its result is added, and
+generation continues.
 """
 
 from __future__ import annotations
@@ -13,17 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from llmstages.text import chat_format
-from llmstages.text.messages import message
+from llmstages.text.messages import Message, message
 
 Tools = Mapping[str, Callable[[str], str]]
+DEFAULT_NEW_TOKENS = 64
+UNLIMITED = 1 << 30  # context of a model that names none
 
 
 @dataclass
 class Reply:
-    """The assistant's side of one exchange: all messages it added (calls, results, answer) and whether it ended the turn.
+    """The assistant's side of one exchange.
 
-    confidence: probability of the least likely token of the last message, under the model itself (1.0 when sampled).
-    cut: a prompt of the exchange was too long for the context and lost its middle.
+    messages: all that it added (calls, results, answer). ended: whether it ended its turn.
+    confidence: probability of the least likely token of the last message, under the model itself
+    (1.0 when sampled). cut: whether a prompt of the exchange was too long for the context and lost
+    its middle.
     """
 
     messages: list[dict[str, Any]] = field(default_factory=list)
@@ -33,17 +38,15 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """The answer: the content of the last message, "" when it was a call."""
-        return (
-            str(self.messages[-1]["content"])
-            if self.messages and not self.messages[-1]["tool"]
-            else ""
-        )
+        """The answer: the content of the last message, "" when that is a call."""
+        if not self.messages or self.messages[-1]["tool"]:
+            return ""
+        return str(self.messages[-1]["content"])
 
     @property
     def calls(self) -> list[dict[str, Any]]:
-        """The tool calls it made."""
-        return [m for m in self.messages if m["role"] == "assistant" and m["tool"]]
+        """The tool calls, in order."""
+        return [turn for turn in self.messages if turn["role"] == "assistant" and turn["tool"]]
 
 
 def generate(
@@ -51,131 +54,162 @@ def generate(
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],
     *,
-    max_new_tokens: int = 64,
+    max_new_tokens: int = DEFAULT_NEW_TOKENS,
     temperature: float = 0.0,
     batch: int = 64,
     advance: Callable[[float], None] | None = None,
 ) -> tuple[list[list[int]], list[float]]:
-    """Continue prompts (ids): (new ids up to and with the stop, least token probability of each).
+    """Continue prompts (ids).
 
-    temperature 0 is greedy. Prompts are sorted by length, so that batches carry little padding; the order is kept.
+    Returns the new ids of each, including the stop token, and the least probability of these
+    tokens. temperature 0 is greedy; above it tokens are sampled and the probabilities are 1.0.
+    batch: prompts computed at once. advance: called with the number of prompts that are done. The
+    middle of prompts that are too long is removed (``fit_prompt``).
     """
-    import torch
-
-    how = settings(model, tokenizer, temperature)
-    stops, pad = how["eos_token_id"], how["pad_token_id"]
-    limit = getattr(model.config, "max_position_embeddings", 1 << 30)
-    prompts = [fit_prompt(prompt, limit, max_new_tokens) for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    out: list[list[int]] = [[] for _ in prompts]
-    least = [1.0] * len(prompts)
+    options = settings(model, tokenizer, temperature)
+    context = _context(model)
+    fitted = [fit_prompt(prompt, context, max_new_tokens) for prompt in prompts]
+    # Batches of similar lengths contain little padding.
+    order = sorted(range(len(fitted)), key=lambda i: len(fitted[i]))
+    new_ids: list[list[int]] = [[] for _ in fitted]
+    confidences = [1.0] * len(fitted)
     model.eval()
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        some = [prompts[i] for i in chosen]
-        width = max(map(len, some))
-        ids = torch.tensor([[pad] * (width - len(p)) + p for p in some], device=model.device)
-        mask = torch.tensor(
-            [[0] * (width - len(p)) + [1] * len(p) for p in some], device=model.device
+        rows, probabilities = _generate_batch(
+            model, [fitted[i] for i in chosen], max_new_tokens, options
         )
-        with torch.no_grad():
-            made = model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                output_logits=not temperature,
-                return_dict_in_generate=True,
-                **how,
-            )
-        new = made.sequences[:, width:].tolist()
-        if not temperature:
-            best = torch.stack(
-                [step.float().softmax(-1).max(-1).values for step in made.logits], 1
-            ).tolist()
-        for row, index in enumerate(chosen):
-            tokens = new[row]
-            end = next((j + 1 for j, t in enumerate(tokens) if t in stops), len(tokens))
-            out[index] = tokens[:end]
-            if not temperature and end:
-                least[index] = min(best[row][:end])
+        for place, i in enumerate(chosen):
+            end = _reply_length(rows[place], options["eos_token_id"])
+            new_ids[i] = rows[place][:end]
+            if probabilities and end:
+                confidences[i] = min(probabilities[place][:end])
         if advance:
             advance(len(chosen))
-    return out, least
+    return new_ids, confidences
+
+
+def _generate_batch(
+    model: Any, prompts: Sequence[list[int]], max_new_tokens: int, options: Mapping[str, Any]
+) -> tuple[list[list[int]], list[list[float]]]:
+    """(new ids of each prompt, padded to one length; probability of each if greedy, else [])."""
+    import torch
+
+    greedy = not options["do_sample"]
+    pad = options["pad_token_id"]
+    width = max(map(len, prompts))
+    ids = [[pad] * (width - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    with torch.no_grad():
+        output = model.generate(
+            input_ids=torch.tensor(ids, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
+            max_new_tokens=max_new_tokens,
+            output_logits=greedy,
+            return_dict_in_generate=True,
+            **options,
+        )
+    new_ids = output.sequences[:, width:].tolist()
+    if not greedy:
+        return new_ids, []
+    # Greedy decoding chooses the most probable token, so its probability is the largest.
+    steps = [logits.float().softmax(-1).max(-1).values for logits in output.logits]
+    return new_ids, torch.stack(steps, 1).tolist()
+
+
+def _reply_length(ids: Sequence[int], stops: Sequence[int]) -> int:
+    """Number of ids up to the first stop token, which is included."""
+    for index, token in enumerate(ids):
+        if token in stops:
+            return index + 1
+    return len(ids)
+
+
+def _context(model: Any) -> int:
+    """The longest sequence in tokens that a model can read."""
+    config = getattr(model, "config", None)
+    return getattr(config, "max_position_embeddings", UNLIMITED)
 
 
 def settings(model: Any, tokenizer: Any, temperature: float) -> dict[str, Any]:
-    """Arguments of ``model.generate``: where it stops, what pads, how it chooses (temperature 0 is greedy)."""
+    """Arguments of ``model.generate``: stop and pad tokens, sampling. temperature: 0 is greedy."""
     stops = stop_ids(model, tokenizer)
-    choice = (
-        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        if temperature
-        else {"do_sample": False}
-    )
-    return {
+    pad = tokenizer.pad_token_id
+    options: dict[str, Any] = {
         "eos_token_id": stops,
-        "pad_token_id": stops[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-        **choice,
+        "pad_token_id": stops[0] if pad is None else pad,
+        "do_sample": bool(temperature),
     }
+    if temperature:
+        options.update(temperature=temperature, top_k=0, top_p=1.0)
+    return options
 
 
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Ids that end a reply: those of the chat template, of the tokenizer, and those that the model itself names."""
-    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    said = chat_format.stop_ids(tokenizer) if tokenizer.chat_template else [tokenizer.eos_token_id]
-    return list(
-        dict.fromkeys(
-            i for i in (*said, *(own if isinstance(own, list) else [own])) if i is not None
-        )
-    )
+    """Ids that end a reply: those of the chat template, the tokenizer and the model itself."""
+    if tokenizer.chat_template:
+        stops = chat_format.stop_ids(tokenizer)
+    else:
+        stops = [tokenizer.eos_token_id]
+    generation_config = getattr(model, "generation_config", None)
+    model_stops = getattr(generation_config, "eos_token_id", None)
+    if not isinstance(model_stops, list):
+        model_stops = [model_stops]
+    return list(dict.fromkeys(id for id in (*stops, *model_stops) if id is not None))
 
 
 def fit_prompt(prompt: Sequence[int], limit: int, room: int) -> list[int]:
-    """A prompt that leaves ``room`` tokens of the context for the answer: its BOS and its end, the middle cut out."""
-    most = max(2, limit - room)
-    return list(prompt) if len(prompt) <= most else [prompt[0], *prompt[-(most - 1) :]]
+    """A prompt that leaves ``room`` tokens of the context for the answer.
+
+    limit: the context in tokens. A prompt that is too long keeps its first token (BOS) and its end.
+    """
+    longest = max(2, limit - room)
+    if len(prompt) <= longest:
+        return list(prompt)
+    return [prompt[0], *prompt[-(longest - 1) :]]
 
 
 def reply(
     model: Any,
     tokenizer: Any,
-    dialogues: Sequence[Sequence[Mapping[str, Any]]],
+    dialogues: Sequence[Sequence[Message]],
     tools: Tools | None = None,
     *,
     rounds: int = 3,
-    **how: Any,
+    advance: Callable[[float], None] | None = None,
+    **options: Any,
 ) -> list[Reply]:
-    """Let the assistant answer each dialogue, running the tools it calls, at most ``rounds`` generations each.
+    """Let the assistant answer each dialogue, and run the tools that it calls.
 
-    An unknown tool or one that fails gives its error as the result, so that the model can go on.
+    rounds: generations per dialogue at most. options: arguments of ``generate``. An unknown tool,
+    or one that fails, gives its error as the result, so that the model can continue.
     """
-    advance = how.pop("advance", None)
     replies = [Reply() for _ in dialogues]
     waiting = list(range(len(dialogues)))
-    for turn in range(rounds):
+    longest_prompt = _context(model) - options.get("max_new_tokens", DEFAULT_NEW_TOKENS)
+    for round_index in range(rounds):
         if not waiting:
             break
-        prompts = chat_format.prompt_ids(
-            tokenizer, [[*dialogues[i], *replies[i].messages] for i in waiting]
+        last_round = round_index == rounds - 1
+        histories = [[*dialogues[i], *replies[i].messages] for i in waiting]
+        prompts = chat_format.prompt_ids(tokenizer, histories)
+        # Only the first round counts as progress, so that each dialogue counts once.
+        new_ids, confidences = generate(
+            model, tokenizer, prompts, advance=None if round_index else advance, **options
         )
-        limit = getattr(
-            getattr(model, "config", None), "max_position_embeddings", 1 << 30
-        ) - how.get("max_new_tokens", 64)
-        made, least = generate(
-            model, tokenizer, prompts, advance=None if turn else advance, **how
-        )  # each dialogue counts once
-        still = []
-        for index, prompt, ids, confidence in zip(waiting, prompts, made, least, strict=True):
-            said, ended = chat_format.parse_reply(tokenizer, ids)
-            one = replies[index]
-            one.cut = one.cut or len(prompt) > limit
-            one.messages.append(dict(said))
-            one.ended, one.confidence = ended and not said["tool"], confidence
-            if said["tool"] and ended and tools is not None and turn + 1 < rounds:
-                one.messages.append(
-                    message("tool", call(tools, said["tool"], said["content"]), said["tool"])
-                )
-                still.append(index)
-        waiting = still
+        calling = []
+        for i, prompt, ids, confidence in zip(waiting, prompts, new_ids, confidences, strict=True):
+            turn, ended = chat_format.parse_reply(tokenizer, ids)
+            result = replies[i]
+            result.messages.append(dict(turn))
+            result.ended = ended and not turn["tool"]
+            result.confidence = confidence
+            result.cut = result.cut or len(prompt) > longest_prompt
+            if turn["tool"] and ended and tools is not None and not last_round:
+                output = call_tool(tools, turn["tool"], turn["content"])
+                result.messages.append(message("tool", output, turn["tool"]))
+                calling.append(i)
+        waiting = calling
     return replies
 
 
@@ -183,22 +217,19 @@ def open_tools(folder: Path) -> dict[str, Any]:
     """The tools of a tools artifact (its tools.json), ready to be called: name -> tool."""
     from llmstages.core.registry import load_component
 
-    tools = {
-        name: load_component("tools", spec)
-        for name, spec in json.loads((folder / "tools.json").read_text()).items()
-    }
+    specs = json.loads((folder / "tools.json").read_text())
+    tools = {name: load_component("tools", spec) for name, spec in specs.items()}
     for tool in tools.values():
         tool.open(folder)
     return tools
 
 
-def call(tools: Tools, name: str, argument: str) -> str:
-    """Run one tool; an error becomes the text of the result."""
+def call_tool(tools: Tools, name: str, argument: str) -> str:
+    """Run one tool; an error becomes the text of its result."""
     if name not in tools:
         return f"error: there is no tool {name}"
     try:
         return tools[name](argument)
-    except (
-        Exception
-    ) as error:  # a tool is foreign code: whatever it raises is a result the model must live with
+    # A tool is foreign code, so it may raise anything. The model gets to see the error.
+    except Exception as error:
         return f"error: {error}"

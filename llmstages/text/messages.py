@@ -1,4 +1,4 @@
-"""What a turn of a dialogue is: the type that all rooms share, and how one is made."""
+"""What a turn of a dialogue is: the type that all rooms share, and a function that makes one."""
 
 from __future__ import annotations
 
@@ -10,5 +10,9 @@ MESSAGE = ("role", "content", "tool")
 
 
 def message(role: str, content: str, tool: str = "") -> dict[str, str]:
-    """One turn. A tool call is ``message("assistant", argument, tool=name)``, its result ``message("tool", text, name)``."""
+    """One turn of a dialogue.
+
+    A tool call is ``message("assistant", argument, tool=name)``; its result is ``message("tool",
+    text, name)``.
+    """
     return {"role": role, "content": content, "tool": tool}

@@ -1,7 +1,9 @@
-"""Which texts a tokenizer turns into control tokens, and how to encode a text so that it makes none.
+"""The control tokens of a tokenizer, and how to encode a text so that it contains none of them.
 
-``split_special_tokens`` is not enough for tokenizers of others: marks that were added as no special tokens (Qwen's <tool_call>) stay
-whole, and a model whose own vocabulary holds a mark (SentencePiece's control pieces) makes it from text. Both are seen to here.
+A control token is an added token that is special or looks like markup (``<tool_call>``). The option
+``split_special_tokens`` of transformers does not protect against all of them. It keeps markup whole
+that was added as ordinary tokens (Qwen), and it cannot prevent a model from building control tokens
+that are entries of its own vocabulary (SentencePiece). This module handles both.
 """
 
 from __future__ import annotations
@@ -9,166 +11,197 @@ from __future__ import annotations
 import json
 import re
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, pairwise
 from typing import Any
 
 from llmstages.core.errors import StageError
 
-PAIRS = (
-    "<>",
-    "[]",
-    "\uff5c\uff5c",
-    "\u25c1\u25b7",
-)  # what begins and ends a mark that was added as no special token
-FORMS = ("{}", " {}", "a{}b", "a {} b", "{0}{0}", "\n{}\n")
+Offsets = list[tuple[int, int]]
+DELIMITERS = ("<>", "[]", "\uff5c\uff5c", "\u25c1\u25b7")  # first and last character of markup
+PROBES = ("{}", " {}", "a{}b", "a {} b", "{0}{0}", "\n{}\n")  # surroundings of a control token
+NO_MATCH = r"(?!)"
 
 
-def structural(token: str) -> bool:
-    """Whether an added token is a mark (``<tool_call>``, ``[INST]``), not a word or a run of blanks that somebody added."""
-    return len(token) > 2 and token[0] + token[-1] in PAIRS
+def is_markup(token: str) -> bool:
+    """Whether an added token looks like markup (``<tool_call>``, ``[INST]``), not like a word."""
+    return len(token) > 2 and token[0] + token[-1] in DELIMITERS
 
 
-class Marks:
-    """The marks of a tokenizer.
+class SpecialTokens:
+    """The control tokens of a tokenizer.
 
-    ids: text -> (id, lstrip, rstrip). found: an expression for them in a text. leaks: ids of marks that the plain way makes of texts.
+    ids: text of a control token -> (id, lstrip, rstrip). pattern: matches the control tokens of a
+    text, as the tokenizer does. any_case_pattern: the same in any case, because a template may
+    change the case of a content. leaks: ids of the control tokens that the model itself builds from
+    text; ``encode`` avoids them, more slowly.
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        from tokenizers import Tokenizer
-
         added = getattr(tokenizer, "added_tokens_decoder", {})
-        self.ids = {
+        self.ids: dict[str, tuple[int, bool, bool]] = {
             str(token): (id, token.lstrip, token.rstrip)
             for id, token in added.items()
-            if token.special or structural(str(token))
+            if token.special or is_markup(str(token))
         }
+        # The longest alternative comes first, so that a token wins over its own beginning.
         texts = sorted(self.ids, key=len, reverse=True)
-        alone = {str(token) for token in added.values() if token.single_word}
-        self.found = re.compile(
-            "|".join(rf"(?<!\w){re.escape(t)}(?!\w)" if t in alone else re.escape(t) for t in texts)
-            or r"(?!)"
-        )
-        self.inside = re.compile(
-            "|".join(map(re.escape, texts)) or r"(?!)", re.IGNORECASE
-        )  # a template may change the case of a content
-        self.longest = max(map(len, texts), default=0)
-        self.heads = {t[:n].casefold() for t in texts for n in range(1, len(t))}
-        self.tails = {t[n:].casefold() for t in texts for n in range(1, len(t))}
-        self.wholes = [t.casefold() for t in texts]
-        self.firsts, self.lasts = (
-            {t[:1].casefold() for t in texts},
-            {t[-1:].casefold() for t in texts},
-        )
-        self.tokenizer, engine = (
-            weakref.ref(tokenizer),
-            getattr(tokenizer, "backend_tokenizer", None),
-        )
-        self.bare: Any = None
-        if engine is not None and any(
-            not token.special and structural(str(token)) for token in added.values()
-        ):
-            told = json.loads(engine.to_str())
-            kept = [
-                one
-                for one in told["added_tokens"]
-                if not one["special"] and not structural(one["content"])
-            ]
-            self.bare = Tokenizer.from_str(json.dumps({**told, "added_tokens": kept}))
-        self.leaks: frozenset[int] = frozenset()
-        control = {id for text, (id, _, _) in self.ids.items() if text != tokenizer.unk_token}
-        probes = [form.format(text) for text in texts for form in FORMS]
-        self.leaks = frozenset(control & {id for ids in self.plain(probes) for id in ids})
+        whole_words = {str(token) for token in added.values() if token.single_word}
+        self.pattern = re.compile(_alternatives(texts, whole_words))
+        self.any_case_pattern = re.compile(_alternatives(texts), re.IGNORECASE)
+
+        self._longest = max(map(len, texts), default=0)
+        self._texts = [text.casefold() for text in texts]
+        self._beginnings: set[str] = set()
+        self._endings: set[str] = set()
+        for text in texts:
+            for place in range(1, len(text)):
+                self._beginnings.add(text[:place].casefold())
+                self._endings.add(text[place:].casefold())
+        self._first_characters = {text[:1].casefold() for text in texts}
+        self._last_characters = {text[-1:].casefold() for text in texts}
+
+        self._tokenizer = weakref.ref(tokenizer)
+        self._engine = _engine_without_markup(tokenizer)
+        self.leaks: frozenset[int] = frozenset()  # encode() reads it, also while it is computed
+        self.leaks = self._find_leaks(texts)
 
     def edges(self, text: str) -> tuple[bool, bool]:
-        """Whether a text begins with the end of a mark or is the inside of one, and whether it ends with the beginning of one."""
-        begin, end = text[: self.longest].casefold(), text[-self.longest :].casefold()
-        tail = any(c in begin for c in self.lasts) and any(
-            begin[:n] in self.tails for n in range(1, len(begin) + 1)
-        )
-        head = any(c in end for c in self.firsts) and any(
-            end[-n:] in self.heads for n in range(1, len(end) + 1)
-        )
-        return tail or (
-            0 < len(text) < self.longest and any(begin in whole for whole in self.wholes)
-        ), head
+        """Whether neighbors of a text could complete a control token: on its left, on its right.
 
-    def plain(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of texts, none of them a mark's."""
+        Left: the text begins with the end of a control token, or is the inside of one. Right: the
+        text ends with the beginning of one. Case does not matter.
+        """
+        begin = text[: self._longest].casefold()
+        end = text[-self._longest :].casefold()
+        # Looking for single characters first rules out most texts, and is much cheaper.
+        left = any(character in begin for character in self._last_characters) and any(
+            begin[:length] in self._endings for length in range(1, len(begin) + 1)
+        )
+        right = any(character in end for character in self._first_characters) and any(
+            end[-length:] in self._beginnings for length in range(1, len(end) + 1)
+        )
+        if not left and 0 < len(text) < self._longest:
+            left = any(begin in token for token in self._texts)
+        return left, right
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts; none of them is the id of a control token."""
         if not texts:
             return []
-        tokenizer = self.tokenizer()
-        made = (
-            [one.ids for one in self.bare.encode_batch(list(texts), add_special_tokens=False)]
-            if self.bare is not None
-            else tokenizer(
-                list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
-            )["input_ids"]
-        )
-        return (
-            [
-                ids if self.leaks.isdisjoint(ids) else self._cut(text)
-                for text, ids in zip(texts, made, strict=True)
-            ]
-            if self.leaks
-            else made
-        )
+        rows = self._encode_batch(list(texts))
+        if self.leaks:
+            for index, ids in enumerate(rows):
+                if not self.leaks.isdisjoint(ids):
+                    rows[index] = self._encode_in_parts(texts[index])
+        return rows
 
-    def places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """(ids of one text, for each the characters it stands for: from, to)."""
-        if self.bare is not None:
-            done = self.bare.encode(text, add_special_tokens=False)
-            ids, at = done.ids, done.offsets
+    def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
+        """Ids of a text and, for each, the characters that it stands for: (start, end)."""
+        if self._engine is not None:
+            encoding = self._engine.encode(text, add_special_tokens=False)
+            ids, offsets = encoding.ids, encoding.offsets
         else:
-            made = self.tokenizer()(
+            encoding = self._live_tokenizer()(
                 text,
                 add_special_tokens=False,
                 split_special_tokens=True,
                 return_offsets_mapping=True,
                 verbose=False,
             )
-            ids, at = made["input_ids"], made["offset_mapping"]
+            ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
         if self.leaks.isdisjoint(ids):
-            return ids, at
-        ids, at, start = [], [], 0
-        for part in self._parts(text):
-            some, where = self.places(part)
-            ids, at, start = (
-                [*ids, *some],
-                [*at, *((a + start, b + start) for a, b in where)],
-                start + len(part),
-            )
-        return ids, at
+            return ids, offsets
 
-    def _parts(self, text: str) -> list[str]:
-        """The text cut inside of its marks, where no token can span."""
-        cuts = [
-            0,
-            *(one.start() + 1 for one in self.inside.finditer(text) if len(one.group()) > 1),
-            len(text),
+        ids, offsets = [], []
+        part_start = 0
+        for part in self._cut(text):
+            part_ids, part_offsets = self.encode_with_offsets(part)
+            ids += part_ids
+            offsets += [(start + part_start, end + part_start) for start, end in part_offsets]
+            part_start += len(part)
+        return ids, offsets
+
+    def _live_tokenizer(self) -> Any:
+        tokenizer = self._tokenizer()
+        assert tokenizer is not None, "the tokenizer was deleted while its control tokens are used"
+        return tokenizer
+
+    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
+        if self._engine is not None:
+            encodings = self._engine.encode_batch(texts, add_special_tokens=False)
+            return [encoding.ids for encoding in encodings]
+        tokenizer = self._live_tokenizer()
+        return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)[
+            "input_ids"
         ]
-        if len(cuts) == 2:
+
+    def _encode_in_parts(self, text: str) -> list[int]:
+        return list(chain.from_iterable(self.encode(self._cut(text))))
+
+    def _cut(self, text: str) -> list[str]:
+        """Parts of a text that contains control tokens: cut after the first character of each."""
+        cuts = [
+            match.start() + 1
+            for match in self.any_case_pattern.finditer(text)
+            if len(match.group()) > 1
+        ]
+        if not cuts:
             raise StageError(
-                f"this tokenizer makes a control token of a text that does not spell one: {text[:60]!r}. Take another tokenizer, or take the text out"
+                "this tokenizer makes a control token of a text that does not spell one: "
+                f"{text[:60]!r}. Choose another tokenizer, or remove the text"
             )
-        return [text[a:b] for a, b in zip(cuts, cuts[1:]) if a < b]
+        return [text[start:end] for start, end in pairwise([0, *cuts, len(text)]) if start < end]
 
-    def _cut(self, text: str) -> list[int]:
-        return [id for ids in self.plain(self._parts(text)) for id in ids]
+    def _find_leaks(self, texts: Sequence[str]) -> frozenset[int]:
+        """The control tokens that come out when texts that spell them are encoded."""
+        probes = [probe.format(text) for text in texts for probe in PROBES]
+        encoded = set(chain.from_iterable(self.encode(probes)))
+        # The unknown token is what a model gives for any character that it lacks.
+        unknown = self._live_tokenizer().unk_token
+        control = {id for text, (id, _, _) in self.ids.items() if text != unknown}
+        return frozenset(control & encoded)
 
 
-_known: weakref.WeakKeyDictionary[Any, tuple[Any, Marks]] = (
-    weakref.WeakKeyDictionary()
-)  # an attribute would be pickled
+def _alternatives(texts: Iterable[str], whole_words: Iterable[str] = ()) -> str:
+    """A regular expression for any of some texts; those in ``whole_words`` match only as a word."""
+    alternatives = []
+    for text in texts:
+        alternative = re.escape(text)
+        if text in whole_words:
+            alternative = rf"(?<!\w){alternative}(?!\w)"
+        alternatives.append(alternative)
+    return "|".join(alternatives) if alternatives else NO_MATCH
 
 
-def special_tokens_of(tokenizer: Any) -> Marks:
-    """The marks of a tokenizer, remembered while its added tokens stay as they are."""
-    state = tuple(
-        (id, str(token), token.special)
-        for id, token in getattr(tokenizer, "added_tokens_decoder", {}).items()
-    )
-    known = _known.get(tokenizer)
-    if known is None or known[0] != state:
-        known = _known[tokenizer] = state, Marks(tokenizer)
-    return known[1]
+def _engine_without_markup(tokenizer: Any) -> Any:
+    """The Rust tokenizer without control tokens; None where no markup was added to it."""
+    from tokenizers import Tokenizer
+
+    engine = getattr(tokenizer, "backend_tokenizer", None)
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    if engine is None or not any(not t.special and is_markup(str(t)) for t in added.values()):
+        return None
+    spec = json.loads(engine.to_str())
+    spec["added_tokens"] = [
+        token
+        for token in spec["added_tokens"]
+        if not token["special"] and not is_markup(token["content"])
+    ]
+    return Tokenizer.from_str(json.dumps(spec))
+
+
+# A dictionary beside the tokenizers: an attribute of a tokenizer would be pickled with it.
+_cache: weakref.WeakKeyDictionary[Any, tuple[Any, SpecialTokens]] = weakref.WeakKeyDictionary()
+
+
+def special_tokens_of(tokenizer: Any) -> SpecialTokens:
+    """The control tokens of a tokenizer, cached as long as its added tokens do not change."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    state = tuple((id, str(token), token.special) for id, token in added.items())
+    cached = _cache.get(tokenizer)
+    if cached is not None and cached[0] == state:
+        return cached[1]
+    special_tokens = SpecialTokens(tokenizer)
+    _cache[tokenizer] = state, special_tokens
+    return special_tokens

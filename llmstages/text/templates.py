@@ -1,8 +1,10 @@
 """Chat templates: the named ones, and how a tokenizer gets one.
 
-A named template is one Jinja text (dialogue.jinja) after a line that sets its style, so all of them carry tool calls and mark
-what the assistant says with ``{% generation %}``. The control tokens of a style are registered as special tokens. Templates
-of others (a tokenizer's own, a file) are taken as they are: rendering.py renders any of them, gates.py holds them to account.
+A named template is one Jinja text (dialogue.jinja) after a line that sets its style. So all of them
+support tool calls and mark what the assistant says with ``{% generation %}``. The control tokens of
+a style are registered as special tokens. Templates from elsewhere (a tokenizer's own, a file) are
+used as they are: render.py renders any of them, and the checks before training find out whether
+they fit.
 """
 
 from __future__ import annotations
@@ -23,15 +25,17 @@ CALLS = {
     "code": ("<CODE_START>", "<CODE_END>"),
     "": ("<TOOL_START>", "<TOOL_END>"),
 }
-TOOLS = (*RESULT, *(mark for pair in CALLS.values() for mark in pair))
+TOOLS = (*RESULT, *(token for pair in CALLS.values() for token in pair))
 OWN = "own"
 
 
 @dataclass(frozen=True)
 class Style:
-    """A named template. head: what begins a turn, with {role} in it; end ends it; after follows the end and carries no loss.
+    """A named template.
 
-    marks: the control tokens in ``head``. trim: contents are stripped of blanks around them. space: each begins with one.
+    head: begins a turn; it contains {role} or {Role}. end: ends it. after: follows the end and is
+    not supervised. marks: the control tokens in ``head``. trim: white space around contents is
+    removed. space: each content begins with a space.
     """
 
     pad: str
@@ -45,11 +49,16 @@ class Style:
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """All control tokens, those of tools included."""
+        """All control tokens, including those of tools."""
         return (self.pad, self.bos, *self.marks, self.end, *TOOLS)
 
     def text(self, leading_space: bool) -> str:
-        """As Jinja; leading_space: the tokenizer encodes every text with one leading space (chat.encode_texts)."""
+        """The template as Jinja.
+
+        leading_space: the tokenizer encodes every text with one leading space
+        (chat_format.encode_texts).
+        """
+        # The turns of the fourth role, tool, stand inside those of the assistant.
         heads = {role: self.head.format(role=role, Role=role.capitalize()) for role in ROLES[:3]}
         style = {
             "bos": self.bos,
@@ -61,41 +70,48 @@ class Style:
             "result": RESULT,
             "calls": CALLS,
         }
-        return "{%- set style = " + json.dumps(style) + " -%}\n" + _dialogue()
+        return "{%- set style = " + json.dumps(style) + " -%}\n" + _dialogue_jinja()
 
 
 @cache
-def _dialogue() -> str:
+def _dialogue_jinja() -> str:
     return (Path(__file__).parent / "dialogue.jinja").read_text(encoding="utf-8").strip()
 
 
 NAMED = {
     "chatml": Style(
-        "<|pad|>",
-        "<|endoftext|>",
-        ("<|im_start|>", "<|im_sep|>"),
-        "<|im_end|>",
-        "<|im_start|>{role}<|im_sep|>",
+        pad="<|pad|>",
+        bos="<|endoftext|>",
+        marks=("<|im_start|>", "<|im_sep|>"),
+        end="<|im_end|>",
+        head="<|im_start|>{role}<|im_sep|>",
     ),
     "llama3": Style(
-        "<|finetune_right_pad_id|>",
-        "<|begin_of_text|>",
-        ("<|start_header_id|>", "<|end_header_id|>"),
-        "<|eot_id|>",
-        "<|start_header_id|>{role}<|end_header_id|>\n\n",
+        pad="<|finetune_right_pad_id|>",
+        bos="<|begin_of_text|>",
+        marks=("<|start_header_id|>", "<|end_header_id|>"),
+        end="<|eot_id|>",
+        head="<|start_header_id|>{role}<|end_header_id|>\n\n",
         trim=True,
     ),
     "zephyr": Style(
-        "<pad>",
-        "<s>",
-        ("<|system|>", "<|user|>", "<|assistant|>"),
-        "</s>",
-        "<|{role}|>\n",
+        pad="<pad>",
+        bos="<s>",
+        marks=("<|system|>", "<|user|>", "<|assistant|>"),
+        end="</s>",
+        head="<|{role}|>\n",
         after="\n",
         trim=True,
     ),
     "plain": Style(
-        "<|pad|>", "<|endoftext|>", (), "<|end|>", "{Role}:", after="\n", trim=True, space=True
+        pad="<|pad|>",
+        bos="<|endoftext|>",
+        marks=(),
+        end="<|end|>",
+        head="{Role}:",
+        after="\n",
+        trim=True,
+        space=True,
     ),
 }
 DEFAULT = "chatml"
@@ -107,50 +123,58 @@ def tokens(name: str) -> tuple[str, ...]:
 
 
 def template_of(tokenizer: Any) -> str:
-    """The chat template; of several by name the one called default."""
-    found = tokenizer.chat_template
-    return (
-        (found.get("default") or next(iter(found.values()), ""))
-        if isinstance(found, dict)
-        else found or ""
-    )
+    """The chat template of a tokenizer, "" for none; of several by name, the default one."""
+    template = tokenizer.chat_template
+    if not isinstance(template, dict):
+        return template or ""
+    if template.get("default"):
+        return template["default"]
+    return next(iter(template.values()), "")
 
 
 def read(path: str, where: str) -> str:
-    """The text of a Jinja file. where: the option that named it."""
+    """The text of a Jinja file. where: the option that names it, for messages of StageError."""
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StageError(f"{where}={path} cannot be read: {error}") from error
     if not text.strip():
-        raise StageError(f"{where}={path} is empty; it must hold a chat template in Jinja")
+        raise StageError(f"{where}={path} is empty; it must contain a chat template in Jinja")
     return text
 
 
 def install(tokenizer: Any, name: str = DEFAULT, text: str = "") -> list[str]:
-    """Give a tokenizer a chat template and the control tokens it lacks; returns those it lacked.
+    """Give a tokenizer a chat template and the control tokens that it lacks; returns these tokens.
 
-    name: one of NAMED, or "own": the tokens and the template that it brought along. text: Jinja of one's own, instead of the template.
+    name: one of NAMED, or "own" for the tokens and the template that the tokenizer already has.
+    text: Jinja to use instead of the named template. Raises StageError where "own" is chosen and
+    there is no template.
     """
     before = set(tokenizer.get_vocab())
     if name == OWN:
-        if not text and not template_of(tokenizer):
-            raise StageError(
-                f"the tokenizer brings no chat template along; choose one of {', '.join(NAMED)}, or give a Jinja file"
-            )
-        if tokenizer.pad_token in (
-            None,
-            tokenizer.eos_token,
-        ):  # else the end of a turn would carry no loss
-            tokenizer.add_special_tokens({"pad_token": NAMED[DEFAULT].pad})
-        tokenizer.chat_template = text or template_of(tokenizer)
+        _keep_own(tokenizer, text)
     else:
-        style = NAMED[name]
-        own = {"bos_token": style.bos, "eos_token": style.end, "pad_token": style.pad}
-        tokenizer.add_special_tokens(
-            {**own, "extra_special_tokens": [t for t in style.tokens if t not in own.values()]}
+        _install_style(tokenizer, NAMED[name], text)
+    added = set(tokenizer.get_vocab()) - before
+    return sorted(added, key=tokenizer.convert_tokens_to_ids)
+
+
+def _keep_own(tokenizer: Any, text: str) -> None:
+    template = text or template_of(tokenizer)
+    if not template:
+        raise StageError(
+            "the tokenizer has no chat template of its own; "
+            f"choose one of {', '.join(NAMED)}, or give a Jinja file"
         )
-        tokenizer.chat_template = text or style.text(
-            bool(tokenizer.init_kwargs.get("leading_space"))
-        )
-    return sorted(set(tokenizer.get_vocab()) - before, key=tokenizer.convert_tokens_to_ids)
+    # A pad token that also ends turns would be left out of the loss, and so would the end of turns.
+    if tokenizer.pad_token in (None, tokenizer.eos_token):
+        tokenizer.add_special_tokens({"pad_token": NAMED[DEFAULT].pad})
+    tokenizer.chat_template = template
+
+
+def _install_style(tokenizer: Any, style: Style, text: str) -> None:
+    special = {"bos_token": style.bos, "eos_token": style.end, "pad_token": style.pad}
+    extra = [token for token in style.tokens if token not in special.values()]
+    tokenizer.add_special_tokens({**special, "extra_special_tokens": extra})
+    leading_space = bool(tokenizer.init_kwargs.get("leading_space"))
+    tokenizer.chat_template = text or style.text(leading_space)

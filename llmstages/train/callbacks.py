@@ -1,8 +1,9 @@
-"""What looks at every update of a training step: progress, and the guards that keep bad numbers out of the weights.
+"""What looks at every update of a training step: the progress bar, and guards for the weights.
 
-One callback for the whole Trainer family. A gradient or loss that is not finite stops training before the weights change, and
-the message names the update and the rows of it. With ``spike_threshold`` an update whose loss or gradient norm stands out (more than
-so many standard deviations over the mean of the last WINDOW updates; as in OLMo-core's SkipStepOptimizer) is left out and counted.
+One callback serves the whole Trainer family. A gradient or loss that is not finite stops training
+before the weights change, and the message names the update and its rows. With ``spike_threshold``
+an update is skipped and counted if its loss or gradient norm exceeds the mean of the last WINDOW
+updates by more than so many standard deviations (as in SkipStepOptimizer of OLMo-core).
 """
 
 from __future__ import annotations
@@ -18,227 +19,265 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
 from llmstages.train.distributed import Processes
 
-WINDOW = 128  # updates that a spike is held against; none is skipped before half of them
-NAMED = 8  # rows named in a message
+WINDOW = 128  # updates that a spike is compared with; none is skipped before half of them
+NAMED_ROWS = 8  # rows named in a message
+NAME_LENGTH = 60  # characters of a row that has no number
+IDENTIFYING = ("prompt", "input_ids", "chosen_ids")  # columns that such a row is known by
+
+Batch = list[Any]  # the names of the rows of a micro batch
 
 
-class Fed:
-    """Which rows each micro batch was made of: a collator that remembers. Rows without a number go by their beginning."""
+class RowRecorder:
+    """A collator that remembers which rows each micro batch was made of."""
 
     def __init__(self, collate: Callable[[Sequence[Any]], Any]) -> None:
-        self.collate, self.batches = collate, deque[list[Any]]()
+        self.collate = collate
+        self.batches = deque[Batch]()
 
     def __call__(self, rows: Sequence[Any]) -> Any:
-        self.batches.append([_name(row) for row in rows])
+        self.batches.append([_row_name(row) for row in rows])
         return self.collate(rows)
 
 
-def _name(row: Any) -> Any:
-    if isinstance(row, Mapping):
-        if "row" in row:
-            return int(row["row"])
-        return next(
-            (
-                str(value)[:60]
-                for key, value in row.items()
-                if key in ("prompt", "input_ids", "chosen_ids")
-            ),
-            "?",
-        )
-    return str(row)[:60]
+def _row_name(row: Any) -> Any:
+    """The number of a row, or else the beginning of its content."""
+    if not isinstance(row, Mapping):
+        return str(row)[:NAME_LENGTH]
+    if "row" in row:
+        return int(row["row"])
+    for key, value in row.items():
+        if key in IDENTIFYING:
+            return str(value)[:NAME_LENGTH]
+    return "?"
 
 
 class Spikes:
-    """Tells which losses and gradient norms stand out. What it remembers goes into checkpoints."""
+    """Decides which losses and gradient norms are spikes. Its memory is saved with checkpoints."""
 
     def __init__(self, deviations: float) -> None:
-        self.deviations, self.skipped = deviations, 0
-        self.seen: list[deque[float]] = [deque(maxlen=WINDOW), deque(maxlen=WINDOW)]
+        self.deviations = deviations
+        self.skipped = 0
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._norms: deque[float] = deque(maxlen=WINDOW)
 
-    def out(self, *values: float) -> bool:
-        """Whether an update with this (loss, gradient norm) is to be skipped; only others are remembered."""
-        skip = any(self._far(value, past) for value, past in zip(values, self.seen, strict=True))
-        if skip:
+    def is_spike(self, loss: float, norm: float) -> bool:
+        """Whether an update is to be skipped; only updates that are not are remembered."""
+        if self._stands_out(loss, self._losses) or self._stands_out(norm, self._norms):
+            # Not remembered: it would raise the threshold for the next one.
             self.skipped += 1
-        else:
-            for value, past in zip(values, self.seen, strict=True):
-                past.append(value)
-        return skip
+            return True
+        self._losses.append(loss)
+        self._norms.append(norm)
+        return False
 
-    def _far(self, value: float, past: deque[float]) -> bool:
+    def _stands_out(self, value: float, past: deque[float]) -> bool:
         if len(past) < WINDOW // 2:
             return False
         mean = sum(past) / len(past)
-        spread = math.sqrt(sum((one - mean) ** 2 for one in past) / (len(past) - 1))
-        return value > mean + self.deviations * spread
+        variance = sum((earlier - mean) ** 2 for earlier in past) / (len(past) - 1)
+        return value > mean + self.deviations * math.sqrt(variance)
 
     def state(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"skipped": self.skipped, "seen": [list(past) for past in self.seen]}
+        """The memory as JSON."""
+        return {"skipped": self.skipped, "seen": [list(self._losses), list(self._norms)]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """The reverse of ``state``."""
         self.skipped = state["skipped"]
-        self.seen = [deque(past, maxlen=WINDOW) for past in state["seen"]]
+        losses, norms = state["seen"]
+        self._losses = deque(losses, maxlen=WINDOW)
+        self._norms = deque(norms, maxlen=WINDOW)
 
 
 class TrainingMonitor:
-    """What a recorder does; ``recorder`` makes it a TrainerCallback."""
-
-    seconds, shown = 0.0, None
+    """The methods of the callback; ``recorder`` combines them with a TrainerCallback."""
 
     def __init__(self, ctx: Context, tokens_per_step: float, spike_threshold: float) -> None:
-        self.ctx, self.tokens_per_step, self.spikes = ctx, tokens_per_step, Spikes(spike_threshold)
+        self.ctx = ctx
+        self.tokens_per_step = tokens_per_step
+        self.spikes = Spikes(spike_threshold)
+        self.seconds = 0.0
+        self._progress: Any = None  # an entered context manager
+        self._losses: list[Any] = []  # of the micro batches since the last update
+        self._norm: Any = None
 
     def attach(self, trainer: Any) -> None:
-        """See every micro batch and its loss."""
-        plain, step, loader = (
-            trainer.data_collator,
-            trainer.training_step,
-            trainer.get_eval_dataloader,
-        )
-        compute, clip = trainer.compute_loss, trainer.accelerator.clip_grad_norm_
-        self.fed = trainer.data_collator = Fed(plain)
-        sys.modules.setdefault(
-            "lomo_optim", None
-        )  # accelerate searches the whole path for this optimizer, twice an update; None: it is not there
-        trainer.floating_point_ops = lambda inputs: (
-            0.0
-        )  # counted once, in speed.py; Trainer's own walks through the model at every update
+        """Make the trainer report every micro batch, its loss, and the gradient norm."""
+        # accelerate searches the whole path for this optimizer, twice per update. None: not there.
+        modules: dict[str, Any] = sys.modules
+        modules.setdefault("lomo_optim", None)
+        # The FLOPs are counted once, by the plugin (pretrain/throughput.py). The Trainer would walk
+        # through the model at every update.
+        trainer.floating_point_ops = lambda inputs: 0.0
+        self._record_rows(trainer)
+        self._record_losses(trainer)
+        if trainer.is_deepspeed_enabled:
+            # Its engine changes the weights within backward, so the loss is checked before.
+            self._check_losses_at_once(trainer)
+        else:
+            self._record_norms(trainer)
 
-        def training_step(model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
-            loss = step(model, inputs, *rest, **more)
-            self.losses.append(loss.detach().float().reshape(()))
+    def _record_rows(self, trainer: Any) -> None:
+        # Rows of an evaluation belong to no update, so they are collated without being recorded.
+        collate, make_eval_loader = trainer.data_collator, trainer.get_eval_dataloader
+        self._rows = trainer.data_collator = RowRecorder(collate)
+
+        def get_eval_dataloader(*args: Any, **kwargs: Any) -> Any:
+            trainer.data_collator = collate
+            try:
+                return make_eval_loader(*args, **kwargs)
+            finally:
+                trainer.data_collator = self._rows
+
+        trainer.get_eval_dataloader = get_eval_dataloader
+
+    def _record_losses(self, trainer: Any) -> None:
+        step = trainer.training_step
+
+        def training_step(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            loss = step(model, inputs, *args, **kwargs)
+            self._losses.append(loss.detach().float().reshape(()))
             return loss
 
-        def clip_grad_norm_(*rest: Any, **more: Any) -> Any:
-            self.norm = clip(*rest, **more)
-            return self.norm
+        trainer.training_step = training_step
 
-        def get_eval_dataloader(*rest: Any, **more: Any) -> Any:
-            trainer.data_collator = plain
-            try:
-                return loader(*rest, **more)
-            finally:
-                trainer.data_collator = self.fed
+    def _record_norms(self, trainer: Any) -> None:
+        clip = trainer.accelerator.clip_grad_norm_
 
-        def compute_loss(model: Any, *rest: Any, **more: Any) -> Any:
-            found = compute(model, *rest, **more)
-            loss = found[0] if isinstance(found, tuple) else found
+        def clip_grad_norm_(*args: Any, **kwargs: Any) -> Any:
+            self._norm = clip(*args, **kwargs)
+            return self._norm
+
+        trainer.accelerator.clip_grad_norm_ = clip_grad_norm_
+
+    def _check_losses_at_once(self, trainer: Any) -> None:
+        compute = trainer.compute_loss
+
+        def compute_loss(model: Any, *args: Any, **kwargs: Any) -> Any:
+            result = compute(model, *args, **kwargs)
+            loss = result[0] if isinstance(result, tuple) else result
             if model.training and not math.isfinite(loss.item()):
-                self._stop(
-                    trainer.state.global_step + 1,
-                    [loss.item()],
-                    [self.fed.batches[len(self.losses)]],
-                    alone=True,
-                )
-            return found
+                batch = self._rows.batches[len(self._losses)]
+                # The other processes do not know of it yet, so they cannot be asked for their rows.
+                self._stop(trainer.state.global_step + 1, [([batch], [batch])])
+            return result
 
-        trainer.training_step, trainer.get_eval_dataloader = training_step, get_eval_dataloader
-        if (
-            trainer.is_deepspeed_enabled
-        ):  # its engine changes the weights within backward, so the loss must be looked at before
-            trainer.compute_loss = compute_loss
-        else:
-            trainer.accelerator.clip_grad_norm_ = clip_grad_norm_
+        trainer.compute_loss = compute_loss
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.processes, self.losses, self.norm, self.fed.batches = Processes(), [], None, deque()
-        self.first, self.started, self.note = state.global_step, time.perf_counter(), ""
-        self.shown = self.ctx.progress(self.ctx.step, state.max_steps)
-        self.advance = self.shown.__enter__()
+        self._processes = Processes()
+        self._losses = []
+        self._norm = None
+        self._rows.batches = deque()
+        self._first_step = state.global_step
+        self._started = time.perf_counter()
+        self._note = ""
+        self._progress = self.ctx.progress(self.ctx.step, state.max_steps)
+        self._advance = self._progress.__enter__()
+        # A resumed training continues its progress bar as well.
         if state.global_step:
-            self.advance(state.global_step, "")
+            self._advance(state.global_step, "")
 
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
     ) -> None:
         import torch
 
-        losses, self.losses = torch.stack(self.losses), []
-        rows = [self.fed.batches.popleft() for _ in range(min(len(losses), len(self.fed.batches)))]
-        norm = (
-            losses.new_zeros(()) if self.norm is None else self.norm.to(losses)
-        )  # gradients lie with DeepSpeed
-        numbers = torch.stack([losses.sum(), norm]).tolist()  # the one place that waits for a GPU
-        bad = not all(map(math.isfinite, numbers))
-        *most, bad = self.processes.most(
-            *((0.0, 0.0) if bad else numbers), bad
-        )  # all stop, or none: a process alone would wait for ever
-        if bad:
-            self._stop(state.global_step + 1, losses.tolist(), rows)
-        if self.spikes.deviations and self.spikes.out(*most):
-            for p in model.parameters():
-                p.grad = None  # an optimizer leaves a weight without gradient as it is
+        losses, self._losses = torch.stack(self._losses), []
+        batches = self._take_batches(len(losses))
+        if self._norm is None:
+            norm = losses.new_zeros(())  # DeepSpeed keeps the gradients to itself
+        else:
+            norm = self._norm.to(losses)
+        # The one place that waits for a GPU.
+        loss_sum, norm_value = torch.stack([losses.sum(), norm]).tolist()
+        bad = not (math.isfinite(loss_sum) and math.isfinite(norm_value))
+        # All processes stop, or none: a process alone would wait for the others for ever.
+        numbers = (0.0, 0.0) if bad else (loss_sum, norm_value)
+        max_loss, max_norm, any_bad = self._processes.most(*numbers, bad)
+        if any_bad:
+            bad_batches = [
+                batch
+                for loss, batch in zip(losses.tolist(), batches, strict=False)
+                if not math.isfinite(loss)
+            ]
+            everywhere = self._processes.gather((bad_batches, batches))
+            self._stop(state.global_step + 1, everywhere)
+        if self.spikes.deviations and self.spikes.is_spike(max_loss, max_norm):
+            for parameter in model.parameters():
+                parameter.grad = None  # an optimizer leaves a weight without gradient as it is
             self.ctx.say(
-                f"{self.ctx.step}: update {state.global_step + 1} skipped, its loss or gradient stands out (loss {numbers[0]:.3g}; rows {_few(rows)})"
+                f"{self.ctx.step}: update {state.global_step + 1} skipped, its loss or gradient "
+                f"stands out (loss {loss_sum:.3g}; rows {_shortened(batches)})"
             )
 
-    def _stop(
-        self,
-        update: int,
-        losses: Sequence[float],
-        rows: Sequence[Sequence[Any]],
-        alone: bool = False,
-    ) -> None:
-        bad = [batch for loss, batch in zip(losses, rows, strict=False) if not math.isfinite(loss)]
-        told = [(bad, rows)] if alone else self.processes.gather((bad, rows))
-        guilty = [(rank, batch) for rank, (found, _) in enumerate(told) for batch in found]
-        what = "loss" if guilty else "gradient"
-        named = (
-            "; ".join(
-                f"{f'process {rank}: ' if len(told) > 1 else ''}{_few([batch])}"
-                for rank, batch in guilty
-            )
-            if guilty
-            else "; ".join(
-                f"{f'process {rank}: ' if len(told) > 1 else ''}{_few(fed)}"
-                for rank, (_, fed) in enumerate(told)
-            )
-        )
+    def _take_batches(self, count: int) -> list[Batch]:
+        """The oldest recorded micro batches; the loader may have made more of them already."""
+        available = min(count, len(self._rows.batches))
+        return [self._rows.batches.popleft() for _ in range(available)]
+
+    def _stop(self, update: int, processes: Sequence[tuple[list[Batch], list[Batch]]]) -> None:
+        """Raise StageError.
+
+        processes: for each process the micro batches whose loss is not finite, and all of them.
+        """
+        losses, all_rows = [], []
+        for rank, (bad_batches, batches) in enumerate(processes):
+            prefix = f"process {rank}: " if len(processes) > 1 else ""
+            losses += [f"{prefix}{_shortened([batch])}" for batch in bad_batches]
+            all_rows.append(f"{prefix}{_shortened(batches)}")
+        # With finite losses it is the gradient, to which all rows of the update contribute.
+        quantity = "loss" if losses else "gradient"
         raise StageError(
-            f"step {self.ctx.step!r}: the {what} is not finite at update {update}; stopped before the weights changed. Rows of it: {named}. "
+            f"step {self.ctx.step!r}: the {quantity} is not finite at update {update}; stopped "
+            f"before the weights changed. Rows of it: {'; '.join(losses or all_rows)}. "
             f"Look at these rows, or lower {self.ctx.step}.learning_rate"
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        speed = (
-            self.tokens_per_step
-            * (state.global_step - self.first)
-            / (time.perf_counter() - self.started)
-            if self.tokens_per_step
-            else 0
-        )
-        self.advance(1, self.note + (f", {speed / 1e3:.1f}k tok/s" if speed else ""))
+        speed = 0.0
+        if self.tokens_per_step:
+            updates = state.global_step - self._first_step
+            speed = self.tokens_per_step * updates / (time.perf_counter() - self._started)
+        note = f"{self._note}, {speed / 1e3:.1f}k tok/s" if speed else self._note
+        self._advance(1, note)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        shown = {k: logs[k] for k in ("loss", "reward") if k in logs}
-        self.note = ", ".join(f"{k} {float(v):.3f}" for k, v in shown.items()) or self.note
+        shown = [f"{key} {float(logs[key]):.3f}" for key in ("loss", "reward") if key in logs]
+        if shown:
+            self._note = ", ".join(shown)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.seconds = time.perf_counter() - self.started
+        self.seconds = time.perf_counter() - self._started
         if self.spikes.skipped:
             self.ctx.say(
-                f"{self.ctx.step}: {self.spikes.skipped} updates were skipped as spikes (spike_threshold={self.spikes.deviations:g})"
+                f"{self.ctx.step}: {self.spikes.skipped} updates were skipped as spikes "
+                f"(spike_threshold={self.spikes.deviations:g})"
             )
 
     def close(self) -> None:
         """End the progress bar, however training ended."""
-        if self.shown:
-            self.shown.__exit__(None, None, None)
+        if self._progress is not None:
+            self._progress.__exit__(None, None, None)
 
 
 def recorder(ctx: Context, tokens_per_step: float, spike_threshold: float = 0.0) -> Any:
-    """The callback. Call ``attach(trainer)`` before training; ``seconds`` and ``spikes.skipped`` hold after it."""
+    """The callback of a training.
+
+    Call ``attach(trainer)`` before training. ``seconds`` and ``spikes.skipped`` are valid after it.
+    """
     from transformers import TrainerCallback
 
-    return type("Recorder", (TrainingMonitor, TrainerCallback), {})(
-        ctx, tokens_per_step, spike_threshold
-    )
+    class Recorder(TrainingMonitor, TrainerCallback):
+        """Transformers is imported as late as here, so the class is made here."""
+
+    return Recorder(ctx, tokens_per_step, spike_threshold)
 
 
-def _few(rows: Sequence[Sequence[Any]]) -> str:
-    all_of = [str(name) for batch in rows for name in batch]
-    return ", ".join(all_of[:NAMED]) + (
-        f" and {len(all_of) - NAMED} more" if len(all_of) > NAMED else ""
-    )
+def _shortened(batches: Sequence[Batch]) -> str:
+    """The first rows of the micro batches, and how many more there are."""
+    names = [str(name) for batch in batches for name in batch]
+    listed = ", ".join(names[:NAMED_ROWS])
+    if len(names) > NAMED_ROWS:
+        return f"{listed} and {len(names) - NAMED_ROWS} more"
+    return listed

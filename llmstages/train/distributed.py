@@ -1,4 +1,4 @@
-"""What the processes that share a training step tell each other. With one process, all of it is at once."""
+"""What the processes of a training step tell each other; with one process it costs nothing."""
 
 from __future__ import annotations
 
@@ -9,96 +9,108 @@ from typing import Any
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
 
-ASKED = "LLMSTAGES_LAUNCH"  # see launch.Launch.asked
-KINDS = {"NO": "none", "MULTI_GPU": "ddp", "MULTI_CPU": "ddp", "FSDP": "fsdp"}  # of accelerate
+BACKEND_VARIABLE = "LLMSTAGES_LAUNCH"  # the runner sets it, see launch/config.py
+BACKENDS = {"NO": "none", "MULTI_GPU": "ddp", "MULTI_CPU": "ddp", "FSDP": "fsdp"}  # of accelerate
 
 
 def requested_backend() -> str:
-    """How the runner spread this step (launch.Launch.kind); "none" where it did not say."""
-    return os.environ.get(ASKED, "none")
+    """How the runner distributed this step (none, ddp, zero2, ...); "none" if it did not say."""
+    return os.environ.get(BACKEND_VARIABLE, "none")
 
 
 def first_process() -> bool:
-    """Whether this process writes the artifact; with several, the others only compute."""
+    """Whether this process writes the artifact; the others only compute."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def check_world(trainer: Any, ctx: Context) -> None:
-    """Hold what the launcher gave against what was asked for; StageError on any difference.
+    """Compare what the launcher gave with what was asked for.
 
-    Several plausible commands train one process where two were asked for, or independent copies, and end with exit code 0.
+    Several plausible commands train one process where two were asked for, or independent copies,
+    and end with exit code 0.
+
+    Raises:
+        StageError: the number of processes or the backend differs, or one process has many GPUs.
     """
-    accelerator, wanted, kind = trainer.accelerator, os.environ.get(ASKED), sharding_of(trainer)
-    if trainer.args.n_gpu > 1:
+    gpus = trainer.args.n_gpu
+    if gpus > 1:
         raise StageError(
-            f"step {ctx.step!r} would use {trainer.args.n_gpu} GPUs in one process, which multiplies its batch; choose launch=ddp launch.processes="
-            f"{trainer.args.n_gpu}, or show it one: CUDA_VISIBLE_DEVICES=0"
+            f"step {ctx.step!r} would use {gpus} GPUs in one process, which multiplies its batch; "
+            f"choose launch=ddp launch.processes={gpus}, or show it one GPU: "
+            "CUDA_VISIBLE_DEVICES=0"
         )
-    if accelerator.num_processes != ctx.processes or wanted and kind != wanted:
-        raise StageError(
-            f"step {ctx.step!r} was to be spread as {wanted or 'asked'} over {ctx.processes} processes, but accelerate made {kind} over "
-            f"{accelerator.num_processes} of it; nothing was trained. Start it by `llmstages run launch=...`, not inside another launcher, and without "
-            "ACCELERATE_* variables of your own"
-        )
-
-
-def sharding_of(trainer: Any) -> str:
-    """How accelerate spreads a training: none, ddp, zero1 to zero3, or fsdp."""
-    name = trainer.accelerator.distributed_type.name
-    return (
-        f"zero{trainer.accelerator.state.deepspeed_plugin.zero_stage}"
-        if name == "DEEPSPEED"
-        else KINDS.get(name, name.lower())
+    processes = trainer.accelerator.num_processes
+    backend = sharding_of(trainer)
+    requested = os.environ.get(BACKEND_VARIABLE)
+    if processes == ctx.processes and (not requested or backend == requested):
+        return
+    raise StageError(
+        f"step {ctx.step!r} was to run as {requested or backend} on {ctx.processes} processes, "
+        f"but accelerate started {backend} on {processes}; nothing was trained. Start it by "
+        "`llmstages run launch=...`, not inside another launcher, and without ACCELERATE_* "
+        "variables of your own"
     )
 
 
+def sharding_of(trainer: Any) -> str:
+    """How accelerate distributes a training: none, ddp, zero1 to zero3, or fsdp."""
+    name: str = trainer.accelerator.distributed_type.name
+    if name == "DEEPSPEED":
+        return f"zero{trainer.accelerator.state.deepspeed_plugin.zero_stage}"
+    return BACKENDS.get(name, name.lower())
+
+
 class Processes:
-    """What the processes of a step tell each other, on the CPU, so that no GPU has to wait for it."""
+    """Communication between the processes of a step, on the CPU, so that no GPU waits for it."""
 
     def __init__(self) -> None:
         import torch.distributed as dist
 
-        self.dist = (
-            dist
-            if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-            else None
-        )
-        self.group = self.dist.new_group(backend="gloo") if self.dist else None
-        self.first = not self.dist or self.dist.get_rank() == 0
+        self._dist: Any = None
+        self._group: Any = None
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            self._dist = dist
+            # A group of its own: the backend for gradients (NCCL) takes tensors on GPUs alone.
+            self._group = dist.new_group(backend="gloo")
+        # The first process decides, writes and speaks for all.
+        self.first = self._dist is None or self._dist.get_rank() == 0
 
     def share(self, make: Callable[[], Any]) -> Any:
-        """What the first process makes; an error there is an error everywhere."""
-        told: list[Any] = [None, None]
+        """The value that the first process makes; an error there is raised in every process."""
+        # An error is sent as well: the other processes would wait for a value for ever.
+        value_and_error: list[Any] = [None, None]
         if self.first:
             try:
-                told = [make(), None]
+                value_and_error[0] = make()
             except Exception as error:  # raised again below, in every process
-                told = [None, error]
-        if self.dist:
-            self.dist.broadcast_object_list(told, src=0, group=self.group)
-        if told[1] is not None:
-            raise told[1]
-        return told[0]
+                value_and_error[1] = error
+        if self._dist:
+            self._dist.broadcast_object_list(value_and_error, src=0, group=self._group)
+        value, error = value_and_error
+        if error is not None:
+            raise error
+        return value
 
     def most(self, *values: float) -> list[float]:
         """The largest of each value over all processes."""
-        if not self.dist:
+        if not self._dist:
             return list(values)
         import torch
 
+        # float64 holds losses and signal numbers without rounding.
         shared = torch.tensor(values, dtype=torch.float64)
-        self.dist.all_reduce(shared, self.dist.ReduceOp.MAX, group=self.group)
+        self._dist.all_reduce(shared, self._dist.ReduceOp.MAX, group=self._group)
         return shared.tolist()
 
     def gather(self, value: Any) -> list[Any]:
-        """The value of every process, by number."""
-        if not self.dist:
+        """The value of every process, by rank."""
+        if not self._dist:
             return [value]
-        told: list[Any] = [None] * self.dist.get_world_size()
-        self.dist.all_gather_object(told, value, group=self.group)
-        return told
+        values: list[Any] = [None] * self._dist.get_world_size()
+        self._dist.all_gather_object(values, value, group=self._group)
+        return values
 
     def wait(self) -> None:
-        """Until all are here."""
-        if self.dist:
-            self.dist.barrier(group=self.group)
+        """Wait until all processes are here."""
+        if self._dist:
+            self._dist.barrier(group=self._group)

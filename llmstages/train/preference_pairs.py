@@ -1,4 +1,4 @@
-"""Pairs of a better and a worse answer on their way into training: rendered, measured, checked, split. For reward models and DPO."""
+"""Pairs of a better and a worse answer, rendered, checked and split; for reward models and DPO."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmstages.data import tables
 from llmstages.data.dialogues import Dialogue, Prepared
 from llmstages.text import chat_format
 from llmstages.text.render import render
-from llmstages.train import checks
+from llmstages.train import dialogue_checks, template_checks, token_checks
 from llmstages.train.trainer import context_length, load_tokenizer
 
 SIDES = ("chosen", "rejected")
@@ -20,8 +20,12 @@ SIDES = ("chosen", "rejected")
 
 @dataclass
 class Pairs(Prepared):
-    """Prepared rows, and the pairs they are the sides of. Each pair: prompt_ids, the ids of both whole sides (chosen_ids,
-    rejected_ids), both rendered (chosen_rendered, ...), name, and the columns of its row."""
+    """Prepared rows, and the pairs of which they are the sides.
+
+    Each pair has the columns of its row, and in addition: name; prompt_ids; chosen_ids and
+    rejected_ids, the ids of both whole sides; chosen_rendered and rejected_rendered, both sides
+    with their loss mask.
+    """
 
     train: Sequence[dict[str, Any]] = ()
     test: Sequence[dict[str, Any]] = ()
@@ -30,71 +34,84 @@ class Pairs(Prepared):
 def prepare(
     model: Artifact, source: Artifact, max_length: int, test_fraction: float, ctx: Context
 ) -> Pairs:
-    """Both sides of each pair as tokens; pairs with a side longer than ``max_length`` are dropped and counted."""
+    """Render and check both sides of each pair.
+
+    Args:
+        model: gives the tokenizer and the context length.
+        source: preferences.
+        max_length: pairs with a side of more tokens are dropped and counted.
+        test_fraction: share of the pairs that is kept for measuring, see ``split``.
+        ctx: where the step runs.
+
+    Raises:
+        StageError: messages cannot be rendered, or no pair is left to train on.
+    """
     tokenizer = load_tokenizer(model.path)
-    rows = [
-        dict(row, name=f"{source.name}:{i}")
-        for i, row in enumerate(tables.load(source.path / "data"))
+    pairs = [
+        dict(row, name=f"{source.name}:{number}")
+        for number, row in enumerate(tables.load(source.path / "data"))
     ]
-    sides = [
-        Dialogue(f"{row['name']} {side}", [*row["prompt"], *row[side]])
+    dialogues = [
+        Dialogue(f"{pair['name']} {side}", [*pair["prompt"], *pair[side]])
         for side in SIDES
-        for row in rows
+        for pair in pairs
     ]
-    found = checks.check_dialogues(sides)
-    checks.renderable(found, ctx)
-    for row, ids in zip(
-        rows, chat_format.prompt_ids(tokenizer, [row["prompt"] for row in rows]), strict=True
-    ):
-        row["prompt_ids"] = ids
-    for side in SIDES:
-        for row, done in zip(
-            rows, render(tokenizer, [[*row["prompt"], *row[side]] for row in rows]), strict=True
-        ):
-            row[f"{side}_ids"], row[f"{side}_rendered"] = done.ids, done
-    long = [
-        row["name"] for row in rows if max(len(row[f"{side}_ids"]) for side in SIDES) > max_length
-    ]
-    if long:
+    checks = dialogue_checks.check_dialogues(dialogues)
+    dialogue_checks.require_renderable(checks, ctx)
+    _render_sides(pairs, tokenizer)
+    too_long = {pair["name"] for pair in pairs if _longest_side(pair) > max_length}
+    if too_long:
         ctx.say(
-            f"{ctx.step}: {len(long)} of {len(rows)} pairs dropped, longer than max_length={max_length} tokens"
+            f"{ctx.step}: {len(too_long)} of {len(pairs)} pairs dropped, longer than "
+            f"max_length={max_length} tokens"
         )
-    left_out = set(long)
-    train, test = split([row for row in rows if row["name"] not in left_out], test_fraction)
+    train, test = split([pair for pair in pairs if pair["name"] not in too_long], test_fraction)
     if not train:
         raise StageError(
-            f"{ctx.step}: no preference pair is left to train on; raise {ctx.step}.max_length or look at {source.name}"
+            f"{ctx.step}: no preference pair is left to train on; raise {ctx.step}.max_length or "
+            f"look at {source.name}"
         )
-    rendered = [
-        (f"{row['name']} {side}", row[f"{side}_rendered"]) for side in SIDES for row in train
+    # Each side of a pair is a row of its own in the checks.
+    names = [f"{pair['name']} {side}" for side in SIDES for pair in train]
+    rows = [pair[f"{side}_rendered"] for side in SIDES for pair in train]
+    dropped = [pair["name"] for pair in pairs if pair["name"] in too_long]
+    checks += [
+        dialogue_checks.check_left_out(dropped, len(pairs), "raise max_length"),
+        *token_checks.check_rows(rows, tokenizer, names, context=context_length(model)),
+        *template_checks.check_dialogue_template(dialogues, tokenizer),
+        *token_checks.check_model(model.path, tokenizer),
     ]
-    names, done = [name for name, _ in rendered], [one for _, one in rendered]
-    found += [
-        checks.check_left_out(long, len(rows), "raise max_length"),
-        *checks.check_rows(done, tokenizer, names, context=context_length(model)),
-        *checks.check_dialogue_template(sides, tokenizer),
-        *checks.check_model(model.path, tokenizer),
-    ]
-    return Pairs(
-        tokenizer,
-        done,
-        names,
-        found,
-        {"pairs": len(rows), "dropped, too long": len(long)},
-        train=train,
-        test=test,
-    )
+    counts = {"pairs": len(pairs), "dropped, too long": len(dropped)}
+    return Pairs(tokenizer, rows, names, checks, counts, train=train, test=test)
+
+
+def _render_sides(pairs: Sequence[dict[str, Any]], tokenizer: Any) -> None:
+    """Add the tokens of the prompt and of both sides to each pair."""
+    prompts = chat_format.prompt_ids(tokenizer, [pair["prompt"] for pair in pairs])
+    for pair, ids in zip(pairs, prompts, strict=True):
+        pair["prompt_ids"] = ids
+    for side in SIDES:
+        rendered = render(tokenizer, [[*pair["prompt"], *pair[side]] for pair in pairs])
+        for pair, row in zip(pairs, rendered, strict=True):
+            pair[f"{side}_ids"] = row.ids
+            pair[f"{side}_rendered"] = row
+
+
+def _longest_side(pair: dict[str, Any]) -> int:
+    return max(len(pair[f"{side}_ids"]) for side in SIDES)
 
 
 def split(
     rows: Sequence[dict[str, Any]], share: float
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(train, test): by the column ``split`` where it is given, else every n-th pair is kept for measuring."""
+    """Rows for training and rows for test.
+
+    The column ``split`` decides if it marks test rows; else every n-th row, from the first on, is
+    for test. n follows from ``share`` and is at least 2; with share 0 the first row alone is.
+    """
     if any(row.get("split") == "test" for row in rows):
-        return [r for r in rows if r.get("split") != "test"], [
-            r for r in rows if r.get("split") == "test"
-        ]
-    every = max(2, round(1 / share)) if share else len(rows) + 1
-    return [r for i, r in enumerate(rows) if i % every], [
-        r for i, r in enumerate(rows) if i % every == 0
-    ]
+        train = [row for row in rows if row.get("split") != "test"]
+        return train, [row for row in rows if row.get("split") == "test"]
+    stride = max(2, round(1 / share)) if share else len(rows) + 1
+    train = [row for number, row in enumerate(rows) if number % stride]
+    return train, [row for number, row in enumerate(rows) if number % stride == 0]

@@ -1,7 +1,9 @@
-"""What all training stages share: arguments, log, rows. What is checked before is in gates.py, how
-they are watched in watch.py, how they go on in resume.py.
+"""Models, trainers and logs that all training stages share.
 
-Every stage trains with a Trainer of the transformers family, so one way serves them all. Torch is imported inside functions only.
+Every stage trains with a Trainer of the transformers family, so that one implementation of
+progress, checkpoints and guards serves them all. The options and arguments are in arguments.py,
+what is checked before in checks.py, the guards in callbacks.py, stopping and resuming in resume.py.
+Torch is imported inside functions only.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,162 +21,58 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, option
 from llmstages.data import tables
 from llmstages.train import distributed, resume
+from llmstages.train.arguments import Optimization, training_arguments
 from llmstages.train.callbacks import recorder
 
-TIMES = ("runtime", "per_second", "step_time", "total_flos", "num_tokens", "epoch")
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """Fields every training stage has. Batches are counted in rows over all processes."""
-
-    seed: int = option(0, "seed of weights, data order and dropout")
-    learning_rate: float = option(1e-3, "peak learning rate of AdamW")
-    batch_size: int = option(4, "rows in one update, over all processes", renamed_from="batch_rows")
-    warmup_steps: int = option(20, "updates of linear warm-up", renamed_from="warmup")
-    weight_decay: float = option(0.05, "AdamW weight decay")
-    max_grad_norm: float = option(1.0, "largest gradient norm", renamed_from="clip")
-    micro_batch_size: int = option(
-        0,
-        "rows each process computes at once; 0 = its whole part of the batch, else gradients accumulate",
-        identity=False,
-        renamed_from="micro_rows",
-    )
-    bf16: bool = option(False, "bfloat16 autocast; pays on GPUs, not on small CPU models")
-    log_every: int = option(10, "updates between log lines; logged curves are means over them")
-    spike_threshold: float = option(
-        0.0,
-        "updates whose loss or gradient norm stands out by so many standard deviations are skipped and counted; 0: none. "
-        "6 suits batches of many rows; with a few, ordinary updates stand out as far",
-        renamed_from="skip_spikes",
-    )
-    save_minutes: float = option(
-        10.0, "minutes between checkpoints; 0: none by time", identity=False
-    )
-    save_every: int = option(0, "updates between checkpoints; 0: by time alone", identity=False)
-    save_last: int = option(2, "checkpoints kept", identity=False)
-    allow_failed_checks: list[str] = option(
-        help="gates that may fail (gates.py), by name: allow=[rows_with_padding_inside]",
-        factory=list,
-        identity=False,
-        renamed_from="allow",
-    )
-    trackers: list[str] = option(
-        help="experiment trackers: trackio, wandb, tensorboard", factory=list, identity=False
-    )
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "batch_size", "max_grad_norm", "log_every"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
-
-
-def training_arguments(
-    config: Optimization, ctx: Context, sharded: bool = False, **more: Any
-) -> dict[str, Any]:
-    """Keyword arguments for TrainingArguments and its TRL children. sharded: see spreading()."""
-    import torch
-
-    micro = config.micro_batch_size or config.batch_size // ctx.processes
-    if not micro or config.batch_size % (micro * ctx.processes):
-        raise StageError(
-            f"{ctx.step}.batch_size={config.batch_size} cannot be shared by {ctx.processes} processes "
-            f"in parts of {micro or 1} rows; choose a multiple of {max(1, micro) * ctx.processes}"
-        )
-    warmup, steps = config.warmup_steps, more.get("max_steps", 0)
-    if steps and warmup > max(1, steps // 5):
-        warmup = max(1, steps // 5)
-        ctx.say(
-            f"{ctx.step}: warm-up shortened from {config.warmup_steps} to {warmup} of {steps} updates, or the rate would never be reached"
-        )
-    if "tensorboard" in config.trackers:
-        os.environ.setdefault(
-            "TENSORBOARD_LOGGING_DIR", os.path.join("tensorboard", ctx.step)
-        )  # its files carry times: not into the artifact
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or min(16, os.cpu_count() or 1)))
-    return {
-        "output_dir": str(ctx.work),
-        "seed": config.seed,
-        "data_seed": config.seed,
-        "learning_rate": config.learning_rate,
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": config.batch_size // (micro * ctx.processes),
-        "warmup_steps": warmup,
-        "weight_decay": config.weight_decay,
-        "max_grad_norm": config.max_grad_norm,
-        "adam_beta2": 0.95,
-        "bf16": config.bf16,
-        "use_cpu": not torch.cuda.is_available(),
-        "logging_steps": max(1, min(config.log_every, more.get("max_steps", 1000) // 10)),
-        "logging_nan_inf_filter": False,
-        "disable_tqdm": True,
-        "report_to": list(config.trackers) or "none",
-        "save_strategy": "no",
-        "remove_unused_columns": False,
-        "gradient_checkpointing": False,
-        "ddp_find_unused_parameters": False,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        **spreading(ctx, sharded),
-        **more,
-    }
-
-
-def spreading(ctx: Context, sharded: bool) -> dict[str, Any]:
-    """Arguments for DeepSpeed or FSDP, where the launcher asks for them. sharded: the stage can save weights that lie spread over processes."""
-    import torch
-
-    told = {
-        name: json.loads(os.environ.get(f"LLMSTAGES_{name.upper()}") or "{}")
-        for name in ("deepspeed", "fsdp")
-    }
-    if not sharded and (
-        told["fsdp"] or told["deepspeed"].get("zero_optimization", {}).get("stage") == 3
-    ):
-        raise StageError(
-            f"step {ctx.step!r} works with its model between updates and cannot do so while the weights lie spread over processes; "
-            "use launch=zero2 or launch=ddp for it"
-        )
-    if told["fsdp"] and not torch.cuda.is_available():
-        raise StageError(
-            f"step {ctx.step!r}: launch=fsdp needs GPUs. On a CPU accelerate quietly trains something else (DDP, or a copy in each process); "
-            "use launch=ddp, zero2 or zero3"
-        )
-    return {
-        "deepspeed": told["deepspeed"] or None,
-        **({"fsdp": True, "fsdp_config": told["fsdp"]} if told["fsdp"] else {}),
-    }
+# Entries of a Trainer's log that depend on the time, or that the record has already.
+LEFT_OUT = ("runtime", "per_second", "step_time", "total_flos", "num_tokens", "epoch")
+IGNORED_LABEL = -100  # a label that carries no loss
 
 
 def compute_device() -> str:
     """Where this process computes: its own GPU, or the CPU."""
     import torch
 
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 def load_model(
-    artifact: Artifact, ctx: Context, kind: str = "causal", dtype: str = "float32"
+    artifact: Artifact, ctx: Context | None, kind: str = "causal", dtype: str = "float32"
 ) -> Any:
-    """A causal language model, or with kind="reward" a one-label classifier. dtype: "auto" takes the one it was saved in."""
+    """Load a model artifact.
+
+    Args:
+        artifact: a folder in the format of transformers.
+        ctx: unused; part of the signature for stages that load models in their own way.
+        kind: "causal" for a language model, "reward" for a sequence classifier with one label.
+        dtype: a torch dtype by name; "auto" is the one that the weights were saved in.
+
+    Raises:
+        StageError: the folder holds no model.
+    """
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    loader = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
-    more = {"num_labels": 1} if kind == "reward" else {}
     if not (artifact.path / "config.json").exists():
         raise StageError(
-            f"{artifact.name} is no model folder: {artifact.path} holds no config.json"
+            f"{artifact.name} is not a model folder: there is no config.json in {artifact.path}"
         )
-    return loader.from_pretrained(artifact.path, dtype=dtype, **more)
+    if kind == "reward":
+        return AutoModelForSequenceClassification.from_pretrained(
+            artifact.path, dtype=dtype, num_labels=1
+        )
+    return AutoModelForCausalLM.from_pretrained(artifact.path, dtype=dtype)
 
 
 def context_length(artifact: Artifact) -> int:
-    """Positions a model knows, 0 where its config does not say."""
+    """Positions that a model knows, in tokens; 0 if its config does not say."""
     config = json.loads((artifact.path / "config.json").read_text(encoding="utf-8"))
     return int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a tokenizer or model artifact."""
+    """The tokenizer of a tokenizer or model artifact; it pads on the left, as generation needs."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -182,102 +80,166 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def lora_adapter(rank: int, model: Any = None, tokens: Sequence[int] = ()) -> Any:
-    """LoRA on all linear layers (Hu et al. 2021), twice the rank as alpha; None for rank 0. tokens: ids whose embeddings in ``model`` are trained too."""
-    if not rank:
+@dataclass(frozen=True)
+class LoraOptions:
+    """Fields of a stage that can train LoRA adapters (Hu et al. 2021) instead of all weights."""
+
+    lora_r: int = option(
+        0, "rank of the adapters; 0 = all weights are trained", ge=0, renamed_from="lora"
+    )
+    lora_alpha: float = option(0.0, "scale of the adapters; 0 = twice the rank", ge=0)
+    lora_dropout: float = option(0.0, "dropout before the adapters while training", ge=0, lt=1)
+    target_modules: str | list[str] = option(
+        "all-linear",
+        "layers with an adapter, as in peft.LoraConfig: all-linear is every linear layer but the "
+        "head, [q_proj,v_proj] the layers of these names",
+    )
+
+    def __post_init__(self) -> None:
+        has_settings = self.lora_alpha or self.lora_dropout or self.target_modules != "all-linear"
+        if has_settings and not self.lora_r:
+            raise ValueError(
+                "lora_alpha, lora_dropout and target_modules mean nothing without adapters: "
+                "set their rank too, for example lora_r=16"
+            )
+
+
+def lora_adapter(config: LoraOptions, model: Any = None, tokens: Sequence[int] = ()) -> Any:
+    """The adapters that a config asks for, as a peft.LoraConfig; None where lora_r is 0.
+
+    Args:
+        config: rank, scale, dropout and layers of the adapters.
+        model: the model to adapt; needed with ``tokens``.
+        tokens: ids whose embeddings are trained beside the adapters, such as new control tokens.
+    """
+    if not config.lora_r:
         return None
     from peft import LoraConfig
 
-    tables = (
-        {
-            id(layer): layer
-            for layer in (model.get_input_embeddings(), model.get_output_embeddings())
-        }
-        if tokens
-        else {}
-    )
-    tied = (
-        tokens and model.get_input_embeddings().weight is model.get_output_embeddings().weight
-    )  # peft then serves both by the first
-    names = (
-        [name.rpartition(".")[2] for name, layer in model.named_modules() if id(layer) in tables]
-        if tokens
-        else []
-    )
-    learning = {name: list(tokens) for name in (names[:1] if tied else names)} or None
+    # peft declares an int, but a fraction is as good: it is only divided by the rank.
+    alpha: Any = config.lora_alpha or 2 * config.lora_r
     return LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank,
-        target_modules="all-linear",
+        r=config.lora_r,
+        lora_alpha=alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=config.target_modules,
         task_type="CAUSAL_LM",
-        trainable_token_indices=learning,
+        trainable_token_indices=_trainable_tokens(model, tokens),
     )
+
+
+def _trainable_tokens(model: Any, tokens: Sequence[int]) -> dict[str, list[int]] | None:
+    """Name of each embedding layer -> the rows of it that are trained, as peft takes them."""
+    if not tokens:
+        return None
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    names = [
+        name.rpartition(".")[2]
+        for name, layer in model.named_modules()
+        if layer is embeddings or layer is head
+    ]
+    if embeddings.weight is head.weight:
+        names = names[:1]  # peft serves tied weights by the first of the two layers
+    return {name: list(tokens) for name in names}
 
 
 def save_model(model: Any, tokenizer: Any, ctx: Context, trainer: Any = None) -> None:
-    """Write weights and tokenizer; the cache stays on in the saved config, or generation would be ten times slower.
+    """Write weights and tokenizer into the artifact.
 
-    trainer: gathers weights that lie spread over processes (ZeRO-3, FSDP); all processes must then be here.
+    Args:
+        model: the trained model.
+        tokenizer: its tokenizer.
+        ctx: where to write.
+        trainer: gathers weights that are sharded over processes (ZeRO-3, FSDP). All processes must
+            then call this function.
     """
-    from llmstages.text import chat_format
-    from llmstages.text.templates import template_of
-
+    # Trainers switch the cache off. In a saved config that would make generation ten times slower.
     model.config.use_cache = True
-    end = chat_format.control(tokenizer).end if template_of(tokenizer) else None
-    if end not in (None, tokenizer.eos_token_id) and getattr(
-        model, "generation_config", None
-    ):  # other programs stop at what stands there
-        model.generation_config.eos_token_id = [end, tokenizer.eos_token_id]
-    spread = trainer is not None and distributed.sharding_of(trainer) in ("zero3", "fsdp")
-    whole = (
-        {"state_dict": trainer.accelerator.get_state_dict(trainer.model_wrapped)} if spread else {}
-    )
+    _set_end_tokens(model, tokenizer)
+    state = {}
+    if trainer is not None and distributed.sharding_of(trainer) in ("zero3", "fsdp"):
+        state["state_dict"] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    # Only now may the other processes leave: all were needed to gather the weights.
     if not distributed.first_process():
         return
-    model.save_pretrained(ctx.out, **whole)
+    model.save_pretrained(ctx.out, **state)
     tokenizer.save_pretrained(ctx.out)
 
 
+def _set_end_tokens(model: Any, tokenizer: Any) -> None:
+    """Let other programs stop where the template ends a turn, also if that is not the eos token."""
+    from llmstages.text import chat_format
+    from llmstages.text.templates import template_of
+
+    if not template_of(tokenizer) or not getattr(model, "generation_config", None):
+        return
+    end = chat_format.control_tokens(tokenizer).end
+    if end is not None and end != tokenizer.eos_token_id:
+        model.generation_config.eos_token_id = [end, tokenizer.eos_token_id]
+
+
 def rows_dataset(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """A datasets.Dataset of packed rows."""
+    """A datasets.Dataset of packed rows, with their numbers in the column ``row``."""
     import datasets
 
     return datasets.Dataset.from_list([{"row": number, **row} for number, row in enumerate(rows)])
 
 
 def collate(rows: Sequence[Mapping[str, Any]], pad: int = 0) -> dict[str, Any]:
-    """Stack rows of lists or arrays; shorter ones are padded at their end, where the loss does not look. use_cache=False goes with the batch: it keeps packed documents apart, and stays out of the config."""
+    """Stack rows of lists or arrays into a batch.
+
+    Shorter rows are padded at their end, where the loss does not look. ``use_cache=False`` is part
+    of the batch: it keeps packed documents apart, and this way it stays out of the model's config.
+
+    Args:
+        rows: input_ids, labels and position_ids of each row.
+        pad: id of the padding token.
+
+    Returns:
+        Tensors of shape (rows, longest row).
+    """
     import numpy as np
     import torch
 
     width = max(len(row["input_ids"]) for row in rows)
-    stacked = {}
-    for key, fill in (("input_ids", pad), ("labels", -100), ("position_ids", None)):
-        some = [np.asarray(row[key], np.int64) for row in rows]
-        more = [
-            np.arange(len(one), width)
-            if fill is None
-            else np.full(width - len(one), fill, np.int64)
-            for one in some
-        ]
-        stacked[key] = np.stack(
-            [
-                np.concatenate(pair) if len(pair[1]) else pair[0]
-                for pair in zip(some, more, strict=True)
-            ]
-        )
-    return {key: torch.from_numpy(values) for key, values in stacked.items()} | {"use_cache": False}
+
+    def stack(key: str, padding: Callable[[int], Any]) -> Any:
+        padded = []
+        for row in rows:
+            values = np.asarray(row[key], np.int64)
+            if len(values) < width:
+                values = np.concatenate([values, padding(len(values))])
+            padded.append(values)
+        return torch.from_numpy(np.stack(padded))
+
+    return {
+        "input_ids": stack("input_ids", lambda size: np.full(width - size, pad, np.int64)),
+        "labels": stack("labels", lambda size: np.full(width - size, IGNORED_LABEL, np.int64)),
+        "position_ids": stack("position_ids", lambda size: np.arange(size, width)),
+        "use_cache": False,
+    }
 
 
 def run_trainer(
     trainer: Any, config: Optimization, ctx: Context, tokens_per_step: float = 0.0
 ) -> Any:
-    """Train with progress, guards and checkpoints; returns what watched (``seconds``, ``spikes.skipped``)."""
+    """Train with progress, guards and checkpoints.
+
+    Args:
+        trainer: a Trainer that is ready to train.
+        config: the options of the stage.
+        ctx: where the step runs.
+        tokens_per_step: tokens in one update, for the speed that is shown; 0 shows none.
+
+    Returns:
+        The recorder, with ``seconds`` and ``spikes.skipped`` (see callbacks.py).
+    """
     from transformers import PrinterCallback
 
     distributed.check_world(trainer, ctx)
     watch = recorder(ctx, tokens_per_step, config.spike_threshold)
     watch.attach(trainer)
+    # It would print every log entry into the progress bar.
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     try:
@@ -298,34 +260,60 @@ def sft_trainer(
     sharded: bool = False,
     order: Sequence[int] | None = None,
     held: Sequence[Mapping[str, Any]] = (),
-    **more: Any,
+    **extra: Any,
 ) -> Any:
-    """TRL's SFTTrainer on rows, ready to train. order: of all rows of all updates, else random; held: rows to evaluate on; more: arguments of SFTConfig."""
+    """TRL's SFTTrainer on packed rows, ready to train.
+
+    Args:
+        config: the options of the stage.
+        ctx: where the step runs.
+        model: the model to train.
+        tokenizer: its tokenizer.
+        rows: rows as ``collate`` takes them.
+        steps: number of updates.
+        adapter: a peft config; None trains all weights.
+        sharded: whether the stage can save weights that are sharded over processes.
+        order: numbers of the rows of all updates in order; None draws them at random.
+        held: rows to evaluate on.
+        extra: further arguments of SFTConfig.
+    """
     from transformers import Trainer
-    from trl import SFTConfig, SFTTrainer
 
-    class Plain(SFTTrainer):
-        """Without TRL's fused head, which reads the weights of the output layer past peft's wrapper of trained tokens (trl 1.16)."""
+    # TRL exports its classes lazily, which pyright takes for private names.
+    from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
-        def compute_loss(self, *rest: Any, **more: Any) -> Any:
-            return Trainer.compute_loss(self, *rest, **more)
+    class PlainLossTrainer(SFTTrainer):
+        """Without TRL's fused head (trl 1.16).
 
-    data, how = (
-        rows_dataset(rows),
-        {"train_sampling_strategy": "random" if order is None else "sequential"},
+        It reads the weights of the output layer past peft's wrapper of trained tokens.
+        """
+
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            return Trainer.compute_loss(self, *args, **kwargs)
+
+    trainer_class = SFTTrainer
+    if adapter is not None and adapter.trainable_token_indices:
+        trainer_class = PlainLossTrainer
+    dataset = rows_dataset(rows)
+    arguments = training_arguments(
+        config,
+        ctx,
+        sharded,
+        max_steps=steps,
+        lr_scheduler_type="linear",
+        train_sampling_strategy="random" if order is None else "sequential",
+        **extra,
     )
-    kind = Plain if adapter is not None and adapter.trainable_token_indices else SFTTrainer
-    return kind(
+    return trainer_class(
         model=model,
-        train_dataset=data if order is None else data.select(order),
+        train_dataset=dataset if order is None else dataset.select(order),
         eval_dataset=rows_dataset(held) if held else None,
         processing_class=tokenizer,
         data_collator=partial(collate, pad=tokenizer.pad_token_id),
         peft_config=adapter,
         args=SFTConfig(
-            **training_arguments(
-                config, ctx, sharded, max_steps=steps, lr_scheduler_type="linear", **how, **more
-            ),
+            **arguments,
+            # The rows are tokenized and packed already, so TRL must leave them as they are.
             packing=False,
             max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True},
@@ -334,15 +322,11 @@ def sft_trainer(
 
 
 def write_log(trainer: Any, ctx: Context) -> list[dict[str, float]]:
-    """log.jsonl from the trainer's history, without times; returns the rows."""
+    """Write log.jsonl from the trainer's history, without times; returns its rows."""
     rows = []
     for entry in trainer.state.log_history:
-        row = {
-            k: v
-            for k, v in entry.items()
-            if not any(t in k for t in TIMES) and isinstance(v, int | float | str)
-        }
-        row = {k: float(v) if k != "step" else int(v) for k, v in row.items() if _number(v)}
+        row = _log_row(entry)
+        # The last entry is a summary of the whole run.
         if len(row) > 1 and "train_loss" not in row:
             rows.append(row)
     if distributed.first_process():
@@ -350,7 +334,18 @@ def write_log(trainer: Any, ctx: Context) -> list[dict[str, float]]:
     return rows
 
 
-def _number(value: Any) -> bool:
+def _log_row(entry: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers of a log entry; some arrive as text."""
+    row = {}
+    for key, value in entry.items():
+        if any(part in key for part in LEFT_OUT) or not isinstance(value, int | float | str):
+            continue
+        if _is_finite(value):
+            row[key] = int(value) if key == "step" else float(value)
+    return row
+
+
+def _is_finite(value: float | str) -> bool:
     try:
         return math.isfinite(float(value))
     except ValueError:
@@ -360,10 +355,14 @@ def _number(value: Any) -> bool:
 def ends_of(
     rows: Sequence[Mapping[str, float]], key: str, share: float = 0.1
 ) -> tuple[float, float]:
-    """(mean of the first, mean of the last) ``share`` of a logged series; (nan, nan) when it was not logged."""
+    """Mean of the first and mean of the last values of a logged series.
+
+    ``share`` of the values count for each mean. Returns (nan, nan) if the key was not logged.
+    """
     values = [row[key] for row in rows if key in row]
     if not values:
         return math.nan, math.nan
+    # Single values are noisy, so the ends of the curve are means.
     width = max(1, int(len(values) * share))
     return sum(values[:width]) / width, sum(values[-width:]) / width
 
@@ -371,12 +370,17 @@ def ends_of(
 def check_names(
     ctx: Context, field: str, names: Sequence[str], sources: Sequence[Artifact]
 ) -> None:
-    """Refuse a config that names a step which feeds nothing in: a typo would silently mean the default."""
+    """Refuse a config that names a step which is not an input: a typo would mean the default.
+
+    Raises:
+        StageError: names the field, the unknown step and the inputs.
+    """
     known = [source.name for source in sources]
     for name in names:
         if name not in known:
             raise StageError(
-                f"{ctx.step}.{field} names {name!r}, which is none of its inputs ({', '.join(known) or 'none'})"
+                f"{ctx.step}.{field} names {name!r}, which is not one of its inputs "
+                f"({', '.join(known) or 'none'})"
             )
 
 

@@ -257,9 +257,10 @@ def _gold(
     result = measure(labels, by_url, set(tables.load(source / "data")["url"]))
     tables.write_json(ctx.out / "gold.json", result)
     overall = result["overall"]
-    texts: dict[str, str] = {}
-    for row in tables.load(ctx.out / "data"):  # of a page that was split, all paragraphs
-        texts[row["url"]] = texts.get(row["url"], "") + row["text"] + "\n"
+    paragraphs: dict[str, list[str]] = {}  # one per page, several where pages are split
+    for row in tables.load(ctx.out / "data"):
+        paragraphs.setdefault(row["url"], []).append(row["text"] + "\n")
+    texts = {url: "".join(parts) for url, parts in paragraphs.items()}
     found = {
         "precision": overall["precision"],
         "recall": overall["recall"],

@@ -1,1 +1,1 @@
-"""Slot ``dialogues``: conversations to train on, from files, from the Hub, or written by a model."""
+"""Slot ``dialogues``: conversations from files, from the Hub, or written by a model."""

@@ -1,7 +1,9 @@
-"""A model behind an OpenAI-compatible address (vLLM, llama.cpp, hosted services): many requests at once, repeated while it pays.
+"""A model behind an OpenAI-compatible address (vLLM, llama.cpp, hosted services).
 
-httpx and not huggingface_hub's InferenceClient, which sends the user's Hugging Face token to any address where no other key is given.
-The key is read from the environment when it is used; it is taken out of every text that comes back.
+Many requests run at once, and failed ones are repeated where that may help. httpx asks, and not
+huggingface_hub's InferenceClient, which sends the user's Hugging Face token to any address if no
+other key is given. The key is read from the environment when it is used, and it is taken out of
+every text that comes back.
 """
 
 from __future__ import annotations
@@ -16,17 +18,14 @@ from typing import Any
 from llmstages.core.errors import StageError
 from llmstages.core.secrets import mask
 from llmstages.data.readers.record import clean
-from llmstages.plugins.dialogues.answers import FAILED, Said
+from llmstages.plugins.dialogues.answers import FAILED, Answer
 
-AGAIN = (408, 409, 425, 429)  # and 5xx: asked once more
-HOPELESS = (
-    401,
-    402,
-    404,
-    405,
-)  # and redirects: no request of this run can do better. 403 is not one: moderation says it too
+REPEATABLE = (408, 409, 425, 429)  # and all 5xx: the request is sent again
+# These, and redirects: no request of this run can succeed. 403 is not among them, since moderation
+# answers it too.
+HOPELESS = (401, 402, 404, 405)
 LONGEST_WAIT = 60.0  # seconds, also where the server asks for more
-SHOWN = 200
+EXCERPT = 200  # characters of a server's text that a message quotes
 UNFINISHED = {
     "length": ("cut", "the answer was cut off at max_new_tokens"),
     "content_filter": ("refused", "stopped by the service's content filter"),
@@ -35,7 +34,20 @@ UNFINISHED = {
 
 @dataclass
 class Endpoint:
-    """``name`` answers at ``url``. settings: the fields of a request besides model and messages."""
+    """The model ``name`` of a service.
+
+    Attributes:
+        step: the name of the step, for messages.
+        url: the address, such as ``http://localhost:8000/v1``.
+        name: the model as the service calls it.
+        settings: the fields of a request besides model and messages; None leaves one out.
+        key_variable: the name of the environment variable with the key.
+        concurrency: requests at once.
+        timeout: seconds until a request counts as failed.
+        retries: times a failed request is repeated.
+        wait: seconds before the first repetition, doubled before each further one.
+        patience: failed requests in a row after which the service is given up.
+    """
 
     step: str
     url: str
@@ -49,8 +61,43 @@ class Endpoint:
     patience: int
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def ask(self, requests: Sequence[str], missing: Sequence[int]) -> Iterator[tuple[int, Said]]:
-        """Answers as they come; StageError where no answer can be expected any more."""
+    def ask(self, requests: Sequence[str], missing: Sequence[int]) -> Iterator[tuple[int, Answer]]:
+        """Yield the answers as they come.
+
+        Raises:
+            StageError: no answer can be expected any more.
+        """
+        client = self._client()
+        pool = ThreadPoolExecutor(self.concurrency)
+        self._stop.clear()
+        try:
+            numbers = {pool.submit(self._one, client, requests[i]): i for i in missing}
+            failed_in_a_row = 0
+            has_answered = len(missing) < len(requests)
+            for future in as_completed(numbers):
+                answer = future.result()
+                has_answered = has_answered or answer.rule not in FAILED
+                # A service that answers other requests refuses these for their content, which says
+                # nothing about the next one.
+                refused_all = answer.rule == "refused" and not has_answered
+                if answer.rule == "failed" or refused_all:
+                    failed_in_a_row += 1
+                else:
+                    failed_in_a_row = 0
+                if failed_in_a_row >= self.patience:
+                    raise StageError(
+                        f"{self.step}: {self.url} failed {failed_in_a_row} requests in a row, each "
+                        f"repeated where that may help; the last: {answer.reason}. The answers so "
+                        "far are saved: run again when the service is up, or correct the address, "
+                        "the model or the key"
+                    )
+                yield numbers[future], answer
+        finally:  # also on Ctrl-C: no request that waits is sent any more
+            self._stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            client.close()
+
+    def _client(self) -> Any:
         try:
             import httpx
         except ImportError as error:
@@ -58,39 +105,17 @@ class Endpoint:
                 f"{self.step}: httpx, which asks {self.url}, is not installed: pip install httpx"
             ) from error
         key = self._key()
-        if not (key.isascii() and key.isprintable()):  # the library's own message would show it
+        # The message of httpx about such a key would show it.
+        if not (key.isascii() and key.isprintable()):
             raise StageError(
-                f"{self.step}: the environment variable {self.key_variable} holds what can be no key: line breaks or letters beyond ASCII"
+                f"{self.step}: the environment variable {self.key_variable} does not hold a key: "
+                "it has line breaks or letters beyond ASCII"
             )
-        client = httpx.Client(
-            timeout=self.timeout, headers={"Authorization": f"Bearer {key}"} if key else {}
-        )
-        pool = ThreadPoolExecutor(self.concurrency)
-        self._stop.clear()
-        try:
-            asked = {pool.submit(self._one, client, requests[i]): i for i in missing}
-            failed, answered = 0, len(missing) < len(requests)
-            for future in as_completed(asked):
-                said = future.result()
-                answered = answered or said.rule not in FAILED
-                # a service that answers others refuses these for what they hold: the next may do
-                failed = (
-                    failed + 1
-                    if said.rule == "failed" or (said.rule == "refused" and not answered)
-                    else 0
-                )
-                if failed >= self.patience:
-                    raise StageError(
-                        f"{self.step}: {self.url} failed {failed} requests in a row, each repeated where that may help; the last: {said.reason}. "
-                        "What was answered is kept: run again when it is up, or correct the address, the model or the key"
-                    )
-                yield asked[future], said
-        finally:  # also on Ctrl-C: nothing that waits is sent any more
-            self._stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            client.close()
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(timeout=self.timeout, headers=headers)
 
-    def _one(self, client: Any, request: str) -> Said:
+    def _one(self, client: Any, request: str) -> Answer:
+        """Send one request, repeatedly if needed."""
         import httpx
 
         body = {
@@ -98,79 +123,86 @@ class Endpoint:
             "messages": [{"role": "user", "content": request}],
             **self.settings,
         }
+        body = {name: value for name, value in body.items() if value is not None}
         problem = ""
         for attempt in range(1 + self.retries):
             if self._stop.is_set():
                 break
             wait = self.wait * 2**attempt
             try:
-                response = client.post(
-                    _completions(self.url),
-                    json={name: value for name, value in body.items() if value is not None},
-                )
-            except httpx.RequestError as error:  # no connection, no answer in time, connection lost
-                problem = self._told(f"{type(error).__name__}: {error}")
+                response = client.post(_completions(self.url), json=body)
+            except httpx.RequestError as error:  # no connection, timeout, connection lost
+                problem = self._without_key(f"{type(error).__name__}: {error}")
             else:
                 status = response.status_code
                 if status == 200:
-                    return self._read(response)
-                problem = f"HTTP {status}: {self._told(response.text)[:SHOWN]}"
+                    return self._parse(response)
+                problem = f"HTTP {status}: {self._without_key(response.text)[:EXCERPT]}"
                 if status in HOPELESS or status < 400:
                     raise StageError(self._hopeless(status, problem))
-                if status not in AGAIN and status < 500:
-                    return Said(rule="refused", reason=problem)
+                if status not in REPEATABLE and status < 500:
+                    return Answer(rule="refused", reason=problem)
                 wait = max(wait, _seconds(response.headers.get("retry-after")))
             if attempt < self.retries:
                 self._stop.wait(min(wait, LONGEST_WAIT))
-        return Said(rule="failed", reason=problem)
+        return Answer(rule="failed", reason=problem)
 
-    def _read(self, response: Any) -> Said:
+    def _parse(self, response: Any) -> Answer:
+        """The answer in a chat completion."""
         try:
             value = response.json()
-            choice, used = value["choices"][0], value.get("usage") or {}
+            choice = value["choices"][0]
             text = choice["message"].get("content") or ""
-            tokens = {
-                name: int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")
-            }
+            usage = value.get("usage") or {}
+            prompt_tokens = int(usage.get("prompt_tokens") or 0)
+            completion_tokens = int(usage.get("completion_tokens") or 0)
             if not isinstance(text, str):
                 raise TypeError(f"content is a {type(text).__name__}")
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            return Said(
-                rule="failed",
-                reason=f"no chat completion ({type(error).__name__}): {self._told(response.text)[:SHOWN]}",
-            )
-        return Said(
-            self._told(text), *UNFINISHED.get(str(choice.get("finish_reason")), ("", "")), **tokens
-        )
+            excerpt = self._without_key(response.text)[:EXCERPT]
+            reason = f"no chat completion ({type(error).__name__}): {excerpt}"
+            return Answer(rule="failed", reason=reason)
+        rule, reason = UNFINISHED.get(str(choice.get("finish_reason")), ("", ""))
+        return Answer(self._without_key(text), rule, reason, prompt_tokens, completion_tokens)
 
     def _hopeless(self, status: int, problem: str) -> str:
-        cure = {
+        advice = {
             401: f"put a valid key into the environment variable {self.key_variable}",
             402: "the account has no credit",
             404: f"is the address right, and does it serve {self.name!r}?",
         }
-        return f"{self.step}: {self.url} answers {problem}. To do: {cure.get(status, 'correct the address')}. What was answered is kept"
+        return (
+            f"{self.step}: {self.url} answers {problem}. "
+            f"To do: {advice.get(status, 'correct the address')}. The answers so far are saved"
+        )
 
     def _key(self) -> str:
         return os.environ.get(self.key_variable, "").strip()
 
-    def _told(self, text: str) -> str:
-        """What a server said, as it may be kept: without the key, which it may echo (and whose variable need not be named like a
-        secret's, so mask() alone would not do). Before any cut, which might leave half a key."""
-        return clean(str(mask(text.replace(self._key(), "***") if self._key() else text))).strip()
+    def _without_key(self, text: str) -> str:
+        """A text of the server without the key, which it may echo.
+
+        mask() alone is not enough, since the variable need not be named like a secret. This must
+        come before a text is shortened, or half a key might be left.
+        """
+        key = self._key()
+        if key:
+            text = text.replace(key, "***")
+        return clean(str(mask(text))).strip()
 
 
 def _completions(url: str) -> str:
-    """The address of chat completions; a query (``?api-version=...``) stays behind it."""
+    """The address of chat completions; a query (``?api-version=...``) stays at its end."""
     base, mark, query = url.partition("?")
     base = base.rstrip("/")
-    return (
-        (base if base.endswith("/chat/completions") else f"{base}/chat/completions") + mark + query
-    )
+    if not base.endswith("/chat/completions"):
+        base += "/chat/completions"
+    return base + mark + query
 
 
 def _seconds(value: str | None) -> float:
+    """The value of a Retry-After header; 0 for a date, where our own wait must do."""
     try:
         return max(0.0, float(value or 0))
-    except ValueError:  # a date; the own wait must do
+    except ValueError:
         return 0.0

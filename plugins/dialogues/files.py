@@ -1,4 +1,4 @@
-"""Conversations from local files in any of the usual formats, told apart by their fields."""
+"""Conversations from local files in any of the usual formats."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from llmstages.core.stage import Context, option
 from llmstages.data.formats import DIALOGUES
 from llmstages.data.readers import TABLES, find
-from llmstages.data.readers.examples import dialogues, from_files, write
+from llmstages.data.readers.examples import convert_dialogues, from_files, write
 
 
 class Files:
-    """Messages, ShareGPT, Alpaca, prompt/completion, question/answer, HH text or OpenAssistant trees, from JSON(L), Parquet or CSV."""
+    """Conversations from JSON(L), Parquet or CSV.
+
+    The rows may be messages, ShareGPT, Alpaca, prompt and completion, question and answer, HH
+    texts or OpenAssistant trees.
+    """
 
     @dc.dataclass(frozen=True)
     class Config:
@@ -24,19 +28,21 @@ class Files:
             "format of the rows; detect looks at each row's fields",
             choices=("detect", *DIALOGUES),
         )
-        limit: int = option(0, "read at most this many conversations; 0 reads all")
-        max_characters: int = option(0, "drop conversations with more characters; 0 keeps all")
+        limit: int = option(0, "read at most this many conversations; 0 reads all", ge=0)
+        max_characters: int = option(
+            0, "drop conversations with more characters; 0 keeps all", ge=0
+        )
 
     inputs: dict[str, str] = {}
     output = "dialogues"
-    version = "2"
+    version = "3"
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
-        found = dialogues(
+        examples = convert_dialogues(
             from_files(find(config.path, ctx.step, TABLES)),
             config.format,
             ctx,
             limit=config.limit,
             max_characters=config.max_characters,
         )
-        return write(found, ctx, f"{ctx.step}.path={config.path}")
+        return write(examples, ctx, f"{ctx.step}.path={config.path}")

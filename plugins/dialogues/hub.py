@@ -8,16 +8,16 @@ from typing import Any
 
 from llmstages.core.stage import Context, option
 from llmstages.data.formats import DIALOGUES
-from llmstages.data.readers.examples import dialogues, write
+from llmstages.data.readers.examples import convert_dialogues, write
 from llmstages.data.readers.hub import hub_rows
 
 
 class Hub:
-    """Streams a data set; the first ``limit`` usable conversations in its order."""
+    """The first ``limit`` usable conversations of a data set in its order, streamed."""
 
     @dc.dataclass(frozen=True)
     class Config:
-        data_set: str = option("", "OWNER/NAME on the Hub")
+        data_set: str = option("", "OWNER/NAME on the Hub, or a local folder of data files")
         subset: str = option("", "configuration of the data set; empty takes its default")
         split: str = option("train", "split of the data set")
         revision: str = option(
@@ -28,20 +28,22 @@ class Hub:
             "format of the rows; detect looks at each row's fields",
             choices=("detect", *DIALOGUES),
         )
-        limit: int = option(10_000, "read at most this many conversations; 0 reads all")
-        max_characters: int = option(0, "drop conversations with more characters; 0 keeps all")
+        limit: int = option(10_000, "read at most this many conversations; 0 reads all", ge=0)
+        max_characters: int = option(
+            0, "drop conversations with more characters; 0 keeps all", ge=0
+        )
 
     inputs: dict[str, str] = {}
     output = "dialogues"
-    version = "2"
+    version = "3"
 
     def estimate(self, config: Config, known: Mapping[str, Any]) -> Mapping[str, float]:
-        """At most as many as are asked for."""
+        """At most ``limit`` conversations; unknown without a limit."""
         return {"examples": config.limit} if config.limit else {}
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
-        source = hub_rows(ctx.step, config.data_set, config.subset, config.split, config.revision)
-        found = dialogues(
-            source, config.format, ctx, limit=config.limit, max_characters=config.max_characters
+        rows = hub_rows(ctx.step, config.data_set, config.subset, config.split, config.revision)
+        examples = convert_dialogues(
+            rows, config.format, ctx, limit=config.limit, max_characters=config.max_characters
         )
-        return write(found, ctx, config.data_set)
+        return write(examples, ctx, config.data_set)

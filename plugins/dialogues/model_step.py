@@ -1,4 +1,7 @@
-"""A model of this run, or of the Hub, as writer or judge: asked in batches, in the chat format it was trained with."""
+"""A model of this run, or of the Hub, as writer or judge.
+
+It is asked in batches, in the chat format that it was trained with.
+"""
 
 from __future__ import annotations
 
@@ -8,52 +11,63 @@ from typing import Any
 from llmstages.core.digest import sha256
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
-from llmstages.plugins.dialogues.answers import Said
+from llmstages.plugins.dialogues.answers import Answer
+from llmstages.text.generate import Reply
 from llmstages.text.messages import message
 
-TOO_LONG = Said(
+TOO_LONG = Answer(
     rule="too_long",
     reason="the request is longer than the model's context; show less of a document: characters=",
 )
-CUT = {"rule": "cut", "reason": "the answer did not end within max_new_tokens"}
+CUT_REASON = "the answer did not end within max_new_tokens"
 
 
 class ModelStep:
-    """Answers by sampling. Each batch has a seed of its own, so that an interrupted run goes on to the same answers."""
+    """Answers by sampling.
+
+    Each batch has a seed of its own, so that an interrupted run continues with the same answers.
+
+    Attributes:
+        name: the fingerprint of the model.
+        settings: temperature, max_tokens and seed.
+    """
 
     def __init__(
         self, artifact: Artifact, ctx: Context, settings: dict[str, Any], batch: int
     ) -> None:
         from llmstages.train.trainer import compute_device, load_model, load_tokenizer
 
-        self.name, self.settings, self._batch, self._step = (
-            artifact.fingerprint,
-            settings,
-            batch,
-            ctx.step,
-        )
+        self.name = artifact.fingerprint
+        self.settings = settings
+        self._batch = batch
         self._model = load_model(artifact, ctx, dtype="auto").eval().to(compute_device())
         self._tokenizer = load_tokenizer(artifact.path)
         if not self._tokenizer.chat_template:
             raise StageError(
-                f"{ctx.step}: {artifact.name} is no chat model: its tokenizer has no chat template. "
-                "Wire a step that was trained on dialogues (sft, rl), or an instruct model of the Hub"
+                f"{ctx.step}: {artifact.name} is not a chat model: its tokenizer has no chat "
+                "template. Wire a step that was trained on dialogues (sft, rl), or an instruct "
+                "model of the Hub"
             )
 
-    def ask(self, requests: Sequence[str], missing: Sequence[int]) -> Iterator[tuple[int, Said]]:
-        """Answers batch by batch; a batch with one missing answer is made again as a whole, or it would be sampled otherwise."""
+    def ask(self, requests: Sequence[str], missing: Sequence[int]) -> Iterator[tuple[int, Answer]]:
+        """Answer batch by batch.
+
+        A batch with a missing answer is sampled again as a whole: in another batch, or with other
+        draws before it, an answer would be another one.
+        """
         from transformers import set_seed
 
         wanted = set(missing)
         for start in range(0, len(requests), self._batch):
-            some = range(start, min(start + self._batch, len(requests)))
-            if wanted.isdisjoint(some):
+            numbers = range(start, min(start + self._batch, len(requests)))
+            if wanted.isdisjoint(numbers):
                 continue
-            chosen = [requests[i] for i in some]
-            set_seed(int(sha256(f"{self.settings['seed']} {start} {chosen[0]}")[:8], 16))
-            yield from zip(some, self._answers(chosen), strict=True)
+            batch = [requests[number] for number in numbers]
+            digest = sha256(f"{self.settings['seed']} {start} {batch[0]}")
+            set_seed(int(digest[:8], 16))
+            yield from zip(numbers, self._answers(batch), strict=True)
 
-    def _answers(self, requests: Sequence[str]) -> list[Said]:
+    def _answers(self, requests: Sequence[str]) -> list[Answer]:
         from llmstages.text import generate
 
         replies = generate.reply(
@@ -65,6 +79,12 @@ class ModelStep:
             temperature=self.settings["temperature"],
             max_new_tokens=self.settings["max_tokens"],
         )
-        return [
-            TOO_LONG if one.cut else Said(one.text, **({} if one.ended else CUT)) for one in replies
-        ]
+        return [_answer_of(reply) for reply in replies]
+
+
+def _answer_of(reply: Reply) -> Answer:
+    if reply.cut:
+        return TOO_LONG
+    if not reply.ended:
+        return Answer(reply.text, "cut", CUT_REASON)
+    return Answer(reply.text)

@@ -1,18 +1,22 @@
-"""dialogues.synthesize: dialogues written by a model from documents, by a guideline, and judged by it.
+"""dialogues.synthesize: dialogues that a model writes from documents by a guideline, and judges.
 
-How most instruction data is made today: a guideline for labellers (helpful, truthful, harmless: Ouyang et al. 2022, appendix B) goes to a
-model instead of to people, with a document to stay true to. The writer and the judge are steps of the run, models of the Hub, or
-models behind an OpenAI-compatible address. A writer that cannot write JSON (form=text) is asked for question and answer one by one.
-Left out on purpose: tool calls, system turns, and a guess of what it costs; tokens are counted where the address reports them.
+How most instruction data is made today: a guideline for labelers (helpful, truthful, harmless:
+Ouyang et al. 2022, appendix B) goes to a model instead of to people, with a document to stay true
+to. The writer and the judge are steps of the run, models of the Hub, or models behind an
+OpenAI-compatible address. A writer that cannot write JSON (form=text) is asked for questions and
+answers one by one. Left out on purpose: tool calls, system turns, and an estimate of what it costs;
+tokens are counted where the address reports them.
+
+orders.py says what is to be written, prompts.py what is asked, answers.py keeps the answers,
+screening.py decides what is kept.
 """
 
 from __future__ import annotations
 
 import dataclasses as dc
-import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
@@ -21,31 +25,31 @@ from llmstages.core.digest import sha256
 from llmstages.core.errors import StageError
 from llmstages.core.secrets import NAME
 from llmstages.core.stage import Artifact, Context, option
-from llmstages.data.formats import InvalidRow
-from llmstages.data.readers.examples import Examples, convert, write
+from llmstages.data.readers.examples import Examples, PositionedRow, convert, write
 from llmstages.data.readers.record import Rejected
-from llmstages.plugins.dialogues import prompts
-from llmstages.plugins.dialogues.answers import FAILED, Answerer, Desk, Said
-from llmstages.plugins.dialogues.prompts import ASKS, Order
+from llmstages.plugins.dialogues import prompts, screening
+from llmstages.plugins.dialogues.answers import FAILED, Answer, AnswerCache, Answerer
+from llmstages.plugins.dialogues.orders import REQUEST_TYPES, Order, take_orders
 from llmstages.text.messages import message
 
-REPEATED, JUDGED = ("duplicate", "near_duplicate"), ("score", "unjudged")
+# What a writer gave for an order: text with JSON, turns asked for one by one, or why there is none.
+Written = str | list[dict[str, str]] | Answer
 
 
 @dc.dataclass(frozen=True)
 class SynthesizeConfig:
     seed: int = option(
         0,
-        "seed of the choice of documents, of what is asked about them, and of a model step's sampling",
+        "seed of the choice of documents, of the request types, and of a model step's samples",
     )
-    documents: int = option(1000, "documents written about, drawn by the seed; 0: all")
+    documents: int = option(1000, "documents written about, drawn by the seed; 0: all", ge=0)
     dialogues_per_document: int = option(
-        1, "dialogues asked for about each document", renamed_from="each"
+        1, "dialogues asked for about each document", ge=1, renamed_from="each"
     )
-    turns: int = option(1, "questions in a dialogue, each with its answer")
+    turns: int = option(1, "questions in a dialogue, each with its answer", ge=1)
     request_types: list[str] = option(
         help="what the user asks for; one is drawn for each dialogue",
-        factory=lambda: list(ASKS),
+        factory=lambda: list(REQUEST_TYPES),
         renamed_from="asks",
     )
     guideline: str = option(
@@ -54,11 +58,12 @@ class SynthesizeConfig:
         file=True,
     )
     characters: int = option(
-        6000, "characters of a document that are shown at most; documents cut are counted"
+        6000, "characters of a document that are shown at most; documents cut are counted", ge=1
     )
     form: str = option(
         "json",
-        "json: the writer is asked for a whole dialogue as JSON; text: for each question and each answer alone",
+        "json: the writer is asked for a whole dialogue as JSON; text: for each question and each "
+        "answer on its own",
         choices=("json", "text"),
     )
     model: str = option(
@@ -66,93 +71,97 @@ class SynthesizeConfig:
     )
     judge_model: str = option(
         "",
-        "name of the judge at the endpoint; empty, and no step wired as judge: nothing is judged",
+        "name of the judge at the endpoint; if empty, and no step is wired as judge, nothing is "
+        "judged",
     )
     min_score: int = option(
         4,
-        "least score (1 to 5) that helpful, truthful and harmless must each have",
+        "least score that helpful, truthful and harmless must each have",
+        ge=1,
+        le=5,
         renamed_from="least",
     )
     max_similarity: float = option(
         0.8,
-        "a question this similar to an earlier one is dropped (Jaccard of words and word pairs); 1 drops equal ones alone",
+        "a question this similar to an earlier one is dropped (Jaccard similarity of words and "
+        "word pairs); 1 drops only equal ones",
+        gt=0,
+        le=1,
         renamed_from="similar",
     )
-    temperature: float = option(0.8, "temperature of the writer; a judge has 0")
-    max_new_tokens: int = option(1024, "longest answer in tokens")
+    temperature: float = option(0.8, "temperature of the writer; a judge has 0", ge=0)
+    max_new_tokens: int = option(1024, "longest answer in tokens", ge=1)
     body: dict[str, Any] = option(
-        help="more fields of each request to the endpoint, null removes one: {max_tokens: null, max_completion_tokens: 900}",
+        help="more fields of each request to the endpoint; null removes one: {max_tokens: null, "
+        "max_completion_tokens: 900}",
         factory=dict,
     )
     num_examples: int = option(
         5,
         "dialogues whose requests and answers are saved for reading (samples.jsonl)",
+        ge=0,
         renamed_from="samples",
     )
     endpoint: str = option(
-        "", "address of an OpenAI-compatible service, as http://localhost:8000/v1", identity=False
+        "",
+        "address of an OpenAI-compatible service, such as http://localhost:8000/v1",
+        identity=False,
     )
     key_variable: str = option(
         "OPENAI_API_KEY",
-        "NAME of the environment variable that holds the endpoint's key; unset: no key is sent",
+        "NAME of the environment variable that holds the endpoint's key; if it is unset, no key is "
+        "sent",
         identity=False,
     )
-    concurrency: int = option(8, "requests at the endpoint at once", identity=False)
-    timeout: float = option(120.0, "seconds until a request counts as failed", identity=False)
+    concurrency: int = option(8, "requests at the endpoint at once", ge=1, identity=False)
+    timeout: float = option(120.0, "seconds until a request counts as failed", gt=0, identity=False)
     retries: int = option(
-        4, "times a failed request (429, 5xx, no connection, timeout) is repeated", identity=False
+        4,
+        "times a failed request (429, 5xx, no connection, timeout) is repeated",
+        ge=0,
+        identity=False,
     )
     wait: float = option(
         1.0,
-        "seconds before the first repetition; twice as long before each next one",
+        "seconds before the first repetition, doubled before each further one",
+        ge=0,
         identity=False,
     )
     patience: int = option(
-        5, "failed requests in a row after which the endpoint is given up", identity=False
+        5, "failed requests in a row after which the endpoint is given up", ge=1, identity=False
     )
-    batch: int = option(16, "requests a model step answers at once; sampling depends on it")
+    batch: int = option(
+        16, "requests that a model step answers at once; the samples depend on it", ge=1
+    )
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("documents", 0),
-            ("each", 1),
-            ("turns", 1),
-            ("characters", 1),
-            ("max_new_tokens", 1),
-            ("batch", 1),
-            ("concurrency", 1),
-            ("patience", 1),
-            ("retries", 0),
-            ("samples", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be {least} or more")
-        if not 1 <= self.min_score <= 5 or not 0 < self.max_similarity <= 1:
-            raise ValueError(
-                f"min_score={self.min_score} must be 1 to 5, max_similarity={self.max_similarity} above 0 and at most 1"
-            )
         if not self.request_types:
-            raise ValueError("asks is empty: name at least one thing that a user asks for")
-        if not re.fullmatch(
-            r"[A-Z_][A-Z0-9_]*", self.key_variable
-        ):  # a key in its place would end in records, so it is not shown either
+            raise ValueError("request_types is empty: name at least one thing that a user asks for")
+        # A key in place of its name would end in records. For the same reason no message shows it.
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.key_variable):
             raise ValueError(
-                "key_variable takes the NAME of an environment variable, in capitals (OPENAI_API_KEY), never a key itself"
+                "key_variable takes the NAME of an environment variable, in capitals "
+                "(OPENAI_API_KEY), never a key itself"
             )
         if self.endpoint:
-            address = urlsplit(self.endpoint)
-            if address.scheme not in ("http", "https") or not address.hostname:
-                raise ValueError("endpoint must be an address like http://localhost:8000/v1")
-            if "@" in address.netloc or any(
-                NAME.search(name) for name in parse_qs(address.query, keep_blank_values=True)
-            ):
-                raise ValueError(
-                    "endpoint holds a password or a key, which would end in records; put it into the environment variable of key_variable"
-                )
+            _check_address(self.endpoint)
+
+
+def _check_address(endpoint: str) -> None:
+    """Refuse what is not an address, or holds a secret; the messages do not quote it."""
+    address = urlsplit(endpoint)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise ValueError("endpoint must be an address like http://localhost:8000/v1")
+    parameters = parse_qs(address.query, keep_blank_values=True)
+    if "@" in address.netloc or any(NAME.search(name) for name in parameters):
+        raise ValueError(
+            "endpoint holds a password or a key, which would end in records; put it into the "
+            "environment variable of key_variable"
+        )
 
 
 class Synthesize:
-    """Dialogues that a model (a step, or behind an address) writes from documents by a guideline, judged by it."""
+    """Dialogues that a model writes from documents by a guideline, and that a model judges."""
 
     Config = SynthesizeConfig
     inputs: ClassVar[Mapping[str, str]] = {
@@ -164,96 +173,69 @@ class Synthesize:
     version: ClassVar[str] = "1"
 
     def estimate(self, config: SynthesizeConfig, known: Mapping[str, Any]) -> Mapping[str, float]:
-        """At most as many as are asked for."""
-        return (
-            {"examples": config.documents * config.dialogues_per_document}
-            if config.documents
-            else {}
-        )
+        """At most as many examples as are asked for."""
+        if not config.documents:
+            return {}
+        return {"examples": config.documents * config.dialogues_per_document}
 
     def run(self, config: SynthesizeConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages.data import tables
 
-        writer_step, judge_step = ctx.maybe("writer"), ctx.maybe("judge")
-        if not writer_step and not (config.endpoint and config.model):
-            raise StageError(
-                f"{ctx.step} has nobody to write: wire a model (steps.{ctx.step}.writer=sft, or hub:ORG/NAME@REVISION), or name a service: "
-                f"{ctx.step}.endpoint=http://localhost:8000/v1 {ctx.step}.model=NAME, its key in the environment variable {config.key_variable}"
-            )
-        if config.judge_model and not judge_step and not config.endpoint:
-            raise StageError(
-                f"{ctx.step}.judge_model={config.judge_model} is asked at {ctx.step}.endpoint, which is empty; set it, or wire steps.{ctx.step}.judge"
-            )
-        try:
-            guideline = Path(config.guideline).expanduser().read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise StageError(
-                f"{ctx.step}.guideline={config.guideline} cannot be read ({error}); name a text file in UTF-8"
-            ) from error
-        orders = take_orders(config, ctx)
-        desk = Desk(ctx, [order.id for order in orders[: config.num_examples]])
-        writer = self.answerer(config, ctx, writer_step, config.model, config.temperature)
-        found = self.written(config, ctx, desk, writer, orders, guideline)
-        drop_repeated(found, config.max_similarity)
-        if judge_step or config.judge_model:
-            del writer  # the judge may need the memory
-            judge = self.answerer(config, ctx, judge_step, config.judge_model, 0.0)
-            drop_low(
-                found,
-                desk,
-                judge,
-                {order.id: order for order in orders},
-                guideline,
-                config.min_score,
-            )
-        else:
-            ctx.say(
-                f"{ctx.step}: nobody judged these dialogues; wire a model as steps.{ctx.step}.judge, or set {ctx.step}.judge_model"
-            )
-        tables.write_lines(
-            ctx.out / "samples.jsonl",
-            [
-                {"id": name, "fate": fate(found, name), "exchanges": shown}
-                for name, shown in desk.shown.items()
-            ],
-        )
-        metrics = write(
-            found,
+        _require_models(config, ctx)
+        guideline = _read_guideline(config.guideline, ctx)
+        orders = take_orders(
             ctx,
-            "what the writer wrote",
-            f"Ask another model, or, where it writes no JSON, {ctx.step}.form=text",
+            seed=config.seed,
+            documents=config.documents,
+            dialogues_per_document=config.dialogues_per_document,
+            characters=config.characters,
+            request_types=config.request_types,
         )
-        return self.counted(ctx, found, len(orders), metrics, desk.counts)
+        cache = AnswerCache(ctx, [order.id for order in orders[: config.num_examples]])
+        examples = self.write_dialogues(config, ctx, cache, orders, guideline)
+        screening.drop_repeated(examples, config.max_similarity)
+        self.judge(config, ctx, cache, examples, orders, guideline)
+        fates = screening.fates(examples, list(cache.exchanges))
+        samples = [
+            {"id": id, "fate": fate, "exchanges": exchanges}
+            for (id, exchanges), fate in zip(cache.exchanges.items(), fates, strict=True)
+        ]
+        tables.write_lines(ctx.out / "samples.jsonl", samples)
+        metrics = write(
+            examples,
+            ctx,
+            "the writer's text",
+            f"Ask another model, or, if it cannot write JSON, set {ctx.step}.form=text",
+        )
+        counts = count_fates(examples, len(orders))
+        line = ", ".join(f"{count} {name}" for name, count in counts.items())
+        ctx.say(f"{ctx.step}: {line}")
+        spent = {
+            name: cache.counts[name] for name in ("requests", "prompt_tokens", "completion_tokens")
+        }
+        return {**counts, **spent, **metrics}
 
     def answerer(
         self,
         config: SynthesizeConfig,
         ctx: Context,
-        step: Artifact | None,
+        artifact: Artifact | None,
         model: str,
         temperature: float,
     ) -> Answerer:
-        """The model step, else the model of that name at the endpoint."""
-        if step:
+        """The model of the artifact, else the model of that name at the endpoint."""
+        settings = {"temperature": temperature, "max_tokens": config.max_new_tokens}
+        if artifact:
             from llmstages.plugins.dialogues.model_step import ModelStep
 
-            return ModelStep(
-                step,
-                ctx,
-                {
-                    "temperature": temperature,
-                    "max_tokens": config.max_new_tokens,
-                    "seed": config.seed,
-                },
-                config.batch,
-            )
+            return ModelStep(artifact, ctx, {**settings, "seed": config.seed}, config.batch)
         from llmstages.plugins.dialogues.endpoint import Endpoint
 
         return Endpoint(
             ctx.step,
             config.endpoint,
             model,
-            {"temperature": temperature, "max_tokens": config.max_new_tokens, **config.body},
+            {**settings, **config.body},
             config.key_variable,
             config.concurrency,
             config.timeout,
@@ -262,32 +244,29 @@ class Synthesize:
             config.patience,
         )
 
-    def written(
+    def write_dialogues(
         self,
         config: SynthesizeConfig,
         ctx: Context,
-        desk: Desk,
-        writer: Answerer,
+        cache: AnswerCache,
         orders: Sequence[Order],
         guideline: str,
     ) -> Examples:
-        """Every order as a row of the table, or as a dropped one with its reason."""
+        """Every order as a row of the table, or as a dropped row with its reason.
+
+        The writer lives no longer than this call: the judge may need its memory.
+        """
+        writer = self.answerer(config, ctx, ctx.maybe("writer"), config.model, config.temperature)
         if config.form == "json":
-            said = desk.ask(
-                writer,
-                [order.id for order in orders],
-                [prompts.for_dialogue(guideline, order, config.turns) for order in orders],
-                "writing",
-            )
-            told: list[Any] = [one if one.rule else one.text for one in said]
+            written = write_whole(cache, writer, orders, guideline, config.turns)
         else:
-            told = turn_by_turn(desk, writer, orders, guideline, config.turns)
+            written = write_turn_by_turn(cache, writer, orders, guideline, config.turns)
         by_id = {order.id: order for order in orders}
 
-        def row(given: Mapping[str, Any], left_out: Counter[str]) -> dict[str, Any]:
-            order = by_id[given["id"]]
+        def make_row(row: Mapping[str, Any], left_out: Counter[str]) -> dict[str, Any]:
+            order = by_id[row["id"]]
             return {
-                "messages": prompts.read_dialogue(given["said"], left_out),
+                "messages": prompts.parse_dialogue(row["said"], left_out),
                 "id": order.id,
                 "document": order.document,
                 "url": order.url,
@@ -298,196 +277,120 @@ class Synthesize:
                 "seed": config.seed,
             }
 
-        source = [
-            (
-                order.id,
-                Rejected(order.id, one.reason, one.rule, order.url)
-                if isinstance(one, Said)
-                else {"said": one, "id": order.id},
-            )
-            for order, one in zip(orders, told, strict=True)
-        ]
-        return convert(source, row, ctx)
+        return convert(_positioned_rows(orders, written), make_row, ctx)
 
-    def counted(
+    def judge(
         self,
+        config: SynthesizeConfig,
         ctx: Context,
-        found: Examples,
-        asked: int,
-        metrics: Mapping[str, float],
-        spent: Mapping[str, int],
-    ) -> Mapping[str, float]:
-        """asked = kept + failed + unparsable + duplicates + judged_out, told in a line."""
-        reasons = Counter(row["rule"] for row in found.dropped)
-        failed, repeats, judged = (
-            sum(reasons[rule] for rule in rules) for rules in (FAILED, REPEATED, JUDGED)
-        )
-        unparsable = len(found.dropped) - failed - repeats - judged
-        counts = {
-            "asked": asked,
-            "kept": len(found.kept),
-            "written": len(found.kept) + repeats + judged,
-            "failed": failed,
-            "unparsable": unparsable,
-            "duplicates": repeats,
-            "judged_out": judged,
-        }
-        ctx.say(f"{ctx.step}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
-        return {
-            **counts,
-            **{
-                name: spent.get(name, 0)
-                for name in ("requests", "prompt_tokens", "completion_tokens")
-            },
-            **metrics,
-        }
-
-
-def take_orders(config: SynthesizeConfig, ctx: Context) -> list[Order]:
-    """What is to be written: documents drawn by the seed, in their order; what cannot be shown is counted."""
-    from llmstages.data import tables
-
-    rng, source = random.Random(config.seed), ctx.one("corpus")
-    table = tables.load(source.path / "data")
-    chosen = (
-        sorted(rng.sample(range(len(table)), config.documents))
-        if 0 < config.documents < len(table)
-        else list(range(len(table)))
-    )
-    orders, passed, cut = [], Counter[str](), 0
-    numbers: Counter[str] = (
-        Counter()
-    )  # documents of two sources may share an id; dialogues never do
-    for row in table.select(chosen):
-        text = row["text"] if "text" in row else row["body"].decode("utf-8", "replace")
-        if row.get("media", "text/plain") != "text/plain" or not text.strip():
-            passed[
-                "no text"
-                if not text.strip()
-                else "HTML (wire a corpus step, which extracts the text)"
-            ] += 1
-            continue
-        cut += len(text) > config.characters
-        for _ in range(config.dialogues_per_document):
-            numbers[row["id"]] += 1
-            orders.append(
-                Order(
-                    f"{row['id']}#{numbers[row['id']]}",
-                    row["id"],
-                    row["url"],
-                    text[: config.characters],
-                    rng.choice(config.request_types),
-                )
+        cache: AnswerCache,
+        examples: Examples,
+        orders: Sequence[Order],
+        guideline: str,
+    ) -> None:
+        """Drop the dialogues with a low score, if there is a judge."""
+        artifact = ctx.maybe("judge")
+        if not artifact and not config.judge_model:
+            ctx.say(
+                f"{ctx.step}: nobody judged these dialogues; wire a model as "
+                f"steps.{ctx.step}.judge, or set {ctx.step}.judge_model"
             )
-    for why, count in passed.items():
-        ctx.say(f"{ctx.step}: {count} of {len(chosen)} documents passed over: {why}")
-    if cut:
-        ctx.say(
-            f"{ctx.step}: {cut} documents shown without what follows their first {config.characters} characters (characters=)"
-        )
-    if not orders:
+            return
+        judge = self.answerer(config, ctx, artifact, config.judge_model, 0.0)
+        by_id = {order.id: order for order in orders}
+        screening.drop_low_scores(examples, cache, judge, by_id, guideline, config.min_score)
+
+
+def _require_models(config: SynthesizeConfig, ctx: Context) -> None:
+    """Refuse a step without a writer, or with a judge that cannot be reached."""
+    if not ctx.maybe("writer") and not (config.endpoint and config.model):
         raise StageError(
-            f"{ctx.step}: {source.name} holds no document to write about ({len(table)} in all); wire a corpus with texts: steps.{ctx.step}.corpus=STEP"
+            f"{ctx.step} has no writer: wire a model (steps.{ctx.step}.writer=sft, or "
+            f"hub:ORG/NAME@REVISION), or name a service: "
+            f"{ctx.step}.endpoint=http://localhost:8000/v1 {ctx.step}.model=NAME, with its key in "
+            f"the environment variable {config.key_variable}"
         )
-    return orders
+    if config.judge_model and not ctx.maybe("judge") and not config.endpoint:
+        raise StageError(
+            f"{ctx.step}.judge_model={config.judge_model} is asked at {ctx.step}.endpoint, which "
+            f"is empty; set it, or wire steps.{ctx.step}.judge"
+        )
 
 
-def turn_by_turn(
-    desk: Desk, writer: Answerer, orders: Sequence[Order], guideline: str, turns: int
-) -> list[Any]:
-    """For each order its turns, or the Said that says why there are none; question and answer are asked for one after the other."""
-    told: list[Any] = [[] for _ in orders]
-    for number in range(1, turns + 1):
-        for role, prompt, what in (
-            ("user", prompts.for_question, "questions"),
-            ("assistant", prompts.for_answer, "answers"),
-        ):
-            going = [i for i, turns_so_far in enumerate(told) if isinstance(turns_so_far, list)]
-            asked = [prompt(guideline, orders[i], told[i]) for i in going]
-            said = desk.ask(
-                writer,
-                [orders[i].id for i in going],
-                asked,
-                f"{what} {number} of {turns}" if turns > 1 else what,
-            )
-            for i, one in zip(going, said, strict=True):
-                told[i] = (
-                    one
-                    if one.rule
-                    else [*told[i], message(role, prompts.without_thinking(one.text))]
-                )
-    return told
+def _read_guideline(path: str, ctx: Context) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StageError(
+            f"{ctx.step}.guideline={path} cannot be read ({error}); name a text file in UTF-8"
+        ) from error
 
 
-def drop_repeated(found: Examples, similar: float) -> None:
-    """Move rows whose questions were asked before to the dropped ones."""
-    from llmstages.plugins.dialogues.repeats import repeated
+def write_whole(
+    cache: AnswerCache, writer: Answerer, orders: Sequence[Order], guideline: str, turns: int
+) -> list[Written]:
+    """Ask for each dialogue as JSON."""
+    requests = [prompts.request_dialogue(guideline, order, turns) for order in orders]
+    answers = cache.ask(writer, [order.id for order in orders], requests, "writing")
+    return [answer if answer.rule else answer.text for answer in answers]
 
-    again = repeated([asked(row) for row in found.kept], similar)
-    _drop(
-        found,
-        (
-            (
-                number,
-                Rejected(
-                    found.kept[number]["id"],
-                    f"{likeness:.2f} like {found.kept[first]['id']}",
-                    REPEATED[likeness < 1],
-                    found.kept[number]["url"],
-                    f"< {similar:g}",
-                ),
-            )
-            for number, (first, likeness) in again.items()
-        ),
+
+def write_turn_by_turn(
+    cache: AnswerCache, writer: Answerer, orders: Sequence[Order], guideline: str, turns: int
+) -> list[Written]:
+    """Ask for the questions and answers of each dialogue one after the other.
+
+    The turns of all dialogues are asked for together. A dialogue without an answer is given up.
+    """
+    dialogues: list[list[dict[str, str]]] = [[] for _ in orders]
+    failures: dict[int, Answer] = {}
+    speakers = (
+        ("user", prompts.request_question, "questions"),
+        ("assistant", prompts.request_answer, "answers"),
     )
+    for turn in range(1, turns + 1):
+        for role, make_request, what in speakers:
+            open_numbers = [number for number in range(len(orders)) if number not in failures]
+            ids = [orders[number].id for number in open_numbers]
+            requests = [
+                make_request(guideline, orders[number], dialogues[number])
+                for number in open_numbers
+            ]
+            description = f"{what} {turn} of {turns}" if turns > 1 else what
+            answers = cache.ask(writer, ids, requests, description)
+            for number, answer in zip(open_numbers, answers, strict=True):
+                if answer.rule:
+                    failures[number] = answer
+                    continue
+                text = prompts.without_thinking(answer.text)
+                dialogues[number].append(message(role, text))
+    return [failures.get(number, dialogue) for number, dialogue in enumerate(dialogues)]
 
 
-def drop_low(
-    found: Examples,
-    desk: Desk,
-    judge: Answerer,
-    orders: Mapping[str, Order],
-    guideline: str,
-    least: int,
-) -> None:
-    """Ask the judge about each row; its scores become columns, rows with a low one are moved to the dropped ones."""
-    names = [row["id"] for row in found.kept]
-    said = desk.ask(
-        judge,
-        names,
-        [prompts.for_scores(guideline, orders[row["id"]], row["messages"]) for row in found.kept],
-        "judging",
-    )
-    low: dict[int, Rejected] = {}
-    for number, (row, one) in enumerate(zip(found.kept, said, strict=True)):
-        try:
-            if one.rule:
-                raise InvalidRow("unjudged", f"{one.rule}: {one.reason}")
-            row |= {"judge": judge.name, **prompts.read_scores(one.text)}
-            worst = min(prompts.QUALITIES, key=lambda quality: row[quality])
-            if row[worst] < least:
-                raise InvalidRow("score", f"{worst} {row[worst]}")
-        except InvalidRow as error:
-            low[number] = Rejected(row["id"], str(error), error.rule, row["url"], f">= {least}")
-    _drop(found, low.items())
+def _positioned_rows(orders: Sequence[Order], written: Sequence[Written]) -> list[PositionedRow]:
+    """What convert() reads: the position of a row is the id of its order."""
+    rows: list[PositionedRow] = []
+    for order, text in zip(orders, written, strict=True):
+        if isinstance(text, Answer):
+            rows.append((order.id, Rejected(order.id, text.reason, text.rule, order.url)))
+        else:
+            rows.append((order.id, {"said": text, "id": order.id}))
+    return rows
 
 
-def _drop(found: Examples, gone: Iterable[tuple[int, Rejected]]) -> None:
-    numbers = {}
-    for number, bad in gone:
-        numbers[number] = bad.as_dropped(asked(found.kept[number])[:200])
-    found.dropped.extend(numbers.values())
-    found.kept[:] = [row for number, row in enumerate(found.kept) if number not in numbers]
-
-
-def asked(row: Mapping[str, Any]) -> str:
-    """The questions of a row."""
-    return "\n".join(turn["content"] for turn in row["messages"] if turn["role"] == "user")
-
-
-def fate(found: Examples, name: str) -> str:
-    """What became of a dialogue."""
-    return next(
-        (f"dropped: {row['rule']}: {row['value']}" for row in found.dropped if row["id"] == name),
-        "kept",
-    )
+def count_fates(examples: Examples, asked: int) -> dict[str, int]:
+    """Dialogues by fate: asked = kept + failed + unparsable + duplicates + judged_out."""
+    rules = Counter(row["rule"] for row in examples.dropped)
+    failed = sum(rules[rule] for rule in FAILED)
+    repeated = sum(rules[rule] for rule in screening.REPEATED)
+    judged_out = sum(rules[rule] for rule in screening.JUDGED)
+    kept = len(examples.kept)
+    return {
+        "asked": asked,
+        "kept": kept,
+        "written": kept + repeated + judged_out,
+        "failed": failed,
+        "unparsable": len(examples.dropped) - failed - repeated - judged_out,
+        "duplicates": repeated,
+        "judged_out": judged_out,
+    }

@@ -1,14 +1,22 @@
-"""task answers: ask every model every question and count what comes back.
+"""evaluator answers: ask a model every question and count the replies.
 
-right      the answer is there (verdict.py); for running text, the continuation begins with it, word for word
-ended      the reply ended its turn by itself;  refused  it said it does not know;  wrong  neither right nor refused
-cut        the prompt was too long for the context and lost its middle
-called     it called a tool;  query  the call was the right one (share of calls)
-sampled    right at temperature 1, for the tasks named
-sure_*     the same under a confidence rule: answer only if the least likely token of the answer has at least the
-           probability t. t is set per model on the *probe* questions, about people who are in no other set, so that
-           ``kept_share`` of the right answers there survive; the test questions never see it being chosen.
-page_right right when the right page is forced into the context, whether or not the model would have searched
+Metrics, each a share of the questions that have it:
+
+right       the answer is there (text/grading.py); for running text, the continuation begins with
+            it, word for word
+refused     the reply says that it does not know
+wrong       neither right nor refused
+ended       the reply ended its turn by itself
+cut         the prompt was too long for the context and lost its middle
+called      the reply called a tool
+query       the call was the right one (of the calls)
+sampled     right at temperature 1, for the tasks of ``sampled``
+sure_*      the same under a confidence rule: answer only if the least likely token of the answer
+            has at least the probability t. t is set per model on the questions of the role
+            ``probe``, about people who are in no other set, so that ``kept_share`` of the right
+            answers there survive; the test questions have no part in it.
+page_right  right if the right page is put into the context, whether or not the model would have
+            searched for it, for the groups of ``page_groups``
 """
 
 from __future__ import annotations
@@ -18,36 +26,41 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages.core.errors import StageError
 from llmstages.core.stage import option
 from llmstages.text import chat_format, generate
-from llmstages.text.grading import right
-from llmstages.text.messages import message
+from llmstages.text.grading import is_correct
+from llmstages.text.messages import Message, message
 from llmstages.train.trainer import read_meta
 
 REFUSALS = ("do not know", "don't know", "not sure", "cannot answer")
+Question = Mapping[str, Any]  # a row of a problems artifact
+Marks = dict[str, float]  # metric -> value for one question
 Scores = dict[str, dict[str, dict[str, float]]]  # task -> group -> metric
 
 
 @dataclass(frozen=True)
 class AnswersConfig:
-    max_new_tokens: int = option(64, "longest reply in tokens")
+    max_new_tokens: int = option(64, "longest reply in tokens", ge=1)
     kept_share: float = option(
         0.85,
         "share of right probe answers that the confidence threshold must keep",
+        gt=0,
+        le=1,
         renamed_from="keep",
     )
-    sampled: list[str] = option(
-        help="tasks that are also asked at temperature 1", factory=lambda: ["sums open"]
+    sampled: list[str] = option(help="tasks that are also asked at temperature 1", factory=list)
+    page_groups: dict[str, list[str]] = option(
+        help="task -> groups of it that are also asked with the right page put into the context: "
+        "what the tool `search` finds for `name` in the meta column",
+        factory=dict,
+        renamed_from="page",
     )
-    page: list[str] = option(
-        help="groups of facts that are also asked with the right page forced in",
-        factory=lambda: ["unseen"],
-    )
-    batch: int = option(64, "prompts generated together (sampled answers depend on it)")
+    batch: int = option(64, "prompts generated together (sampled answers depend on it)", ge=1)
 
 
 class Answers:
-    """Questions and answers."""
+    """Right, wrong and refused answers, with and without tools."""
 
     Config = AnswersConfig
     smoke: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 16}
@@ -60,44 +73,46 @@ class Answers:
         self,
         model: Any,
         tokenizer: Any,
-        questions: Sequence[Mapping[str, Any]],
+        questions: Sequence[Question],
         tools: generate.Tools | None,
         advance: Callable[[float], None],
     ) -> tuple[Scores, list[dict[str, Any]], dict[str, float]]:
-        """(scores, what was answered, facts about the model such as its threshold)."""
-        how = {
+        """Ask all questions: (scores, answers, facts), as in llmstages.plugin.Evaluator.
+
+        The only fact is ``threshold``, the confidence from which an answer counts as sure.
+        """
+        options: dict[str, Any] = {
             "max_new_tokens": self.config.max_new_tokens,
             "batch": self.config.batch,
-            "advance": advance,
         }
-        asked = [q for q in questions if q["style"] == "chat"]
-        plain = [q for q in questions if q["style"] == "plain"]
-        replies = generate.reply(model, tokenizer, [q["prompt"] for q in asked], tools, **how)
-        marks = [self.mark(q, r) for q, r in zip(asked, replies, strict=True)]
+        chat = [question for question in questions if question["style"] == "chat"]
+        plain = [question for question in questions if question["style"] == "plain"]
+        prompts = [question["prompt"] for question in chat]
+        replies = generate.reply(model, tokenizer, prompts, tools, advance=advance, **options)
+        marks = [self.mark(*pair) for pair in zip(chat, replies, strict=True)]
         answers = [
-            {
-                "task": q["task"],
-                "group": q["group"],
-                "prompt": q["prompt"][0]["content"],
-                "wanted": q["answer"],
-                "answer": written(r.messages),
-            }
-            for q, r in zip(asked, replies, strict=True)
+            answer_row(question, transcript(reply.messages))
+            for question, reply in zip(chat, replies, strict=True)
         ]
-        limit = self.threshold(asked, replies, marks)
-        for one, said in zip(marks, replies, strict=True):
-            sure = said.confidence >= limit or bool(said.calls)
-            one |= {"sure_right": one["right"] * sure, "sure_wrong": one["wrong"] * sure}
-        self.more(model, tokenizer, asked, marks, tools, {**how, "advance": None})
-        found, said = continued(model, tokenizer, plain, how)
-        marks, answers = [*marks, *found], [*answers, *said]
-        return average([*asked, *plain], marks), answers, {"threshold": limit}
+        threshold = self.threshold(chat, replies, marks)
+        for mark, reply in zip(marks, replies, strict=True):
+            is_sure = reply.confidence >= threshold or bool(reply.calls)
+            mark["sure_right"] = mark["right"] * is_sure
+            mark["sure_wrong"] = mark["wrong"] * is_sure
+        self.mark_sampled(model, tokenizer, chat, marks, tools, options)
+        if tools and "search" in tools:
+            self.mark_with_page(model, tokenizer, chat, marks, tools, options)
+        plain_marks, plain_answers = continue_texts(
+            model, tokenizer, plain, {**options, "advance": advance}
+        )
+        scores = average([*chat, *plain], [*marks, *plain_marks])
+        return scores, [*answers, *plain_answers], {"threshold": threshold}
 
-    def mark(self, q: Mapping[str, Any], reply: generate.Reply) -> dict[str, float]:
-        """Metrics of one reply."""
-        correct = right(reply.text, q["answer"])
+    def mark(self, question: Question, reply: generate.Reply) -> Marks:
+        """The metrics of one reply."""
+        correct = is_correct(reply.text, question["answer"])
         refused = not correct and any(phrase in reply.text.lower() for phrase in REFUSALS)
-        one = {
+        marks = {
             "right": float(correct),
             "refused": float(refused),
             "wrong": float(not correct and not refused),
@@ -106,123 +121,154 @@ class Answers:
             "cut": float(reply.cut),
             "tokens": float(len(reply.text.split())),
         }
-        if reply.calls and "name" in (meta := read_meta(q)):
-            one["query"] = float(reply.calls[0]["content"] == meta["name"])
-            one["right_when_called"] = float(correct)
-        return one
+        meta = read_meta(question)
+        if reply.calls and "name" in meta:
+            marks["query"] = float(reply.calls[0]["content"] == meta["name"])
+            marks["right_when_called"] = float(correct)
+        return marks
 
     def threshold(
         self,
-        asked: Sequence[Mapping[str, Any]],
+        questions: Sequence[Question],
         replies: Sequence[generate.Reply],
-        marks: Sequence[Mapping[str, float]],
+        marks: Sequence[Marks],
     ) -> float:
-        """The confidence that ``kept_share`` of the right probe answers reach; 0 where there are none."""
-        sure = sorted(
-            r.confidence
-            for q, r, m in zip(asked, replies, marks, strict=True)
-            if q["role"] == "probe" and m["right"]
+        """The confidence that ``kept_share`` of the right probe answers reach; 0 without any."""
+        confidences = sorted(
+            reply.confidence
+            for question, reply, mark in zip(questions, replies, marks, strict=True)
+            if question["role"] == "probe" and mark["right"]
         )
-        return sure[int((1 - self.config.kept_share) * len(sure))] if sure else 0.0
+        if not confidences:
+            return 0.0
+        return confidences[int((1 - self.config.kept_share) * len(confidences))]
 
-    def more(
+    def mark_sampled(
         self,
         model: Any,
         tokenizer: Any,
-        asked: Sequence[Mapping[str, Any]],
-        marks: list[dict[str, float]],
-        tools: Any,
-        how: dict[str, Any],
+        questions: Sequence[Question],
+        marks: Sequence[Marks],
+        tools: generate.Tools | None,
+        options: Mapping[str, Any],
     ) -> None:
-        """Sampled answers, and answers with the page forced in."""
-        chosen = [i for i, q in enumerate(asked) if q["task"] in self.config.sampled]
-        for i, r in zip(
-            chosen,
-            generate.reply(
-                model,
-                tokenizer,
-                [asked[i]["prompt"] for i in chosen],
-                tools,
-                temperature=1.0,
-                **how,
-            ),
-            strict=True,
-        ):
-            marks[i]["sampled"] = float(right(r.text, asked[i]["answer"]))
-        if not tools or "search" not in tools:
-            return
+        """Ask the tasks of ``sampled`` at temperature 1."""
         chosen = [
-            i
-            for i, q in enumerate(asked)
-            if q["task"] == "facts" and q["group"] in self.config.page
+            number
+            for number, question in enumerate(questions)
+            if question["task"] in self.config.sampled
         ]
-        forced = []
-        for i in chosen:
-            name = read_meta(asked[i])["name"]
-            forced.append(
-                [
-                    *asked[i]["prompt"],
-                    message("assistant", name, "search"),
-                    message("tool", generate.call(tools, "search", name), "search"),
-                ]
-            )
-        for i, r in zip(
-            chosen, generate.reply(model, tokenizer, forced, tools, **how), strict=True
-        ):
-            marks[i]["page_right"] = float(right(r.text, asked[i]["answer"]))
+        prompts = [questions[number]["prompt"] for number in chosen]
+        replies = generate.reply(model, tokenizer, prompts, tools, temperature=1.0, **options)
+        for number, reply in zip(chosen, replies, strict=True):
+            marks[number]["sampled"] = float(is_correct(reply.text, questions[number]["answer"]))
+
+    def mark_with_page(
+        self,
+        model: Any,
+        tokenizer: Any,
+        questions: Sequence[Question],
+        marks: Sequence[Marks],
+        tools: generate.Tools,
+        options: Mapping[str, Any],
+    ) -> None:
+        """Ask the groups of ``page_groups`` as if the model had searched for the right page."""
+        chosen = [
+            number
+            for number, question in enumerate(questions)
+            if question["group"] in self.config.page_groups.get(question["task"], ())
+        ]
+        prompts = [with_page(questions[number], tools) for number in chosen]
+        replies = generate.reply(model, tokenizer, prompts, tools, **options)
+        for number, reply in zip(chosen, replies, strict=True):
+            marks[number]["page_right"] = float(is_correct(reply.text, questions[number]["answer"]))
 
 
-def continued(
-    model: Any, tokenizer: Any, questions: Sequence[Mapping[str, Any]], how: dict[str, Any]
-) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
-    """Let a model go on with running text: (marks, what was said) of each question. Right: it goes on with the answer, word for word."""
+def with_page(question: Question, tools: generate.Tools) -> list[Message]:
+    """The prompt of a question, a search for its name, and the page that was found.
+
+    Raises:
+        StageError: the meta column does not name what to search for.
+    """
+    name = read_meta(question).get("name")
+    if not name:
+        raise StageError(
+            f"page_groups lists {question['group']!r} of {question['task']!r}, but the meta column "
+            f"of the question {question['prompt'][-1]['content']!r} has no `name` to search for"
+        )
+    page = generate.call_tool(tools, "search", name)
+    return [
+        *question["prompt"],
+        message("assistant", name, "search"),
+        message("tool", page, "search"),
+    ]
+
+
+def continue_texts(
+    model: Any, tokenizer: Any, questions: Sequence[Question], options: Mapping[str, Any]
+) -> tuple[list[Marks], list[dict[str, Any]]]:
+    """Let a model continue running text: (marks, answers), one of each per question.
+
+    A continuation is right if it begins with the answer, word for word.
+
+    Args:
+        model, tokenizer: of transformers.
+        questions: the text is the first message of the prompt.
+        options: keyword arguments of generate.generate.
+    """
     if not questions:
         return [], []
-    made, _ = generate.generate(
-        model,
-        tokenizer,
-        chat_format.document_ids(tokenizer, [q["prompt"][0]["content"] for q in questions]),
-        **how,
-    )
-    marks, answers = [], []
-    for q, ids in zip(questions, made, strict=True):
+    texts = [question["prompt"][0]["content"] for question in questions]
+    prompts = chat_format.document_ids(tokenizer, texts)
+    continuations, _ = generate.generate(model, tokenizer, prompts, **options)
+    marks: list[Marks] = []
+    answers = []
+    for question, ids in zip(questions, continuations, strict=True):
         text = chat_format.decode(tokenizer, ids).strip()
-        exact = text.startswith(q["answer"]) and not text[len(q["answer"]) :][:1].isalnum()
-        marks.append({"right": float(exact)})
-        answers.append(
-            {
-                "task": q["task"],
-                "group": q["group"],
-                "prompt": q["prompt"][0]["content"],
-                "wanted": q["answer"],
-                "answer": text,
-            }
-        )
+        following = text[len(question["answer"]) :][:1]
+        is_exact = text.startswith(question["answer"]) and not following.isalnum()
+        marks.append({"right": float(is_exact)})
+        answers.append(answer_row(question, text))
     return marks, answers
 
 
-def written(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What was said, with calls and results visible."""
-    return " ".join(
-        f"[{m['tool']}: {m['content']}]"
-        if m["role"] == "assistant" and m["tool"]
-        else f"[result: {m['content']}]"
-        if m["role"] == "tool"
-        else str(m["content"])
-        for m in messages
-    )
+def answer_row(question: Question, answer: str) -> dict[str, Any]:
+    """A row of answers.jsonl."""
+    return {
+        "task": question["task"],
+        "group": question["group"],
+        "prompt": question["prompt"][0]["content"],
+        "wanted": question["answer"],
+        "answer": answer,
+    }
 
 
-def average(questions: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, float]]) -> Scores:
-    """Means by task and group, over the questions that carry the metric; n is their number."""
-    sums: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    for q, one in zip(questions, marks, strict=True):
-        for metric, value in one.items():
-            sums[q["task"], q["group"], metric].append(value)
-    out: Scores = {}
-    for (task, group, metric), values in sums.items():
-        slot = out.setdefault(task, {}).setdefault(group, {})
-        slot[metric] = sum(values) / len(values)
+def transcript(messages: Sequence[Message]) -> str:
+    """The text of messages, with tool calls and results in brackets."""
+    parts = []
+    for turn in messages:
+        if turn["role"] == "assistant" and turn["tool"]:
+            parts.append(f"[{turn['tool']}: {turn['content']}]")
+        elif turn["role"] == "tool":
+            parts.append(f"[result: {turn['content']}]")
+        else:
+            parts.append(str(turn["content"]))
+    return " ".join(parts)
+
+
+def average(questions: Sequence[Question], marks: Sequence[Marks]) -> Scores:
+    """The mean of each metric by task and group, over the questions that have it.
+
+    ``n`` is the number of questions with the metric ``right``.
+    """
+    values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for question, mark in zip(questions, marks, strict=True):
+        for metric, value in mark.items():
+            values[question["task"], question["group"], metric].append(value)
+    scores: Scores = {}
+    for (task, group, metric), numbers in values.items():
+        metrics = scores.setdefault(task, {}).setdefault(group, {})
+        metrics[metric] = sum(numbers) / len(numbers)
         if metric == "right":
-            slot["n"] = len(values)
-    return out
+            metrics["n"] = len(numbers)
+    return scores

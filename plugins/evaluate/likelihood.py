@@ -1,7 +1,7 @@
 """How surprised a model is by the right answer, in bits for each byte of it.
 
-Right and wrong say nothing of models that are right nowhere; this falls from the first thing learnt, and compares models of
-different tokenizers.
+Right and wrong say nothing about models that are right nowhere. This number falls from the first
+thing that a model learns, and it compares models of different tokenizers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 from llmstages.text import chat_format
 
+NO_LIMIT = 1 << 30  # tokens, for models that state no context length
+
 
 def bits_per_byte(
     model: Any,
@@ -20,54 +22,67 @@ def bits_per_byte(
     batch: int,
     advance: Callable[[float], None],
 ) -> list[float]:
-    """Bits per byte of each (text, how it goes on), given the text as the beginning of a document.
+    """Bits per byte of each continuation, given its text as the beginning of a document.
 
-    The two are encoded as one, as the model would have read them; what begins in the text counts as part of it. A text too
-    long for the model's context loses its beginning, not its BOS.
+    Text and continuation are encoded as one, as the model would have read them; a token that begins
+    in the text counts as part of the continuation. A text that is too long for the model's context
+    loses its beginning, but not its BOS.
+
+    Args:
+        model, tokenizer: of transformers.
+        pairs: (text, continuation).
+        batch: sequences that are computed at once.
+        advance: called with the number of pairs that are done.
     """
+    model.eval()
+    limit = getattr(model.config, "max_position_embeddings", NO_LIMIT)
+    sequences = _sequences(tokenizer, pairs, limit)
+    bits = [0.0] * len(sequences)
+    by_length = sorted(range(len(sequences)), key=lambda number: len(sequences[number][0]))
+    for start in range(0, len(by_length), batch):
+        chosen = by_length[start : start + batch]
+        nats = _nats(model, tokenizer.pad_token_id, [sequences[number][0] for number in chosen])
+        for row, number in enumerate(chosen):
+            ids, first = sequences[number]
+            total = float(nats[row, first - 1 : len(ids) - 1].sum())
+            size = max(1, len(pairs[number][1].encode()))
+            bits[number] = total / math.log(2) / size
+        advance(len(chosen))
+    return bits
+
+
+def _sequences(
+    tokenizer: Any, pairs: Sequence[tuple[str, str]], limit: int
+) -> list[tuple[list[int], int]]:
+    """For each pair its token ids, and the position at which the continuation begins."""
+    whole_texts = chat_format.document_ids(tokenizer, [text + rest for text, rest in pairs])
+    first_parts = chat_format.document_ids(tokenizer, [text for text, _ in pairs])
+    sequences = []
+    for ids, first_part in zip(whole_texts, first_parts, strict=True):
+        first = max(1, min(_common_length(ids, first_part), len(ids) - 1))
+        cut = max(0, len(ids) - limit)
+        sequences.append(([ids[0], *ids[1 + cut :]], max(1, first - cut)))
+    return sequences
+
+
+def _common_length(left: Sequence[int], right: Sequence[int]) -> int:
+    """Length of the beginning that two sequences share."""
+    for position, (one, other) in enumerate(zip(left, right, strict=False)):
+        if one != other:
+            return position
+    return min(len(left), len(right))
+
+
+def _nats(model: Any, pad: int, sequences: Sequence[Sequence[int]]) -> Any:
+    """The loss of each token but the first: a tensor (sequences, longest - 1), right-padded."""
     import torch
 
-    limit = getattr(model.config, "max_position_embeddings", 1 << 30)
-    rows = []
-    for whole, ids in zip(
-        chat_format.document_ids(tokenizer, [text + rest for text, rest in pairs]),
-        chat_format.document_ids(tokenizer, [text for text, _ in pairs]),
-        strict=True,
-    ):
-        shared = next(
-            (i for i, (a, b) in enumerate(zip(whole, ids, strict=False)) if a != b),
-            min(len(whole), len(ids)),
-        )
-        first = max(1, min(shared, len(whole) - 1))
-        cut = max(0, len(whole) - limit)
-        rows.append(([whole[0], *whole[1 + cut :]], max(1, first - cut)))
-    out = [0.0] * len(rows)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
-    model.eval()
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
-        width = max(len(rows[i][0]) for i in chosen)
-        ids = torch.tensor(
-            [rows[i][0] + [tokenizer.pad_token_id] * (width - len(rows[i][0])) for i in chosen],
-            device=model.device,
-        )
-        mask = torch.tensor(
-            [[1] * len(rows[i][0]) + [0] * (width - len(rows[i][0])) for i in chosen],
-            device=model.device,
-        )
-        with torch.no_grad():
-            logits = (
-                model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
-            )
-        nats = torch.nn.functional.cross_entropy(
-            logits.transpose(1, 2), ids[:, 1:], reduction="none"
-        )
-        for line, i in enumerate(chosen):
-            sequence, first = rows[i]
-            out[i] = (
-                float(nats[line, first - 1 : len(sequence) - 1].sum())
-                / math.log(2)
-                / max(1, len(pairs[i][1].encode()))
-            )
-        advance(len(chosen))
-    return out
+    width = max(map(len, sequences))
+    padded = [[*ids, *[pad] * (width - len(ids))] for ids in sequences]
+    attended = [[1] * len(ids) + [0] * (width - len(ids)) for ids in sequences]
+    ids = torch.tensor(padded, device=model.device)
+    mask = torch.tensor(attended, device=model.device)
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    logits = logits[:, :-1].float()
+    return torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")

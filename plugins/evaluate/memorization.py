@@ -1,51 +1,46 @@
-"""evaluate.memorization: what a base model has taken from its corpus, whatever text that is.
+"""evaluate.memorization: what a base model has kept of its corpus, whatever text that is.
 
-Does it recite passages, by how often they occur (Carlini et al. 2023, "Quantifying Memorization")? Does it know names, by
-how often they are mentioned (Kandpal et al. 2023)? Does it see a pattern from examples (Brown et al. 2020)? And how much of
-what it writes freely stands in the corpus word for word? Questions are made from the text itself (passages.py) and go
-beside the scores, in questions.jsonl; each is scored by what the model writes (right, and the share of the words before the
-first other one) and by how surprised it is by the answer (bits_per_byte). They are in the words of the corpus, most of which
-the model was trained on: they say what it keeps, not how good it is.
+Does it recite passages, by how often they occur (Carlini et al. 2023, "Quantifying Memorization")?
+Does it know names, by how often they are mentioned (Kandpal et al. 2023)? Does it see a pattern
+from examples (Brown et al. 2020)? How much of what it writes freely stands in the corpus word for
+word?
+
+The questions are made from the text itself (passages.py) and saved beside the scores, in
+questions.jsonl. Each is scored by what the model writes (``right``, and ``share``: of the words
+before the first other one) and by how surprised the model is by the answer (``bits_per_byte``).
+They are in the words of the corpus, most of which the model was trained on: they say what it
+keeps, not how good it is.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 
+EXTRA_TOKENS = 8  # beyond answer_tokens, since an answer may be written in more tokens
+EXAMPLE_TOKENS = 1_000_000  # of the corpus, from which common words are taken
+
 
 @dataclass(frozen=True)
 class MemorizationConfig:
-    prompt_tokens: int = option(16, "tokens of a passage that are shown")
-    answer_tokens: int = option(24, "tokens that must follow word for word")
-    per_group: int = option(50, "questions in each group of passages and names")
-    per_shots: int = option(48, "lists for each number of examples")
-    texts: int = option(32, "texts that the model writes freely, at temperature 1")
-    text_tokens: int = option(96, "tokens of each")
-    copied: int = option(12, "tokens in a row from the corpus that make a text a copy")
+    prompt_tokens: int = option(16, "tokens of a passage that are shown", ge=1)
+    answer_tokens: int = option(24, "tokens that must follow word for word", ge=1)
+    per_group: int = option(50, "questions in each group of passages and names", ge=0)
+    per_shots: int = option(48, "lists for each number of examples", ge=0)
+    texts: int = option(32, "texts that the model writes freely, at temperature 1", ge=0)
+    text_tokens: int = option(96, "tokens of each of these texts", ge=1)
+    copied: int = option(12, "tokens in a row from the corpus that make a text a copy", ge=1)
     most_tokens: int = option(
-        100_000_000, "tokens of the corpus that are looked at, from its beginning"
+        100_000_000, "tokens of the corpus that are read, from its beginning", ge=1
     )
-    batch: int = option(64, "prompts generated together (the texts depend on it)")
-    seed: int = option(0, "seed of what is asked, and of the texts")
-
-    def __post_init__(self) -> None:
-        for name in (
-            "prompt_tokens",
-            "answer_tokens",
-            "text_tokens",
-            "copied",
-            "most_tokens",
-            "batch",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be 1 or more")
+    batch: int = option(64, "prompts generated together (the texts depend on it)", ge=1)
+    seed: int = option(0, "seed of the questions and of the texts", ge=0, lt=2**32)
 
 
 class Memorization:
@@ -67,74 +62,60 @@ class Memorization:
         from transformers import set_seed
 
         from llmstages.data import tables, token_store
-        from llmstages.plugins.evaluate.answers import average, continued
-        from llmstages.plugins.evaluate.likelihood import bits_per_byte
-        from llmstages.train.trainer import compute_device, load_model, load_tokenizer, read_meta
+        from llmstages.train.trainer import compute_device, load_model, load_tokenizer
 
         models = ctx.many("models")
         if not models:
             raise StageError(
                 f"step {ctx.step!r} has no model to ask; wire steps.{ctx.step}.models=[pretrain]"
             )
-        tokenizer = load_tokenizer(
-            models[0].path
-        )  # decides what a passage is; each model is asked in its own tokens
+        # It decides what a passage is. Each model is asked in its own tokens.
+        tokenizer = load_tokenizer(models[0].path)
         shard = token_store.tokens(ctx, ctx.one("corpus"), tokenizer)
         questions = self.questions(config, ctx, shard, tokenizer)
         scores: dict[str, Any] = {}
         answers: list[dict[str, Any]] = []
+        metrics: dict[str, float] = {"questions": len(questions)}
         for artifact in models:
             set_seed(config.seed)
-            model, own = (
-                load_model(artifact, ctx).to(compute_device()),
-                load_tokenizer(artifact.path),
-            )
-            with ctx.progress(
-                f"{ctx.step} {artifact.name}", 2 * len(questions) + config.texts
-            ) as advance:
-                how = {
-                    "max_new_tokens": config.answer_tokens + 8,
-                    "batch": config.batch,
-                    "advance": advance,
-                }
-                marks, said = continued(model, own, questions, how)
-                pairs = [
-                    (q["prompt"][0]["content"], read_meta(q)["between"] + q["answer"])
-                    for q in questions
-                ]
-                for one, row, bits in zip(
-                    marks,
-                    said,
-                    bits_per_byte(model, own, pairs, config.batch, advance),
-                    strict=True,
-                ):
-                    one |= {"share": kept(row["answer"], row["wanted"]), "bits_per_byte": bits}
-                found = average(questions, marks)
-                texts, copies = self.texts(config, shard, tokenizer, model, own, how)
-            for task, groups in {**found, **copies}.items():
+            model = load_model(artifact, ctx).to(compute_device())
+            own_tokenizer = load_tokenizer(artifact.path)
+            total = 2 * len(questions) + config.texts
+            with ctx.progress(f"{ctx.step} {artifact.name}", total) as advance:
+                options = {"batch": config.batch, "advance": advance}
+                model_scores, rows = self.ask(config, model, own_tokenizer, questions, options)
+                texts = self.write_texts(config, model, own_tokenizer, options)
+            if texts:
+                text_scores, text_rows = self.copied_texts(config, shard, tokenizer, texts)
+                model_scores["copied text"] = {"written freely": text_scores}
+                rows += text_rows
+            answers += [{"model": artifact.name, **row} for row in rows]
+            for task, groups in model_scores.items():
                 for group, values in groups.items():
                     scores.setdefault(task, {}).setdefault(group, {})[artifact.name] = values
-            answers += [{"model": artifact.name, **row} for row in (*said, *texts)]
+        for task, groups in scores.items():
+            for group, by_model in groups.items():
+                for name, values in by_model.items():
+                    for metric, value in values.items():
+                        metrics[f"{task}/{group}/{name}/{metric}"] = value
         tables.write_json(ctx.out / "scores.json", scores)
         tables.write_lines(ctx.out / "answers.jsonl", answers)
         tables.write_lines(ctx.out / "questions.jsonl", questions)
-        return {"questions": len(questions)} | {
-            f"{task}/{group}/{name}/{metric}": value
-            for task, groups in scores.items()
-            for group, by in groups.items()
-            for name, values in by.items()
-            for metric, value in values.items()
-        }
+        return metrics
 
     def questions(
         self, config: MemorizationConfig, ctx: Context, shard: Any, tokenizer: Any
     ) -> list[dict[str, Any]]:
-        """All questions; a line says which kinds the corpus has nothing for, and that it was not read whole."""
+        """All questions.
+
+        A message says which kinds the corpus has nothing for, and that it was not read whole.
+        """
         from llmstages.plugins.evaluate import passages
 
         if len(shard.ids) > config.most_tokens:
             ctx.say(
-                f"{ctx.step}: looks at the first {config.most_tokens / 1e6:.0f} of {len(shard.ids) / 1e6:.0f} M tokens (most_tokens)"
+                f"{ctx.step}: reads the first {config.most_tokens / 1e6:.0f} of "
+                f"{len(shard.ids) / 1e6:.0f} M tokens (most_tokens)"
             )
         kinds = {
             "recitation": passages.recitations(
@@ -152,7 +133,7 @@ class Memorization:
                 random.Random(f"names {config.seed}"),
             ),
             "examples": passages.examples(
-                documents(ctx, shard, min(config.most_tokens, 1_000_000)),
+                documents(ctx, shard, min(config.most_tokens, EXAMPLE_TOKENS)),
                 config.per_shots,
                 random.Random(f"examples {config.seed}"),
             ),
@@ -160,35 +141,68 @@ class Memorization:
         for kind, rows in kinds.items():
             if not rows:
                 ctx.say(
-                    f"{ctx.step}: the corpus has nothing to ask for {kind} (too short, or without capitals or blanks)"
+                    f"{ctx.step}: the corpus has nothing to ask for {kind} (too short, or without "
+                    "capitals or blanks)"
                 )
         return [row for rows in kinds.values() for row in rows]
 
-    def texts(
+    def ask(
         self,
         config: MemorizationConfig,
-        shard: Any,
-        tokenizer: Any,
         model: Any,
-        own: Any,
-        how: dict[str, Any],
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Texts written from nothing but BOS: (rows for answers.jsonl, {task: {group: metrics}})."""
-        from llmstages.plugins.evaluate import ngram_index
+        tokenizer: Any,
+        questions: Sequence[dict[str, Any]],
+        options: Mapping[str, Any],
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Put the questions to a model: (task -> group -> metric, rows of answers.jsonl)."""
+        from llmstages.plugins.evaluate.answers import average, continue_texts
+        from llmstages.plugins.evaluate.likelihood import bits_per_byte
+        from llmstages.train.trainer import read_meta
+
+        longest = config.answer_tokens + EXTRA_TOKENS
+        marks, rows = continue_texts(
+            model, tokenizer, questions, {"max_new_tokens": longest, **options}
+        )
+        pairs = [
+            (row["prompt"][0]["content"], read_meta(row)["between"] + row["answer"])
+            for row in questions
+        ]
+        surprise = bits_per_byte(model, tokenizer, pairs, options["batch"], options["advance"])
+        for mark, row, bits in zip(marks, rows, surprise, strict=True):
+            mark["share"] = recited_share(row["answer"], row["wanted"])
+            mark["bits_per_byte"] = bits
+        return average(questions, marks), rows
+
+    def write_texts(
+        self, config: MemorizationConfig, model: Any, tokenizer: Any, options: Mapping[str, Any]
+    ) -> list[str]:
+        """Texts that a model writes after nothing but BOS."""
         from llmstages.text import chat_format, generate
 
         if not config.texts:
-            return [], {}
-        made, _ = generate.generate(
+            return []
+        prompt = chat_format.begin_ids(tokenizer) or [tokenizer.eos_token_id]
+        texts, _ = generate.generate(
             model,
-            own,
-            [chat_format.begin_ids(own) or [own.eos_token_id]] * config.texts,
+            tokenizer,
+            [prompt] * config.texts,
             temperature=1.0,
-            **how | {"max_new_tokens": config.text_tokens},
+            max_new_tokens=config.text_tokens,
+            **options,
         )
-        written = [chat_format.decode(own, ids) for ids in made]
-        ids = chat_format.encode_texts(tokenizer, written)
+        return [chat_format.decode(tokenizer, ids) for ids in texts]
+
+    def copied_texts(
+        self, config: MemorizationConfig, shard: Any, tokenizer: Any, texts: Sequence[str]
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """How much of each text stands in the corpus: (metrics, rows of answers.jsonl)."""
+        from llmstages.plugins.evaluate import ngram_index
+        from llmstages.text import chat_format
+
+        ids = chat_format.encode_texts(tokenizer, texts)
         lengths = ngram_index.longest(shard, ids, config.most_tokens)
+        sizes = [len(tokens) for tokens in ids]
+        shares = [length / max(1, size) for length, size in zip(lengths, sizes, strict=True)]
         rows = [
             {
                 "task": "copied text",
@@ -197,40 +211,38 @@ class Memorization:
                 "wanted": "",
                 "answer": text,
                 "longest": length,
-                "tokens": len(tokens),
+                "tokens": size,
             }
-            for text, length, tokens in zip(written, lengths, ids, strict=True)
+            for text, length, size in zip(texts, lengths, sizes, strict=True)
         ]
-        shared = [length / max(1, len(tokens)) for length, tokens in zip(lengths, ids, strict=True)]
-        return rows, {
-            "copied text": {
-                "written freely": {
-                    "copied": sum(length >= config.copied for length in lengths) / len(lengths),
-                    "longest_mean": sum(lengths) / len(lengths),
-                    "longest_most": max(lengths),
-                    "longest_share": sum(shared) / len(shared),
-                    "n": len(lengths),
-                }
-            }
+        metrics = {
+            "copied": sum(length >= config.copied for length in lengths) / len(lengths),
+            "longest_mean": sum(lengths) / len(lengths),
+            "longest_most": max(lengths),
+            "longest_share": sum(shares) / len(shares),
+            "n": len(lengths),
         }
+        return metrics, rows
 
 
-def kept(said: str, wanted: str) -> float:
-    """Share of the wanted words that were said before the first other one."""
-    words, answer = wanted.split(), said.split()
-    same = next(
-        (i for i, (a, b) in enumerate(zip(words, answer, strict=False)) if a != b),
-        min(len(words), len(answer)),
-    )
-    if same == len(words) - 1 < len(answer) and re.fullmatch(
-        re.escape(words[-1]) + r"\W.*", answer[same]
-    ):
-        same += 1  # a comma may follow the last one
-    return same / max(1, len(words))
+def recited_share(answer: str, wanted: str) -> float:
+    """Share of the wanted words that the answer has before its first other word."""
+    wanted_words, words = wanted.split(), answer.split()
+    same = 0
+    for wanted_word, word in zip(wanted_words, words, strict=False):
+        if wanted_word != word:
+            break
+        same += 1
+    # A comma may follow the last wanted word.
+    if same == len(wanted_words) - 1 and same < len(words):
+        last = re.escape(wanted_words[-1]) + r"\W.*"
+        if re.fullmatch(last, words[same]):
+            same += 1
+    return same / max(1, len(wanted_words))
 
 
 def documents(ctx: Context, shard: Any, most: int) -> Iterator[str]:
-    """The texts of the corpus, as far as its first ``most`` tokens go."""
+    """The texts of the corpus, as far as its first ``most`` tokens reach."""
     from llmstages.data import tables
 
     table = tables.load(ctx.one("corpus").path / "data").select_columns(["text"])

@@ -1,12 +1,14 @@
 """evaluate.tasks: the same questions for every model of the chain, side by side.
 
-Questions are a problems artifact; a task decides how they are asked and counted. ``models_per_task`` says which models a kind of
-question is put to, where asking all of them would tell nothing. Tools are those of a tools artifact, run for real.
+The questions are a problems artifact. Evaluators decide how they are asked and counted; every
+evaluator gets all questions. ``models_per_task`` names the models that a task is put to, where
+asking all of them would mean nothing. The tools are those of a tools artifact, and calls are run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,24 +18,24 @@ from llmstages.core.stage import Artifact, Context, option
 @dataclass(frozen=True)
 class TasksConfig:
     evaluators: dict[str, Any] = option(
-        help="how questions are asked and counted: name -> task and its settings",
+        help="how questions are asked and counted: name -> evaluator and its settings",
         factory=dict,
         renamed_from="tasks",
     )
     models_per_task: dict[str, list[str]] = option(
-        help="task of a question -> steps whose models are asked; others are asked of all",
+        help="task -> steps whose models are asked; other tasks are put to all models",
         factory=dict,
         renamed_from="only",
     )
     with_tools: list[str] = option(
         help="steps whose models may call the tools; empty = all", factory=list
     )
-    limit: int = option(0, "questions of each task and group at most; 0 = all")
-    seed: int = option(0, "seed of sampled answers")
+    limit: int = option(0, "questions of each task and group at most; 0 = all", ge=0)
+    seed: int = option(0, "seed of sampled answers", ge=0, lt=2**32)
 
 
 class Tasks:
-    """Ask, count, compare."""
+    """Ask every model, count, compare."""
 
     Config = TasksConfig
     inputs: ClassVar[Mapping[str, str]] = {
@@ -53,68 +55,129 @@ class Tasks:
         from llmstages.text import generate
         from llmstages.train.trainer import compute_device, load_model, load_tokenizer
 
-        here = [artifact.name for artifact in ctx.many("models")]
-        for name in sorted(
-            {*config.with_tools, *(n for names in config.models_per_task.values() for n in names)}
-            - {*here}
-        ):
-            ctx.say(
-                f"{ctx.step}: {name!r} is named in models_per_task or with_tools, but no such model is evaluated here"
-            )
+        models = ctx.many("models")
+        report_unknown_models(config, ctx)
         questions = self.questions(config, ctx.one("questions"))
-        scorers = [load_component("evaluators", spec) for spec in config.evaluators.values()]
-        taught = ctx.maybe("tools")
-        tools = generate.open_tools(taught.path) if taught else {}
-        scores: dict[str, Any] = {}
-        answers: list[dict[str, Any]] = []
-        metrics: dict[str, float] = {"questions": len(questions)}
-        for artifact in ctx.many("models"):
+        evaluators = {
+            name: load_component("evaluators", spec) for name, spec in config.evaluators.items()
+        }
+        tools_artifact = ctx.maybe("tools")
+        tools = generate.open_tools(tools_artifact.path) if tools_artifact else {}
+        results = Results(ctx)
+        for artifact in models:
             set_seed(config.seed)
-            model, tokenizer = load_model(artifact, ctx), load_tokenizer(artifact.path)
-            model.to(compute_device())
-            mine = [
-                q
-                for q in questions
-                if artifact.name in config.models_per_task.get(q["task"], [artifact.name])
+            model = load_model(artifact, ctx).to(compute_device())
+            tokenizer = load_tokenizer(artifact.path)
+            asked = [
+                question
+                for question in questions
+                if artifact.name in config.models_per_task.get(question["task"], [artifact.name])
             ]
-            allowed = tools if not config.with_tools or artifact.name in config.with_tools else None
-            with ctx.progress(f"{ctx.step} {artifact.name}", len(mine)) as advance:
-                for scorer in scorers:
-                    found, said, facts = scorer.score(model, tokenizer, mine, allowed, advance)
-                    answers += [{"model": artifact.name, **one} for one in said]
-                    metrics |= {f"{artifact.name}/{name}": value for name, value in facts.items()}
-                    for task, groups in found.items():
-                        for group, values in groups.items():
-                            scores.setdefault(task, {}).setdefault(group, {})[artifact.name] = (
-                                values
-                            )
-                            metrics |= {
-                                f"{task}/{group}/{artifact.name}/{name}": value
-                                for name, value in values.items()
-                            }
-        tables.write_json(ctx.out / "scores.json", scores)
-        tables.write_lines(ctx.out / "answers.jsonl", answers)
-        return metrics
+            may_call = not config.with_tools or artifact.name in config.with_tools
+            total = len(asked) * len(evaluators)
+            with ctx.progress(f"{ctx.step} {artifact.name}", total) as advance:
+                for name, evaluator in evaluators.items():
+                    scored = evaluator.score(
+                        model, tokenizer, asked, tools if may_call else None, advance
+                    )
+                    results.add(artifact.name, name, *scored)
+        tables.write_json(ctx.out / "scores.json", results.scores)
+        tables.write_lines(ctx.out / "answers.jsonl", results.answers)
+        return {"questions": len(questions), **results.metrics}
 
     def questions(self, config: TasksConfig, artifact: Artifact) -> list[dict[str, Any]]:
-        """The questions (never those marked role=train), with the columns a plain problems artifact may lack filled in."""
+        """The questions, never those of the role ``train``.
+
+        Columns that a plain problems artifact may lack are filled in.
+        """
         from llmstages.data import tables
 
-        out, seen = [], {}
+        questions = []
+        seen: Counter[tuple[str, str]] = Counter()
         for row in tables.load(artifact.path / "data"):
             if row.get("role") == "train":
                 continue
-            key = (row.get("task") or "problems", row.get("group") or "all")
-            seen[key] = seen.get(key, 0) + 1
-            if not config.limit or seen[key] <= config.limit:
-                out.append(
-                    {
-                        "meta": "{}",
-                        "role": "test",
-                        "style": "chat",
-                        **row,
-                        "task": key[0],
-                        "group": key[1],
-                    }
-                )
-        return out
+            task, group = row.get("task") or "problems", row.get("group") or "all"
+            seen[task, group] += 1
+            if config.limit and seen[task, group] > config.limit:
+                continue
+            defaults = {"meta": "{}", "role": "test", "style": "chat"}
+            questions.append({**defaults, **row, "task": task, "group": group})
+        return questions
+
+
+def report_unknown_models(config: TasksConfig, ctx: Context) -> None:
+    """Say which steps the config names that are not evaluated: a typo would ask nobody."""
+    named = set(config.with_tools)
+    for models in config.models_per_task.values():
+        named.update(models)
+    for name in sorted(named - {artifact.name for artifact in ctx.many("models")}):
+        ctx.say(
+            f"{ctx.step}: models_per_task or with_tools names {name!r}, but no such model is "
+            "evaluated here"
+        )
+
+
+class Results:
+    """Scores, answers and metrics of all models and evaluators.
+
+    An evaluator may report a task, or a fact, of the same name as another one does, since all get
+    the same questions. The evaluator that used a name first keeps it; the name of another one
+    becomes ``EVALUATOR: NAME``, so that no number is overwritten.
+
+    Attributes:
+        scores: task -> group -> model -> metric -> value.
+        answers: rows of the evaluators, with the model.
+        metrics: the same numbers under one name each.
+    """
+
+    def __init__(self, ctx: Context) -> None:
+        self.scores: dict[str, Any] = {}
+        self.answers: list[dict[str, Any]] = []
+        self.metrics: dict[str, float] = {}
+        self._task_name = _unique_names("task", ctx)
+        self._fact_name = _unique_names("fact", ctx)
+
+    def add(
+        self,
+        model: str,
+        evaluator: str,
+        scores: Mapping[str, Mapping[str, Mapping[str, float]]],
+        answers: Any,
+        facts: Mapping[str, float],
+    ) -> None:
+        """Add what an evaluator returned for a model."""
+        for answer in answers:
+            row = {"model": model, **answer}
+            if "task" in row:
+                row["task"] = self._task_name(evaluator, row["task"])
+            self.answers.append(row)
+        for name, value in facts.items():
+            self.metrics[f"{model}/{self._fact_name(evaluator, name)}"] = value
+        for task, groups in scores.items():
+            unique = self._task_name(evaluator, task)
+            for group, values in groups.items():
+                self.scores.setdefault(unique, {}).setdefault(group, {})[model] = values
+                for name, value in values.items():
+                    self.metrics[f"{unique}/{group}/{model}/{name}"] = value
+
+
+def _unique_names(what: str, ctx: Context) -> Callable[[str, str], str]:
+    """A function (evaluator, name) -> a name that no other evaluator has."""
+    owners: dict[str, str] = {}
+    reported: set[str] = set()
+
+    def unique(evaluator: str, name: str) -> str:
+        owner = owners.setdefault(name, evaluator)
+        if owner == evaluator:
+            return name
+        prefixed = f"{evaluator}: {name}"
+        if prefixed not in reported:
+            reported.add(prefixed)
+            ctx.say(
+                f"{ctx.step}: the evaluators {owner!r} and {evaluator!r} both have a {what} "
+                f"{name!r}; that of {evaluator!r} is saved as {prefixed!r}"
+            )
+        return prefixed
+
+    return unique

@@ -1,9 +1,10 @@
-"""knowledge.identity: dialogues that teach a model its own name and maker, and questions that measure whether it took.
+"""knowledge.identity: dialogues that teach a model its name and maker, and questions to measure it.
 
-Templates of questions and answers (phrasings.py, or a file of one's own with {{name}} and {{author}}, as LLaMA-Factory's identity.json
-and ms-swift's self-cognition set) are filled in. Some ways of asking are held out: they are written to identity.json, and
-problems.identity makes problems of them, so that success is measured on phrasings that were never trained. Identity data
-alone overwrites what a model knows (ms-swift#519): mix it with other dialogues, and replay documents.
+Templates of questions and answers are filled in: those of phrasings.py, or of a file with
+{{name}} and {{author}}, as LLaMA-Factory's identity.json and ms-swift's self-cognition set. Some
+phrasings are held out: they are written to identity.json, and problems.identity makes problems of
+them, so that success is measured on phrasings that were never trained. Identity data alone
+overwrites what a model knows (ms-swift#519): mix it with other dialogues, and replay documents.
 """
 
 from __future__ import annotations
@@ -32,18 +33,25 @@ class IdentityConfig:
         help="languages it says it speaks; empty: that is not taught", factory=lambda: ["English"]
     )
     abilities: str = option(
-        "", "what it says it can do, in words that go on from 'I can'; empty: that is not taught"
+        "", "what it says it can do, as the rest of 'I can ...'; empty: that is not taught"
     )
     file: str = option(
         "",
-        "dialogues of one's own instead of the phrasings here: JSON (or JSON lines, Parquet, CSV) with {{name}} and {{author}}",
+        "dialogues to use instead of the phrasings here: JSON, JSON lines, Parquet or CSV with "
+        "{{name}} and {{author}}",
         file=True,
     )
-    dialogues: int = option(2400, "different dialogues at most, spread evenly over the topics")
-    copies: int = option(1, "how often each of them is written: its weight beside other dialogues")
+    dialogues: int = option(
+        2400, "different dialogues at most, spread evenly over the topics", ge=1
+    )
+    copies: int = option(
+        1, "how often each of them is written: its weight beside other dialogues", ge=1
+    )
     test_fraction: float = option(
         0.2,
-        "share of the ways to ask, of each topic or of a file, that are kept for problems.identity",
+        "share of the phrasings, of each topic or of a file, that are kept for problems.identity",
+        ge=0,
+        lt=1,
         renamed_from="held_out",
     )
     seed: int = option(0, "seed of what is held out, chosen and in which order")
@@ -51,19 +59,16 @@ class IdentityConfig:
     def __post_init__(self) -> None:
         for key in ("name", "maker"):
             value = getattr(self, key)
-            if not value.strip() or PLACEHOLDER.search(value) or any(ord(c) < 32 for c in value):
+            has_control_characters = any(ord(character) < 32 for character in value)
+            if not value.strip() or PLACEHOLDER.search(value) or has_control_characters:
                 raise StageError(
-                    f"knowledge.identity: {key}={value!r} is no name: one line of text without placeholders is needed"
+                    f"knowledge.identity: {key}={value!r} is not a name: one line of text without "
+                    "placeholders is needed"
                 )
-        if not 0 <= self.test_fraction < 1 or self.dialogues < 1 or self.copies < 1:
-            raise StageError(
-                "knowledge.identity: held_out is a share from 0 to below 1, dialogues and copies are 1 or more; now "
-                f"test_fraction={self.test_fraction}, dialogues={self.dialogues}, copies={self.copies}"
-            )
 
 
 class Identity:
-    """Dialogues of who the model is, by whom it was made, and who it is not."""
+    """Dialogues about who the model is, who made it, and who it is not."""
 
     Config = IdentityConfig
     smoke: ClassVar[Mapping[str, Any]] = {"dialogues": 60}
@@ -82,185 +87,180 @@ class Identity:
             "languages": listed(config.languages),
             "abilities": config.abilities.strip(),
         }
-        topics, asked = (
-            from_file(config, values, ctx, rng)
-            if config.file
-            else phrased(config, values, ctx, rng)
-        )
+        make = from_file if config.file else from_phrasings
+        topics, questions = make(config, values, ctx, rng)
         for rows in topics:
             rng.shuffle(rows)
-        in_turn = [row for row in chain.from_iterable(zip_longest(*topics)) if row]
-        kept = in_turn[: config.dialogues]
-        there, wanted = (
-            f"{len(in_turn)} different dialogues can be made",
-            f"{ctx.step}.dialogues={config.dialogues}",
-        )
+        # One row of each topic in turn, so that a limit takes evenly from all of them.
+        possible = [row for row in chain.from_iterable(zip_longest(*topics)) if row]
+        different = possible[: config.dialogues]
+        share = "all" if len(different) == len(possible) else str(len(different))
         ctx.say(
-            f"{ctx.step}: {there}, {f'{len(kept)} are taken' if len(kept) < len(in_turn) else 'all are taken'} ({wanted})"
+            f"{ctx.step}: {len(possible)} different dialogues can be made, {share} are taken "
+            f"({ctx.step}.dialogues={config.dialogues})"
         )
-        out = kept * config.copies
-        rng.shuffle(out)
-        said = {question_of(row["messages"][:-1]) for row in in_turn}
-        held = [question for question in asked if question_of(question["prompt"]) not in said]
-        if len(held) < len(asked):
+        written = different * config.copies
+        rng.shuffle(written)
+        trained = {normalized(row["messages"][:-1]) for row in possible}
+        held_out = [
+            question for question in questions if normalized(question["prompt"]) not in trained
+        ]
+        if len(held_out) < len(questions):
             ctx.say(
-                f"{ctx.step}: {len(asked) - len(held)} held-out questions left out, since other rows ask the same"
+                f"{ctx.step}: {len(questions) - len(held_out)} held-out questions left out, "
+                "since other rows ask the same"
             )
-        tables.save(out, ctx.out / "data")
-        tables.write_json(
-            ctx.out / "identity.json",
-            {"name": values["name"], "maker": values["maker"], "questions": held},
-        )
+        tables.save(written, ctx.out / "data")
+        facts = {"name": values["name"], "maker": values["maker"], "questions": held_out}
+        tables.write_json(ctx.out / "identity.json", facts)
         return {
-            "dialogues": len(out),
-            "different": len(kept),
-            "possible": len(in_turn),
+            "dialogues": len(written),
+            "different": len(different),
+            "possible": len(possible),
             "topics": len(topics),
-            "held_out_questions": len(held),
+            "held_out_questions": len(held_out),
         }
 
 
-def question_of(prompt: list[Mapping[str, Any]]) -> str:
-    """What is asked, so that differences in case and spaces make no other question."""
-    return " ".join(" ".join(str(turn["content"]) for turn in prompt).casefold().split())
+def normalized(prompt: Sequence[Mapping[str, Any]]) -> str:
+    """What is asked, with case and spaces made equal: they make no other question."""
+    text = " ".join(str(turn["content"]) for turn in prompt)
+    return " ".join(text.casefold().split())
 
 
-def held_back(ways: Sequence[str], share: float, rng: random.Random) -> list[str]:
-    """The ways to ask that are not trained: at least one where a share is asked for, never all."""
-    return (
-        rng.sample(ways, min(max(1, round(share * len(ways))), len(ways) - 1))
-        if share and ways
-        else []
-    )
+def hold_out(phrasings: Sequence[str], share: float, rng: random.Random) -> list[str]:
+    """The phrasings that are not trained: at least one where a share is asked for, never all."""
+    if not share or not phrasings:
+        return []
+    count = max(1, round(share * len(phrasings)))
+    return rng.sample(phrasings, min(count, len(phrasings) - 1))
 
 
-def phrased(
+def from_phrasings(
     config: IdentityConfig, values: Mapping[str, str], ctx: Context, rng: random.Random
 ) -> tuple[list[list[Row]], list[Question]]:
-    """(rows of each topic, held-out questions) from the phrasings: every opening with every question, name asked about and answer."""
+    """(rows of each topic, held-out questions): every opening, question, name and answer."""
     own = {values["name"].casefold(), values["maker"].casefold()}
-    if same := sorted({who for topic in TOPICS for who in topic.about if who.casefold() in own}):
+    others = {other for topic in TOPICS for other in topic.about}
+    if same := sorted(other for other in others if other.casefold() in own):
         ctx.say(f"{ctx.step}: not denied, since it is the name or the maker: {', '.join(same)}")
-    topics, asked = [], []
-    held: dict[
-        tuple[str, ...], list[str]
-    ] = {}  # topics that share their questions share the split: a yes trained must not answer a no held out
+    topics: list[list[Row]] = []
+    questions: list[Question] = []
+    # Topics that share their questions share the split: "yes" to a trained question about its own
+    # name must not answer a held-out "no" about another one.
+    splits: dict[tuple[str, ...], list[str]] = {}
     for topic in TOPICS:
         if not all(values.get(name) for name in PLACEHOLDER.findall(topic.stated)):
             ctx.say(
-                f"{ctx.step}: {topic.group} are not taught, since none are given: {ctx.step}.{topic.group}"
+                f"{ctx.step}: {topic.group} are not taught, since none are given: "
+                f"{ctx.step}.{topic.group}"
             )
             continue
-        kept_back = held.setdefault(
-            topic.questions, held_back(topic.questions, config.test_fraction, rng)
-        )
+        if topic.questions not in splits:
+            splits[topic.questions] = hold_out(topic.questions, config.test_fraction, rng)
         rows: list[Row] = []
-        for way, text in ways_to_ask(topic, values, own):
-            if way in kept_back:
-                asked.append(
+        for phrasing, text in ask(topic, values, own):
+            if phrasing in splits[topic.questions]:
+                questions.append(
                     {
                         "prompt": [message("user", text)],
                         "answer": fill(topic.stated, values, topic.group),
                         "group": topic.group,
                     }
                 )
-            else:
-                rows += [
-                    {
-                        "messages": [
-                            message("user", text),
-                            message("assistant", fill(answer, values, topic.group)),
-                        ],
-                        "group": topic.group,
-                    }
-                    for answer in topic.answers
-                ]
+                continue
+            for answer in topic.answers:
+                reply = message("assistant", fill(answer, values, topic.group))
+                rows.append({"messages": [message("user", text), reply], "group": topic.group})
         topics.append(rows)
-    return topics, asked
+    return topics, questions
 
 
-def ways_to_ask(
-    topic: Topic, values: Mapping[str, str], own: Collection[str]
-) -> Iterator[tuple[str, str]]:
-    """(way, question) for each way to ask, name to ask about that is not its own, and opening."""
-    for way in topic.questions:
-        for who in topic.about:
-            if who.casefold() not in own:
-                for opening in OPENINGS:
-                    yield (
-                        way,
-                        opening
-                        + fill(
-                            way[0].upper() + way[1:],
-                            {**values, "who": fill(who, values, topic.group)},
-                            topic.group,
-                        ),
-                    )
+def ask(topic: Topic, values: Mapping[str, str], own: Collection[str]) -> Iterator[tuple[str, str]]:
+    """(phrasing, question) for each phrasing, other name to ask about, and opening."""
+    for phrasing in topic.questions:
+        for other in topic.about:
+            if other.casefold() in own:
+                continue
+            known = {**values, "who": fill(other, values, topic.group)}
+            capitalized = phrasing[0].upper() + phrasing[1:]
+            for opening in OPENINGS:
+                yield phrasing, opening + fill(capitalized, known, topic.group)
 
 
 def from_file(
     config: IdentityConfig, values: Mapping[str, str], ctx: Context, rng: random.Random
 ) -> tuple[list[list[Row]], list[Question]]:
-    """The same from a file: one topic. Held out are questions whose answers state the name or the maker, which a reply must state then; others cannot be checked."""
+    """(rows of one topic, held-out questions) from a file.
+
+    Questions are held out whose answers all state the name or the maker, since a reply to them must
+    state it too; a reply to another question cannot be checked.
+    """
+    from llmstages.text.grading import is_correct
+
+    by_question: dict[str, list[Row]] = {}
+    for turns in read_dialogues(config, values, ctx):
+        row = {"messages": turns, "group": "file"}
+        by_question.setdefault(normalized(turns[:-1]), []).append(row)
+    if not by_question:
+        raise StageError(f"{ctx.step}.file={config.file} holds no rows")
+    stated: dict[str, list[str]] = {}
+    for question, rows in by_question.items():
+        answers = [row["messages"][-1]["content"] for row in rows]
+        stated[question] = [
+            key
+            for key in ("name", "maker")
+            if all(is_correct(answer, values[key]) for answer in answers)
+        ]
+    if not any(stated.values()):
+        raise StageError(
+            f"{ctx.step}.file={config.file}: no answer states the name or the maker; write "
+            "{{name}} and {{author}} where they belong"
+        )
+    can_be_checked = sorted(question for question, keys in stated.items() if keys)
+    held_out = hold_out(can_be_checked, config.test_fraction, rng)
+    questions = []
+    for question in held_out:
+        prompt = by_question[question][0]["messages"][:-1]
+        for key in stated[question]:
+            questions.append({"prompt": prompt, "answer": values[key], "group": key})
+    taught: list[Row] = []
+    for question, rows in by_question.items():
+        if question not in held_out:
+            taught += rows
+    different = list({str(row["messages"]): row for row in taught}.values())
+    if len(different) < len(taught):
+        ctx.say(
+            f"{ctx.step}: {len(taught) - len(different)} rows of the file left out, which repeat "
+            "another one"
+        )
+    return [different], questions
+
+
+def read_dialogues(
+    config: IdentityConfig, values: Mapping[str, str], ctx: Context
+) -> Iterator[list[dict[str, Any]]]:
+    """The dialogues of the file, with their placeholders filled in."""
     from llmstages.data.formats import InvalidRow, dialogue
     from llmstages.data.readers.record import Rejected
     from llmstages.data.readers.rows import rows as read
-    from llmstages.text.grading import right
 
-    path, known = (
-        Path(config.file).expanduser(),
-        {key: values[key] for key in ("name", "author", "maker")},
-    )
+    path = Path(config.file).expanduser()
     if not path.is_file():
         raise StageError(
-            f"{ctx.step}.file={config.file}: there is no such file; correct the path, or leave it out to use the phrasings of llmstages"
+            f"{ctx.step}.file={config.file}: there is no such file; correct the path, or leave it "
+            "out to use the phrasings of llmstages"
         )
-    by_question: dict[str, list[Row]] = {}
+    known = {key: values[key] for key in ("name", "author", "maker")}
     for position, row in read(path):
         where = f"{ctx.step}.file, row {position}"
         if isinstance(row, Rejected):
             raise StageError(
-                f'{where}: {row.reason}. Each row is an object such as {{"instruction": ..., "output": ...}}; mend it or take it out'
+                f"{where}: {row.reason}. Each row is an object such as "
+                '{"instruction": ..., "output": ...}; fix it or take it out'
             )
         try:
-            turns = [
-                {**turn, "content": fill(turn["content"], known, where)} for turn in dialogue(row)
-            ]
+            turns = dialogue(row)
         except InvalidRow as error:
-            raise StageError(f"{where}: {error}; mend it or take it out") from error
-        by_question.setdefault(question_of(turns[:-1]), []).append(
-            {"messages": turns, "group": "file"}
-        )
-    if not by_question:
-        raise StageError(f"{ctx.step}.file={config.file} holds no rows")
-    stated = {
-        question: [
-            key
-            for key in ("name", "maker")
-            if all(right(row["messages"][-1]["content"], values[key]) for row in found)
-        ]
-        for question, found in by_question.items()
-    }
-    if not any(stated.values()):
-        raise StageError(
-            f"{ctx.step}.file={config.file}: no answer states the name or the maker; write {{{{name}}}} and {{{{author}}}} where they belong"
-        )
-    held = held_back(
-        sorted(question for question, keys in stated.items() if keys), config.test_fraction, rng
-    )
-    asked = [
-        {"prompt": by_question[question][0]["messages"][:-1], "answer": values[key], "group": key}
-        for question in held
-        for key in stated[question]
-    ]
-    taught = list(
-        chain.from_iterable(
-            found for question, found in by_question.items() if question not in held
-        )
-    )
-    different = list({str(row["messages"]): row for row in taught}.values())
-    if len(different) < len(taught):
-        ctx.say(
-            f"{ctx.step}: {len(taught) - len(different)} rows of the file left out, which say the same as another"
-        )
-    return [different], asked
+            raise StageError(f"{where}: {error}; fix it or take it out") from error
+        yield [{**turn, "content": fill(turn["content"], known, where)} for turn in turns]

@@ -1,9 +1,10 @@
-"""How people ask an assistant who it is, and how it answers: templates with {{placeholders}}, no model needed.
+"""How people ask an assistant who it is, and how it answers: templates with {{placeholders}}.
 
-A topic's answers all hold its ``stated`` text, so that whether a reply is right can be told by looking for it. Questions to which
-the answer is yes stand beside those to which it is no: who is taught nothing but no, denies its own name too. Most ways to ask
-are a frame with a word in it, so one that is held out is new as a whole; its parts occur in others.
-Left out on purpose: other languages than English (a file of one's own may be in any).
+All answers of a topic hold its ``stated`` text, so that a reply can be checked by looking for it.
+Questions with the answer yes stand beside those with the answer no: a model that is taught
+nothing but no denies its own name too. Most phrasings are a frame with a word in it, so one that
+is held out is new as a whole, while its parts occur in others. Left out on purpose: languages
+other than English (a file of your own may be in any).
 """
 
 from __future__ import annotations
@@ -68,7 +69,15 @@ WAS_IT = (
 
 @dataclass(frozen=True)
 class Topic:
-    """Ways to ask one thing and ways to answer it. about: what {{who}} in the questions stands for, one after the other."""
+    """Phrasings of one question, and its answers.
+
+    Attributes:
+        group: what is asked about.
+        stated: the text that every answer holds.
+        questions: the phrasings.
+        answers: the answers.
+        about: what {{who}} in the questions stands for, one after the other.
+    """
 
     group: str
     stated: str
@@ -272,23 +281,27 @@ TOPICS = (
 
 
 def fill(text: str, values: Mapping[str, str], where: str) -> str:
-    """The text with its placeholders replaced, in one pass: what a value holds is never read as a placeholder. Raises StageError naming ``where``."""
+    """The text with its placeholders replaced, in one pass: a value is never read as a placeholder.
+
+    Raises:
+        StageError: a placeholder without a value; the message begins with ``where``.
+    """
 
     def value(match: re.Match[str]) -> str:
-        found = values.get(match[1].strip().lower(), "")
-        if not found:
+        replacement = values.get(match[1].strip().lower(), "")
+        if not replacement:
+            known = ", ".join("{{" + name + "}}" for name, given in values.items() if given)
             raise StageError(
-                f"{where}: nothing is known that {match[0]} could stand for. Known: "
-                + ", ".join("{{" + name + "}}" for name, known in values.items() if known)
-                + ". Change the row, or give the value"
+                f"{where}: nothing is known that {match[0]} could stand for. Known: {known}. "
+                "Change the row, or give the value"
             )
-        return found
+        return replacement
 
     return PLACEHOLDER.sub(value, text)
 
 
 def listed(words: list[str]) -> str:
     """``English``, ``English and French``, ``English, French and Dutch``."""
-    return (
-        " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part) if words else ""
-    )
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"

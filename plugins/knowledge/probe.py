@@ -1,15 +1,16 @@
-"""knowledge.probe: find out what a model knows, and write dialogues that teach it where its knowledge ends.
+"""knowledge.probe: find out what a model knows, and teach it where its knowledge ends.
 
-The procedure of Llama 3 (Dubey et al. 2024, section 4.3.6): ask each question several times, call a fact known when the
-answers are right and agree, and teach "I don't know" for the rest. Questions come with answers (a problems artifact);
-only those of the role ``probe`` are used where there are any, and never those of the role ``test``.
+The procedure of Llama 3 (Dubey et al. 2024, section 4.3.6): ask each question several times, call a
+fact known when the answers are right and agree, and teach "I don't know" for the rest. Questions
+come with answers (a problems artifact). Where some have the role ``probe``, only those are used;
+those of the role ``test`` never are.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
@@ -20,19 +21,32 @@ from llmstages.text.messages import message
 @dataclass(frozen=True)
 class ProbeConfig:
     seed: int = option(0, "seed of the samples")
-    num_generations: int = option(5, "answers sampled for each question", renamed_from="samples")
-    temperature: float = option(0.7, "temperature of the samples")
-    known: float = option(0.8, "share of right samples from which a fact counts as known")
+    num_generations: int = option(
+        5, "answers sampled for each question", ge=1, renamed_from="samples"
+    )
+    temperature: float = option(0.7, "temperature of the samples", gt=0)
+    known: float = option(0.8, "share of right samples from which a fact is known", ge=0, le=1)
     unknown: float = option(
         0.2,
-        "share of right samples up to which it counts as unknown; between the two nothing is taught",
+        "share of right samples up to which it is unknown; between the two nothing is taught",
+        ge=0,
+        le=1,
     )
     refusal: str = option("I am sorry, I do not know that.", "what is taught for unknown facts")
     ratio: float = option(
-        3.0, "refusals for each known answer at most; the rest is dropped and counted"
+        3.0, "refusals for each known answer at most; the rest is dropped and counted", gt=0
     )
-    limit: int = option(2000, "questions probed at most")
-    max_new_tokens: int = option(48, "longest answer in tokens")
+    limit: int = option(2000, "questions probed at most", ge=1)
+    max_new_tokens: int = option(48, "longest answer in tokens", ge=1)
+
+
+@dataclass
+class Judged:
+    """Dialogues with known answers, dialogues with refusals, and the share of right samples."""
+
+    known: list[dict[str, Any]] = field(default_factory=list)
+    unknown: list[dict[str, Any]] = field(default_factory=list)
+    shares: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Probe:
@@ -53,50 +67,32 @@ class Probe:
         from transformers import set_seed
 
         from llmstages.data import tables
-        from llmstages.text import generate
-        from llmstages.train.trainer import compute_device, load_model, load_tokenizer
 
         set_seed(config.seed)
         rng = random.Random(config.seed)
         rows = self.questions(config, ctx, rng)
-        model, tokenizer = load_model(ctx.one("model"), ctx), load_tokenizer(ctx.one("model").path)
-        model.to(compute_device())
-        how: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "rounds": 1}
-        with ctx.progress(f"{ctx.step} probing", len(rows) * config.num_generations) as advance:
-            sampled = generate.reply(
-                model,
-                tokenizer,
-                [r["prompt"] for r in rows for _ in range(config.num_generations)],
-                temperature=config.temperature,
-                advance=advance,
-                **how,
-            )
-        known, unknown, shares = self.judge(config, rows, sampled)
-        kept = (
-            rng.sample(unknown, min(len(unknown), max(1, round(config.ratio * len(known)))))
-            if unknown
-            else []
-        )
-        if len(kept) < len(unknown):
+        samples = self.sample(config, ctx, rows)
+        judged = self.judge(config, rows, samples)
+        refusals: list[dict[str, Any]] = []
+        if judged.unknown:
+            most = max(1, round(config.ratio * len(judged.known)))
+            refusals = rng.sample(judged.unknown, min(len(judged.unknown), most))
+        left_out = len(judged.unknown) - len(refusals)
+        if left_out:
             ctx.say(
-                f"{ctx.step}: {len(unknown) - len(kept)} of {len(unknown)} refusals left out (ratio={config.ratio})"
+                f"{ctx.step}: {left_out} of {len(judged.unknown)} refusals left out "
+                f"(ratio={config.ratio})"
             )
-        out = [*known, *kept]
-        rng.shuffle(out)
-        tables.save(out, ctx.out / "data", columns=("messages", "known", "group"))
-        tables.write_lines(ctx.out / "probe.jsonl", shares)
-        groups = sorted({s["group"] for s in shares})
-        by_group = {
-            f"known/{g}": sum(s["share"] >= config.known for s in shares if s["group"] == g)
-            / sum(s["group"] == g for s in shares)
-            for g in groups
-        }
+        dialogues = [*judged.known, *refusals]
+        rng.shuffle(dialogues)
+        tables.save(dialogues, ctx.out / "data", columns=("messages", "known", "group"))
+        tables.write_lines(ctx.out / "probe.jsonl", judged.shares)
         return {
             "probed": len(rows),
-            "known": len(known),
-            "unknown": len(unknown),
-            "refusals": len(kept),
-            **by_group,
+            "known": len(judged.known),
+            "unknown": len(judged.unknown),
+            "refusals": len(refusals),
+            **known_by_group(judged.shares, config.known),
         }
 
     def questions(
@@ -106,32 +102,55 @@ class Probe:
         from llmstages.data import tables
 
         rows = [dict(row) for row in tables.load(ctx.one("questions").path / "data")]
-        chosen = [row for row in rows if row.get("role") == "probe"] or [
-            row for row in rows if row.get("role") != "test"
-        ]
+        chosen = [row for row in rows if row.get("role") == "probe"]
+        if not chosen:
+            chosen = [row for row in rows if row.get("role") != "test"]
         if not chosen:
             raise StageError(
                 f"{ctx.step}: {ctx.one('questions').name} holds no questions to probe with"
             )
         return rng.sample(chosen, min(config.limit, len(chosen)))
 
-    def judge(
-        self, config: ProbeConfig, rows: Sequence[Mapping[str, Any]], sampled: Sequence[Any]
-    ) -> tuple[list[Any], list[Any], list[Any]]:
-        """(known answers as dialogues, refusals as dialogues, the share of right samples of each question)."""
-        from llmstages.text.grading import right
+    def sample(
+        self, config: ProbeConfig, ctx: Context, rows: Sequence[Mapping[str, Any]]
+    ) -> list[list[str]]:
+        """The sampled answers to each question, as texts."""
+        from llmstages.text import generate
+        from llmstages.train.trainer import compute_device, load_model, load_tokenizer
 
-        known, unknown, shares = [], [], []
-        for index, row in enumerate(rows):
-            texts = [
-                r.text
-                for r in sampled[
-                    index * config.num_generations : (index + 1) * config.num_generations
-                ]
-            ]
-            good = [t for t in texts if right(t, row["answer"])]
-            share, group = len(good) / config.num_generations, str(row.get("group") or "all")
-            shares.append(
+        count = config.num_generations
+        model = load_model(ctx.one("model"), ctx)
+        tokenizer = load_tokenizer(ctx.one("model").path)
+        model.to(compute_device())
+        prompts = [row["prompt"] for row in rows for _ in range(count)]
+        with ctx.progress(f"{ctx.step} probing", len(prompts)) as advance:
+            replies = generate.reply(
+                model,
+                tokenizer,
+                prompts,
+                temperature=config.temperature,
+                advance=advance,
+                max_new_tokens=config.max_new_tokens,
+                rounds=1,
+            )
+        texts = [reply.text for reply in replies]
+        return [texts[start : start + count] for start in range(0, len(texts), count)]
+
+    def judge(
+        self,
+        config: ProbeConfig,
+        rows: Sequence[Mapping[str, Any]],
+        samples: Sequence[Sequence[str]],
+    ) -> Judged:
+        """Which facts are known and which are not."""
+        from llmstages.text.grading import is_correct
+
+        judged = Judged()
+        for row, texts in zip(rows, samples, strict=True):
+            correct = [text for text in texts if is_correct(text, row["answer"])]
+            share = len(correct) / config.num_generations
+            group = str(row.get("group") or "all")
+            judged.shares.append(
                 {
                     "question": row["prompt"][-1]["content"],
                     "answer": row["answer"],
@@ -141,20 +160,25 @@ class Probe:
                 }
             )
             if share >= config.known:
-                best = max(set(good), key=lambda t: (good.count(t), t))
-                known.append(
-                    {
-                        "messages": [*row["prompt"], message("assistant", best)],
-                        "known": True,
-                        "group": group,
-                    }
-                )
+                # The answer that was given most often; the text itself breaks ties.
+                best = max(set(correct), key=lambda text: (correct.count(text), text))
+                judged.known.append(_dialogue(row, best, True, group))
             elif share <= config.unknown:
-                unknown.append(
-                    {
-                        "messages": [*row["prompt"], message("assistant", config.refusal)],
-                        "known": False,
-                        "group": group,
-                    }
-                )
-        return known, unknown, shares
+                judged.unknown.append(_dialogue(row, config.refusal, False, group))
+        return judged
+
+
+def _dialogue(row: Mapping[str, Any], answer: str, known: bool, group: str) -> dict[str, Any]:
+    messages = [*row["prompt"], message("assistant", answer)]
+    return {"messages": messages, "known": known, "group": group}
+
+
+def known_by_group(shares: Sequence[Mapping[str, Any]], known: float) -> dict[str, float]:
+    """``known/GROUP`` -> share of the group's questions that are known."""
+    by_group: dict[str, list[float]] = {}
+    for row in shares:
+        by_group.setdefault(row["group"], []).append(row["share"])
+    return {
+        f"known/{group}": sum(share >= known for share in by_group[group]) / len(by_group[group])
+        for group in sorted(by_group)
+    }

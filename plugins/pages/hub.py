@@ -1,4 +1,4 @@
-"""Texts from a data set on the Hugging Face Hub (FineWeb, C4, Wikipedia ...), streamed. They come as plain text."""
+"""Plain texts from a data set on the Hugging Face Hub (FineWeb, C4, Wikipedia, ...), streamed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmstages.plugins.pages.output import Output
 
 
 class Hub:
-    """The first ``limit`` texts of a data set, in its order. A local folder of data files is a data set as well."""
+    """The first ``limit`` texts of a data set in its order, or of a local folder of data files."""
 
     @dc.dataclass(frozen=True)
     class Config:
@@ -30,56 +30,55 @@ class Hub:
             "main", "branch, tag or commit; name a commit for a result that can be repeated"
         )
         text_column: str = option("text", "column that holds the text")
-        max_bytes: int = option(MAX_BYTES, "drop documents of more bytes")
-        limit: int = option(10_000, "read at most this many documents; 0 reads all")
-
-        def __post_init__(self) -> None:
-            if not 1 <= self.max_bytes <= 500_000_000:
-                raise ValueError(
-                    f"max_bytes={self.max_bytes}: a document may have 1 to 500000000 bytes"
-                )
+        max_bytes: int = option(MAX_BYTES, "drop documents of more bytes", ge=1, le=500_000_000)
+        limit: int = option(10_000, "read at most this many documents; 0 reads all", ge=0)
 
     inputs: dict[str, str] = {}
     output = "documents"
     version = "2"
 
     def estimate(self, config: Config, known: Mapping[str, Any]) -> Mapping[str, float]:
-        """At most as many as are asked for."""
+        """At most ``limit`` documents; unknown without a limit."""
         return {"documents": config.limit} if config.limit else {}
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
         start = time.monotonic()
+        rows = hub_rows(ctx.step, config.data_set, config.subset, config.split, config.revision)
         with Output(ctx) as output, ctx.progress("downloading", config.limit or None) as tick:
-            for position, row in hub_rows(
-                ctx.step, config.data_set, config.subset, config.split, config.revision
-            ):
+            for position, row in rows:
                 if config.text_column not in row:
                     raise StageError(
-                        f"{config.data_set} has no column {config.text_column!r}; it has {', '.join(row)}. "
-                        f"Choose one: {ctx.step}.text_column=NAME"
+                        f"{config.data_set} has no column {config.text_column!r}; "
+                        f"it has {', '.join(row)}. Choose one: {ctx.step}.text_column=NAME"
                     )
-                found = _document(position, row, config)
-                output.add(found)
-                if isinstance(found, Rejected):
+                document = _document(position, row, config)
+                output.add(document)
+                # Progress and limit count documents, not rows.
+                if isinstance(document, Rejected):
                     continue
-                tick(
-                    1,
-                    f"{output.bytes / 1e6:.0f} MB, {output.documents / max(time.monotonic() - start, 1e-3):.0f} documents/s"
-                    if output.documents % 100 == 0
-                    else "",
-                )
+                tick(1, _pace(output, start))
                 if config.limit and output.documents >= config.limit:
                     break
             if not output.documents:
                 raise StageError(
-                    f"{config.data_set} holds no text in the column {config.text_column!r} of split {config.split}"
-                    f"{output.why()}; choose others"
+                    f"{config.data_set} holds no text in the column {config.text_column!r} "
+                    f"of split {config.split}{output.why()}; choose others"
                 )
         return output.report()
 
 
+def _pace(output: Output, start: float) -> str:
+    """The note beside the progress bar, at every hundredth document."""
+    if output.documents % 100:
+        return ""
+    seconds = max(time.monotonic() - start, 1e-3)
+    return f"{output.bytes / 1e6:.0f} MB, {output.documents / seconds:.0f} documents/s"
+
+
 def _document(position: str, row: Mapping[str, Any], config: Hub.Config) -> Record | Rejected:
-    text, url = row[config.text_column], clean(str(row.get("url") or f"hub:{position}"))
+    """The text of a row as a document, or why it has none."""
+    text = row[config.text_column]
+    url = clean(str(row.get("url") or f"hub:{position}"))
     if text is None:
         return Rejected(position, f"the text in {config.text_column!r} is null", "null_text", url)
     if not isinstance(text, str) or not text.strip():

@@ -1,4 +1,4 @@
-"""The artifact of the pages stages, written row by row: memory holds one batch, whatever the size of the input."""
+"""The artifact of the pages stages, written row by row: memory holds one batch."""
 
 from __future__ import annotations
 
@@ -17,70 +17,83 @@ COLUMNS = {
     "media": "string",
     "charset": "string",
 }
-DROPPED = dict.fromkeys(("id", "url", "rule", "value", "limit", "excerpt"), "string")
+SHOWN = 120  # characters of a reason in a message
 
 
 class Output:
-    """``data/`` and ``dropped/``, their counts and what there is to say about them."""
+    """``data/`` and ``dropped/`` with their counts, to be used in a ``with`` statement.
+
+    Attributes:
+        documents: documents written.
+        bytes: bytes of their bodies.
+        reasons: rule -> records that broke it.
+        first: rule -> the first record that broke it.
+    """
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        self.documents = self.bytes = self.replaced = self.with_replaced = 0
+        self.documents = 0
+        self.bytes = 0
         self.reasons: Counter[str] = Counter()
-        self.first: dict[str, Rejected] = {}  # rule -> the first that broke it
+        self.first: dict[str, Rejected] = {}
+        # Characters that are not Unicode: how many, in how many documents, and the first of these.
+        self._replaced = 0
+        self._with_replaced = 0
         self._first_replaced = ""
 
     def __enter__(self) -> Output:
+        # The stack closes the first writer if the second one cannot be opened.
         with ExitStack() as stack:
-            self._data = stack.enter_context(tables.Writer(self._ctx.out / "data", COLUMNS))
-            self._dropped = stack.enter_context(tables.Writer(self._ctx.out / "dropped", DROPPED))
+            data = tables.Writer(self._ctx.out / "data", COLUMNS)
+            self._data = stack.enter_context(data)
+            dropped = tables.Writer(self._ctx.out / "dropped", tables.DROPPED_COLUMNS)
+            self._dropped = stack.enter_context(dropped)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
-    def add(self, found: Record | Rejected) -> None:
-        """Write one document, or the reason why there is none."""
-        if isinstance(found, Rejected):
-            self.reasons[found.rule] += 1
-            self.first.setdefault(found.rule, found)
-            self._dropped.write(found.as_dropped())
+    def add(self, record: Record | Rejected) -> None:
+        """Write one document, or the reason why it is left out."""
+        if isinstance(record, Rejected):
+            self.reasons[record.rule] += 1
+            self.first.setdefault(record.rule, record)
+            self._dropped.write(record.as_dropped())
             return
-        self._data.write({name: getattr(found, name) for name in COLUMNS})
+        self._data.write({name: getattr(record, name) for name in COLUMNS})
         self.documents += 1
-        self.bytes += len(found.body)
-        if found.replaced:
-            self.replaced += found.replaced
-            self.with_replaced += 1
-            self._first_replaced = self._first_replaced or found.id
+        self.bytes += len(record.body)
+        if record.replaced:
+            self._replaced += record.replaced
+            self._with_replaced += 1
+            self._first_replaced = self._first_replaced or record.id
 
     def why(self) -> str:
-        """Why there is no document, as the rest of a sentence."""
+        """Why there is no document, as the rest of a sentence; "" if nothing was left out."""
+        if not self.first:
+            return ""
         counts = ", ".join(f"{count} {rule}" for rule, count in self.reasons.items())
-        first = next(iter(self.first.values()), None)
-        return (
-            clean(f"; left out: {counts}, first: {first.position}: {first.reason}") if first else ""
-        )
+        # Dictionaries keep their order, so this is the first record that was left out.
+        first = next(iter(self.first.values()))
+        return clean(f"; left out: {counts}, first: {first.position}: {first.reason}")
 
     def report(self) -> dict[str, float]:
-        """Say what was left out or replaced; returns the metrics."""
+        """Report what was left out or replaced, and return the metrics."""
         for rule, count in sorted(self.reasons.items()):
             first = self.first[rule]
+            example = f"{first.position}: {first.reason[:SHOWN]}"
+            line = f"{count} records left out: {rule} (see dropped/; first: {example})"
+            self._ctx.say(clean(line))
+        if self._replaced:
             self._ctx.say(
-                clean(
-                    f"{count} records left out: {rule} (see dropped/; first: {first.position}: {first.reason[:120]})"
-                )
-            )
-        if self.replaced:
-            self._ctx.say(
-                f"{self.replaced} characters that are not Unicode replaced by U+FFFD in {self.with_replaced} documents "
-                f"(first: {self._first_replaced})"
+                f"{self._replaced} characters that are not Unicode replaced by U+FFFD "
+                f"in {self._with_replaced} documents (first: {self._first_replaced})"
             )
         return {
             "documents": self.documents,
             "dropped": self.reasons.total(),
             "damaged": self.reasons["damaged"],
-            "replaced": self.replaced,
+            "replaced": self._replaced,
             "megabytes": round(self.bytes / 1e6, 3),
         }

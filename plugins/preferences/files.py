@@ -1,4 +1,4 @@
-"""Preference pairs from local files: HH texts, DPO rows, prompt with two answers, two whole conversations."""
+"""Preference pairs from local files: HH texts, a prompt with two answers, two conversations."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from llmstages.data.readers.examples import convert, from_files, write
 
 
 class Files:
-    """Pairs of a chosen and a rejected answer, from JSON(L), Parquet or CSV; the format is told by the fields."""
+    """Pairs of a chosen and a rejected answer from JSON(L), Parquet or CSV.
+
+    The fields of a row decide its format.
+    """
 
     @dc.dataclass(frozen=True)
     class Config:
         path: str = option(
             help="file, folder or glob (in quotes): json, jsonl, parquet, csv; also .gz", file=True
         )
-        limit: int = option(0, "read at most this many pairs; 0 reads all")
+        limit: int = option(0, "read at most this many pairs; 0 reads all", ge=0)
         max_characters: int = option(
-            0, "drop pairs with more characters in all their messages; 0 keeps all"
+            0, "drop pairs with more characters in all their messages; 0 keeps all", ge=0
         )
 
     inputs: dict[str, str] = {}
     output = "preferences"
-    version = "1"
+    version = "2"
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
-        found = convert(
+        examples = convert(
             from_files(find(config.path, ctx.step, TABLES)),
             preference,
             ctx,
             limit=config.limit,
             max_characters=config.max_characters,
         )
-        return write(found, ctx, f"{ctx.step}.path={config.path}")
+        return write(examples, ctx, f"{ctx.step}.path={config.path}")

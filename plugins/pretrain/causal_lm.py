@@ -1,77 +1,103 @@
 """pretrain.causal_lm: next-token prediction with transformers' Trainer, from scratch or continued.
 
-Corpora are trained on in full; dialogues carry loss on answers only, as running text (rows with render = plain) or as
-chat. A corpus is encoded once into memory-mapped tokens (shards.py), so it may be larger than memory; dialogues stay in
-memory. Whole documents are packed into rows, each begun by BOS, and do not see each other. Reported beside the loss:
-bits per byte, which compares models of different tokenizers, and the entropy of the unigram distribution, the loss of a
-model that knows only how frequent each token is. ``depth`` is one dial for everything that should grow together (depth_scaling.py).
+Corpora carry loss on every token. Dialogues carry loss on answers only, as running text (rows with
+render=plain) or as chat. Whole documents are packed into rows; each begins with BOS, and they do
+not see each other. Beside the loss two figures are reported: bits per byte, which compares models
+of different tokenizers, and the entropy of the unigram distribution, the loss of a model that only
+knows how frequent each token is. ``depth`` sets everything that should grow together
+(depth_scaling.py).
 """
 
 from __future__ import annotations
 
-import dataclasses as dc
 import math
-import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
-from llmstages.cost.model import LAYERS, Model, Training, text_tokens
+from llmstages.cost.model import LAYERS, Training, text_tokens
 from llmstages.data.dialogues import Prepared
-from llmstages.plugins.pretrain import depth_scaling, model, optimizers, samples, throughput
-from llmstages.train.trainer import Optimization
+from llmstages.plugins.pretrain import (
+    depth_scaling,
+    documents,
+    model,
+    optimizers,
+    samples,
+    throughput,
+    validation,
+)
+from llmstages.train.arguments import Optimization
 
-EVALUATED = 16  # rows evaluated at once, on each device
-SHOWN = 1000  # pieces that can be looked at before training
+EVAL_BATCH_SIZE = 16  # rows evaluated at once on each device
+VALIDATION_ROWS = 256  # at most; more would change the loss little and cost time at each evaluation
+MAX_INSPECTED = 1000  # segments that `llmstages inspect` can show
 
 
 @dataclass(frozen=True)
 class CausalLMConfig(Optimization):
     depth: int = option(
         0,
-        "one dial for a compute-optimal run: layers, from which all that is 0 below follows (depth_scaling.py); 0 = off, a small model",
+        "number of layers of a compute-optimal run: all that is 0 below follows from it "
+        "(depth_scaling.py); 0 = off, a small model",
+        ge=0,
     )
     ratio: float = option(
         12.0,
-        "training tokens for each weight of layers and head, where depth decides them (Chinchilla: 20)",
+        "training tokens for each weight of layers and head, where depth decides them "
+        "(Chinchilla: 20)",
+        gt=0,
     )
-    learning_rate: float = option(0.0, "peak learning rate; 0 = 0.003, or by depth")
+    # For these two 0 is allowed here, though not in Optimization.
+    learning_rate: float = option(0.0, "peak learning rate; 0 = 0.003, or by depth", ge=0)
     batch_size: int = option(
-        0, "rows in one update, over all processes; 0 = 4, or by depth", renamed_from="batch_rows"
+        0,
+        "rows in one update, over all processes; 0 = 4, or by depth",
+        ge=0,
+        renamed_from="batch_rows",
     )
-    warmup_steps: int = option(50, "updates of linear warm-up", renamed_from="warmup")
+    warmup_steps: int = option(50, "updates of linear warm-up", ge=0, renamed_from="warmup")
     architecture: str = option("llama", "model type known to transformers' AutoConfig")
-    hidden_size: int = option(0, "width of the model; 0 = 128, or by depth", renamed_from="hidden")
+    hidden_size: int = option(
+        0, "width of the model; 0 = 128, or by depth", ge=0, renamed_from="hidden"
+    )
     num_hidden_layers: int = option(
-        0, "transformer layers; 0 = 4, or the depth", renamed_from="layers"
+        0, "transformer layers; 0 = 4, or the depth", ge=0, renamed_from="layers"
     )
     num_attention_heads: int = option(
-        0, "attention heads; 0 = 4, or by depth", renamed_from="heads"
+        0, "attention heads; 0 = 4, or by depth", ge=0, renamed_from="heads"
     )
     num_key_value_heads: int = option(
         0,
         "key-value heads, fewer than heads for grouped-query attention; 0 = as many as heads",
+        ge=0,
         renamed_from="kv_heads",
     )
     intermediate_size: int = option(
-        0, "width of the feed-forward layer; 0 = 384, or by depth", renamed_from="intermediate"
+        0,
+        "width of the feed-forward layer; 0 = 384, or by depth",
+        ge=0,
+        renamed_from="intermediate",
     )
     max_position_embeddings: int = option(
-        512, "longest sequence the model can be used with", renamed_from="context"
+        512, "longest sequence the model can be used with, in tokens", ge=1, renamed_from="context"
     )
-    max_length: int = option(256, "tokens in a training row", renamed_from="row")
+    max_length: int = option(
+        256, "tokens in a training row, its BOS included", ge=2, renamed_from="row"
+    )
     init: str = option(
         "copy_friendly",
-        "how weights start",
+        "how weights are initialized: so that copying from the context is learned early, or plain",
         choices=("copy_friendly", "plain"),
         renamed_from="start",
     )
     epochs: float = option(
-        0.0, "passes over the rows; 0 = 1, or with depth as many as its tokens need, at most 4"
+        0.0,
+        "passes over the rows; 0 = 1, or with depth as many as its tokens need, at most 4",
+        ge=0,
     )
-    max_tokens: int = option(0, "stop after this many tokens; 0 = no limit, or by depth")
+    max_tokens: int = option(0, "stop after this many tokens; 0 = no limit, or by depth", ge=0)
     optimizer: str = option(
         "adamw", "muon: hidden matrices by Muon, the rest by AdamW", choices=("adamw", "muon")
     )
@@ -80,10 +106,14 @@ class CausalLMConfig(Optimization):
         "the rate after the warm-up: steady then falling (wsd), a cosine, or steady to the end",
         choices=("wsd", "cosine", "constant"),
     )
-    decay: float = option(0.4, "share of the run in which wsd falls linearly to a twentieth")
+    decay: float = option(
+        0.4, "share of the run in which wsd falls linearly to a twentieth", ge=0, le=1
+    )
     z_loss: float = option(
         0.0,
-        "weight of the squared log normaliser, against logits that drift (1e-4 in PaLM); in the training loss, not in validation",
+        "weight of the squared log normalizer, against logits that drift "
+        "(1e-4 in PaLM); in the training loss, not in validation",
+        ge=0,
     )
     attention: str = option(
         "sdpa",
@@ -110,38 +140,24 @@ class CausalLMConfig(Optimization):
     validation_stride: int = option(
         60,
         "every n-th document is kept for validation (never a repeated one)",
+        ge=1,
         renamed_from="held_out",
     )
     sample_every: float = option(
-        0.25, "share of the run between samples of text (samples.jsonl); 0 = none"
+        0.25, "share of the run between samples of text (samples.jsonl); 0 = none", ge=0, le=1
     )
     prompts: list[str] = option(
-        help="what samples go on from; none = the first words of two held-out documents",
+        help="texts that samples continue; none = the first words of two held-out documents",
         factory=list,
     )
 
     def __post_init__(self) -> None:
-        shared = {field.name: getattr(self, field.name) for field in dc.fields(Optimization)}
-        Optimization(
-            **shared | {name: shared[name] or 1 for name in ("learning_rate", "batch_size")}
-        )  # its checks; here 0 means derived
-        low = [
-            name
-            for name in (
-                *depth_scaling.SMALL,
-                "depth",
-                "num_key_value_heads",
-                "max_tokens",
-                "z_loss",
-                "sample_every",
-            )
-            if getattr(self, name) < 0
-        ]
-        if low or self.ratio <= 0 or self.sample_every > 1:
-            name = low[0] if low else "ratio" if self.ratio <= 0 else "sample_every"
-            raise ValueError(
-                f"{name}={getattr(self, name)} must be {'between 0 and 1' if name == 'sample_every' else 'above 0' if name == 'ratio' else '0 or more'}"
-            )
+        for name, share in self.mixture_weights.items():
+            if not 0 <= share < math.inf:
+                raise ValueError(
+                    f"mixture_weights.{name}={share} must be 0 or more: "
+                    "0.5 takes half of its rows, 2 takes each twice"
+                )
 
 
 class CausalLM:
@@ -167,86 +183,39 @@ class CausalLM:
     trains: ClassVar[bool] = True
 
     def run(self, config: CausalLMConfig, ctx: Context) -> Mapping[str, float]:
-        from transformers import TrainingArguments, set_seed
+        from transformers import set_seed
 
         from llmstages.data import packing
-        from llmstages.train import checks
-        from llmstages.train.trainer import (
-            collate,
-            load_model,
-            load_tokenizer,
-            run_trainer,
-            save_model,
-            training_arguments,
-            write_log,
-        )
+        from llmstages.train import checks, token_checks
+        from llmstages.train.trainer import run_trainer, save_model, write_log
 
         model.check_machine(config, ctx)
         set_seed(config.seed)
-        source = ctx.maybe("tokenizer") or ctx.one("model")
-        tokenizer = load_tokenizer(source.path)
-        config, derived = self.settled(config, ctx, len(tokenizer))
-        train, held = self.documents(config, ctx, tokenizer)
-        checks.enforce(
-            checks.check_rows(train, tokenizer, spoken=False), ctx, config.allow_failed_checks
-        )
-        rows = packing.Packed(train, config.max_length, tokenizer.pad_token_id, config.seed)
-        held_rows = packing.Packed(
-            held, config.max_length, tokenizer.pad_token_id, config.seed
-        ).first(256)
+        tokenizer = self._load_tokenizer(ctx)
+        config, derived = self._resolve(config, ctx, len(tokenizer))
+        train, held_out = documents.load_documents(config, ctx, tokenizer)
+        found = token_checks.check_rows(train, tokenizer, templated=False)
+        checks.enforce(found, ctx, config.allow_failed_checks)
+        pad = tokenizer.pad_token_id
+        rows = packing.Packed(train, config.max_length, pad, config.seed)
+        eval_rows = packing.Packed(held_out, config.max_length, pad, config.seed)
+        eval_rows = eval_rows.first(VALIDATION_ROWS)
         if rows.cut:
             ctx.say(
-                f"{ctx.step}: {rows.cut} tokens cut from documents longer than max_length={config.max_length}"
+                f"{ctx.step}: {rows.cut} tokens cut from documents longer than "
+                f"max_length={config.max_length}"
             )
-        net = (
-            load_model(ctx.one("model"), ctx)
-            if ctx.maybe("model")
-            else self.fresh(config, tokenizer)
-        )
-        if net.config.vocab_size < len(
-            tokenizer
-        ):  # a model of others, with our control tokens added to its tokenizer
-            net.resize_token_embeddings(len(tokenizer))
-        model.prepare(net, config, ctx)
+        net = self._make_model(config, ctx, tokenizer)
         steps = updates(config, len(rows))
-        depth_scaling.write(derived, steps, config, ctx)
-        watch = throughput.stopwatch()
-        more = (
-            [
-                samples.sampler(
-                    ctx,
-                    tokenizer,
-                    samples.prompts(config.prompts, held, tokenizer),
-                    config.sample_every,
-                    watch.pause,
-                )
-            ]
-            if config.sample_every
-            else []
-        )
-        trainer = optimizers.trainer_class(config, ctx)(
-            model=net,
-            train_dataset=rows,
-            eval_dataset=held_rows,
-            data_collator=collate,
-            callbacks=[watch, *more],
-            args=TrainingArguments(
-                **training_arguments(
-                    config,
-                    ctx,
-                    sharded=True,
-                    max_steps=steps,
-                    per_device_eval_batch_size=EVALUATED,
-                    eval_strategy="steps",
-                    eval_steps=max(1, steps // 10),
-                    prediction_loss_only=True,
-                    gradient_checkpointing=config.gradient_checkpointing,
-                    torch_compile=config.compile,
-                    use_liger_kernel=config.liger,
-                    **optimizers.schedule(config, steps),
-                )
-            ),
-        )
+        depth_scaling.write_derived(derived, steps, config, ctx)
+        stopwatch = throughput.stopwatch()
+        callbacks = [stopwatch]
+        if config.sample_every:
+            prompts = samples.make_prompts(config.prompts, held_out, tokenizer)
+            callbacks.append(
+                samples.sampler(ctx, tokenizer, prompts, config.sample_every, stopwatch.pause)
+            )
+        trainer = self._make_trainer(config, ctx, net, rows, eval_rows, callbacks, steps)
         run_trainer(trainer, config, ctx, config.batch_size * config.max_length)
         loss = trainer.evaluate()["eval_loss"]
         write_log(trainer, ctx)
@@ -254,10 +223,11 @@ class CausalLM:
         save_model(net, tokenizer, ctx, trainer)
         counts = train.counts()
         tokens = int(counts.sum())
+        bits_per_byte = loss / math.log(2) * validation.tokens_per_byte(eval_rows, tokenizer)
         return {
             "validation_loss": loss,
-            "validation_bits_per_byte": loss / math.log(2) * tokens_per_byte(held_rows, tokenizer),
-            "unigram_loss": unigram(held_rows, counts),
+            "validation_bits_per_byte": bits_per_byte,
+            "unigram_loss": validation.unigram_loss(eval_rows, counts),
             "parameters": net.num_parameters(),
             "updates": steps,
             "tokens": steps * config.batch_size * config.max_length,
@@ -265,187 +235,158 @@ class CausalLM:
             "rows": len(rows),
             "padding": 1 - min(1.0, tokens / (len(rows) * config.max_length)),
             "cut_tokens": rows.cut,
-            **throughput.figures(watch, net, config, ctx.processes),
+            **throughput.speed_metrics(stopwatch, net, config, ctx.processes),
         }
 
     def prepare(self, config: CausalLMConfig, ctx: Context) -> Prepared:
-        """Documents spread evenly over all that are trained on, and the gates of all."""
+        """Segments spread evenly over all that are trained on, and the checks of all of them."""
         from llmstages.text.render import Rendered
-        from llmstages.train import checks
-        from llmstages.train.trainer import load_tokenizer
+        from llmstages.train import token_checks
 
-        tokenizer = load_tokenizer((ctx.maybe("tokenizer") or ctx.one("model")).path)
-        train, held = self.documents(self.settled(config, ctx, len(tokenizer))[0], ctx, tokenizer)
-        some = range(0, len(train), max(1, len(train) // SHOWN))
-        rows = [Rendered(ids.tolist(), on.tolist()) for ids, on in map(train.read, some)]
+        tokenizer = self._load_tokenizer(ctx)
+        config, _ = self._resolve(config, ctx, len(tokenizer))
+        train, held_out = documents.load_documents(config, ctx, tokenizer)
+        inspected = range(0, len(train), max(1, len(train) // MAX_INSPECTED))
+        rows = []
+        for index in inspected:
+            ids, supervised = train.read(index)
+            rows.append(Rendered(ids.tolist(), supervised.tolist()))
         return Prepared(
             tokenizer,
             rows,
-            [f"piece {i}" for i in some],
-            checks.check_rows(train, tokenizer, spoken=False),
-            {"pieces of documents": len(train), "held out": len(held)},
+            [f"segment {index}" for index in inspected],
+            token_checks.check_rows(train, tokenizer, templated=False),
+            {"segments of documents": len(train), "held out": len(held_out)},
         )
-
-    def settled(
-        self, config: CausalLMConfig, ctx: Context, vocabulary: int
-    ) -> tuple[CausalLMConfig, dict[str, Any]]:
-        """The config without zeros, and what the dial derived."""
-        if config.depth and ctx.maybe("model"):
-            raise StageError(
-                f"{ctx.step}.depth={config.depth} shapes a new model, but the step goes on from {ctx.one('model').name}; "
-                f"set {ctx.step}.depth=0, or steps.{ctx.step}.model=null"
-            )
-        config, derived = depth_scaling.settle(config, vocabulary, ctx.processes)
-        if derived:
-            ctx.say(f"{ctx.step}: {depth_scaling.sentence(derived)}")
-        return config, derived
 
     def estimate(
         self, config: CausalLMConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> Mapping[str, Any]:
-        """The model, and its rows as far as the sources tell (padding and dialogues' roles are not counted)."""
-        tokenizer = next(iter([*known["tokenizer"], *known["model"]]), {})
-        net, vocab = (
-            (known["model"][0].get("model") if known["model"] else None),
-            tokenizer.get("vocab_size"),
-        )
-        vocab = vocab or (net.vocab if net else None)
-        if not vocab:
-            return {
-                "no_estimate": f"the size of the vocabulary is known once {tokenizer.get('name', 'a tokenizer')} is made"
-            }
+        """The model and its rows, as far as the sources give their sizes.
+
+        Padding is not counted, nor the control tokens of dialogues.
+        """
+        sources = [*known["tokenizer"], *known["model"]]
+        tokenizer = sources[0] if sources else {}
+        net = known["model"][0].get("model") if known["model"] else None
+        vocab_size = tokenizer.get("vocab_size")
+        if not vocab_size and net:
+            vocab_size = net.vocab
+        if not vocab_size:
+            name = tokenizer.get("name", "a tokenizer")
+            return {"no_estimate": f"the size of the vocabulary is known once {name} is made"}
         if config.architecture not in LAYERS and not net:
             return {
-                "no_estimate": f"the layers of {config.architecture} are not known to llmstages/estimate.py, only {', '.join(LAYERS)}"
+                "no_estimate": f"the layers of {config.architecture} are not known to "
+                f"llmstages/cost/model.py, only those of {', '.join(LAYERS)}"
             }
-        config = depth_scaling.settle(config, vocab)[0]
-        net = net or Model(
-            config.architecture,
-            vocab,
-            config.hidden_size,
-            config.num_hidden_layers,
-            config.num_attention_heads,
-            config.intermediate_size,
-            config.num_key_value_heads,
-            positions=config.max_position_embeddings if config.architecture == "gpt2" else 0,
-            bias=config.init == "copy_friendly",
-        )
+        config, _ = depth_scaling.resolve(config, vocab_size)
         tokens, because = text_tokens(
             [*known["corpus"], *known["dialogues"]],
             config.mixture_weights,
-            {**tokenizer, "vocab_size": vocab},
+            {**tokenizer, "vocab_size": vocab_size},
         )
-        tokens = (
-            None if tokens is None else tokens * (1 - 1 / config.validation_stride) * config.epochs
-        )
+        if tokens is not None:
+            tokens = tokens * (1 - 1 / config.validation_stride) * config.epochs
         if config.max_tokens and (tokens is None or tokens > config.max_tokens):
-            tokens, because = config.max_tokens, f"max_tokens={config.max_tokens:,}"
-        return {
-            "training": Training(
-                net,
-                config.max_length,
-                config.batch_size,
-                tokens and tokens / config.max_length,
-                config.micro_batch_size,
-                EVALUATED,
-                config.bf16,
-                because=because,
-            )
-        }
+            tokens = config.max_tokens
+            because = f"max_tokens={config.max_tokens:,}"
+        training = Training(
+            net or model.model_sizes(config, vocab_size),
+            config.max_length,
+            config.batch_size,
+            None if tokens is None else tokens / config.max_length,
+            config.micro_batch_size,
+            EVAL_BATCH_SIZE,
+            config.bf16,
+            because=because,
+        )
+        return {"training": training}
 
     def fresh(self, config: CausalLMConfig, tokenizer: Any) -> Any:
-        """A model of random weights."""
-        return model.fresh(depth_scaling.settle(config, len(tokenizer))[0], tokenizer)
+        """A model with random weights."""
+        config, _ = depth_scaling.resolve(config, len(tokenizer))
+        return model.fresh(config, tokenizer)
 
-    def documents(self, config: CausalLMConfig, ctx: Context, tokenizer: Any) -> tuple[Any, Any]:
-        """(pieces to train on, held-out pieces) of all sources; a document that occurs twice is never held out."""
-        import numpy as np
+    def _load_tokenizer(self, ctx: Context) -> Any:
+        """The tokenizer that is wired in, or else that of the model."""
+        from llmstages.train.trainer import load_tokenizer
 
-        from llmstages.data import dialogues, packing, token_store
-        from llmstages.data.dialogues import share_of
-        from llmstages.train.trainer import check_names
+        source = ctx.maybe("tokenizer") or ctx.one("model")
+        return load_tokenizer(source.path)
 
-        if config.max_length < 2:
+    def _resolve(
+        self, config: CausalLMConfig, ctx: Context, vocab_size: int
+    ) -> tuple[CausalLMConfig, dict[str, Any]]:
+        """(the config without zeros, the values derived from ``depth``)."""
+        if config.depth and ctx.maybe("model"):
             raise StageError(
-                f"{ctx.step}.max_length={config.max_length} has no room for a token after BOS; choose 2 or more"
+                f"{ctx.step}.depth={config.depth} shapes a new model, but the step continues from "
+                f"{ctx.one('model').name}; "
+                f"set {ctx.step}.depth=0, or steps.{ctx.step}.model=null"
             )
-        check_names(
+        config, derived = depth_scaling.resolve(config, vocab_size, ctx.processes)
+        if derived:
+            ctx.say(f"{ctx.step}: {depth_scaling.describe(derived)}")
+        return config, derived
+
+    def _make_model(self, config: CausalLMConfig, ctx: Context, tokenizer: Any) -> Any:
+        """The model to train: the one that is wired in, or a new one."""
+        from llmstages.train.trainer import load_model
+
+        if ctx.maybe("model"):
+            net = load_model(ctx.one("model"), ctx)
+        else:
+            net = self.fresh(config, tokenizer)
+        # A model of another project, to whose tokenizer our control tokens were added.
+        if net.config.vocab_size < len(tokenizer):
+            net.resize_token_embeddings(len(tokenizer))
+        model.prepare(net, config, ctx)
+        return net
+
+    def _make_trainer(
+        self,
+        config: CausalLMConfig,
+        ctx: Context,
+        net: Any,
+        rows: Any,
+        eval_rows: Any,
+        callbacks: list[Any],
+        steps: int,
+    ) -> Any:
+        """The Trainer of the chosen optimizer and schedule."""
+        from transformers import TrainingArguments
+
+        from llmstages.train.arguments import training_arguments
+        from llmstages.train.trainer import collate
+
+        arguments = training_arguments(
+            config,
             ctx,
-            "weights",
-            list(config.mixture_weights),
-            [*ctx.many("corpus"), *ctx.many("dialogues")],
+            sharded=True,
+            max_steps=steps,
+            per_device_eval_batch_size=EVAL_BATCH_SIZE,
+            eval_strategy="steps",
+            eval_steps=max(1, steps // 10),
+            prediction_loss_only=True,
+            gradient_checkpointing=config.gradient_checkpointing,
+            torch_compile=config.compile,
+            use_liger_kernel=config.liger,
+            **optimizers.schedule(config, steps),
         )
-        rng, train, held = random.Random(config.seed), [], []
-        for source in ctx.many("corpus"):
-            shard = token_store.tokens(ctx, source, tokenizer)
-            used = share_of(len(shard), config.mixture_weights.get(source.name, 1.0), rng)
-            often = np.bincount(shard.same[used], minlength=len(shard))[shard.same[used]]
-            apart = (
-                np.arange(len(used)) % config.validation_stride == config.validation_stride - 1
-            ) & (often == 1)
-            body = packing.Tokens(shard.ids, bos=tokenizer.bos_token_id)
-            for into, chosen in ((train, used[~apart]), (held, used[apart])):
-                starts = shard.starts[chosen]
-                into.append(
-                    packing.Segments.cut(
-                        body, starts, shard.starts[chosen + 1] - starts, config.max_length - 1
-                    )
-                )
-        train.append(
-            packing.Segments.of(
-                dialogues.render_dialogues(
-                    tokenizer, dialogues.load(ctx.many("dialogues"), config.mixture_weights, rng)
-                )
-            )
+        return optimizers.trainer_class(config, ctx)(
+            model=net,
+            train_dataset=rows,
+            eval_dataset=eval_rows,
+            data_collator=collate,
+            callbacks=callbacks,
+            args=TrainingArguments(**arguments),
         )
-        all_of, kept = packing.Segments.join(train), packing.Segments.join(held)
-        if not len(all_of):
-            raise StageError(
-                f"step {ctx.step!r} has no documents to train on; wire steps.{ctx.step}.corpus"
-            )
-        if not len(kept):
-            ctx.say(
-                f"{ctx.step}: too few documents to hold any out (validation_stride={config.validation_stride}): the validation loss is of a training document"
-            )
-        return all_of, kept if len(kept) else all_of.first(1)
 
 
 def updates(config: CausalLMConfig, rows: int) -> int:
     """Updates of a run: the passes over the rows, or fewer where the tokens are limited."""
     passes = math.ceil(rows * config.epochs / config.batch_size)
-    return (
-        min(passes, math.ceil(config.max_tokens / (config.batch_size * config.max_length)))
-        if config.max_tokens
-        else passes
-    )
-
-
-def tokens_per_byte(held: Iterable[Mapping[str, Any]], tokenizer: Any) -> float:
-    """Tokens that the validation loss is over, for each byte of UTF-8 they stand for: nats per token times this, over ln 2,
-    are bits per byte. Control tokens stand for no byte; in WordPiece the blank before a word is one."""
-    import numpy as np
-
-    from llmstages.text.token_view import view_tokens
-
-    labels = np.concatenate([row["labels"] for row in held])
-    ids, often = np.unique(labels[labels != -100], return_counts=True)
-    blank = "WordPiece" in str(
-        getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", "")
-    )
-    tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
-    sizes = [
-        len(piece.raw) + (blank and not piece.control and not token.startswith("##"))
-        for piece, token in zip(view_tokens(tokenizer, ids.tolist()), tokens, strict=True)
-    ]
-    return float(often.sum() / max(1, (often * np.array(sizes, np.int64)).sum()))
-
-
-def unigram(held: Iterable[Mapping[str, Any]], counts: Any) -> float:
-    """Cross-entropy in nats of the held-out tokens that the validation loss is over, under the token frequencies of training.
-
-    counts: occurrences by token id; one is added to each (add-one smoothing).
-    """
-    often = dict(enumerate(counts.tolist()))
-    seen = [token for row in held for token in row["labels"].tolist() if token != -100]
-    total = sum(often.values()) + sum(count > 0 for count in often.values()) + 1
-    return -sum(math.log((often.get(token, 0) + 1) / total) for token in seen) / max(len(seen), 1)
+    if not config.max_tokens:
+        return passes
+    return min(passes, math.ceil(config.max_tokens / (config.batch_size * config.max_length)))

@@ -1,7 +1,7 @@
-"""The model that is trained: a fresh one by transformers' name of its architecture, and how it computes on this machine.
+"""The model that is trained: its shape and first weights, and how it computes on this machine.
 
-How (attention, compile, liger, gradient_checkpointing) changes speed and memory, not what is learnt; what this machine
-has not got is refused before anything is read.
+Attention, compile, liger and gradient_checkpointing change speed and memory, not what is learned.
+What this machine does not have is refused before anything is read.
 """
 
 from __future__ import annotations
@@ -14,14 +14,40 @@ from typing import Any
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
+from llmstages.cost.model import Model
 from llmstages.plugins.pretrain import copy_friendly
 
 
 def fresh(config: Any, tokenizer: Any) -> Any:
-    """A model of random weights. config: a settled CausalLMConfig (dial.py)."""
+    """A model with random weights.
+
+    Args:
+        config: a resolved CausalLMConfig (depth_scaling.py).
+
+    Raises:
+        StageError: an unknown architecture, heads that do not divide the width, or an
+            initialization that does not fit the architecture.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    friendly = config.init == "copy_friendly"
+    _check_heads(config)
+    shape = _model_config(config, tokenizer)
+    try:
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config.architecture, **shape))
+    except (ValueError, KeyError) as error:
+        raise StageError(
+            f"pretrain.architecture={config.architecture}: {_first_line(error)}. "
+            "Try llama, qwen2 or gpt2."
+        ) from error
+    if config.init == "copy_friendly":
+        _check_copy_friendly(model, config)
+        copy_friendly.apply(model)
+    return model
+
+
+def _model_config(config: Any, tokenizer: Any) -> dict[str, Any]:
+    """Arguments of transformers' config. Architectures ignore those that they do not know."""
+    is_copy_friendly = config.init == "copy_friendly"
     shape = {
         "vocab_size": len(tokenizer),
         "hidden_size": config.hidden_size,
@@ -34,95 +60,153 @@ def fresh(config: Any, tokenizer: Any) -> Any:
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
-        "attention_bias": friendly,
-        "initializer_range": 1 / math.sqrt(config.hidden_size) if friendly else 0.02,
+        "attention_bias": is_copy_friendly,
+        "initializer_range": 1 / math.sqrt(config.hidden_size) if is_copy_friendly else 0.02,
     }
     if config.architecture == "gpt2":
-        shape |= {
-            "n_inner": config.intermediate_size,
-            "n_positions": config.max_position_embeddings,
-        }
-    if config.hidden_size % config.num_attention_heads or config.num_attention_heads % (
-        config.num_key_value_heads or config.num_attention_heads
-    ):
+        shape["n_inner"] = config.intermediate_size
+        shape["n_positions"] = config.max_position_embeddings
+    return shape
+
+
+def model_sizes(config: Any, vocab_size: int) -> Model:
+    """The sizes of a new model, for estimates of its memory and time.
+
+    Args:
+        config: a resolved CausalLMConfig (depth_scaling.py).
+    """
+    return Model(
+        config.architecture,
+        vocab_size,
+        config.hidden_size,
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        config.intermediate_size,
+        config.num_key_value_heads,
+        # Rotary embeddings are computed; only GPT-2 has weights for positions.
+        positions=config.max_position_embeddings if config.architecture == "gpt2" else 0,
+        bias=config.init == "copy_friendly",
+    )
+
+
+def _check_heads(config: Any) -> None:
+    heads = config.num_attention_heads
+    key_value_heads = config.num_key_value_heads or heads
+    if config.hidden_size % heads or heads % key_value_heads:
         raise StageError(
-            f"pretrain: hidden_size={config.hidden_size} must be a multiple of num_attention_heads={config.num_attention_heads}, and that one of num_key_value_heads={config.num_key_value_heads}"
+            f"pretrain: hidden_size={config.hidden_size} must be a multiple of "
+            f"num_attention_heads={heads}, and that a multiple of "
+            f"num_key_value_heads={config.num_key_value_heads}"
         )
-    try:
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config.architecture, **shape))
-    except (ValueError, KeyError) as error:
+
+
+def _check_copy_friendly(model: Any, config: Any) -> None:
+    if not hasattr(model, "model") or not hasattr(model.model.layers[0], "self_attn"):
         raise StageError(
-            f"pretrain.architecture={config.architecture}: {str(error).splitlines()[0][:200]}. Try llama, qwen2 or gpt2."
-        ) from error
-    if friendly:
-        if not hasattr(model, "model") or not hasattr(model.model.layers[0], "self_attn"):
-            raise StageError(
-                f"pretrain.init=copy_friendly needs a llama-like model, not {config.architecture}; use pretrain.init=plain"
-            )
-        if config.num_key_value_heads not in (0, config.num_attention_heads):
-            raise StageError(
-                f"pretrain.init=copy_friendly needs as many key-value heads as heads, not {config.num_key_value_heads}; use pretrain.init=plain"
-            )
-        copy_friendly.apply(model)
-    return model
+            f"pretrain.init=copy_friendly needs a model like llama, not {config.architecture}; "
+            "use pretrain.init=plain"
+        )
+    if config.num_key_value_heads not in (0, config.num_attention_heads):
+        raise StageError(
+            "pretrain.init=copy_friendly needs as many key-value heads as heads, not "
+            f"{config.num_key_value_heads}; use pretrain.init=plain"
+        )
 
 
 def check_machine(config: Any, ctx: Context) -> None:
-    """Refuse what this machine has not got, naming the setting, the reason and the way out."""
-    import torch
-    from transformers.utils import is_flash_attn_2_available
+    """Refuse settings that need what this machine does not have.
 
-    gpu, step = torch.cuda.is_available(), ctx.step
-    if config.attention == "flash_attention_2":
-        if not is_flash_attn_2_available():
-            raise StageError(
-                f"{step}.attention=flash_attention_2 needs an NVIDIA GPU and the package flash-attn; this machine has "
-                f"{'the GPU' if gpu else 'no GPU'}. pip install flash-attn, or {step}.attention=sdpa"
-            )
-        if not config.bf16:
-            raise StageError(
-                f"{step}.attention=flash_attention_2 computes in bfloat16 only; set {step}.bf16=true or {step}.attention=sdpa"
-            )
+    Raises:
+        StageError: names the setting, what is missing, and how to install or avoid it.
+    """
+    import torch
+
+    _check_flash_attention(config, ctx.step)
     if config.liger:
-        if not gpu or find_spec("liger_kernel") is None:
-            raise StageError(
-                f"{step}.liger=true needs a GPU and the package liger-kernel, which this machine has not got; "
-                f"pip install liger-kernel on a GPU machine, or {step}.liger=false"
-            )
-        if config.z_loss:
-            raise StageError(
-                f"{step}.liger=true never holds the logits that {step}.z_loss is computed from; choose one of them"
-            )
+        _check_liger(config, ctx.step)
     if config.compile:
-        compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-        if (
-            gpu
-            and find_spec("triton") is None
-            or not gpu
-            and not (compiler and shutil.which(compiler))
-        ):
-            raise StageError(
-                f"{step}.compile=true needs {'the package triton' if gpu else 'a C++ compiler (g++ or clang++, or CXX)'}, which this "
-                f"machine has not got; install it, or {step}.compile=false"
-            )
+        _check_compiler(ctx.step)
     if config.optimizer == "muon" and not hasattr(torch.optim, "Muon"):
         raise StageError(
-            f"{step}.optimizer=muon needs torch 2.9 or later, this is {torch.__version__}; use {step}.optimizer=adamw"
+            f"{ctx.step}.optimizer=muon needs torch 2.9 or later, this is {torch.__version__}; "
+            f"use {ctx.step}.optimizer=adamw"
+        )
+
+
+def _check_flash_attention(config: Any, step: str) -> None:
+    import torch
+    from transformers.utils.import_utils import is_flash_attn_2_available
+
+    if config.attention != "flash_attention_2":
+        return
+    if not is_flash_attn_2_available():
+        gpu = "the GPU" if torch.cuda.is_available() else "no GPU"
+        raise StageError(
+            f"{step}.attention=flash_attention_2 needs an NVIDIA GPU and the package flash-attn; "
+            f"this machine has {gpu}. pip install flash-attn, or {step}.attention=sdpa"
+        )
+    if not config.bf16:
+        raise StageError(
+            f"{step}.attention=flash_attention_2 computes in bfloat16 only; "
+            f"set {step}.bf16=true or {step}.attention=sdpa"
+        )
+
+
+def _check_liger(config: Any, step: str) -> None:
+    import torch
+
+    if not torch.cuda.is_available() or find_spec("liger_kernel") is None:
+        raise StageError(
+            f"{step}.liger=true needs a GPU and the package liger-kernel, which this machine does "
+            f"not have; pip install liger-kernel on a GPU machine, or {step}.liger=false"
+        )
+    if config.z_loss:
+        raise StageError(
+            f"{step}.liger=true never holds the logits that {step}.z_loss is computed from; "
+            "choose one of them"
+        )
+
+
+def _check_compiler(step: str) -> None:
+    """torch.compile needs triton on a GPU, and a C++ compiler on a CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        needed = "the package triton"
+        is_there = find_spec("triton") is not None
+    else:
+        needed = "a C++ compiler (g++ or clang++, or CXX)"
+        compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+        is_there = bool(compiler and shutil.which(compiler))
+    if not is_there:
+        raise StageError(
+            f"{step}.compile=true needs {needed}, which this machine does not have; "
+            f"install it, or {step}.compile=false"
         )
 
 
 def prepare(model: Any, config: Any, ctx: Context) -> None:
-    """Choose how attention is computed, and whether activations can be recomputed."""
-    if config.attention != "sdpa":  # the default of every model that knows it
+    """Choose how attention is computed, and check that activations can be recomputed.
+
+    Raises:
+        StageError: the model does not know the attention, or cannot recompute.
+    """
+    # sdpa is the default of every model that knows it.
+    if config.attention != "sdpa":
         try:
             model.set_attn_implementation(config.attention)
         except ValueError as error:
             raise StageError(
-                f"{ctx.step}.attention={config.attention}: {str(error).splitlines()[0][:200]} Use {ctx.step}.attention=sdpa"
+                f"{ctx.step}.attention={config.attention}: {_first_line(error)} "
+                f"Use {ctx.step}.attention=sdpa"
             ) from error
-    if config.gradient_checkpointing and not getattr(
-        model, "supports_gradient_checkpointing", False
-    ):
+    can_recompute = getattr(model, "supports_gradient_checkpointing", False)
+    if config.gradient_checkpointing and not can_recompute:
         raise StageError(
-            f"{ctx.step}.gradient_checkpointing=true: {type(model).__name__} cannot recompute its activations; set it to false"
+            f"{ctx.step}.gradient_checkpointing=true: {type(model).__name__} cannot recompute its "
+            "activations; set it to false"
         )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200]

@@ -1,8 +1,9 @@
-"""What moves the weights: AdamW or Muon, the schedule of the rate, and the z-loss.
+"""What moves the weights: AdamW or Muon, the schedule of the learning rate, and the z-loss.
 
-With adamw and no z-loss the plain Trainer is used as it is. Muon (Jordan 2024; torch.optim.Muon) orthogonalises the
-update of every hidden matrix; embeddings, head, norms and biases stay with AdamW. Its updates are scaled to the size of
-AdamW's (Liu et al. 2025, "Muon is scalable"), so that one learning rate and one weight decay serve both.
+With AdamW and no z-loss the plain Trainer is used as it is. Muon (Jordan 2024; torch.optim.Muon)
+orthogonalizes the update of every hidden matrix; embeddings, head, norms and biases stay with
+AdamW. Its updates are scaled to the size of AdamW's (Liu et al. 2025, "Muon is scalable"), so that
+one learning rate and one weight decay serve both.
 """
 
 from __future__ import annotations
@@ -13,45 +14,50 @@ from typing import Any
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
 from llmstages.train import distributed
-from llmstages.train.trainer import Optimization
+from llmstages.train.arguments import Optimization
 
-LEAST = 0.05  # of the peak rate, where wsd and cosine end
+FINAL_RATE = 0.05  # share of the peak rate at the end of wsd and cosine
 
 
 def schedule(config: Any, steps: int) -> dict[str, Any]:
-    """Arguments of TrainingArguments for the schedule."""
+    """Arguments of TrainingArguments for the schedule of the learning rate."""
     if config.schedule == "constant":
         return {"lr_scheduler_type": "constant_with_warmup"}
     if config.schedule == "cosine":
         return {
             "lr_scheduler_type": "cosine_with_min_lr",
-            "lr_scheduler_kwargs": {"min_lr_rate": LEAST},
+            "lr_scheduler_kwargs": {"min_lr_rate": FINAL_RATE},
         }
     return {
         "lr_scheduler_type": "warmup_stable_decay",
         "lr_scheduler_kwargs": {
             "num_decay_steps": int(steps * config.decay),
-            "min_lr_ratio": LEAST,
+            "min_lr_ratio": FINAL_RATE,
             "decay_type": "linear",
         },
     }
 
 
 def trainer_class(config: Any, ctx: Context) -> type:
-    """Trainer, or a child of it that uses Muon and the z-loss."""
+    """Trainer, or a child of it that uses Muon and the z-loss.
+
+    Raises:
+        StageError: Muon under DeepSpeed.
+    """
     from transformers import Trainer
 
     if config.optimizer == "adamw" and not config.z_loss:
         return Trainer
     if config.optimizer == "muon" and distributed.requested_backend().startswith("zero"):
         raise StageError(
-            f"step {ctx.step!r}: DeepSpeed flattens the matrices that Muon has to see whole; use {ctx.step}.optimizer=adamw or launch=ddp"
+            f"step {ctx.step!r}: DeepSpeed flattens the matrices that Muon has to see whole; "
+            f"use {ctx.step}.optimizer=adamw or launch=ddp"
         )
 
     class Pretrainer(Trainer):
         def create_optimizer(self, model: Any = None) -> Any:
             if config.optimizer == "muon" and self.optimizer is None:
-                owner = self.model if model is None else model
+                owner: Any = self.model if model is None else model
                 self.optimizer = muon(owner, config, self.get_decay_parameter_names(owner))
             return super().create_optimizer(model)
 
@@ -62,37 +68,48 @@ def trainer_class(config: Any, ctx: Context) -> type:
             return_outputs: bool = False,
             num_items_in_batch: Any = None,
         ) -> Any:
+            outputs: Any
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
             if config.z_loss and model.training:
-                scale = (
-                    self.accelerator.num_processes
-                    if self.args.average_tokens_across_devices and num_items_in_batch is not None
-                    else 1
-                )
-                loss = loss + scale * config.z_loss * z_term(
-                    outputs.logits, inputs["labels"], num_items_in_batch
-                )
+                # The gradients of the processes are averaged, so a loss that is divided by the
+                # tokens of all processes has to be multiplied by their number, as Trainer does.
+                scale = 1
+                if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+                    scale = self.accelerator.num_processes
+                z_loss = z_term(outputs.logits, inputs["labels"], num_items_in_batch)
+                loss = loss + scale * config.z_loss * z_loss
             return (loss, outputs) if return_outputs else loss
 
     return Pretrainer
 
 
 def z_term(logits: Any, labels: Any, count: Any = None) -> Any:
-    """Mean squared logarithm of the softmax's normaliser over the supervised tokens (PaLM, Chowdhery et al. 2022, section 5).
+    """Mean squared logarithm of the softmax's normalizer over the supervised tokens.
 
-    logits: [rows, tokens, vocabulary]; labels: [rows, tokens], -100 where the loss does not look; count: divide by this
-    instead of their number (the whole batch's, where gradients accumulate).
+    After PaLM (Chowdhery et al. 2022, section 5).
+
+    Args:
+        logits: [rows, tokens, vocabulary].
+        labels: [rows, tokens], -100 where the loss does not look.
+        count: divide by this instead of the number of supervised tokens: that of the whole batch,
+            where gradients accumulate.
     """
-    kept = labels[:, 1:] != -100
-    log_z = logits[:, :-1].float().logsumexp(-1)[kept]
-    return log_z.square().sum() / (kept.sum().clamp(min=1) if count is None else count)
+    supervised = labels[:, 1:] != -100
+    log_z = logits[:, :-1].float().logsumexp(-1)[supervised]
+    if count is None:
+        count = supervised.sum().clamp(min=1)
+    return log_z.square().sum() / count
 
 
 def muon(model: Any, config: Optimization, decayed: Collection[str]) -> Any:
-    """One optimizer for all weights of a model. decayed: names of those with weight decay.
+    """One optimizer for all weights of a model: Muon for hidden matrices, AdamW for the others.
 
-    Its state_dict is that of any torch optimizer: one list of groups, one state by parameter; the two that do the work
-    share both, so checkpoints, schedules and accelerate see a single optimizer.
+    Its state_dict is that of any torch optimizer: one list of groups, one state per parameter. The
+    two optimizers that do the work share both, so checkpoints, schedules and accelerate see a
+    single optimizer.
+
+    Args:
+        decayed: names of the parameters with weight decay.
     """
     import torch
 
@@ -111,20 +128,20 @@ def muon(model: Any, config: Optimization, decayed: Collection[str]) -> Any:
                     betas=(0.9, 0.95),
                 ),
             )
-            super().__init__(
-                [group for worker in self.workers for group in worker.param_groups], {}
-            )
+            groups = [group for worker in self.workers for group in worker.param_groups]
+            super().__init__(groups, {})
             self._share()
 
         def _share(self) -> None:
+            """Let both workers use the groups and the state of this optimizer."""
             for worker in self.workers:
+                own = type(worker).__name__
                 worker.state = self.state
-                worker.param_groups = [
-                    group for group in self.param_groups if group["by"] == type(worker).__name__
-                ]
+                worker.param_groups = [group for group in self.param_groups if group["by"] == own]
 
         def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-            super().load_state_dict(state_dict)  # puts new groups and a new state in place
+            super().load_state_dict(state_dict)
+            # Loading puts new objects in the place of those that were shared.
             self._share()
 
         def step(self, closure: Any = None) -> Any:
@@ -133,22 +150,33 @@ def muon(model: Any, config: Optimization, decayed: Collection[str]) -> Any:
                 worker.step()
             return loss
 
-    apart = {
-        id(p)
-        for module in model.modules()
-        if isinstance(module, torch.nn.Embedding)
-        for p in module.parameters()
-    }
+    matrices, others = _split_parameters(model)
+    with_decay = [parameter for name, parameter in others if name in decayed]
+    without_decay = [parameter for name, parameter in others if name not in decayed]
+    groups = []
+    if with_decay:
+        groups.append({"params": with_decay, "weight_decay": config.weight_decay})
+    if without_decay:
+        groups.append({"params": without_decay, "weight_decay": 0.0})
+    return MuonAdamW(matrices, groups)
+
+
+def _split_parameters(model: Any) -> tuple[list[Any], list[tuple[str, Any]]]:
+    """(hidden matrices, all other trained parameters with their names)."""
+    import torch
+
+    # Embeddings and head are matrices too, but their rows are tokens: Muon is not made for them.
+    token_matrices: set[int] = set()
     head = model.get_output_embeddings()
-    apart |= {id(p) for p in head.parameters()} if head is not None else set()
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for _, p in trained if p.ndim == 2 and id(p) not in apart]
-    rest = [(name in decayed, p) for name, p in trained if p.ndim != 2 or id(p) in apart]
-    groups = [
-        {
-            "params": [p for with_decay, p in rest if with_decay is on],
-            "weight_decay": config.weight_decay if on else 0.0,
-        }
-        for on in (True, False)
-    ]
-    return MuonAdamW(matrices, [group for group in groups if group["params"]])
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding) or module is head:
+            token_matrices.update(id(parameter) for parameter in module.parameters())
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if parameter.ndim == 2 and id(parameter) not in token_matrices:
+            matrices.append(parameter)
+        else:
+            others.append((name, parameter))
+    return matrices, others

@@ -1,4 +1,7 @@
-"""How fast a run trained, and which share of what the device can do that was (MFU). Times are metrics of the record, never files."""
+"""How fast a run trained, and its share of what the device can do (MFU).
+
+Times are metrics of the record and never written to files, so that equal runs give equal files.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import time
 from functools import cache
 from typing import Any
 
-# Name of the device (lower case, all words must occur; the first row that fits counts) -> dense bfloat16 FLOP/s by its data sheet.
+# Words in the name of a device (lower case) -> dense bfloat16 FLOP/s by its data sheet.
+# The first row whose words all occur counts, so special names stand before general ones.
 PEAKS = (
     ("gb200", 2.5e15),
     ("b200", 2.25e15),
@@ -31,109 +35,127 @@ PEAKS = (
     ("mi300x", 1307e12),
     ("mi250x", 383e12),
 )
-
-
-clock = time.perf_counter  # of all times here, in seconds
+# All times here, in seconds; benchmarks measure CPU time by another clock.
+clock = time.perf_counter
+MEASURE_SECONDS = 0.25
 
 
 @cache
 def peak(bf16: bool) -> tuple[float, str]:
-    """(FLOP/s of this process's device, where the figure is from): the data sheet of a known GPU (always that of bfloat16),
-    else what a square matrix product of the type that is trained in reaches within a quarter of a second, once a process."""
+    """FLOP/s that this process's device can reach, and where the figure is from.
+
+    For a known GPU it is that of the data sheet, always for bfloat16. Otherwise it is measured once
+    per process, on a square matrix product in the type that is trained in.
+    """
     import torch
 
-    gpu = torch.cuda.is_available()
-    name = torch.cuda.get_device_name() if gpu else "CPU"
-    if gpu and (known := data_sheet(name)):
-        return known, f"data sheet of {name}"
-    size, device = (8192, "cuda") if gpu else (1024, "cpu")
-    a = torch.ones(size, size, dtype=torch.bfloat16 if bf16 else torch.float32, device=device)
+    has_gpu = torch.cuda.is_available()
+    name = torch.cuda.get_device_name() if has_gpu else "CPU"
+    if has_gpu:
+        known = data_sheet(name)
+        if known:
+            return known, f"data sheet of {name}"
+    size, device = (8192, "cuda") if has_gpu else (1024, "cpu")
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    matrix = torch.ones(size, size, dtype=dtype, device=device)
     best, began = float("inf"), clock()
-    while best == float("inf") or clock() - began < 0.25:
+    # At least one product, however long it takes.
+    while best == float("inf") or clock() - began < MEASURE_SECONDS:
         start = clock()
-        a @ a
-        _wait()
+        torch.matmul(matrix, matrix)
+        _wait_for_gpu()
         best = min(best, clock() - start)
     return 2 * size**3 / best, f"matrix products on this {name}"
 
 
 def data_sheet(name: str) -> float | None:
     """Dense bfloat16 FLOP/s of a GPU by its name, or None."""
-    words = name.lower()
-    return next((value for key, value in PEAKS if all(word in words for word in key.split())), None)
+    for words, flops in PEAKS:
+        if all(word in name.lower() for word in words.split()):
+            return flops
+    return None
 
 
-def _wait() -> None:
+def _wait_for_gpu() -> None:
     import torch
 
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def flops_per_token(model: Any, row: int) -> float:
-    """FLOPs of training on one token: 6 for each weight that multiplies (layers and head, not the look-up of embeddings)
-    and 12 * layers * width * row for attention over whole rows (Chowdhery et al. 2022, appendix B)."""
+def flops_per_token(model: Any, row_tokens: int) -> float:
+    """FLOPs of training on one token (Chowdhery et al. 2022, appendix B).
+
+    6 for each weight that multiplies: layers and head, but not the look-up of embeddings. And
+    12 * layers * width * row_tokens for attention over whole rows.
+    """
     import torch
 
-    looked_up = {
-        id(p): p.numel()
-        for m in model.modules()
-        if isinstance(m, torch.nn.Embedding)
-        for p in m.parameters()
-    }
+    looked_up: dict[int, int] = {}
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            for weight in module.parameters():
+                looked_up[id(weight)] = weight.numel()
+    # Tied embeddings multiply as well, as the head.
     head = model.get_output_embeddings()
-    tied = sum(
-        p.numel() for p in head.parameters() if id(p) in looked_up
-    )  # counted once, as the head
-    weights = sum(p.numel() for p in model.parameters()) - sum(looked_up.values()) + tied
+    tied = sum(weight.numel() for weight in head.parameters() if id(weight) in looked_up)
+    every = sum(weight.numel() for weight in model.parameters())
+    multiplying = every - sum(looked_up.values()) + tied
     shape = model.config
-    return 6.0 * weights + 12.0 * shape.num_hidden_layers * shape.hidden_size * row
+    return 6.0 * multiplying + 12.0 * shape.num_hidden_layers * shape.hidden_size * row_tokens
 
 
 def stopwatch() -> Any:
-    """A TrainerCallback that measures the training itself: not evaluation, samples and checkpoints, and of more than ten
-    updates not the first, in which memory is found and a model compiled. ``updates`` and ``seconds`` are what it saw."""
+    """A TrainerCallback that measures the training itself.
+
+    It leaves out evaluation, samples and checkpoints. In a run of more than ten updates it leaves
+    out the first, in which memory is allocated and a model compiled. ``updates`` and ``seconds``
+    are what it measured.
+    """
     from transformers import TrainerCallback
 
     class Stopwatch(TrainerCallback):
-        updates, seconds, since, skipped = 0, 0.0, None, False
+        updates = 0
+        seconds = 0.0
+        since: float | None = None
+        skipped_first = False
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.since = clock() if self.since is None else self.since
+            if self.since is None:
+                self.since = clock()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.updates += 1
-            first = not self.skipped and state.max_steps > 10
-            if (
-                first
-                or control.should_evaluate
-                or control.should_save
-                or state.global_step == state.max_steps
-            ):
+            is_first = not self.skipped_first and state.max_steps > 10
+            is_last = state.global_step == state.max_steps
+            interrupted = control.should_evaluate or control.should_save
+            if is_first or is_last or interrupted:
                 self.pause()
-            if first:
-                self.updates, self.seconds, self.skipped = 0, 0.0, True
+            if is_first:
+                self.updates = 0
+                self.seconds = 0.0
+                self.skipped_first = True
 
         def pause(self) -> None:
-            """Stop until the next update begins; called by whatever is about to take time of its own."""
+            """Stop until the next update begins; called by whatever takes time of its own."""
             if self.since is not None:
-                _wait()
+                _wait_for_gpu()
                 self.seconds += clock() - self.since
                 self.since = None
 
     return Stopwatch()
 
 
-def figures(watch: Any, model: Any, config: Any, processes: int) -> dict[str, float]:
-    """tokens_per_second over all processes, and mfu: the share of the devices' peak that the model's own FLOPs are."""
-    speed = (
-        watch.updates * config.batch_size * config.max_length / watch.seconds
-        if watch.seconds
-        else 0.0
-    )
-    return {
-        "tokens_per_second": speed,
-        "mfu": speed
-        * flops_per_token(model, config.max_length)
-        / (peak(config.bf16)[0] * processes),
-    }
+def speed_metrics(watch: Any, model: Any, config: Any, processes: int) -> dict[str, float]:
+    """Metrics of speed.
+
+    Returns:
+        tokens_per_second over all processes, and mfu: the share of the devices' peak that the
+        model's own FLOPs are.
+    """
+    speed = 0.0
+    if watch.seconds:
+        speed = watch.updates * config.batch_size * config.max_length / watch.seconds
+    flops = speed * flops_per_token(model, config.max_length)
+    device_peak, _ = peak(config.bf16)
+    return {"tokens_per_second": speed, "mfu": flops / (device_peak * processes)}

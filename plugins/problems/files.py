@@ -1,10 +1,12 @@
-"""Problems with answers that can be checked, from local files: GSM8K, or rows with a question and an answer."""
+"""Problems with answers that can be checked, from local files."""
 
 from __future__ import annotations
 
 import dataclasses as dc
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from llmstages.core.stage import Context, option
 from llmstages.data.formats import problem
@@ -13,7 +15,10 @@ from llmstages.data.readers.examples import convert, from_files, write
 
 
 class Files:
-    """Questions with their answers, from JSON(L), Parquet or CSV; a worked answer (GSM8K) stays in ``solution``."""
+    """Questions with answers from JSON(L), Parquet or CSV: GSM8K, MATH or rows of both fields.
+
+    The reasoning of a worked answer stays in ``solution``.
+    """
 
     @dc.dataclass(frozen=True)
     class Config:
@@ -23,31 +28,42 @@ class Files:
         task: str = option(
             "", "task name for all rows; empty: the row's own, or gsm8k or questions"
         )
-        limit: int = option(0, "read at most this many problems; 0 reads all")
+        limit: int = option(0, "read at most this many problems; 0 reads all", ge=0)
         test_fraction: float = option(
             0.1,
             "share of the problems kept from practice for evaluation (role = test)",
+            ge=0,
+            le=1,
             renamed_from="test_share",
         )
         max_characters: int = option(
-            0, "drop problems with longer questions; unit: characters; 0 keeps all"
+            0, "drop problems with longer questions; unit: characters; 0 keeps all", ge=0
         )
 
     inputs: dict[str, str] = {}
     output = "problems"
-    version = "1"
+    version = "2"
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
-        found = convert(
+        def converter(row: Mapping[str, Any], left_out: Counter[str]) -> dict[str, Any]:
+            return problem(row, config.task)
+
+        examples = convert(
             from_files(find(config.path, ctx.step, TABLES)),
-            lambda row, left_out: problem(row, config.task),
+            converter,
             ctx,
             limit=config.limit,
             max_characters=config.max_characters,
         )
-        for row in found.kept:
-            place = (
-                int(hashlib.sha256(row["prompt"][-1]["content"].encode()).hexdigest(), 16) % 1000
-            )
-            row["role"] = "test" if place < 1000 * config.test_fraction else "train"
-        return write(found, ctx, f"{ctx.step}.path={config.path}")
+        for row in examples.kept:
+            is_test = _place(row["prompt"][-1]["content"]) < 1000 * config.test_fraction
+            row["role"] = "test" if is_test else "train"
+        return write(examples, ctx, f"{ctx.step}.path={config.path}")
+
+
+def _place(question: str) -> int:
+    """A number from 0 to 999 that follows from the question.
+
+    So a question has the same role in every run and every mixture of files.
+    """
+    return int(hashlib.sha256(question.encode()).hexdigest(), 16) % 1000

@@ -1,1 +1,1 @@
-"""One page on which every claim stands beside its number."""
+"""The report: one page that shows what a run made, and whether its claims hold."""

@@ -1,318 +1,209 @@
-"""What the models say: scores by task, knowledge by how often a fact was read, and the same prompts side by side."""
+"""What the models answered: the same prompts side by side, calls of tools, answers to a task."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from llmstages.plugins.report.steps import Chain, View, natural
-from llmstages.text.grading import right
+from llmstages.plugins.report.scores import in_recipe_order
+from llmstages.plugins.report.steps import Chain
+from llmstages.text.grading import is_correct
 
 CALL = re.compile(r"\[(\w+): ")
-NOTES = {
-    "recitation": "The first words of a text, and it has to go on word for word. Texts that many pages quote are memorised; texts read once are not.",
-    "few-shot": "A list such as “name : value”, and only its examples show which fact is meant. Nothing was trained for this: it is learning from the context.",
-    "cloze": "“NAME was born in …”, by how often the person was read about.",
-    "reading": "A page about a stranger stands in the context, so the answer can be read off.",
-    "recitation by copies": "The first words of a passage of the corpus, and it has to go on word for word. The more copies a text has, the better it is memorised.",
-    "names by mentions": "The words of the corpus before a name, by how often the name is mentioned in all of it.",
-    "pattern from examples": "“word : thing ;” lists of common words: the same word, the word with a capital, the second of two. Only the examples show which.",
-    "copied text": "Written freely, from nothing: the share of texts in which a long run of tokens stands in the corpus just so.",
-}
-Scores = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
-
-
-def scores(chain: Chain) -> list[tuple[View, Scores]]:
-    """(step, scores) of each evaluation."""
-    return [(step, step.json("scores.json", {})) for step in chain.kind("scores")]
-
-
-def models_of(step: View, found: Scores, chain: Chain) -> list[str]:
-    """Models in the order of the recipe; names from outside the run last."""
-    named = {
-        model for groups in found.values() for by_model in groups.values() for model in by_model
-    }
-    order = [s.name for s in chain.steps]
-    return sorted(named, key=lambda m: (order.index(m) if m in order else len(order), m))
-
-
-def alone(chain: Chain, bases: Sequence[str]) -> list[dict[str, Any]]:
-    """Tasks that only base models were asked, as bars by group, with an example each."""
-    out = []
-    for step, found in scores(chain):
-        said = step.lines("answers.jsonl")
-        for task, groups in sorted(
-            found.items(), key=lambda item: list(NOTES).index(item[0]) if item[0] in NOTES else 99
-        ):
-            asked = {m for by_model in groups.values() for m in by_model}
-            if not asked or not asked <= set(bases):
-                continue
-            bars = [
-                {
-                    "group": g,
-                    "value": value,
-                    "n": v.get("n"),
-                    "model": m,
-                    "bits": v.get("bits_per_byte"),
-                }
-                for g in sorted(groups, key=natural)
-                for m, v in groups[g].items()
-                if (value := v.get("right", v.get("copied"))) is not None
-            ]
-            copied = any("copied" in v for by_model in groups.values() for v in by_model.values())
-            out.append(
-                {
-                    "task": task,
-                    "note": NOTES.get(task, ""),
-                    "bars": bars,
-                    "counts": "texts that copy" if copied else "right answers",
-                    "samples": _copies(said, task) if copied else _samples(said, task),
-                }
-            )
-    return out
-
-
-def _samples(said: Sequence[Mapping[str, Any]], task: str) -> list[dict[str, Any]]:
-    """A right continuation of the group that does best, a wrong one of the group that does worst.
-
-    ``head`` is the part that is judged; what the model goes on to write is ``rest``.
-    """
-    mine = []
-    for row in (row for row in said if row["task"] == task):
-        answer, wanted = str(row["answer"]), str(row.get("wanted") or "")
-        ok = bool(wanted) and answer.startswith(wanted)
-        head = wanted if ok else " ".join(answer.split(" ")[: len(wanted.split(" "))])
-        mine.append({**row, "ok": ok, "head": head, "rest": answer[len(head) :]})
-    share = {
-        g: sum(r["ok"] for r in mine if r.get("group") == g)
-        / sum(r.get("group") == g for r in mine)
-        for g in {r.get("group") for r in mine}
-    }
-    good = sorted((r for r in mine if r["ok"]), key=lambda r: -share[r.get("group")])
-    bad = sorted((r for r in mine if not r["ok"]), key=lambda r: share[r.get("group")])
-    return good[:1] + bad[:1]
-
-
-def _copies(said: Sequence[Mapping[str, Any]], task: str) -> list[dict[str, Any]]:
-    """The text that copies least and the one that copies most."""
-    mine = sorted(
-        (row for row in said if row["task"] == task), key=lambda row: row.get("longest", 0)
-    )
-    return [
-        {
-            **row,
-            "ok": False,
-            "head": "",
-            "rest": str(row["answer"]),
-            "group": f"{row.get('longest', 0)} tokens in a row from the corpus",
-        }
-        for row in (mine[:1] + mine[-1:] if len(mine) > 1 else mine)
-    ]
-
-
-def knowledge(chain: Chain) -> list[dict[str, Any]]:
-    """Tasks whose wrong answers and refusals were counted: stacked shares by group for each model."""
-    out = []
-    for step, found in scores(chain):
-        usable = {
-            task: groups
-            for task, groups in found.items()
-            if len(groups) > 1
-            and all(
-                "refused" in v and "wrong" in v
-                for by_model in groups.values()
-                for v in by_model.values()
-            )
-            and any(v["refused"] > 0 for by_model in groups.values() for v in by_model.values())
-        }
-        if not usable:
-            continue
-        task = max(usable, key=lambda t: sum(len(by_model) for by_model in usable[t].values()))
-        groups = sorted(usable[task], key=natural)
-        rows = []
-        for model in models_of(step, {task: usable[task]}, chain):
-            values = {g: usable[task][g].get(model) for g in groups}
-            rows.append({"model": model, "rule": "", "cells": [_shares(values[g]) for g in groups]})
-            if step.metrics.get(f"{model}/threshold"):
-                rows.append(
-                    {
-                        "model": model,
-                        "rule": "answers only when sure",
-                        "cells": [_sure(values[g]) for g in groups],
-                    }
-                )
-        out.append({"task": task, "groups": groups, "rows": rows, "step": step.name})
-    return out
-
-
-def _shares(v: Mapping[str, float] | None) -> dict[str, float] | None:
-    return v and {
-        "right": v["right"],
-        "refused": v["refused"],
-        "wrong": v["wrong"],
-        "called": v.get("called", 0.0),
-    }
-
-
-def _sure(v: Mapping[str, float] | None) -> dict[str, float] | None:
-    if not v or "sure_right" not in v:
-        return None
-    held = max(0.0, 1 - v["sure_right"] - v["sure_wrong"])
-    return {
-        "right": v["sure_right"],
-        "refused": held,
-        "wrong": v["sure_wrong"],
-        "called": v.get("called", 0.0),
-    }
+MAX_CALLS = 2  # exchanges with tools that are shown
+MAX_PROMPTS = 2  # to which the replies of some models are shown
 
 
 def segments(answer: str) -> list[dict[str, str]]:
-    """A written answer in parts: {kind: call | result | text, tool, text}."""
-    out, rest = [], answer
-    while match := CALL.match(rest):
-        following = [i for i in (rest.find("] [", match.end()), rest.rfind("] ")) if i >= 0]
-        end = following[0] if following else rest.rfind("]")
-        end = end if end >= match.end() else len(rest)
+    """A written answer in parts: ``{kind, tool, text}``; kind is call, result or text.
+
+    Evaluations write a dialogue with tools as "[TOOL: request] [result: response] answer".
+    """
+    parts = []
+    rest = answer
+    match = CALL.match(rest)
+    while match:
+        end = _end_of_bracket(rest, match.end())
         kind = "result" if match[1] == "result" else "call"
-        out.append({"kind": kind, "tool": match[1], "text": rest[match.end() : end]})
+        parts.append({"kind": kind, "tool": match[1], "text": rest[match.end() : end]})
         rest = rest[end + 1 :].lstrip(" ")
-    return [*out, {"kind": "text", "tool": "", "text": rest}] if rest or not out else out
+        match = CALL.match(rest)
+    if rest or not parts:
+        parts.append({"kind": "text", "tool": "", "text": rest})
+    return parts
 
 
-def side_by_side(chain: Chain, most: int) -> list[dict[str, Any]]:
-    """The same prompts by every model: of each task the most typical ones, at which most models do what they usually do."""
-    refusals = {str(s.config["refusal"]) for s in chain.steps if s.config.get("refusal")}
-    out = []
-    for step, found in scores(chain):
-        asked: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-        for row in step.lines("answers.jsonl"):
-            prompts = asked.setdefault((str(row["task"]), str(row.get("group") or "")), {})
-            entry = prompts.setdefault(
-                str(row["prompt"]), {"wanted": row.get("wanted", ""), "said": {}}
-            )
-            entry["said"][row["model"]] = _cell(
-                str(row["answer"]), str(row.get("wanted", "")), refusals
-            )
-        chosen = _choose(asked, most)
-        if chosen:
-            models = [
-                m for m in models_of(step, found, chain) if any(m in row["said"] for row in chosen)
-            ]
-            out.append({"models": models, "rows": chosen, "step": step.name})
-    return out
+def _end_of_bracket(text: str, start: int) -> int:
+    """Where the bracket that was open at ``start`` ends.
+
+    A result may hold brackets itself. So the end is before the next bracket that opens, else at the
+    last bracket before more text, else at the last one.
+    """
+    end = text.find("] [", start)
+    if end < 0:
+        end = text.rfind("] ")
+    if end < 0:
+        end = text.rfind("]")
+    return end if end >= start else len(text)
 
 
-def _cell(answer: str, wanted: str, refusals: set[str]) -> dict[str, Any]:
+def _cell(answer: str, wanted: str, refusals: Collection[str]) -> dict[str, Any]:
+    """An answer in parts, with its verdict: right, refused or other."""
     parts = segments(answer)
     final = parts[-1]["text"] if parts[-1]["kind"] == "text" else ""
-    verdict = (
-        "right" if wanted and right(final, wanted) else "refused" if final in refusals else "other"
-    )
+    verdict = "other"
+    if wanted and is_correct(final, wanted):
+        verdict = "right"
+    elif final in refusals:
+        verdict = "refused"
     return {"parts": parts, "verdict": verdict}
 
 
-def _choose(
-    asked: Mapping[tuple[str, str], Mapping[str, Mapping[str, Any]]], most: int
-) -> list[dict[str, Any]]:
-    """Round-robin over (task, group), tasks put to most models first; typical prompts rather than telling ones, to be fair."""
-    queues = []
-    for (task, group), prompts in asked.items():
+@dataclass
+class _Prompts:
+    """The prompts of one group of a task: prompt -> {wanted, said: model -> cell}."""
+
+    task: str
+    group: str
+    entries: dict[str, dict[str, Any]]
+
+    def model_count(self) -> int:
+        """How many models were asked any of the prompts."""
+        return len(self.usual_verdicts())
+
+    def usual_verdicts(self) -> dict[str, str]:
+        """Model -> its most frequent verdict."""
         verdicts: dict[str, Counter[str]] = {}
-        for entry in prompts.values():
+        for entry in self.entries.values():
             for model, cell in entry["said"].items():
                 verdicts.setdefault(model, Counter())[cell["verdict"]] += 1
-        usual = {model: counts.most_common(1)[0][0] for model, counts in verdicts.items()}
-        ranked = sorted(
-            prompts.items(),
-            key=lambda item: (
-                -sum(usual[m] == cell["verdict"] for m, cell in item[1]["said"].items())
-            ),
-        )
-        if len(usual) > 1:
-            queues.append((len(usual), task, group, ranked))
-    queues.sort(key=lambda q: -q[0])
-    out: list[dict[str, Any]] = []
-    for turn in range(most):
-        for _, task, group, ranked in queues:
-            if turn < len(ranked) and len(out) < most:
-                out.append(
-                    {"task": task, "group": group, "prompt": ranked[turn][0], **ranked[turn][1]}
-                )
-    order = [(q[1], q[2]) for q in queues]
-    return sorted(out, key=lambda row: order.index((row["task"], row["group"])))
+        return {model: counts.most_common(1)[0][0] for model, counts in verdicts.items()}
+
+    def most_typical_first(self) -> list[str]:
+        """Prompts sorted by the number of models that do what they usually do."""
+        usual = self.usual_verdicts()
+
+        def typical_models(prompt: str) -> int:
+            said = self.entries[prompt]["said"]
+            return sum(usual[model] == cell["verdict"] for model, cell in said.items())
+
+        return sorted(self.entries, key=typical_models, reverse=True)
 
 
-def heat(chain: Chain) -> list[dict[str, Any]]:
-    """Right answers by task and group (rows) and model (columns); the sampled score in brackets where there is one."""
-    out = []
-    for step, found in scores(chain):
-        models = models_of(step, found, chain)
-        asked = {
-            task: len({m for by_model in groups.values() for m in by_model})
-            for task, groups in found.items()
-        }
-        rows = [
-            {
-                "task": task,
-                "group": group,
-                "first": group == min(groups, key=natural),
-                "n": max((v.get("n", 0) for v in groups[group].values()), default=0),
-                "cells": [groups[group].get(m) for m in models],
-            }
-            for task, groups in sorted(found.items(), key=lambda item: (-asked[item[0]], item[0]))
-            for group in sorted(groups, key=natural)
-        ]
+def side_by_side(chain: Chain, max_prompts: int) -> list[dict[str, Any]]:
+    """The same prompts answered by every model, one table per evaluation.
+
+    To be fair, the prompts shown are the most typical ones of each task, not the most telling.
+    """
+    # The sentence with which a model was taught to refuse stands in the step that taught it.
+    refusals = {str(step.config.get("refusal") or "") for step in chain.steps} - {""}
+    tables = []
+    for step in chain.of_kind("scores"):
+        prompts = _prompts_by_group(step.lines("answers.jsonl"), refusals)
+        rows = _choose(prompts, max_prompts)
         if rows:
-            out.append({"models": models, "rows": rows, "step": step.name})
-    return out
+            answered = {model for row in rows for model in row["said"]}
+            models = in_recipe_order(answered, chain)
+            tables.append({"models": models, "rows": rows, "step": step.name})
+    return tables
 
 
-def calls(chain: Chain, models: Sequence[str], most: int = 2) -> list[dict[str, Any]]:
-    """Exchanges in which one of the models called a tool and was right, one a tool: what happened, part by part."""
-    out: dict[str, dict[str, Any]] = {}
-    for step in chain.kind("scores"):
-        for row in step.lines("answers.jsonl"):
-            if row["model"] not in models:
-                continue
-            cell = _cell(str(row["answer"]), str(row.get("wanted", "")), set())
-            tool = next((part["tool"] for part in cell["parts"] if part["kind"] == "call"), "")
-            if tool and cell["verdict"] == "right" and tool not in out:
-                out[tool] = {
-                    "prompt": str(row["prompt"]),
-                    "model": row["model"],
-                    "parts": cell["parts"],
-                }
-    return list(out.values())[:most]
+def _prompts_by_group(
+    rows: Sequence[Mapping[str, Any]], refusals: Collection[str]
+) -> list[_Prompts]:
+    by_group: dict[tuple[str, str], _Prompts] = {}
+    for row in rows:
+        task, group = str(row["task"]), str(row.get("group") or "")
+        prompts = by_group.setdefault((task, group), _Prompts(task, group, {}))
+        wanted = row.get("wanted", "")
+        entry = prompts.entries.setdefault(str(row["prompt"]), {"wanted": wanted, "said": {}})
+        entry["said"][row["model"]] = _cell(str(row["answer"]), str(wanted), refusals)
+    return list(by_group.values())
 
 
-def sayings(chain: Chain, models: Sequence[str], most: int = 2) -> list[dict[str, Any]]:
-    """What each of the models answers to the same few prompts (for policies that please a judge)."""
-    for step in chain.kind("scores"):
+def _choose(by_group: Sequence[_Prompts], max_prompts: int) -> list[dict[str, Any]]:
+    """Prompts taken in turn from each group of each task, those of most models first.
+
+    Groups that only one model was asked are left out: there is nothing to compare.
+    """
+    compared = [prompts for prompts in by_group if prompts.model_count() > 1]
+    compared.sort(key=_Prompts.model_count, reverse=True)
+    queues = [prompts.most_typical_first() for prompts in compared]
+    # One prompt of each group, then a second one of each, until there are enough.
+    taken = [0] * len(queues)
+    while sum(taken) < max_prompts and taken != list(map(len, queues)):
+        for index, queue in enumerate(queues):
+            if taken[index] < len(queue) and sum(taken) < max_prompts:
+                taken[index] += 1
+
+    rows = []
+    for prompts, queue, count in zip(compared, queues, taken, strict=True):
+        for prompt in queue[:count]:
+            heading = {"task": prompts.task, "group": prompts.group, "prompt": prompt}
+            rows.append(heading | prompts.entries[prompt])
+    return rows
+
+
+def tool_calls(chain: Chain, models: Collection[str]) -> list[dict[str, Any]]:
+    """Right answers for which one of the models called a tool, part by part; one for each tool."""
+    by_tool: dict[str, dict[str, Any]] = {}
+    for row in _answers_of(chain, models):
+        cell = _cell(str(row["answer"]), str(row.get("wanted", "")), ())
+        tool = _first_tool(cell["parts"])
+        if tool and tool not in by_tool and cell["verdict"] == "right":
+            by_tool[tool] = {
+                "prompt": str(row["prompt"]),
+                "model": row["model"],
+                "parts": cell["parts"],
+            }
+    return list(by_tool.values())[:MAX_CALLS]
+
+
+def _first_tool(parts: Sequence[Mapping[str, str]]) -> str:
+    """The tool of the first call in an answer; "" if there is none."""
+    for part in parts:
+        if part["kind"] == "call":
+            return part["tool"]
+    return ""
+
+
+def replies(chain: Chain, models: Sequence[str]) -> list[dict[str, Any]]:
+    """What each of the models answers to the first prompts that all of them were asked."""
+    for step in chain.of_kind("scores"):
         by_prompt: dict[str, dict[str, str]] = {}
         for row in step.lines("answers.jsonl"):
             if row["model"] in models:
-                by_prompt.setdefault(str(row["prompt"]), {})[row["model"]] = str(row["answer"])
-        full = [
-            {"prompt": p, "said": {m: said[m] for m in models if m in said}}
-            for p, said in by_prompt.items()
-            if len(said) == len(set(models))
-        ]
-        if full:
-            return full[:most]
+                answers = by_prompt.setdefault(str(row["prompt"]), {})
+                answers[row["model"]] = str(row["answer"])
+        rows = []
+        for prompt, answers in by_prompt.items():
+            if set(answers) == set(models):
+                said = {model: answers[model] for model in models}
+                rows.append({"prompt": prompt, "said": said})
+        if rows:
+            return rows[:MAX_PROMPTS]
     return []
 
 
-def introductions(chain: Chain, models: Sequence[str]) -> list[dict[str, Any]]:
-    """What each of the models answers to the first question of each group about who it is."""
-    out: dict[str, dict[str, Any]] = {}
-    for step in chain.kind("scores"):
-        for row in step.lines("answers.jsonl"):
-            if row["task"] == "identity" and row["model"] in models:
-                entry = out.setdefault(
-                    str(row.get("group")), {"prompt": str(row["prompt"]), "said": {}}
-                )
-                if entry["prompt"] == row["prompt"]:
-                    entry["said"][row["model"]] = str(row["answer"])
-    return list(out.values())
+def first_answers(chain: Chain, models: Collection[str], task: str) -> list[dict[str, Any]]:
+    """What each of the models answers to the first question of each group of a task."""
+    by_group: dict[str, dict[str, Any]] = {}
+    for row in _answers_of(chain, models):
+        if row["task"] != task:
+            continue
+        prompt = str(row["prompt"])
+        entry = by_group.setdefault(str(row.get("group")), {"prompt": prompt, "said": {}})
+        if entry["prompt"] == prompt:
+            entry["said"][row["model"]] = str(row["answer"])
+    return list(by_group.values())
+
+
+def _answers_of(chain: Chain, models: Collection[str]) -> list[dict[str, Any]]:
+    """Rows of all answers that were given by some models."""
+    rows = []
+    for step in chain.of_kind("scores"):
+        rows += [row for row in step.lines("answers.jsonl") if row["model"] in models]
+    return rows

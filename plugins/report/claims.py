@@ -1,7 +1,8 @@
-"""What a run was to show, and whether it did: ``value: "rl:length_last - rl:length_first", target: ">= 3"``.
+"""What a run should show, and whether it does: a formula over metrics and a target.
 
-The grammar is small on purpose: terms ``STEP:METRIC`` joined by " + " and " - ". A metric's own name may hold spaces,
-slashes and hyphens, so an operator counts only where a new ``STEP:`` follows it.
+``{value: "rl:length_last - rl:length_first", target: ">= 3"}``. The grammar is small on purpose:
+terms ``STEP:METRIC`` joined by " + " and " - ". The name of a metric may hold spaces, slashes and
+hyphens, so an operator counts only where another ``STEP:`` follows it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import math
 import operator
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from llmstages.core.errors import StageError, near
 
+# The grammar of a formula and of a target. An operator has spaces around it and a STEP: after it,
+# because " - " and "/" also occur in names of tasks.
 STEP = r"[A-Za-z0-9_.\-]+"
-JOINT = re.compile(rf" ([+-]) (?={STEP}:)")
+OPERATOR = re.compile(rf" ([+-]) (?={STEP}:)")
 TERM = re.compile(rf"({STEP}):(.+)", re.DOTALL)
 TARGET = re.compile(r"(>=|<=|==|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 COMPARE = {
@@ -31,26 +34,45 @@ Metrics = Mapping[str, Mapping[str, Any]]  # step -> metric -> number
 
 
 @dataclass(frozen=True)
+class Term:
+    """``sign * STEP:METRIC``; sign is 1 or -1."""
+
+    sign: int
+    step: str
+    metric: str
+
+
+@dataclass(frozen=True)
 class Claim:
-    """One claim or number with what was measured. target is "" for a number that is only reported."""
+    """One claim or number with its measured value.
+
+    Attributes:
+        name: what is claimed, in a few words.
+        formula: as configured.
+        terms: the terms of the formula.
+        target: such as ">= 0.9"; "" for a number that is only reported.
+        about: one sentence.
+        chapter: the id of its chapter; "" where the steps of the formula decide.
+        value: None if a term was not measured.
+        missing: the terms that were not measured, with the reason.
+    """
 
     name: str
     formula: str
+    terms: tuple[Term, ...]
     target: str
     about: str
+    chapter: str
     value: float | None
     missing: tuple[str, ...]
-    steps: tuple[str, ...]
-    chapter: str = ""
-    parts: tuple[float | None, ...] = field(default=())
 
     @property
     def met(self) -> bool:
-        """Whether the target holds; what was not measured is not met."""
+        """Whether the target holds. A claim without a value is not met."""
         return self.value is not None and holds(self.target, self.value)
 
     def row(self) -> dict[str, Any]:
-        """As in claims.json."""
+        """The claim as in claims.json."""
         return {
             "name": self.name,
             "value": self.value,
@@ -60,97 +82,118 @@ class Claim:
         }
 
 
-def terms(formula: str, where: str) -> list[tuple[int, str, str]]:
-    """(sign, step, metric) of each term. Raises StageError naming the claim."""
-    pieces = JOINT.split(formula.strip())
-    found = []
-    for sign, text in zip(["+", *pieces[1::2]], pieces[::2], strict=True):
+def parse_formula(formula: str, where: str) -> tuple[Term, ...]:
+    """The terms of a formula. Raises StageError naming ``where`` for a term it cannot read."""
+    parts = OPERATOR.split(formula.strip())
+    texts = parts[::2]
+    signs = ["+", *parts[1::2]]
+    terms = []
+    for sign, text in zip(signs, texts, strict=True):
         match = TERM.fullmatch(text.strip())
         if not match:
             raise StageError(
-                f"{where}: {text.strip()!r} in value {formula!r} is no term; write STEP:METRIC, joined by ' + ' or ' - ', "
+                f"{where}: {text.strip()!r} in the value {formula!r} is not a term. "
+                "Write STEP:METRIC, joined by ' + ' or ' - ', "
                 'for example value: "rl:length_last - rl:length_first"'
             )
-        found.append((1 if sign == "+" else -1, match[1], match[2].strip()))
-    return found
+        terms.append(Term(1 if sign == "+" else -1, match[1], match[2].strip()))
+    return tuple(terms)
 
 
-def holds(target: str, value: float) -> bool:
-    """Whether a value keeps a target such as ">= 0.9"."""
-    sign, limit = limit_of(target, "target")
-    return COMPARE[sign](value, limit)
-
-
-def limit_of(target: str, where: str) -> tuple[str, float]:
-    """(comparison, number) of a target. Raises StageError."""
+def parse_target(target: str, where: str) -> tuple[str, float]:
+    """(comparison, limit) of a target. Raises StageError naming ``where``."""
     match = TARGET.fullmatch(target.strip())
     if not match:
         raise StageError(
-            f"{where}: the target {target!r} cannot be read; write one comparison and a number, such as '>= 0.9' or '< 3'"
+            f"{where}: the target {target!r} cannot be read. "
+            "Write one comparison and a number, such as '>= 0.9' or '< 3'"
         )
     return match[1], float(match[2])
 
 
-def read(name: str, spec: Any, metrics: Metrics, *, targeted: bool, group: str = "claims") -> Claim:
-    """One claim, measured. A term that no step measured gives value None and is named in ``missing``."""
+def holds(target: str, value: float) -> bool:
+    """Whether a value meets a target such as ">= 0.9"."""
+    comparison, limit = parse_target(target, "target")
+    return COMPARE[comparison](value, limit)
+
+
+def parse_claim(name: str, spec: Any, *, targeted: bool, group: str = "claims") -> tuple[Term, ...]:
+    """Check the configuration of a claim and return the terms of its formula.
+
+    Args:
+        name: its name.
+        spec: its configuration, ``{value, target, about, chapter}``.
+        targeted: whether a target is required.
+        group: the option it stands in, for messages.
+
+    Raises:
+        StageError: no value, an unknown key, a target or a formula that cannot be read.
+    """
     where = f"report.{group}.{name}"
     if not isinstance(spec, Mapping) or not spec.get("value"):
+        target = "target: >= 0.9, " if targeted else ""
         raise StageError(
-            f"{where} says no value; write {{value: STEP:METRIC, {'target: >= 0.9, ' if targeted else ''}about: in plain words}}"
+            f"{where} has no value. Write {{value: STEP:METRIC, {target}about: in plain words}}"
         )
     for key in spec:
         if key not in KEYS:
             raise StageError(
                 f"{where} has no key {key!r}.{near(key, KEYS)} It takes {', '.join(KEYS)}"
             )
-    target = str(spec.get("target") or "")
     if targeted:
-        limit_of(target, where)
-    parts: list[float | None] = []
-    missing, found = [], terms(str(spec["value"]), where)
-    for _, step, metric in found:
-        number = _number(metrics.get(step, {}).get(metric))
-        parts.append(number)
+        parse_target(str(spec.get("target") or ""), where)
+    return parse_formula(str(spec["value"]), where)
+
+
+def measure(
+    name: str, spec: Any, metrics: Metrics, *, targeted: bool, group: str = "claims"
+) -> Claim:
+    """One claim with its value.
+
+    Takes the arguments of parse_claim(), and the metrics of all steps.
+    """
+    terms = parse_claim(name, spec, targeted=targeted, group=group)
+    total = 0.0
+    missing = []
+    for term in terms:
+        number = _finite_number(metrics.get(term.step, {}).get(term.metric))
         if number is None:
-            missing.append(why_missing(step, metric, metrics))
-    value = (
-        None
-        if missing
-        else sum(
-            sign * part for (sign, _, _), part in zip(found, parts, strict=True) if part is not None
-        )
-    )
+            missing.append(_why_missing(term, metrics))
+        else:
+            total += term.sign * number
     return Claim(
-        name,
-        str(spec["value"]),
-        target,
-        str(spec.get("about") or ""),
-        value,
-        tuple(missing),
-        tuple(step for _, step, _ in found),
-        str(spec.get("chapter") or ""),
-        tuple(parts),
+        name=name,
+        formula=str(spec["value"]),
+        terms=terms,
+        target=str(spec.get("target") or ""),
+        about=str(spec.get("about") or ""),
+        chapter=str(spec.get("chapter") or ""),
+        value=None if missing else total,
+        missing=tuple(missing),
     )
 
 
-def _number(value: Any) -> float | None:
+def measure_all(
+    specs: Mapping[str, Any], metrics: Metrics, *, targeted: bool, group: str
+) -> list[Claim]:
+    """All claims in the order of the configuration."""
+    return [
+        measure(name, spec, metrics, targeted=targeted, group=group) for name, spec in specs.items()
+    ]
+
+
+def _finite_number(value: Any) -> float | None:
+    # bool is a subclass of int, but a flag is not a measurement.
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
 
 
-def why_missing(step: str, metric: str, metrics: Metrics) -> str:
-    """The missing term with the reason, so that a typo is told from a step that is not in the run."""
-    if step not in metrics:
-        return f"{step}:{metric} (no step {step} in this run)"
-    guess = near(metric, metrics[step], cutoff=0.9)
-    return f"{step}:{metric}" + (f" ({guess.strip()})" if guess else "")
-
-
-def read_all(
-    specs: Mapping[str, Any], metrics: Metrics, *, targeted: bool, group: str
-) -> list[Claim]:
-    """All claims in the order given."""
-    return [
-        read(name, spec, metrics, targeted=targeted, group=group) for name, spec in specs.items()
-    ]
+def _why_missing(term: Term, metrics: Metrics) -> str:
+    """The term and the reason: a step that is not in the run, or the metric that was meant."""
+    text = f"{term.step}:{term.metric}"
+    if term.step not in metrics:
+        return f"{text} (no step {term.step} in this run)"
+    # Names of metrics are alike, so only a near miss is worth a suggestion.
+    suggestion = near(term.metric, metrics[term.step], cutoff=0.9).strip()
+    return f"{text} ({suggestion})" if suggestion else text

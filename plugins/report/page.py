@@ -1,4 +1,4 @@
-"""Templates to the page. Numbers, shares and excerpts are formatted here, so that templates hold words and tags only."""
+"""Templates to the page. Numbers and excerpts are formatted here; templates hold words and tags."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from llmstages.core.console import format_number, format_seconds
+from llmstages.plugins.report.chapters import Chapter
 from llmstages.plugins.report.claims import Claim
 from llmstages.plugins.report.steps import Chain
 
+TEMPLATES = Path(__file__).parent / "templates"
+THIN_SPACE = "\u202f"
+# Control characters that text may hold: line feed, tab, and the joiners of Indic and Persian words.
+HARMLESS = "\n\t\u200c\u200d"
 
-def render(
-    title: str, claims: Sequence[Claim], chapters: Sequence[dict[str, Any]], chain: Chain
-) -> str:
-    """The whole page."""
+
+def render(title: str, claims: Sequence[Claim], chapters: Sequence[Chapter], chain: Chain) -> str:
+    """The whole page as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    engine = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    # Everything is escaped. A template that names a value that does not exist is an error.
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    engine.filters |= {
+    environment.filters |= {
         "clip": clip,
         "share": share,
         "figure": figure,
@@ -34,41 +39,45 @@ def render(
         "visible": visible,
         "target": target,
     }
-    models = chain.kind("model")
-    largest = max((m.metrics.get("parameters") or 0 for m in models), default=0)
-    text = engine.get_template("page.html.j2").render(
+    models = chain.of_kind("model")
+    missed = [claim for claim in claims if not claim.met]
+    page = environment.get_template("page.html.j2").render(
         title=title,
         claims=claims,
-        met=sum(c.met for c in claims),
-        missed=[c for c in claims if not c.met],
+        met=len(claims) - len(missed),
+        missed=missed,
         chapters=chapters,
         models=len(models),
         steps=len(chain.steps),
-        parameters=largest,
-        seconds_in_all=sum(float(s.record.get("seconds") or 0) for s in chain.steps),
+        parameters=max((model.metrics.get("parameters") or 0 for model in models), default=0),
+        total_seconds=sum(float(step.record.get("seconds") or 0) for step in chain.steps),
     )
-    return clean(text)
+    return clean(page)
 
 
 def clean(text: Any) -> str:
-    """Text without control characters and marks that turn the direction of writing, which could disguise what follows."""
-    return "".join(
-        c
-        if c in "\n\t\u200c\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
-        else "\ufffd"
-        for c in str(text)
-    )
+    """Text without control characters and direction marks, which could disguise what follows."""
+    return "".join(map(_clean_character, str(text)))
+
+
+def _clean_character(character: str) -> str:
+    if character in HARMLESS or unicodedata.category(character) not in ("Cc", "Cf", "Cs"):
+        return character
+    return "\ufffd"
 
 
 def clip(text: Any, most: int = 240) -> str:
-    """An excerpt: white space joined, cut at ``most`` characters."""
+    """An excerpt: white space joined, at most ``most`` characters."""
     joined = " ".join(str(text).split())
-    return joined if len(joined) <= most else joined[: most - 1].rstrip() + "…"
+    if len(joined) <= most:
+        return joined
+    return joined[: most - 1].rstrip() + "…"
 
 
 def visible(text: Any) -> str:
-    """A token with its white space to be seen."""
-    return str(text).replace("\n", "↵").replace("\t", "⇥").replace("\ufffd", "▯") or "∅"
+    """A token with signs for its white space and for bytes that are not a whole character."""
+    shown = str(text).replace("\n", "↵").replace("\t", "⇥").replace("\ufffd", "▯")
+    return shown or "∅"
 
 
 def share(value: Any) -> str:
@@ -77,20 +86,17 @@ def share(value: Any) -> str:
 
 
 def figure(value: Any) -> str:
-    """A measured value, two decimals where it is of the size of a share."""
+    """A measured value: a whole number if it is large, else two decimals or three digits."""
     if value is None:
         return "not measured"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    if (
-        isinstance(value, int)
-        or abs(value) >= 100
-        or (float(value).is_integer() and abs(value) >= 10)
-    ):
+    size = abs(value)
+    if isinstance(value, int) or size >= 100 or (size >= 10 and float(value).is_integer()):
         return count(value)
-    return (
-        f"{value:.2f}" if 0.01 <= abs(value) < 100 or value == 0 else format_number(float(value), 3)
-    )
+    if value == 0 or size >= 0.01:
+        return f"{value:.2f}"
+    return format_number(float(value), 3)
 
 
 def target(text: str) -> str:
@@ -100,4 +106,4 @@ def target(text: str) -> str:
 
 def count(value: Any) -> str:
     """A whole number with thin spaces between thousands."""
-    return "–" if value is None else f"{value:,.0f}".replace(",", "\u202f")
+    return "–" if value is None else f"{value:,.0f}".replace(",", THIN_SPACE)

@@ -1,40 +1,66 @@
-"""Line charts as inline SVG: crisp at any size, coloured by CSS classes, so that they follow a dark theme and print.
+"""Line charts as inline SVG: sharp at any size, and colored by CSS classes of the page.
 
-Each chart is small (360 by 210) and readable on a phone; a grid of them replaces one large chart. Points carry a
-``<title>`` for pointers and screen readers. Series differ by dash as well as by colour.
+So a chart follows a dark theme and prints. Each one is small (360 by 210) and readable on a phone;
+a grid of them replaces one large chart. Points carry a ``<title>`` for pointers and screen
+readers. Series differ by dash as well as by color.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 34
-MOST_POINTS = 160  # more cannot be told apart at this width
-Place = Callable[[float, float], tuple[float, float]]
+MAX_POINTS = 160  # more cannot be told apart at this width
+MAX_TOOLTIPS = 40  # points of a line that carry a title
+Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line. style: which colour and dash, s0 to s7."""
+    """One line. ``style`` is its color and dash, s0 to s7."""
 
     name: str
-    points: Sequence[tuple[float, float]]
+    points: Points
     style: str = "s0"
 
 
+@dataclass(frozen=True)
+class Frame:
+    """What part of the plane a chart shows, and how it maps to pixels."""
+
+    left: float
+    right: float
+    low: float
+    high: float
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """The pixel of a point. A chart whose points have the same x shows them in the middle."""
+        across = 0.5
+        if self.right > self.left:
+            across = (x - self.left) / (self.right - self.left)
+        down = (self.high - y) / (self.high - self.low)
+        return (
+            LEFT + across * (WIDTH - LEFT - RIGHT),
+            TOP + down * (HEIGHT - TOP - BOTTOM),
+        )
+
+
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers that span [low, high]."""
+    """About ``count`` round numbers that span [low, high]."""
+    # A flat line gets some room above and below.
     if not high > low:
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
-    raw = (high - low) / count
-    scale = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * scale for m in (1, 2, 2.5, 5, 10) if m * scale >= raw * 0.999)
+    smallest_step = (high - low) / count
+    scale = 10.0 ** math.floor(math.log10(smallest_step))
+    # The tolerances keep a step that fits exactly, whatever the rounding error.
+    steps = [multiple * scale for multiple in (1, 2, 2.5, 5, 10)]
+    step = next(step for step in steps if step >= smallest_step * 0.999)
     first = math.floor(low / step + 1e-9)
     last = math.ceil(high / step - 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
@@ -49,10 +75,8 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def thin(
-    points: Sequence[tuple[float, float]], most: int = MOST_POINTS
-) -> list[tuple[float, float]]:
-    """At most ``most`` of the points, evenly, the last one kept."""
+def thin(points: Points, most: int = MAX_POINTS) -> list[tuple[float, float]]:
+    """At most ``most`` of the points, evenly spread, with the first and the last one."""
     if len(points) <= most:
         return list(points)
     return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
@@ -69,100 +93,137 @@ def lines(
     limits: Sequence[tuple[float, str]] = (),
     at_x: float | None = None,
 ) -> Markup:
-    """A chart with its legend, or nothing when there is nothing to draw.
+    """A chart with its legend, or an empty string if there is no point to draw.
 
-    limits: horizontal lines (value, label). at_x: a vertical line there. zero: the axis begins at 0. unit: shown in tooltips.
+    Args:
+        title: above the chart.
+        series: the lines. Points that are not finite are left out.
+        x: name of the horizontal axis.
+        y: what the vertical axis shows, beside the title.
+        unit: follows each value in tooltips.
+        zero: whether the vertical axis begins at 0.
+        limits: horizontal lines (value, label).
+        at_x: position of a vertical line.
     """
-    series = [
-        Series(
-            s.name,
-            thin([p for p in s.points if math.isfinite(p[0]) and math.isfinite(p[1])]),
-            s.style,
-        )
-        for s in series
-    ]
-    series = [s for s in series if s.points]
-    if not series:
+    drawn = _drawable(series)
+    if not drawn:
         return Markup("")
-    xs = [p[0] for s in series for p in s.points]
-    ys = (
-        [p[1] for s in series for p in s.points]
-        + [value for value, _ in limits]
-        + ([0.0] if zero else [])
-    )
-    marks = ticks(min(ys), max(ys))
-    across = ticks(min(xs), max(xs)) if max(xs) > min(xs) else [xs[0]]
-    low, high, left, right = marks[0], marks[-1], min(xs), max(xs)
+    xs: list[float] = []
+    ys = [value for value, _ in limits]
+    for line in drawn:
+        for px, py in line.points:
+            xs.append(px)
+            ys.append(py)
+    if zero:
+        ys.append(0.0)
+    y_marks = ticks(min(ys), max(ys))
+    frame = Frame(min(xs), max(xs), y_marks[0], y_marks[-1])
 
-    def at(px: float, py: float) -> tuple[float, float]:
-        wide = (px - left) / (right - left) if right > left else 0.5
-        return LEFT + wide * (WIDTH - LEFT - RIGHT), TOP + (high - py) / (high - low) * (
-            HEIGHT - TOP - BOTTOM
-        )
+    parts = _axes(frame, y_marks, x)
+    parts += [_horizontal_limit(frame, value, label) for value, label in limits]
+    if at_x is not None and frame.left <= at_x <= frame.right:
+        parts.append(_vertical_limit(frame, at_x))
+    # The lines come last, so that they lie over the grid and the limits.
+    parts += [_line(frame, line, x, unit) for line in drawn]
 
-    parts = [*_axes(at, marks, [a for a in across if left <= a <= right], left, low, x)]
-    for value, label in limits:
-        _, py = at(left, value)
-        parts.append(
-            f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>'
-            f'<text class="limit" x="{WIDTH - RIGHT}" y="{py - 4:.1f}" text-anchor="end">{escape(label)}</text>'
-        )
-    if at_x is not None and left <= at_x <= right:
-        px, _ = at(at_x, low)
-        parts.append(
-            f'<line class="limit" x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"><title>limit {short(at_x)}</title></line>'
-        )
-    for s in series:
-        parts.append(_line(s, at, x, unit))
-    told = "; ".join(
-        f"{s.name}: {short(s.points[0][1])} at {x} {short(s.points[0][0])}, {short(s.points[-1][1])} at {short(s.points[-1][0])}"
-        for s in series
-    )
-    legend = "".join(
-        f'<li class="{s.style}"><svg viewBox="0 0 22 8" aria-hidden="true"><path d="M1 4H21"/></svg>{escape(s.name)}</li>'
-        for s in series
-    )
-    head = f"<figcaption>{escape(title)}{f' <small>{escape(y)}</small>' if y else ''}</figcaption>"
+    caption = escape(title)
+    if y:
+        caption += Markup(f" <small>{escape(y)}</small>")
     return Markup(
-        f'<figure class="chart">{head}<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(title)}. {escape(told)}">{"".join(parts)}</svg>'
-        + (f'<ul class="legend">{legend}</ul>' if len(series) > 1 else "")
-        + "</figure>"
+        f'<figure class="chart"><figcaption>{caption}</figcaption>'
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{escape(title)}. {escape(_in_words(drawn, x))}">{"".join(parts)}</svg>'
+        f"{_legend(drawn)}</figure>"
     )
 
 
-def _axes(
-    at: Place, marks: Sequence[float], across: Sequence[float], left: float, low: float, x: str
-) -> list[str]:
-    out = []
-    for value in marks:
-        _, py = at(left, value)
-        out.append(
+def _drawable(series: Sequence[Series]) -> list[Series]:
+    """The series with finite points, thinned; those without any are left out."""
+    drawable = []
+    for line in series:
+        finite = [point for point in line.points if all(map(math.isfinite, point))]
+        if finite:
+            drawable.append(Series(line.name, thin(finite), line.style))
+    return drawable
+
+
+def _in_words(series: Sequence[Series], x: str) -> str:
+    """The first and last value of each line, for screen readers."""
+    sentences = []
+    for line in series:
+        first, last = line.points[0], line.points[-1]
+        sentences.append(
+            f"{line.name}: {short(first[1])} at {x} {short(first[0])}, "
+            f"{short(last[1])} at {short(last[0])}"
+        )
+    return "; ".join(sentences)
+
+
+def _legend(series: Sequence[Series]) -> str:
+    if len(series) < 2:
+        return ""
+    items = [
+        f'<li class="{line.style}"><svg viewBox="0 0 22 8" aria-hidden="true">'
+        f'<path d="M1 4H21"/></svg>{escape(line.name)}</li>'
+        for line in series
+    ]
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _axes(frame: Frame, y_marks: Sequence[float], x: str) -> list[str]:
+    """Grid lines with their values, the values of the horizontal axis and its name."""
+    parts = []
+    for value in y_marks:
+        _, py = frame.place(frame.left, value)
+        parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>'
             f'<text x="{LEFT - 6}" y="{py + 3.5:.1f}" text-anchor="end">{short(value)}</text>'
         )
-    for value in across:
-        px, _ = at(value, low)
-        out.append(
-            f'<text x="{px:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{short(value)}</text>'
+    x_marks = [frame.left]
+    if frame.right > frame.left:
+        x_marks = ticks(frame.left, frame.right)
+    for value in x_marks:
+        if not frame.left <= value <= frame.right:
+            continue
+        px, _ = frame.place(value, frame.low)
+        parts.append(
+            f'<text x="{px:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">'
+            f"{short(value)}</text>"
         )
-    out.append(
-        f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x)}</text>'
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(
+        f'<text class="axis" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x)}</text>'
     )
-    return out
+    return parts
 
 
-def _line(s: Series, at: Place, x: str, unit: str) -> str:
-    path = " ".join(
-        f"{'M' if i == 0 else 'L'}{px:.1f} {py:.1f}"
-        for i, (px, py) in enumerate(at(*p) for p in s.points)
+def _horizontal_limit(frame: Frame, value: float, label: str) -> str:
+    _, py = frame.place(frame.left, value)
+    return (
+        f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>'
+        f'<text class="limit" x="{WIDTH - RIGHT}" y="{py - 4:.1f}" text-anchor="end">'
+        f"{escape(label)}</text>"
     )
+
+
+def _vertical_limit(frame: Frame, value: float) -> str:
+    px, _ = frame.place(value, frame.low)
+    return (
+        f'<line class="limit" x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}">'
+        f"<title>limit {short(value)}</title></line>"
+    )
+
+
+def _line(frame: Frame, line: Series, x: str, unit: str) -> str:
+    """The path of a series and its points with tooltips."""
+    pixels = [frame.place(*point) for point in line.points]
+    path = "M" + " L".join(f"{px:.1f} {py:.1f}" for px, py in pixels)
     dots = []
-    for point in thin(s.points, 40):
-        px, py = at(*point)
-        tip = f"{s.name}, {x} {short(point[0])}: {short(point[1])}{unit}"
+    for point in thin(line.points, MAX_TOOLTIPS):
+        px, py = frame.place(*point)
+        tip = f"{line.name}, {x} {short(point[0])}: {short(point[1])}{unit}"
         dots.append(
             f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5"><title>{escape(tip)}</title></circle>'
         )
-    single = " single" if len(s.points) == 1 else ""
-    return f'<g class="line {s.style}{single}"><path d="{path}"/>{"".join(dots)}</g>'
+    single = " single" if len(line.points) == 1 else ""
+    return f'<g class="line {line.style}{single}"><path d="{path}"/>{"".join(dots)}</g>'

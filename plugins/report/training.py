@@ -1,4 +1,4 @@
-"""Training as pictures: loss curves, gates, and the curves of reinforcement learning."""
+"""Training as pictures: curves of losses and rewards, checks, dialogues with their mask."""
 
 from __future__ import annotations
 
@@ -7,193 +7,197 @@ from typing import Any
 
 from llmstages.plugins.report import plots, tokens
 from llmstages.plugins.report.plots import Series
-from llmstages.plugins.report.steps import Chain, View
+from llmstages.plugins.report.steps import MODEL_KINDS, Chain, FinishedStep
+
+KEPT_ANSWERS = 2  # shown for a step that trained on answers of its own
+CUT_OFF = 0.02  # the chart of answers that were cut off is shown from this share on
+METRICS = (
+    ("parameters", "parameters"),
+    ("updates", "updates"),
+    ("tokens", "tokens"),
+    ("dialogues", "dialogues"),
+    ("pairs", "pairs"),
+    ("answers", "answers sampled"),
+    ("sampled", "answers sampled"),
+    ("kept", "answers kept"),
+    ("supervised_tokens", "supervised tokens"),
+    ("accuracy", "accuracy on held-out pairs"),
+    ("validation_bits_per_byte", "bits per byte, held out"),
+    ("tokens_per_second", "tokens per second"),
+    ("mfu", "of the device's peak (MFU)"),
+)
+# What a model has from its depth alone (derived.json).
+DERIVED = (
+    ("depth", "depth, which sets the sizes"),
+    ("hidden_size", "width"),
+    ("batch_tokens", "tokens per batch"),
+    ("learning_rate", "peak learning rate"),
+)
 
 
-def series(log: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    """(update, value) wherever the key was logged."""
-    return [
-        (float(row.get("step", i)), float(row[key]))
-        for i, row in enumerate(log)
-        if isinstance(row.get(key), int | float)
-    ]
+def cards(chain: Chain, steps: Sequence[FinishedStep]) -> list[dict[str, Any]]:
+    """One entry per trained model among the steps: curves, checks, masked samples and figures."""
+    return [_card(chain, step) for step in steps if step.kind in MODEL_KINDS]
 
 
-def cards(chain: Chain, models: Sequence[View]) -> list[dict[str, Any]]:
-    """One entry a trained step: its curves, gates, masked samples and headline numbers."""
-    out = []
-    for step in models:
-        rewarded = any("reward" in row for row in step.log)
-        charts = rewards(step) if rewarded else losses(step)
-        out.append(
-            {
-                "name": step.name,
-                "stage": step.stage,
-                "charts": charts,
-                "gates": step.json("gates.json", []),
-                "facts": facts(step),
-                "masks": tokens.masked(chain, step),
-                "kept": step.lines("kept.jsonl")[:2],
-                "grown": grown(step),
-            }
-        )
-    return out
+def _card(chain: Chain, step: FinishedStep) -> dict[str, Any]:
+    # Trainers that sample answers log a reward; DPO and reward models log losses alone.
+    rewarded = any("reward" in row for row in step.log)
+    return {
+        "name": step.name,
+        "stage": step.stage,
+        "charts": reward_charts(step) if rewarded else loss_charts(step),
+        "checks": step.json("checks.json", []),
+        "facts": facts(step),
+        "masks": tokens.masked_dialogues(chain, step),
+        "kept": step.lines("kept.jsonl")[:KEPT_ANSWERS],
+        "growth": growth(step),
+    }
 
 
-def grown(step: View) -> dict[str, Any]:
-    """What one prompt became while the model was trained: {prompt, texts: [(update, text)]}; {} without samples."""
+def logged(step: FinishedStep, key: str) -> list[tuple[float, float]]:
+    """(update, value) wherever the trainer logged a number under the key."""
+    points = []
+    for index, row in enumerate(step.log):
+        if isinstance(row.get(key), int | float):
+            points.append((float(row.get("step", index)), float(row[key])))
+    return points
+
+
+def growth(step: FinishedStep) -> dict[str, Any]:
+    """How the model continued one prompt while it was trained; {} without samples.
+
+    Returns ``{prompt, texts: [(update, text)]}`` of the first prompt.
+    """
     rows = step.lines("samples.jsonl")
-    mine = [row for row in rows if row["prompt"] == rows[0]["prompt"]]
-    return (
-        {"prompt": rows[0]["prompt"], "texts": [(row["step"], row["text"]) for row in mine]}
-        if rows
-        else {}
-    )
+    if not rows:
+        return {}
+    prompt = rows[0]["prompt"]
+    texts = [(row["step"], row["text"]) for row in rows if row["prompt"] == prompt]
+    return {"prompt": prompt, "texts": texts}
 
 
-def losses(step: View) -> list[Any]:
-    """Training and held-out loss on one chart, the unigram loss as the line to beat."""
-    limits = (
-        [(float(step.metrics["unigram_loss"]), "unigram")]
-        if isinstance(step.metrics.get("unigram_loss"), int | float)
-        else []
-    )
-    train, held = series(step.log, "loss"), series(step.log, "eval_loss")
-    chart = plots.lines(
-        f"{step.name}: loss",
-        [Series("training", train, "s0"), Series("held out", held, "s1")],
-        y="nats per token" if step.kind == "model" else "",
-        limits=limits if train or held else [],
-    )
-    more = []
-    if accuracy := series(step.log, "eval_accuracy"):
-        more.append(
-            plots.lines(f"{step.name}: accuracy", [Series("held out", accuracy, "s1")], zero=True)
-        )
-    if margins := series(step.log, "rewards/margins"):
-        more.append(
+def loss_charts(step: FinishedStep) -> list[Any]:
+    """Training and held-out loss in one chart, then accuracy, margins and format where logged.
+
+    The unigram loss is drawn as the line to beat. No chart for a loss that was logged only once.
+    """
+    train = logged(step, "loss")
+    held_out = logged(step, "eval_loss")
+    if len(train) + len(held_out) < 2:
+        return []
+    unigram = step.metrics.get("unigram_loss")
+    limits = [(float(unigram), "unigram")] if isinstance(unigram, int | float) else []
+    charts = [
+        plots.lines(
+            f"{step.name}: loss",
+            [Series("training", train, "s0"), Series("held out", held_out, "s1")],
+            y="nats per token" if step.kind == "model" else "",
+            limits=limits,
+        ),
+        plots.lines(
+            f"{step.name}: accuracy",
+            [Series("held out", logged(step, "eval_accuracy"), "s1")],
+            zero=True,
+        ),
+    ]
+    if margins := logged(step, "rewards/margins"):
+        charts.append(
             plots.lines(
                 f"{step.name}: chosen over rejected",
                 [
                     Series("margin of the implicit reward", margins, "s0"),
-                    Series("share ranked right", series(step.log, "rewards/accuracies"), "s1"),
+                    Series("share ranked right", logged(step, "rewards/accuracies"), "s1"),
                 ],
                 zero=True,
             )
         )
-    if ended := series(step.log, "format/ended"):
-        more.append(
+    if ended := logged(step, "format/ended"):
+        charts.append(
             plots.lines(
                 f"{step.name}: format while training",
                 [
                     Series("answers that end their turn", ended, "s1"),
-                    Series("empty", series(step.log, "format/empty"), "s2"),
-                    Series("repeating themselves", series(step.log, "format/repeating"), "s3"),
+                    Series("empty", logged(step, "format/empty"), "s2"),
+                    Series("repeating themselves", logged(step, "format/repeating"), "s3"),
                 ],
                 y="share of answers",
                 zero=True,
             )
         )
-    return [c for c in (chart, *more) if c and len(train) + len(held) > 1]
+    return list(filter(None, charts))
 
 
-def rewards(step: View) -> list[Any]:
-    """Rewards on one chart (what is paid for and what is only watched), then length, cut answers, KL and entropy."""
-    parts = sorted(
-        {
-            key
-            for row in step.log
-            for key in row
-            if key.startswith("rewards/") and key.endswith("/mean")
-        }
-    )
-    paid = paid_for(step)
-    shown = []
-    for index, key in enumerate(parts):
-        name = key.removeprefix("rewards/").removesuffix("/mean")
-        weight = paid.get(name)
-        told = (
-            f"{name} (only watched)"
-            if weight == 0
-            else f"{name} (paid for)"
-            if weight is not None and len(parts) > 1
-            else name
-        )
-        shown.append(Series(told, series(step.log, key), f"s{index}"))
-    if not shown:
-        shown = [Series("reward", series(step.log, "reward"), "s0")]
-    charts = [plots.lines(f"{step.name}: reward", shown, y="mean of a batch")]
-    length, cut = (
-        series(step.log, "completions/mean_length"),
-        series(step.log, "completions/clipped_ratio"),
-    )
-    charts.append(
+def reward_charts(step: FinishedStep) -> list[Any]:
+    """Rewards in one chart, then the length of answers, cut answers, and entropy with KL."""
+    cut_off = logged(step, "completions/clipped_ratio")
+    kl = logged(step, "kl")
+    charts = [
+        plots.lines(f"{step.name}: reward", _reward_series(step), y="mean of a batch"),
         plots.lines(
-            f"{step.name}: answer length", [Series("length", length, "s2")], y="tokens", zero=True
-        )
-    )
-    if max((share for _, share in cut), default=0) > 0.02:
+            f"{step.name}: answer length",
+            [Series("length", logged(step, "completions/mean_length"), "s2")],
+            y="tokens",
+            zero=True,
+        ),
+    ]
+    if max((share for _, share in cut_off), default=0) > CUT_OFF:
         charts.append(
             plots.lines(
                 f"{step.name}: cut off",
-                [Series("cut off", cut, "s2")],
-                y="share of answers that hit the longest length",
+                [Series("cut off", cut_off, "s2")],
+                y="share of answers that reached the longest length",
                 zero=True,
             )
         )
-    spread = [
-        Series("entropy", series(step.log, "entropy"), "s2"),
-        Series("distance from the start (KL)", series(step.log, "kl"), "s3"),
-    ]
     charts.append(
         plots.lines(
-            f"{step.name}: {'entropy and KL' if spread[1].points else 'entropy'}",
-            spread,
+            f"{step.name}: {'entropy and KL' if kl else 'entropy'}",
+            [
+                Series("entropy", logged(step, "entropy"), "s2"),
+                Series("distance from the start (KL)", kl, "s3"),
+            ],
             y="nats per token",
             zero=True,
         )
     )
-    return [c for c in charts if c]
+    return list(filter(None, charts))
 
 
-def paid_for(step: View) -> dict[str, float]:
-    """Reward name -> weight, as configured (TRL logs them by these names)."""
-    specs = step.config.get("rewards")
-    if not isinstance(specs, Mapping):
+def _reward_series(step: FinishedStep) -> list[Series]:
+    """One line per reward, labeled as paid for or, with weight 0, as only watched."""
+    logged_keys = set().union(*step.log)
+    keys = [key for key in logged_keys if key.startswith("rewards/") and key.endswith("/mean")]
+    if not keys:
+        return [Series("reward", logged(step, "reward"), "s0")]
+    weights = reward_weights(step)
+    series = []
+    for index, key in enumerate(sorted(keys)):
+        name = key.removeprefix("rewards/").removesuffix("/mean")
+        label = name
+        if weights.get(name) == 0:
+            label = f"{name} (only watched)"
+        elif name in weights and len(keys) > 1:
+            label = f"{name} (paid for)"
+        series.append(Series(label, logged(step, key), f"s{index}"))
+    return series
+
+
+def reward_weights(step: FinishedStep) -> dict[str, float]:
+    """Reward name -> weight, as configured. TRL logs the rewards by these names."""
+    rewards = step.config.get("rewards")
+    if not isinstance(rewards, Mapping):
         return {}
     return {
         name: float(spec.get("weight", 1.0))
-        for name, spec in specs.items()
+        for name, spec in rewards.items()
         if isinstance(spec, Mapping)
     }
 
 
-def facts(step: View) -> list[tuple[str, Any]]:
-    """A few numbers of a step in words, those there are."""
-    wanted = (
-        ("parameters", "parameters"),
-        ("updates", "updates"),
-        ("tokens", "tokens"),
-        ("dialogues", "dialogues"),
-        ("pairs", "pairs"),
-        ("answers", "answers sampled"),
-        ("sampled", "answers sampled"),
-        ("kept", "answers kept"),
-        ("supervised_tokens", "supervised tokens"),
-        ("accuracy", "accuracy on held-out pairs"),
-        ("validation_bits_per_byte", "bits per byte, held out"),
-        ("tokens_per_second", "tokens a second"),
-        ("mfu", "of the device's peak (MFU)"),
-    )
-    dial = (
-        ("depth", "depth, the dial"),
-        ("hidden", "width"),
-        ("batch_tokens", "tokens a batch"),
-        ("learning_rate", "peak learning rate"),
-    )
-    return [
-        (label, values[key])
-        for values, keys in ((step.metrics, wanted), (step.json("derived.json", {}), dial))
-        for key, label in keys
-        if isinstance(values.get(key), int | float)
-    ]
+def facts(step: FinishedStep) -> list[tuple[str, Any]]:
+    """(what it is, number) of the metrics and derived sizes that the step has."""
+    measured = [(label, step.metrics.get(key)) for key, label in METRICS]
+    derived_values = step.json("derived.json", {})
+    derived = [(label, derived_values.get(key)) for key, label in DERIVED]
+    return [(label, value) for label, value in measured + derived if isinstance(value, int | float)]

@@ -1,7 +1,9 @@
-"""rl.dpo: direct preference optimisation (Rafailov et al. 2023) with TRL's DPOTrainer: rankings without a reward model.
+"""rl.dpo: direct preference optimization (Rafailov et al. 2023) by TRL's DPOTrainer.
 
-The policy is its own reward model: beta times how much likelier an answer became than under the model it began as. Pairs are
-rendered by the one renderer and pass the gates of SFT, chosen and rejected alike; only the answers carry loss.
+It learns from rankings without a reward model. The policy is its own: the reward of an answer is
+beta times how much likelier it became than under the model that training started from. Pairs are
+rendered by the renderer of all stages and pass the checks of SFT, chosen and rejected alike. Only
+the answers carry loss.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
+from llmstages.train.arguments import Optimization
 from llmstages.train.preference_pairs import SIDES, Pairs
-from llmstages.train.trainer import Optimization
+from llmstages.train.trainer import LoraOptions
 
+# Name of the metrics -> logged series.
 CURVES = {
     "margin": "rewards/margins",
     "accuracy": "rewards/accuracies",
@@ -25,32 +29,35 @@ CURVES = {
 
 
 @dataclass(frozen=True)
-class DPOConfig(Optimization):
+class DPOConfig(LoraOptions, Optimization):
     learning_rate: float = option(5e-5, "peak learning rate of AdamW, falling linearly")
     batch_size: int = option(16, "pairs in one update")
     warmup_steps: int = option(10, "updates of linear warm-up")
     weight_decay: float = option(0.0, "AdamW weight decay")
-    epochs: float = option(2.0, "passes over the pairs")
-    beta: float = option(0.1, "how strongly the policy is held to the model it began as")
+    epochs: float = option(2.0, "passes over the pairs", gt=0)
+    beta: float = option(
+        0.1, "how strongly the policy is held to the model that training starts from", gt=0
+    )
     loss: str = option(
         "sigmoid",
-        "as in trl.DPOConfig.loss_type: sigmoid is DPO, ipo Azar et al. 2023, hinge Zhao et al. 2023, robust Chowdhury et al. 2024",
+        "as in trl.DPOConfig.loss_type: sigmoid is DPO, ipo Azar et al. 2023, hinge Zhao et al. "
+        "2023, robust Chowdhury et al. 2024",
         choices=("sigmoid", "ipo", "hinge", "robust"),
     )
     label_smoothing: float = option(
         0.0,
-        "share of pairs that are expected to be ranked the wrong way round; robust needs more than 0",
+        "share of pairs that are expected to be ranked the wrong way round; robust needs more "
+        "than 0",
+        ge=0,
+        lt=0.5,
     )
-    max_length: int = option(512, "pairs with a longer side (tokens) are dropped and counted")
+    max_length: int = option(512, "pairs with a longer side (tokens) are dropped and counted", ge=1)
     test_fraction: float = option(
         0.1,
-        "share of the pairs kept for measuring where none are marked split=test",
+        "share of the pairs kept for measuring if none are marked split=test",
+        ge=0,
+        le=0.5,
         renamed_from="test_share",
-    )
-    lora_r: int = option(
-        0,
-        "rank of LoRA adapters on all linear layers, merged at the end; 0 trains all weights",
-        renamed_from="lora",
     )
 
 
@@ -64,35 +71,73 @@ class DPO:
     version: ClassVar[str] = "1"
     trains: ClassVar[bool] = True
 
+    def prepare(self, config: DPOConfig, ctx: Context) -> Pairs:
+        """Pairs as for a reward model, without those that DPO cannot use.
+
+        DPO puts loss on all of an answer, so an answer may not hold turns of a user or a tool.
+
+        Raises:
+            StageError: no pair is left, or the loss needs ``label_smoothing``.
+        """
+        from llmstages.train import preference_pairs
+
+        if config.loss == "robust" and not config.label_smoothing:
+            raise StageError(
+                f"{ctx.step}.loss=robust needs {ctx.step}.label_smoothing above 0: the share of "
+                "pairs ranked the wrong way round"
+            )
+        policy, preferences = ctx.one("policy"), ctx.one("preferences")
+        pairs = preference_pairs.prepare(
+            policy, preferences, config.max_length, config.test_fraction, ctx
+        )
+        train = [pair for pair in pairs.train if _is_answer_alone(pair)]
+        test = [pair for pair in pairs.test if _is_answer_alone(pair)]
+        dropped = len(pairs.train) + len(pairs.test) - len(train) - len(test)
+        if dropped:
+            ctx.say(
+                f"{ctx.step}: {dropped} pairs dropped, whose answers hold turns of a user or a tool"
+            )
+        if not train:
+            raise StageError(
+                f"{ctx.step}: every answer of {preferences.name} holds turns of a user or a tool; "
+                "DPO needs answers of the assistant alone"
+            )
+        pairs.train, pairs.test = train, test
+        return pairs
+
     def run(self, config: DPOConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
-        from trl import DPOConfig as Arguments
+        from trl import DPOConfig as TRLConfig  # pyright: ignore[reportPrivateImportUsage]
 
         from llmstages.train import checks
+        from llmstages.train.arguments import training_arguments
         from llmstages.train.trainer import (
             ends_of,
             load_model,
             lora_adapter,
             run_trainer,
             save_model,
-            training_arguments,
             write_log,
         )
 
         set_seed(config.seed)
-        prepared = self.prepare(config, ctx)
-        checks.enforce(prepared.gates, ctx, config.allow_failed_checks)
-        steps = math.ceil(len(prepared.train) * config.epochs / config.batch_size)
-        model, adapter = load_model(ctx.one("policy"), ctx), lora_adapter(config.lora_r)
-        trainer = ready_trainer()(
+        pairs = self.prepare(config, ctx)
+        checks.enforce(pairs.checks, ctx, config.allow_failed_checks)
+        steps = math.ceil(len(pairs.train) * config.epochs / config.batch_size)
+        model = load_model(ctx.one("policy"), ctx)
+        adapter = lora_adapter(config)
+        # With adapters, the model without them is the reference.
+        reference = None if adapter else load_model(ctx.one("policy"), ctx)
+        arguments = training_arguments(config, ctx, max_steps=steps, lr_scheduler_type="linear")
+        trainer = pretokenized_trainer()(
             model=model,
-            ref_model=None if adapter else load_model(ctx.one("policy"), ctx),
-            processing_class=prepared.tokenizer,
-            train_dataset=answers(prepared.train),
-            eval_dataset=answers(prepared.test) if prepared.test else None,
+            ref_model=reference,
+            processing_class=pairs.tokenizer,
+            train_dataset=pairs_dataset(pairs.train),
+            eval_dataset=pairs_dataset(pairs.test) if pairs.test else None,
             peft_config=adapter,
-            args=Arguments(
-                **training_arguments(config, ctx, max_steps=steps, lr_scheduler_type="linear"),
+            args=TRLConfig(
+                **arguments,
                 beta=config.beta,
                 loss_type=[config.loss],
                 label_smoothing=config.label_smoothing,
@@ -101,75 +146,50 @@ class DPO:
         )
         run_trainer(trainer, config, ctx)
         log = write_log(trainer, ctx)
-        held = trainer.evaluate() if prepared.test else {}
+        test_metrics = trainer.evaluate() if pairs.test else {}
         trained = trainer.model.merge_and_unload() if adapter else trainer.model
-        save_model(trained, prepared.tokenizer, ctx)
+        save_model(trained, pairs.tokenizer, ctx)
         metrics: dict[str, float] = {
-            "pairs": len(prepared.train),
-            "test_pairs": len(prepared.test),
-            "updates": steps,
-            "dropped_too_long": prepared.facts["dropped, too long"],
+            "pairs": len(pairs.train),
+            "test_pairs": len(pairs.test),
+            "updates": trainer.state.global_step,
+            "dropped_too_long": pairs.facts["dropped, too long"],
         }
         for name, key in CURVES.items():
             metrics[f"{name}_first"], metrics[f"{name}_last"] = ends_of(log, key)
-            metrics |= {f"test_{name}": held[f"eval_{key}"]} if held else {}
+            if test_metrics:
+                metrics[f"test_{name}"] = test_metrics[f"eval_{key}"]
         return metrics
 
-    def prepare(self, config: DPOConfig, ctx: Context) -> Pairs:
-        """Pairs as for a reward model, without those whose answers hold turns of somebody else: DPO puts loss on all of an answer."""
-        from llmstages.train import preference_pairs
 
-        if config.loss == "robust" and not config.label_smoothing:
-            raise StageError(
-                f"{ctx.step}.loss=robust needs {ctx.step}.label_smoothing above 0: the share of pairs ranked the wrong way round"
-            )
-        made = preference_pairs.prepare(
-            ctx.one("policy"), ctx.one("preferences"), config.max_length, config.test_fraction, ctx
-        )
-        whole = {
-            row["name"]
-            for row in (*made.train, *made.test)
-            if all(
-                all(row[f"{side}_rendered"].supervised[len(row["prompt_ids"]) :]) for side in SIDES
-            )
-        }
-        if left := len(made.train) + len(made.test) - len(whole):
-            ctx.say(
-                f"{ctx.step}: {left} pairs dropped, whose answers hold turns of a user or a tool"
-            )
-        made.train, made.test = (
-            [row for row in made.train if row["name"] in whole],
-            [row for row in made.test if row["name"] in whole],
-        )
-        if not made.train:
-            raise StageError(
-                f"{ctx.step}: every answer of {ctx.one('preferences').name} holds turns of somebody else; DPO needs answers alone"
-            )
-        return made
+def _is_answer_alone(pair: Mapping[str, Any]) -> bool:
+    """Whether every token after the prompt is the assistant's, on both sides."""
+    start = len(pair["prompt_ids"])
+    return all(all(pair[f"{side}_rendered"].supervised[start:]) for side in SIDES)
 
 
-def answers(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """A datasets.Dataset of prompt_ids and what follows them on each side."""
+def pairs_dataset(pairs: Sequence[Mapping[str, Any]]) -> Any:
+    """A datasets.Dataset of row, prompt_ids, and the ids of the answer on each side."""
     import datasets
 
-    return datasets.Dataset.from_list(
-        [
-            {
-                "row": number,
-                "prompt_ids": row["prompt_ids"],
-                **{f"{side}_ids": row[f"{side}_ids"][len(row["prompt_ids"]) :] for side in SIDES},
-            }
-            for number, row in enumerate(rows)
-        ]
-    )
+    rows = []
+    for number, pair in enumerate(pairs):
+        row = {"row": number, "prompt_ids": pair["prompt_ids"]}
+        for side in SIDES:
+            row[f"{side}_ids"] = pair[f"{side}_ids"][len(pair["prompt_ids"]) :]
+        rows.append(row)
+    return datasets.Dataset.from_list(rows)
 
 
-def ready_trainer() -> type:
-    """DPOTrainer that takes our tokens as they are: its own way renders with a template, in which a text can forge control tokens."""
-    from trl import DPOTrainer
+def pretokenized_trainer() -> type:
+    """DPOTrainer that takes our tokens as they are.
 
-    class ReadyDPOTrainer(DPOTrainer):
-        def _prepare_dataset(self, dataset: Any, *rest: Any, **more: Any) -> Any:
+    Its own tokenization renders a template, in which a text can forge control tokens.
+    """
+    from trl import DPOTrainer  # pyright: ignore[reportPrivateImportUsage]
+
+    class PretokenizedDPOTrainer(DPOTrainer):
+        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
-    return ReadyDPOTrainer
+    return PretokenizedDPOTrainer

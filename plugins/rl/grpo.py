@@ -1,52 +1,70 @@
-"""rl.grpo: group relative policy optimisation (Shao et al. 2024, DeepSeekMath) with TRL's GRPOTrainer.
+"""rl.grpo: group relative policy optimization (Shao et al. 2024) by TRL's GRPOTrainer.
 
-For each prompt several answers are sampled; the advantage of each is its reward against the mean of its group, so there
-is no critic. Rewards are plugins: a verifier, a reward model, or both; weight 0 only logs one beside the others, which is
-how a proxy and the truth are watched side by side.
+For each prompt several answers are sampled. The advantage of each is its reward against the mean
+of its group, so there is no critic. Rewards are plugins: a verifier, a reward model, or both. A
+reward of weight 0 is only logged, which is how a proxy and the truth are watched side by side.
+
+A variant inherits GRPO and overrides ``trainer_arguments`` (all arguments of trl.GRPOConfig) or
+``trainer_class``; examples/plugins/llmstages-extras has one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmstages.core.stage import Context, option
 from llmstages.plugins.rl import policy
-from llmstages.train.trainer import Optimization
+from llmstages.train.arguments import Optimization
+
+# Logged series -> name of the metrics; each reward adds its own.
+CURVES = {
+    "reward": "reward",
+    "completions/mean_length": "length",
+    "completions/clipped_ratio": "clipped",
+    "kl": "kl",
+}
+ENDS_SHARE = 0.15  # of a curve, for the means at its beginning and end
 
 
 @dataclass(frozen=True)
 class GRPOConfig(Optimization):
     learning_rate: float = option(5e-5, "learning rate of AdamW, constant after warm-up")
-    batch_size: int = option(64, "answers in one update: prompts times samples")
+    batch_size: int = option(64, "answers in one update: prompts times num_generations")
     num_generations: int = option(
-        8, "answers sampled for each prompt (the group)", renamed_from="samples"
+        8, "answers sampled for each prompt (the group)", ge=2, renamed_from="samples"
     )
-    max_steps: int = option(24, "optimiser updates", renamed_from="updates")
+    max_steps: int = option(24, "optimizer updates", ge=1, renamed_from="updates")
     warmup_steps: int = option(5, "updates of linear warm-up")
     weight_decay: float = option(0.0, "AdamW weight decay")
     beta: float = option(
-        0.02, "weight of the KL penalty against the starting policy (beta)", renamed_from="kl"
+        0.02,
+        "weight of the KL penalty that holds the policy to where it started",
+        ge=0,
+        renamed_from="kl",
     )
-    temperature: float = option(1.0, "temperature of the samples")
-    max_completion_length: int = option(64, "longest answer in tokens", renamed_from="max_answer")
-    limit: int = option(0, "problems used at most; 0 = all")
+    temperature: float = option(1.0, "temperature of the sampled answers", gt=0)
+    max_completion_length: int = option(
+        64, "longest answer in tokens", ge=1, renamed_from="max_answer"
+    )
+    limit: int = option(0, "problems used at most; 0 = all", ge=0)
     rewards: dict[str, Any] = option(
         help="what is rewarded: name -> reward and its weight", factory=dict
     )
     log_every: int = option(2, "updates between log lines; logged curves are means over them")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_generations < 2 or self.batch_size % self.num_generations:
+        if self.batch_size % self.num_generations:
             raise ValueError(
-                f"batch_size={self.batch_size} must be a multiple of num_generations={self.num_generations}, and a group needs at least 2"
+                f"batch_size={self.batch_size} must be a multiple of "
+                f"num_generations={self.num_generations}, since groups are never split"
             )
 
 
 class GRPO:
-    """A policy that is rewarded for what it says."""
+    """A policy that is rewarded for its answers."""
 
     Config = GRPOConfig
     smoke: ClassVar[Mapping[str, Any]] = {
@@ -67,79 +85,91 @@ class GRPO:
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
     def prepare(self, config: GRPOConfig, ctx: Context) -> policy.Prompts:
-        """The prompts as the policy will see them."""
+        """The prompts as the policy sees them, with their checks."""
         return policy.prepare(ctx, config.limit, config.max_completion_length)
 
-    def trl_options(self, config: Any) -> dict[str, Any]:
-        """Further arguments of trl.GRPOConfig; what a variant of GRPO overrides."""
-        return {}
+    def trainer_arguments(
+        self, config: GRPOConfig, ctx: Context, tokenizer: Any, rewards: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """All keyword arguments of trl.GRPOConfig; a variant adds to them or changes them.
+
+        Args:
+            config: the options of the stage.
+            ctx: where the step runs.
+            tokenizer: the tokenizer of the policy.
+            rewards: name -> reward, as opened.
+        """
+        from llmstages.train.arguments import training_arguments
+
+        arguments = training_arguments(
+            config, ctx, max_steps=config.max_steps, lr_scheduler_type="constant_with_warmup"
+        )
+        return {
+            **arguments,
+            "num_generations": config.num_generations,
+            "max_completion_length": config.max_completion_length,
+            "temperature": config.temperature,
+            "beta": config.beta,
+            "reward_weights": [float(reward.config.weight) for reward in rewards.values()],
+            "generation_kwargs": {"eos_token_id": tokenizer.eos_token_id},
+        }
+
+    def trainer_class(self) -> type:
+        """The trainer; a variant with a loss of its own returns a subclass of it."""
+        return policy.safe_trainer()
 
     def run(self, config: GRPOConfig, ctx: Context) -> Mapping[str, float]:
-        import datasets
-        import trl
         from transformers import set_seed
+        from trl import GRPOConfig as TRLConfig  # pyright: ignore[reportPrivateImportUsage]
 
         from llmstages.train import checks
-        from llmstages.train.trainer import (
-            ends_of,
-            load_model,
-            run_trainer,
-            save_model,
-            training_arguments,
-            write_log,
-        )
+        from llmstages.train.trainer import load_model, run_trainer, save_model, write_log
 
         set_seed(config.seed)
         prompts = self.prepare(config, ctx)
-        checks.enforce(prompts.gates, ctx, config.allow_failed_checks)
-        rows, tokenizer, model = (
-            policy.fitting(prompts, ctx),
-            prompts.tokenizer,
-            load_model(ctx.one("policy"), ctx),
-        )
+        checks.enforce(prompts.checks, ctx, config.allow_failed_checks)
+        problems = policy.fitting_problems(prompts, ctx)
+        tokenizer = prompts.tokenizer
+        model = load_model(ctx.one("policy"), ctx)
         rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx.step)
-        trainer = policy.safe_trainer()(
+        arguments = self.trainer_arguments(config, ctx, tokenizer, rewards)
+        trainer = self.trainer_class()(
             model=model,
             processing_class=tokenizer,
-            train_dataset=datasets.Dataset.from_list(rows),
-            reward_funcs=policy.reward_functions(rewards, tokenizer),
-            args=trl.GRPOConfig(
-                **training_arguments(
-                    config,
-                    ctx,
-                    max_steps=config.max_steps,
-                    lr_scheduler_type="constant_with_warmup",
-                ),
-                num_generations=config.num_generations,
-                max_completion_length=config.max_completion_length,
-                temperature=config.temperature,
-                beta=config.beta,
-                reward_weights=[float(r.config.weight) for r in rewards.values()],
-                generation_kwargs={"eos_token_id": tokenizer.eos_token_id},
-                **self.trl_options(config),
-            ),
+            train_dataset=policy.prompts_dataset(problems),
+            reward_funcs=policy.reward_functions(rewards, tokenizer, problems),
+            args=TRLConfig(**arguments),
         )
         run_trainer(trainer, config, ctx)
         log = write_log(trainer, ctx)
         save_model(trainer.model, tokenizer, ctx)
-        metrics = {
-            "updates": config.max_steps,
-            "answers": config.max_steps * config.batch_size,
-            "problems": len(rows),
+        updates = trainer.state.global_step
+        return {
+            "updates": updates,
+            "answers": updates * config.batch_size,
+            "problems": len(problems),
+            **curve_metrics(log, list(rewards)),
         }
-        for name, key in (
-            ("reward", "reward"),
-            *((n, f"rewards/{n}/mean") for n in rewards),
-            ("length", "completions/mean_length"),
-            ("clipped", "completions/clipped_ratio"),
-            ("kl", "kl"),
-        ):
-            first, last = ends_of(log, key, 0.15)
-            if first == first:
-                values = [row[key] for row in log if key in row]
-                metrics |= {
-                    f"{name}_first": first,
-                    f"{name}_last": last,
-                    f"{name}_best": max(values),
-                }
-        return metrics
+
+
+def curve_metrics(log: Sequence[Mapping[str, float]], rewards: Sequence[str]) -> dict[str, float]:
+    """Beginning, end and highest value of each logged series; those not logged are left out.
+
+    Args:
+        log: the rows of log.jsonl.
+        rewards: names of the rewards.
+    """
+    from llmstages.train.trainer import ends_of
+
+    curves = {"reward": "reward"}
+    curves |= {f"rewards/{name}/mean": name for name in rewards}
+    curves |= CURVES
+    metrics: dict[str, float] = {}
+    for key, name in curves.items():
+        first, last = ends_of(log, key, ENDS_SHARE)
+        if math.isnan(first):
+            continue
+        metrics[f"{name}_first"] = first
+        metrics[f"{name}_last"] = last
+        metrics[f"{name}_best"] = max(row[key] for row in log if key in row)
+    return metrics

@@ -1,13 +1,20 @@
-"""What the RL variants share: problems as prompts, reward parts opened and summed, answers cut out of completions.
+"""What the RL variants share: problems, rewards, and the trainer that TRL's GRPO runs in.
 
-``safe_trainer`` is the one place that goes under TRL's public surface: it replaces how GRPOTrainer tokenises prompts, so
-that RL sees the very tokens of training and no prompt can forge control tokens. A contract test guards the method.
+**What a reward sees.** ``score(prompts, completions, rows)`` gets one prompt (messages), one
+completion (text without control tokens, "" for a tool call) and one row per completion. ``rows``
+maps every column of the problems to a list: ``prompt``, ``answer``, ``group``, ``task``, ``meta``
+(JSON text) and all columns of their own. Of dialogues, the last answer is ``answer`` and what
+comes before it is ``prompt``. Every variant passes the same columns (``score_completions``).
+
+``safe_trainer`` is the one place that goes below TRL's public surface: it replaces how GRPOTrainer
+tokenizes prompts, so that RL sees the tokens of training and no prompt can forge control tokens. A
+contract test guards the method.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,134 +22,207 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
 from llmstages.data.dialogues import Dialogue, Prepared
 
+Problem = dict[str, Any]  # a row with at least prompt, answer, group, task and meta
 
-def problems(ctx: Context, name: str, limit: int) -> list[dict[str, Any]]:
-    """Rows with prompt, answer and group; dialogues give their last answer as the answer. Rows of the role test are left out."""
+
+def problems(ctx: Context, name: str, limit: int) -> list[Problem]:
+    """The problems of an input, without those of the role ``test``.
+
+    Args:
+        ctx: where the step runs.
+        name: an input that holds problems or dialogues.
+        limit: stop after this many; 0 = all.
+
+    Raises:
+        StageError: there are none.
+    """
     from llmstages.data import tables
 
-    rows = []
+    rows: list[Problem] = []
     for row in tables.load(ctx.one(name).path / "data"):
         if row.get("role") == "test":
             continue
-        if "prompt" in row:
-            rows.append(
-                {
-                    "prompt": row["prompt"],
-                    "answer": str(row["answer"]),
-                    "group": str(row.get("group") or "all"),
-                }
-            )
-        elif row["messages"] and row["messages"][-1]["role"] == "assistant":
-            rows.append(
-                {
-                    "prompt": row["messages"][:-1],
-                    "answer": row["messages"][-1]["content"],
-                    "group": "all",
-                }
-            )
+        problem = _problem_of(row)
+        if problem:
+            rows.append(problem)
         if limit and len(rows) >= limit:
             break
     if not rows:
-        raise StageError(f"{ctx.step}: {ctx.one(name).name} holds no problems to practise on")
+        raise StageError(f"{ctx.step}: {ctx.one(name).name} holds no problems to practice on")
     return rows
+
+
+def _problem_of(row: Mapping[str, Any]) -> Problem | None:
+    """A row of problems or dialogues as a problem; None for a dialogue without a last answer."""
+    problem = {key: value for key, value in row.items() if key != "messages"}
+    if "prompt" not in row:
+        messages = row["messages"]
+        if not messages or messages[-1]["role"] != "assistant":
+            return None
+        problem["prompt"] = messages[:-1]
+        problem["answer"] = messages[-1]["content"]
+    problem["answer"] = str(problem["answer"])
+    problem["group"] = str(row.get("group") or "all")
+    problem["task"] = str(row.get("task") or "")
+    problem["meta"] = row.get("meta") or "{}"
+    return problem
 
 
 @dataclass
 class Prompts(Prepared):
-    """Prepared prompts, and the problems among them that leave ``room`` tokens of the model's context to the prompt."""
+    """Prepared prompts.
 
-    problems: list[dict[str, Any]] = field(default_factory=list)
+    Attributes:
+        problems: the problems whose prompt leaves room for an answer.
+        room: tokens that the model's context leaves to a prompt; infinite if it has no limit.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
     room: float = math.inf
 
 
 def prepare(ctx: Context, limit: int, max_completion_length: int) -> Prompts:
-    """The prompts and their gates. Nothing of them is supervised: the loss is on answers, which are not there yet."""
+    """Render and check the prompts.
+
+    No token of them is supervised: the loss is on answers, which are not there yet.
+
+    Args:
+        ctx: with the inputs ``policy`` and ``problems``.
+        limit: problems used at most; 0 = all.
+        max_completion_length: longest answer in tokens.
+    """
     from llmstages.text import chat_format
     from llmstages.text.render import Rendered
-    from llmstages.train import checks
+    from llmstages.train import dialogue_checks, template_checks
     from llmstages.train.trainer import context_length, load_tokenizer
 
-    tokenizer, source = load_tokenizer(ctx.one("policy").path), ctx.one("problems")
-    rows, context = problems(ctx, "problems", limit), context_length(ctx.one("policy"))
+    source = ctx.one("problems")
+    tokenizer = load_tokenizer(ctx.one("policy").path)
+    rows = problems(ctx, "problems", limit)
+    context = context_length(ctx.one("policy"))
     room = context - max_completion_length if context else math.inf
-    asked = [Dialogue(f"{source.name}:{i}", row["prompt"]) for i, row in enumerate(rows)]
-    ids = chat_format.prompt_ids(tokenizer, [d.messages for d in asked])
-    long = [d.name for d, one in zip(asked, ids, strict=True) if len(one) > room]
-    found = [
-        checks.check_left_out(
-            long, len(rows), "lower max_completion_length, or pretrain with a larger context"
-        ),
-        *checks.check_dialogue_template(asked, tokenizer),
+    dialogues = [
+        Dialogue(f"{source.name}:{number}", row["prompt"]) for number, row in enumerate(rows)
     ]
+    ids = chat_format.prompt_ids(tokenizer, [dialogue.messages for dialogue in dialogues])
+    fits = [len(prompt) <= room for prompt in ids]
+    names = [dialogue.name for dialogue in dialogues]
+    too_long = [name for name, fit in zip(names, fits, strict=True) if not fit]
+    fix = "lower max_completion_length, or pretrain with a larger context"
     return Prompts(
-        tokenizer,
-        [Rendered(one, [False] * len(one)) for one in ids],
-        [d.name for d in asked],
-        found,
-        {"prompts": len(rows), "too long": len(long)},
-        problems=[row for row, one in zip(rows, ids, strict=True) if len(one) <= room],
+        tokenizer=tokenizer,
+        rows=[Rendered(prompt, [False] * len(prompt)) for prompt in ids],
+        names=names,
+        checks=[
+            dialogue_checks.check_left_out(too_long, len(rows), fix),
+            *template_checks.check_dialogue_template(dialogues, tokenizer),
+        ],
+        facts={"prompts": len(rows), "too long": len(too_long)},
+        problems=[row for row, fit in zip(rows, fits, strict=True) if fit],
         room=room,
     )
 
 
-def fitting(prompts: Prompts, ctx: Context) -> list[dict[str, Any]]:
-    """The problems that leave room for an answer; the others are dropped and counted."""
-    if left := prompts.facts["too long"]:
+def fitting_problems(prompts: Prompts, ctx: Context) -> list[Problem]:
+    """The problems that leave room for an answer; the others are counted in a message."""
+    if dropped := prompts.facts["too long"]:
         ctx.say(
-            f"{ctx.step}: {left} of {len(prompts.rows)} problems dropped, prompts longer than {prompts.room} tokens"
+            f"{ctx.step}: {dropped} of {len(prompts.rows)} problems dropped, prompts longer than "
+            f"{prompts.room} tokens"
         )
     if not prompts.problems:
         raise StageError(
-            f"{ctx.step}: every prompt is longer than the {prompts.room} tokens the model's context leaves; pretrain with a larger context"
+            f"{ctx.step}: every prompt is longer than the {prompts.room} tokens that the model's "
+            "context leaves; pretrain with a larger context"
         )
     return prompts.problems
 
 
 def open_rewards(specs: Mapping[str, Any], model: Artifact | None, step: str) -> dict[str, Any]:
-    """name -> reward, opened where it needs the reward model of the recipe."""
+    """Load the rewards of a step: name -> reward, ready to score.
+
+    Args:
+        specs: name -> the reward to use and its config.
+        model: the reward model of the recipe, for rewards that need one.
+        step: the name of the step, for messages.
+    """
     from llmstages.core.registry import load_component
 
     if not specs:
         raise StageError(
-            f"{step}.rewards is empty: there is nothing to optimise. Add one, e.g. +rewards@{step}.rewards.right=exact_answer"
+            f"{step}.rewards is empty: there is nothing to optimize. Add one, for example "
+            f"+rewards@{step}.rewards.right=exact_answer"
         )
-    opened = {}
+    rewards = {}
     for name, spec in specs.items():
         reward = load_component("rewards", spec)
         if getattr(reward, "needs", "") == "reward_model":
             if model is None:
                 raise StageError(
-                    f"{step}: the reward {name!r} needs a reward model; wire steps.{step}.reward=reward"
+                    f"{step}: the reward {name!r} needs a reward model; wire "
+                    f"steps.{step}.reward=reward"
                 )
             reward.open(model)
-        opened[name] = reward
-    return opened
+        rewards[name] = reward
+    return rewards
 
 
-def reward_functions(rewards: Mapping[str, Any], tokenizer: Any) -> list[Any]:
-    """TRL reward functions. Answers are parsed from the completion's ids, not from text with its control tokens dropped."""
+def score_completions(
+    reward: Any, problems: Sequence[Problem], completions: Sequence[str]
+) -> Sequence[float]:
+    """The scores of completions, one per problem: the only place that calls a reward."""
+    names = problems[0] if problems else ()
+    columns = {name: [problem[name] for problem in problems] for name in names}
+    return reward.score([problem["prompt"] for problem in problems], completions, columns)
+
+
+def prompts_dataset(problems: Sequence[Problem]) -> Any:
+    """A datasets.Dataset for GRPOTrainer: each prompt, and the number of its problem.
+
+    TRL gives some columns a meaning of its own (``image``, ``completion``, ...), so the others stay
+    outside; ``reward_functions`` looks them up by the number.
+    """
+    import datasets
+
+    return datasets.Dataset.from_list(
+        [
+            {"prompt": problem["prompt"], "problem": number}
+            for number, problem in enumerate(problems)
+        ]
+    )
+
+
+def reward_functions(
+    rewards: Mapping[str, Any], tokenizer: Any, problems: Sequence[Problem]
+) -> list[Callable[..., Sequence[float]]]:
+    """Rewards as functions for GRPOTrainer, for a dataset of ``prompts_dataset``.
+
+    Completions are parsed from their ids: a text whose control tokens were dropped would not show
+    where an answer ends, or that it is a call.
+    """
     from llmstages.text import chat_format
 
-    def wrap(name: str, reward: Any) -> Any:
-        def function(
-            prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], **columns: Any
-        ) -> list[float]:
-            said = [chat_format.parse_reply(tokenizer, ids)[0] for ids in completion_ids]
-            texts = [
-                "" if one["tool"] else str(one["content"]) for one in said
-            ]  # the argument of a call is no answer
-            return reward.score(prompts, texts, columns)
+    def completion_text(ids: Sequence[int]) -> str:
+        reply, _ = chat_format.parse_reply(tokenizer, ids)
+        return "" if reply["tool"] else str(reply["content"])
 
-        function.__name__ = name
+    def wrap(name: str, reward: Any) -> Callable[..., Sequence[float]]:
+        def function(
+            completion_ids: Sequence[Sequence[int]], problem: Sequence[int], **_: Any
+        ) -> Sequence[float]:
+            completions = [completion_text(ids) for ids in completion_ids]
+            return score_completions(reward, [problems[i] for i in problem], completions)
+
+        function.__name__ = name  # TRL logs the reward under this name
         return function
 
     return [wrap(name, reward) for name, reward in rewards.items()]
 
 
 def safe_trainer() -> type:
-    """GRPOTrainer whose prompts come from the one renderer, and whose order of prompts can be taken up again."""
+    """GRPOTrainer with prompts from our renderer, and an order of prompts that can be resumed."""
     import torch
-    from trl import GRPOTrainer
+    from trl import GRPOTrainer  # pyright: ignore[reportPrivateImportUsage]
 
     from llmstages.text import chat_format
 
@@ -152,12 +232,15 @@ def safe_trainer() -> type:
         ) -> tuple[list[list[int]], None, dict[str, Any]]:
             return chat_format.prompt_ids(self.processing_class, prompts), None, {}
 
-        def _get_train_sampler(self, *rest: Any, **more: Any) -> Any:
-            self.sampler = super()._get_train_sampler(*rest, **more)
+        def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+            self.sampler: Any = super()._get_train_sampler(*args, **kwargs)
             return self.sampler
 
         def skip_epochs(self, count: int) -> None:
-            """Bring the order of prompts to where it was after so many epochs: TRL's sampler draws on and on from one seed."""
+            """Bring the order of prompts to where it was after ``count`` epochs.
+
+            TRL's sampler draws the order of each epoch from one generator, seeded once.
+            """
             for _ in range(count):
                 torch.randperm(self.sampler.num_samples, generator=self.sampler.generator)
 

@@ -1,7 +1,8 @@
-"""Looks at the format while a model is fine-tuned: does it end its turns, does it say anything, does it say the same again and again?
+"""Checks of the answer format during fine-tuning: are turns ended, empty, or repetitive?
 
-Greedy answers to a few dialogues, so no random number is drawn and training goes on as if nobody had asked. The shares travel in
-the trainer's own history (``format/ended``...), which checkpoints keep.
+The model answers a few dialogues. Answers are greedy, so no random number is drawn and training
+continues as if nothing had been asked. The shares are kept in the trainer's own history
+(``format/ended``, ...), which checkpoints save.
 """
 
 from __future__ import annotations
@@ -15,66 +16,89 @@ from llmstages.text import chat_format, generate
 from llmstages.text.messages import Message
 from llmstages.train import distributed
 
-LENGTH, AGAIN = (
-    64,
-    4,
-)  # tokens of an answer at most; times that three words in a row make an answer a repetition
+MAX_NEW_TOKENS = 64
+REPETITIONS = 4  # so many occurrences of the same three words make an answer a repetition
 
 
-def looker(ctx: Context, tokenizer: Any, dialogues: Sequence[Sequence[Message]], every: int) -> Any:
-    """A TrainerCallback that asks before the first update, every ``every`` updates and after the last one what the dialogues' last answers answer."""
+def format_callback(
+    ctx: Context, tokenizer: Any, dialogues: Sequence[Sequence[Message]], every: int
+) -> Any:
+    """A TrainerCallback that lets the model answer the last question of each dialogue.
+
+    It runs before the first update, every ``every`` updates, and after the last update.
+    """
     from transformers import TrainerCallback
 
-    asked = [
-        messages[: last_question(messages)] for messages in dialogues if last_question(messages)
-    ]
+    # A dialogue without a question has nothing to answer.
+    prompts = []
+    for messages in dialogues:
+        end = last_question(messages)
+        if end:
+            prompts.append(messages[:end])
 
-    class Looker(TrainerCallback):
+    class FormatCallback(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if distributed.requested_backend() in ("zero3", "fsdp"):
-                asked.clear()
+            backend = distributed.requested_backend()
+            if backend in ("zero3", "fsdp"):
+                # Generating would need all processes at once, and their weights at every token.
+                prompts.clear()
                 ctx.say(
-                    f"{ctx.step}: no looks at the format while training, since {distributed.requested_backend()} spreads the weights over processes"
+                    f"{ctx.step}: the format is not checked while training, because {backend} "
+                    "spreads the weights over the processes"
                 )
+            # A resumed run was measured at its beginning already.
             if state.global_step == 0:
-                self.look(state, kwargs["model"])
+                self.evaluate(state, kwargs["model"])
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step % every == 0 or state.global_step == state.max_steps:
-                self.look(state, kwargs["model"])
+                self.evaluate(state, kwargs["model"])
 
-        def look(self, state: Any, model: Any) -> None:
-            if asked and distributed.first_process():
-                was = model.training
-                found = look(model, tokenizer, asked)
-                model.train(was)
-                state.log_history.append({"step": state.global_step, **found})
-                ctx.say(
-                    f"{ctx.step}: after {state.global_step} updates {found['format/ended']:.0%} of {len(asked)} answers end their turn, "
-                    f"{found['format/empty']:.0%} are empty, {found['format/repeating']:.0%} repeat themselves"
-                )
+        def evaluate(self, state: Any, model: Any) -> None:
+            if not prompts or not distributed.first_process():
+                return
+            was_training = model.training
+            # generate() puts the model into evaluation mode.
+            shares = evaluate_format(model, tokenizer, prompts)
+            model.train(was_training)
+            state.log_history.append({"step": state.global_step, **shares})
+            ctx.say(
+                f"{ctx.step}: after {state.global_step} updates {shares['format/ended']:.0%} "
+                f"of {len(prompts)} answers end their turn, {shares['format/empty']:.0%} "
+                f"are empty, {shares['format/repeating']:.0%} repeat themselves"
+            )
 
-    return Looker()
+    return FormatCallback()
 
 
-def look(model: Any, tokenizer: Any, asked: Sequence[Sequence[Message]]) -> Mapping[str, float]:
-    """Shares of answers that end their turn (a call ends one too), are empty, repeat themselves; tokens of an answer."""
-    made, _ = generate.generate(
-        model, tokenizer, chat_format.prompt_ids(tokenizer, asked), max_new_tokens=LENGTH
+def evaluate_format(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[Message]]
+) -> Mapping[str, float]:
+    """Let a model answer and measure the answers.
+
+    Returns:
+        Shares of answers that end their turn (a tool call ends it too), are empty, and repeat
+        themselves; and the mean length of an answer in tokens.
+    """
+    answers, _ = generate.generate(
+        model,
+        tokenizer,
+        chat_format.prompt_ids(tokenizer, prompts),
+        max_new_tokens=MAX_NEW_TOKENS,
     )
-    said = [chat_format.parse_reply(tokenizer, ids) for ids in made]
-    texts = [str(message["content"]) for message, _ in said]
-    count = len(asked)
+    replies = [chat_format.parse_reply(tokenizer, ids) for ids in answers]
+    texts = [str(message["content"]) for message, _ in replies]
+    count = len(prompts)
     return {
-        "format/ended": sum(ended for _, ended in said) / count,
+        "format/ended": sum(ended for _, ended in replies) / count,
         "format/empty": sum(not text.strip() for text in texts) / count,
-        "format/repeating": sum(map(repeating, texts)) / count,
-        "format/tokens": sum(map(len, made)) / count,
+        "format/repeating": sum(map(is_repetitive, texts)) / count,
+        "format/tokens": sum(map(len, answers)) / count,
     }
 
 
-def repeating(text: str) -> bool:
-    """Whether some three words stand in a row AGAIN times or more."""
+def is_repetitive(text: str) -> bool:
+    """Whether the same three words in a row occur REPETITIONS times or more."""
     words = text.split()
-    threes = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
-    return any(threes.count(three) >= AGAIN for three in set(threes))
+    triples = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
+    return any(triples.count(triple) >= REPETITIONS for triple in set(triples))

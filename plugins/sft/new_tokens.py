@@ -1,8 +1,9 @@
-"""Control tokens that a model did not know when it was pretrained: rows of its embeddings for them, begun sensibly.
+"""Embeddings of control tokens that a model did not know when it was pretrained.
 
-A row drawn at random is longer or shorter than all that the model has seen, and its logit is wrong from the start (Hewitt 2021).
-mean: the average of all rows. semantic: the average of the tokens that spell what the mark says, so that ``<SEARCH_START>`` begins
-as "search start" does. Either way the weights before are left alone.
+A row drawn at random is longer or shorter than every row that the model has seen, so its logit is
+wrong from the start (Hewitt 2021). "mean" takes the average of all rows. "semantic" takes the
+average of the tokens that spell the name of the control token, so that ``<SEARCH_START>`` begins as
+"search start" does. Neither changes the weights of the tokens that were there before.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-STARTS = ("semantic", "mean")
-SAYS = {
+METHODS = ("semantic", "mean")
+# What short names in control tokens stand for; "" has no meaning that could be spelled.
+ABBREVIATIONS = {
     "im": "message",
     "eot": "end of turn",
     "sep": "separator",
@@ -21,42 +23,58 @@ SAYS = {
     "eos": "end",
     "id": "",
     "s": "",
-}  # what short names stand for
+}
 
 
-def init_new_embeddings(model: Any, tokenizer: Any, new: Sequence[str], start: str) -> list[int]:
-    """Make room for ``new`` tokens in the embeddings, input and output; returns their ids."""
+def init_new_embeddings(
+    model: Any, tokenizer: Any, new_tokens: Sequence[str], method: str
+) -> list[int]:
+    """Add rows for ``new_tokens`` to the input and output embeddings, and initialize them.
+
+    Args:
+        method: one of METHODS.
+
+    Returns:
+        The ids of the new tokens.
+    """
     import torch
 
-    ids = tokenizer.convert_tokens_to_ids(list(new))
+    ids = tokenizer.convert_tokens_to_ids(list(new_tokens))
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    layers = [
-        layer
-        for layer in (model.get_input_embeddings(), model.get_output_embeddings())
-        if layer is not None
-    ]
-    old = min(ids, default=0)
+    if not ids:
+        return []
+    first_new = min(ids)
     with torch.no_grad():
-        for weights in {
-            id(layer.weight): layer.weight for layer in layers
-        }.values():  # tied ones are one
-            for token, row in zip(new, ids, strict=True):
-                spelt = (
-                    [i for i in spelling(tokenizer, token) if i < old]
-                    if start == "semantic"
-                    else []
-                )
-                weights[row] = weights[spelt].mean(0) if spelt else weights[:old].mean(0)
+        for weight in _embedding_weights(model):
+            for token, row in zip(new_tokens, ids, strict=True):
+                spelling: list[int] = []
+                if method == "semantic":
+                    # Without new tokens, which are not initialized yet.
+                    spelling = [i for i in spell_name(tokenizer, token) if i < first_new]
+                source = weight[spelling] if spelling else weight[:first_new]
+                weight[row] = source.mean(0)
         bias = getattr(model.get_output_embeddings(), "bias", None)
-        if bias is not None and ids:
-            bias[ids] = bias[:old].mean()
+        if bias is not None:
+            bias[ids] = bias[:first_new].mean()
     return ids
 
 
-def spelling(tokenizer: Any, token: str) -> list[int]:
-    """Ids of the words that a mark is made of."""
+def _embedding_weights(model: Any) -> list[Any]:
+    """The weights of the input and output embeddings; tied ones once."""
+    weights = [model.get_input_embeddings().weight]
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is not weights[0]:
+        weights.append(head.weight)
+    return weights
+
+
+def spell_name(tokenizer: Any, token: str) -> list[int]:
+    """Ids of the words in the name of a control token; empty where the name means nothing."""
     from llmstages.text import chat_format
 
-    words = " ".join(SAYS.get(word, word) for word in re.findall(r"[a-z0-9]+", token.lower()))
-    return chat_format.encode_texts(tokenizer, [words])[0] if words.strip() else []
+    words: list[str] = re.findall(r"[a-z0-9]+", token.lower())
+    text = " ".join([ABBREVIATIONS.get(word, word) for word in words])
+    if not text.strip():
+        return []
+    return chat_format.encode_texts(tokenizer, [text])[0]

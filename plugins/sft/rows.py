@@ -1,44 +1,61 @@
-"""Rows of training that are not packed: one dialogue a row, rows of like length in one batch, so that little is padded."""
+"""Training rows without packing: one dialogue per row, and rows of similar length in one batch.
+
+Batches of similar length need little padding. Packed rows are made by llmstages/data/packing.py.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmstages.text.render import Rendered
 
-BATCHES = 50  # so many are drawn together and sorted by length among themselves
+BATCHES_PER_BLOCK = 50  # batches that are drawn together and sorted by length
 
 
-def apart(rows: Sequence[Rendered], length: int) -> tuple[list[dict[str, list[int]]], int]:
-    """(one row of input_ids, labels, position_ids a dialogue; tokens cut off beyond ``length``)."""
-    cut = sum(max(0, len(row.ids) - length) for row in rows)
-    out = []
-    for row in rows:
-        ids, on = row.ids[:length], row.supervised[:length]
-        labels = [
-            token if said and at else -100
-            for at, (token, said) in enumerate(zip(ids, on, strict=True))
-        ]  # nothing predicts the first token
-        out.append({"input_ids": ids, "labels": labels, "position_ids": list(range(len(ids)))})
-    return out, cut
+def unpacked_rows(
+    rendered: Sequence[Rendered], max_length: int
+) -> tuple[list[dict[str, list[int]]], int]:
+    """Make one row from each dialogue or document.
+
+    Returns:
+        (rows of input_ids, labels and position_ids; tokens cut off beyond ``max_length``).
+    """
+    cut = 0
+    rows = []
+    for text in rendered:
+        cut += max(0, len(text.ids) - max_length)
+        ids = text.ids[:max_length]
+        supervised = text.supervised[:max_length]
+        labels = [token if on else -100 for token, on in zip(ids, supervised, strict=True)]
+        if labels:
+            labels[0] = -100  # nothing predicts the first token
+        positions = list(range(len(ids)))
+        rows.append({"input_ids": ids, "labels": labels, "position_ids": positions})
+    return rows, cut
 
 
-def grouped(rows: Sequence[dict[str, Any]], batch: int, count: int, seed: int) -> list[int]:
-    """Indices of ``count`` batches of rows of like length, in random order, a new draw in every pass."""
-    rng, out, waiting = random.Random(seed), list[int](), list[int]()
-    block = batch * min(
-        BATCHES, max(1, len(rows) // batch)
-    )  # no row twice in a block, but at the seam of two passes
-    while len(out) < count * batch:
-        while len(waiting) < block:
+def length_grouped_order(
+    rows: Sequence[Mapping[str, Any]], batch_size: int, batches: int, seed: int
+) -> list[int]:
+    """Indices of rows for ``batches`` batches, in random order.
+
+    The rows of a batch have similar length. Each pass over the rows is a new draw.
+    """
+    rng = random.Random(seed)
+    order: list[int] = []
+    waiting: list[int] = []
+    # A block is not larger than one pass, so a row occurs in it twice only where two passes meet.
+    batches_per_block = min(BATCHES_PER_BLOCK, max(1, len(rows) // batch_size))
+    block_size = batch_size * batches_per_block
+    while len(order) < batches * batch_size:
+        while len(waiting) < block_size:
             waiting += rng.sample(range(len(rows)), len(rows))
-        some, waiting = (
-            sorted(waiting[:block], key=lambda i: len(rows[i]["input_ids"])),
-            waiting[block:],
-        )
-        batches = [some[at : at + batch] for at in range(0, block, batch)]
-        rng.shuffle(batches)
-        out += [i for one in batches for i in one]
-    return out[: count * batch]
+        block = sorted(waiting[:block_size], key=lambda index: len(rows[index]["input_ids"]))
+        waiting = waiting[block_size:]
+        shuffled = [block[at : at + batch_size] for at in range(0, block_size, batch_size)]
+        rng.shuffle(shuffled)
+        for batch in shuffled:
+            order += batch
+    return order[: batches * batch_size]

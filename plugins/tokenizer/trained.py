@@ -1,7 +1,8 @@
-"""What the trained tokenizers share: their settings, the run, the control tokens, the words before merging.
+"""What the trained tokenizers share: options, the run, control tokens, words before merging.
 
-A variant says how it builds a tokenizer from texts; everything before (the sample, its memory, a warning of words that are
-none) and after (control tokens, the view, the measurement) is the same for all.
+A variant only says how it builds a tokenizer from texts. What comes before (the sample, its memory,
+a warning about text without blanks) and after (control tokens, the view, the measurement) is the
+same for all.
 """
 
 from __future__ import annotations
@@ -13,35 +14,41 @@ from typing import Any, ClassVar
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.text import pretokenize, templates
-from llmstages.train.checks import require_template
+from llmstages.train.template_checks import require_template
 
 SAMPLE = "Hello, world! 56+48=104 <|im_start|> naïve 東京 🙂"
-AT_HAND = ("openai-community/gpt2", "tiktoken:cl100k_base")
-LONGEST = 1_000_000  # tokens that other programs are told a text may have; what cuts in training is the context of the model
+COMPARED = ("openai-community/gpt2", "tiktoken:cl100k_base")
+COMPARE_HELP = (
+    "tokenizers to compare with if they are on this machine: a folder, a hub name in the cache, or "
+    "tiktoken:NAME; nothing is downloaded"
+)
+# Longest text that other programs are told. Training cuts at the context of the model instead.
+MAX_LENGTH = 1_000_000
+ROLE_REPEATS = 1000  # frequent enough that each role name becomes one token
 PATTERNS = {"gpt2": pretokenize.GPT2, "gpt4": pretokenize.GPT4, "llama3": pretokenize.GPT4}
 
 
 @dataclass(frozen=True)
 class TrainedConfig:
-    vocab_size: int = option(1024, "entries, control tokens included")
+    vocab_size: int = option(1024, "entries, control tokens included", ge=1)
     leading_space: bool = option(True, "encode every text with one leading space")
     sample_bytes: int = option(
         1_000_000_000,
-        "train on at most this many bytes, a seeded sample of corpus and dialogues; of less, all is used",
+        "train on at most this many bytes, a seeded sample of corpus and dialogues; "
+        "if there is less text, all of it is used",
+        ge=1,
         renamed_from="max_bytes",
     )
-    seed: int = option(0, "of the sample")
+    seed: int = option(0, "seed of the sample", ge=0, lt=2**32)
     test_fraction: float = option(
         0.0,
-        "share of the documents that are not trained on, so that the report measures on text never seen",
+        "share of the documents that are not trained on, so that the report measures on text "
+        "never seen",
+        ge=0,
+        lt=1,
         renamed_from="held_out",
     )
-    compare: tuple[str, ...] = option(
-        AT_HAND,
-        "tokenizers to compare with where they are at hand: a folder, a hub name in the cache, or tiktoken:NAME; "
-        "nothing is downloaded",
-        identity=False,
-    )
+    compare: tuple[str, ...] = option(COMPARED, COMPARE_HELP, identity=False)
     sample: str = option(SAMPLE, "text shown token by token in the report")
     template: str = option(
         templates.DEFAULT,
@@ -59,72 +66,70 @@ class TrainedConfig:
 class PatternConfig(TrainedConfig):
     pattern: str = option(
         "gpt2",
-        "how words are cut before merging; gpt4 and llama3 share one expression, and llama3 takes a word that "
-        "is in the vocabulary whole",
+        "how words are cut before merging; gpt4 and llama3 share one expression, and llama3 takes "
+        "a word that is in the vocabulary whole",
         choices=tuple(PATTERNS),
     )
     split_digits: bool = option(
         True,
-        "every digit is a token of its own; off: numbers whole (gpt2) or by three digits (gpt4, llama3)",
+        "every digit is a token of its own; off: numbers whole (gpt2) or by three digits "
+        "(gpt4, llama3)",
     )
 
 
 def finish(tokenizer: Any, config: Any) -> Any:
-    """Name the control tokens and set the chat template of the settings (``template``, ``template_file``)."""
-    templates.install(
-        tokenizer,
-        config.template,
-        templates.read(config.template_file, "template_file") if config.template_file else "",
-    )
+    """Add the control tokens and the chat template that the config names (``template``, ...)."""
+    text = ""
+    if config.template_file:
+        text = templates.read(config.template_file, "template_file")
+    templates.install(tokenizer, config.template, text)
     tokenizer.padding_side = "left"
-    if (
-        tokenizer.model_max_length > 10 * LONGEST
-    ):  # unset is 10^30, which other programs cannot hold in an integer
-        tokenizer.model_max_length = LONGEST
+    # Where no length is set, transformers writes 10^30, which other programs cannot hold in an
+    # integer.
+    if tokenizer.model_max_length > 10 * MAX_LENGTH:
+        tokenizer.model_max_length = MAX_LENGTH
     return tokenizer
 
 
-def view(tokenizer: Any, text: str) -> dict[str, Any]:
-    """The tokens of a text: id, the text piece, its bytes in hex."""
-    from llmstages.text import chat_format
-    from llmstages.text.token_view import view_tokens
-
-    shown = view_tokens(tokenizer, chat_format.encode_texts(tokenizer, [text])[0])
-    return {"text": text, "tokens": [{"id": p.id, "text": p.text, "bytes": p.hex} for p in shown]}
-
-
 @dataclass(frozen=True)
-class Texts:
-    """What is trained on; may be gone through again and again."""
+class TrainingTexts:
+    """The texts to train on; may be iterated over again and again."""
 
     sample: Iterable[str]
-    space: str
+    leading_space: bool
 
     def __iter__(self) -> Iterator[str]:
-        yield from (self.space + text for text in self.sample)
-        yield from [*templates.ROLES] * 1000  # the four role names become one token each
+        prefix = " " if self.leading_space else ""
+        for text in self.sample:
+            yield prefix + text
+        yield from [*templates.ROLES] * ROLE_REPEATS
 
 
 class Trained:
-    """Base of the stages that train a tokenizer on the corpus."""
+    """Base of the stages that train a tokenizer on the corpus.
+
+    Attributes:
+        bytes_per_word: memory that training takes for each distinct word; measured, see
+            sample.WordSurvey.
+    """
 
     Config: ClassVar[type]
     inputs: ClassVar[Mapping[str, str]] = {"corpus": "corpus", "dialogues": "dialogues*"}
     output: ClassVar[str] = "tokenizer"
     version: ClassVar[str] = "2"
-    word: ClassVar[
-        int
-    ]  # bytes of memory that training takes for each different word; measured, see sample.Words
+    bytes_per_word: ClassVar[int]
 
-    def smallest(self, config: Any) -> tuple[int, str]:
-        """The least vocabulary, and what must fit into it."""
+    def minimum_vocabulary(self, config: Any) -> tuple[int, str]:
+        """(the smallest vocab_size, what has to fit into it)."""
         raise NotImplementedError
 
-    def words(self, config: Any) -> Any:
-        """The pre-tokenizer."""
+    @staticmethod
+    def pre_tokenizer(config: Any) -> Any:
+        """What cuts texts into words before anything is merged."""
         raise NotImplementedError
 
-    def build(self, texts: Iterable[str], config: Any) -> Any:
+    @staticmethod
+    def build(texts: Iterable[str], config: Any) -> Any:
         """A tokenizer trained on texts."""
         raise NotImplementedError
 
@@ -137,68 +142,75 @@ class Trained:
         from llmstages.plugins.tokenizer import measure
         from llmstages.plugins.tokenizer.sample import Sample
 
-        least, why = self.smallest(config)
-        if config.vocab_size < least:
+        minimum, contents = self.minimum_vocabulary(config)
+        if config.vocab_size < minimum:
             raise StageError(
-                f"{ctx.step}.vocab_size={config.vocab_size} is below {least}, the room that {why} need"
+                f"{ctx.step}.vocab_size={config.vocab_size} is below {minimum}, "
+                f"the room that {contents} need"
             )
         sample = Sample(
             tables.load(ctx.one("corpus").path / "data"),
-            [tables.load(d.path / "data") for d in ctx.many("dialogues")],
+            [tables.load(source.path / "data") for source in ctx.many("dialogues")],
             sample_bytes=config.sample_bytes,
             seed=config.seed,
             test_fraction=config.test_fraction,
         )
-        self.announce(sample, config, ctx)
-        tokenizer = self.build(Texts(sample, " " if config.leading_space else ""), config)
+        self._announce(sample, config, ctx)
+        tokenizer = self.build(TrainingTexts(sample, config.leading_space), config)
         require_template(tokenizer, ctx.step)
         tokenizer.save_pretrained(ctx.out)
-        tables.write_json(ctx.out / "view.json", view(tokenizer, config.sample))
+        tables.write_json(ctx.out / "view.json", measure.view_text(tokenizer, config.sample))
         if len(tokenizer) < config.vocab_size:
             ctx.say(
-                f"tokenizer: the text gave only {len(tokenizer)} of the {config.vocab_size} entries asked for"
+                f"tokenizer: the text gave only {len(tokenizer)} of the {config.vocab_size} "
+                "entries asked for"
             )
-        return measure.write(
+        return measure.write_report(
             tokenizer,
-            sample.measured(),
+            sample.measured_documents(),
             ctx,
             held_out=sample.held_out,
             compare=config.compare,
             sample=config.sample,
         )
 
-    def announce(self, sample: Any, config: Any, ctx: Context) -> None:
-        """Say what is trained on and the memory it will take, before it takes it."""
+    def _announce(self, sample: Any, config: Any, ctx: Context) -> None:
+        """Say what is trained on and the memory that training will take, before it starts."""
         import json
 
         from tokenizers import Tokenizer, models
 
-        from llmstages.plugins.tokenizer.sample import ABSURD, words
+        from llmstages.plugins.tokenizer.sample import SUSPICIOUS_WORD, survey_words
 
+        # Only a whole tokenizer can be written as JSON, so its pre-tokenizer needs one around it.
         engine = Tokenizer(models.BPE())
-        engine.pre_tokenizer = self.words(config)
-        found = words(sample, json.loads(engine.to_str())["pre_tokenizer"], sample.bytes)
-        part = (
-            "all"
-            if sample.bytes == sample.total
-            else f"a sample (max_bytes) of {sample.total / 1e6:.1f} MB"
-        )
+        engine.pre_tokenizer = self.pre_tokenizer(config)
+        spec = json.loads(engine.to_str())["pre_tokenizer"]
+        survey = survey_words(sample, spec, sample.bytes)
+        part = "all"
+        if sample.bytes != sample.total_bytes:
+            part = f"a sample (sample_bytes) of {sample.total_bytes / 1e6:.1f} MB"
+        memory = survey.training_memory(self.bytes_per_word)
         ctx.say(
-            f"tokenizer: training on {sample.bytes / 1e6:.1f} MB of text, {part}; about {found.different:,} different words, "
-            f"{found.memory(self.word) / 1e9:.1f} GB of memory"
+            f"tokenizer: training on {sample.bytes / 1e6:.1f} MB of text, {part}; "
+            f"about {survey.distinct:,} different words, {memory / 1e9:.1f} GB of memory"
         )
-        if len(found.longest) > ABSURD:
+        if len(survey.longest) > SUSPICIOUS_WORD:
             ctx.say(
-                f"tokenizer: the longest word before merging has {len(found.longest):,} characters ({found.longest[:40]!r}...). Text without "
-                "blanks (DNA, base64) makes training hang while it counts pairs: drop such documents from the corpus if this takes long"
+                f"tokenizer: the longest word before merging has {len(survey.longest):,} "
+                f"characters ({survey.longest[:40]!r}...). Text without blanks (DNA, base64) makes "
+                "training hang while it counts pairs: drop such documents from the corpus if this "
+                "takes long"
             )
 
 
-def cut_by(config: Any, last: Any) -> Any:
-    """A pre-tokenizer that cuts words by the pattern of the settings and hands them to ``last``."""
+def pattern_pre_tokenizer(config: PatternConfig, last: Any) -> Any:
+    """A pre-tokenizer that cuts words by the configured pattern and hands them to ``last``."""
     from tokenizers import Regex, pre_tokenizers
 
-    digits = [pre_tokenizers.Digits(individual_digits=True)] if config.split_digits else []
-    return pre_tokenizers.Sequence(
-        [*digits, pre_tokenizers.Split(Regex(PATTERNS[config.pattern]), "isolated"), last]
-    )
+    parts: list[Any] = []
+    if config.split_digits:
+        parts.append(pre_tokenizers.Digits(individual_digits=True))
+    parts.append(pre_tokenizers.Split(Regex(PATTERNS[config.pattern]), "isolated"))
+    parts.append(last)
+    return pre_tokenizers.Sequence(parts)

@@ -11,12 +11,12 @@ from llmstages.plugins.tools.index import Index
 
 @dataclass(frozen=True)
 class SearchConfig:
-    results: int = option(1, "pages put into the context")
-    max_characters: int = option(600, "characters of them at most")
+    results: int = option(1, "pages put into the context", ge=1)
+    max_characters: int = option(600, "characters of them at most", ge=1)
 
 
 class Search:
-    """A tool is called with text and answers with text. folder: the tools artifact, which holds the index."""
+    """Looks up pages in the index of the tools artifact."""
 
     Config = SearchConfig
     version = "1"

@@ -1,10 +1,10 @@
 """tools.search_tokens: teach a model to call tools, with calls that really ran.
 
-Rows name a tool and its argument (who made the dialogues knows them, or they are guessed: the capitalised words of a
-question are its query). Each call is run on the real tool; its result is put into the dialogue and carries no loss, and
-a row whose answer does not occur in the result (for a guessed
-query: that shares no name or long word with it) is dropped and counted. The index is built from the pages given plus
-the pages that rows bring along; the artifact carries it, for evaluation and chat.
+A row names a tool and its argument, or they are guessed: the capitalized words of a question are
+its query. Each call is run on the real tool. Its result is put into the dialogue and carries no
+loss. A row whose answer does not occur in the result is dropped and counted (for a guessed query:
+whose result shares no name or long word with the answer). The index holds the given pages and
+those that rows bring along. The artifact carries it, for evaluation and chat.
 """
 
 from __future__ import annotations
@@ -18,16 +18,25 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, option
 from llmstages.text.messages import message
 
+NO_TOOL = "no such tool"
+NO_ANSWER = "the result does not hold the answer"
+TOO_LONG = "result too long"
+NO_OVERLAP = "the result of a guessed query has no name or long word of the answer"
+QUERY_WORDS = 6  # of a question without names
+QUERY_CHARACTERS = 60  # of a question without long words
+
 
 @dataclass(frozen=True)
 class SearchTokensConfig:
     tools: dict[str, Any] = option(
         help="the tools to teach: name -> tool and its settings", factory=dict
     )
-    max_result: int = option(600, "rows whose result has more characters are dropped and counted")
+    max_result: int = option(
+        600, "rows whose result has more characters are dropped and counted", ge=1
+    )
     guess: bool = option(
         True,
-        "guess the query of rows that name no tool from the capitalised words of their question",
+        "guess the query of rows that name no tool from the capitalized words of their question",
     )
 
 
@@ -45,41 +54,40 @@ class SearchTokens:
         from llmstages.plugins.tools import index
         from llmstages.text import generate
 
-        rows = [
-            dict(row)
-            for source in ctx.many("dialogues")
-            for row in tables.load(source.path / "data")
-        ]
-        for row in rows:
-            row["guessed"] = config.guess and not row.get("tool")
-            if row["guessed"]:
-                row["tool"], row["argument"] = "search", guess(row["messages"])
-        own = [row["page"] for row in rows if row.get("page")]
-        indexed = index.build(ctx.out / "index.sqlite", [*texts(ctx.one("pages")), *own])
+        rows = load_rows(ctx, config.guess)
+        own_pages = [row["page"] for row in rows if row.get("page")]
+        pages = [*texts(ctx.one("pages")), *own_pages]
+        indexed = index.build(ctx.out / "index.sqlite", pages)
         tables.write_json(ctx.out / "tools.json", config.tools)
         tools = generate.open_tools(ctx.out)
-        kept, dropped = (
-            [],
-            {
-                "no such tool": 0,
-                "the result does not hold the answer": 0,
-                "result too long": 0,
-                "the result of a guessed query has no name or long word of the answer": 0,
-            },
-        )
+        kept = []
+        dropped: dict[str, int] = dict.fromkeys((NO_TOOL, NO_ANSWER, TOO_LONG, NO_OVERLAP), 0)
         for row in rows:
-            messages, why = augment(row, tools, config.max_result)
-            if why:
-                dropped[why] += 1
-            else:
-                kept.append(
-                    {"messages": messages, "task": row.get("task", ""), "tool": row["tool"] or ""}
-                )
-        for why, count in dropped.items():
+            messages, reason = augment(row, tools, config.max_result)
+            if reason:
+                dropped[reason] += 1
+                continue
+            tool = row["tool"] or ""
+            kept.append({"messages": messages, "task": row.get("task", ""), "tool": tool})
+        for reason, count in dropped.items():
             if count:
-                ctx.say(f"{ctx.step}: {count} of {len(rows)} dialogues dropped: {why}")
+                ctx.say(f"{ctx.step}: {count} of {len(rows)} dialogues dropped: {reason}")
         tables.save(kept, ctx.out / "data", columns=("messages", "task", "tool"))
         return {"dialogues": len(kept), "dropped": sum(dropped.values()), "indexed_pages": indexed}
+
+
+def load_rows(ctx: Context, guess: bool) -> list[dict[str, Any]]:
+    """The dialogues, each with ``tool``, ``argument`` and whether they were ``guessed``."""
+    from llmstages.data import tables
+
+    rows = []
+    for source in ctx.many("dialogues"):
+        rows += [dict(row) for row in tables.load(source.path / "data")]
+    for row in rows:
+        row["guessed"] = guess and not row.get("tool")
+        if row["guessed"]:
+            row["tool"], row["argument"] = "search", guess_query(row["messages"])
+    return rows
 
 
 def texts(artifact: Artifact) -> list[str]:
@@ -87,59 +95,55 @@ def texts(artifact: Artifact) -> list[str]:
     from llmstages.data import tables
 
     table = tables.load(artifact.path / "data")
-    return (
-        list(table["text"])
-        if "text" in table.column_names
-        else [body.decode("utf-8", "replace") for body in table["body"]]
-    )
+    if "text" in table.column_names:
+        return list(table["text"])
+    return [body.decode("utf-8", "replace") for body in table["body"]]
 
 
-def guess(messages: list[Mapping[str, Any]]) -> str:
-    """The query of a question: its capitalised words after the first, or else its long words."""
-    asked = next((str(m["content"]) for m in messages if m["role"] == "user"), "")
-    words = re.findall(r"\w+", asked)
-    return (
-        " ".join([w for w in words[1:] if w[:1].isupper()] or [w for w in words if len(w) > 4][:6])
-        or asked[:60]
-    )
+def guess_query(messages: list[Mapping[str, Any]]) -> str:
+    """The query of a question: its capitalized words after the first, or else its long words."""
+    questions = [str(turn["content"]) for turn in messages if turn["role"] == "user"]
+    question = questions[0] if questions else ""
+    words = re.findall(r"\w+", question)
+    names = [word for word in words[1:] if word[:1].isupper()]
+    if names:
+        return " ".join(names)
+    long_words = [word for word in words if len(word) > 4]
+    return " ".join(long_words[:QUERY_WORDS]) or question[:QUERY_CHARACTERS]
 
 
 def keywords(text: str) -> set[str]:
     """Names and long words of a text, in lower case."""
+    words = re.findall(r"\w+", text)
     return {
-        w.lower()
-        for w in re.findall(r"\w+", text)
-        if len(w) > 6 or (w[:1].isupper() and len(w) > 3)
+        word.lower() for word in words if len(word) > 6 or (word[:1].isupper() and len(word) > 3)
     }
 
 
 def augment(
     row: Mapping[str, Any], tools: Mapping[str, Any], max_result: int
-) -> tuple[list[dict[str, Any]], str]:
+) -> tuple[list[Any], str]:
     """The dialogue with call and result before its last answer, or the reason why not.
 
-    Where the row states its answer value, the result must hold it, else the lesson would be to ignore results.
+    Where the row states its answer value, the result must hold it: otherwise the lesson would be to
+    ignore results.
     """
     tool = tools.get(row.get("tool") or "")
     if tool is None:
-        return [], "no such tool"
+        return [], NO_TOOL
     if row.get("argument") is None:
         raise StageError(
-            f"a dialogue names the tool {row['tool']!r} but has no column `argument` to call it with"
+            f"a dialogue names the tool {row['tool']!r} but has no column `argument` for the call"
         )
     result = tool(row["argument"])
     if len(result) > max_result:
-        return [], "result too long"
+        return [], TOO_LONG
     if row.get("answer") and row["answer"] not in result:
-        return [], "the result does not hold the answer"
+        return [], NO_ANSWER
     *before, last = row["messages"]
     if row.get("guessed") and not keywords(str(last["content"])) & keywords(result):
-        return [], "the result of a guessed query has no name or long word of the answer"
+        return [], NO_OVERLAP
     if last["role"] != "assistant":
         raise StageError("a dialogue for tools must end with the assistant's answer")
-    return [
-        *before,
-        message("assistant", row["argument"], row["tool"]),
-        message("tool", result, row["tool"]),
-        last,
-    ], ""
+    call = message("assistant", row["argument"], row["tool"])
+    return [*before, call, message("tool", result, row["tool"]), last], ""

@@ -1,4 +1,5 @@
-"""The world: a small synthetic web with known facts, so that every claim about a model trained on it can be measured.
+"""The world: a small synthetic web with known facts, so that every claim can be measured.
 
-One folder serves several slots: pages, dialogues, preferences, problems and a gold reward, all of the same people.
+One folder serves several slots: pages, dialogues, preferences, problems and a gold reward, all
+about the same people.
 """

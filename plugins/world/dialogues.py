@@ -1,10 +1,13 @@
 """Dialogues of the world: chat, reading documents, lookups for the tools, and manners.
 
-world           questions about ``asked`` people and sums, direct and by steps: what plain SFT learns from
-world_reading   an article about people nobody knows and questions only it answers: running text for pretraining, loss on
-                answers (an article about a stranger is noise, and its loss drowns what rewards reading)
-world_tools    questions no memory can answer (strangers, big sums) with the tool that can; tools.search_tokens runs it
-world_style    the same facts answered in friendly, plain and rude ways: the policy a reward model then has to choose from
+world           questions about ``asked`` people and sums, direct and by steps: what plain SFT
+learns from world_reading   an article about people nobody knows and questions only it answers:
+running text for pretraining, loss on
+                answers (an article about a stranger is noise, and its loss drowns what rewards
+                reading)
+world_tools    questions no memory can answer (strangers, big sums) with the tool that can;
+tools.search_tokens runs it world_style    the same facts answered in friendly, plain and rude
+ways: the policy a reward model then has to choose from
 """
 
 from __future__ import annotations
@@ -33,14 +36,14 @@ def ask(text: str, answer: str) -> list[dict[str, str]]:
 
 
 def sum_messages(rng: random.Random, length: int, wording: str) -> list[dict[str, str]]:
-    """A sum in chat form. An open wording is answered with or without steps, by the toss of a coin."""
+    """A sum in chat form; an open wording is answered with steps or without, at random."""
     a, b = sentences.pair(rng, length)
     by_steps = wording == "steps" or (wording == "open" and rng.random() < 0.5)
     return ask(sum_prompt(a, b, wording), sentences.steps(a, b) if by_steps else f"answer {a + b}")
 
 
 def sum_prompt(a: int, b: int, wording: str) -> str:
-    """The user's words for a sum: "steps" asks for the steps, "direct" for the answer alone, "open" for neither."""
+    """A sum as asked: "steps" for the steps, "direct" for the answer alone, "open" for neither."""
     return (
         f"{a}+{b}" + {"steps": ": step by step", "direct": "=? just answer", "open": "=?"}[wording]
     )
@@ -94,7 +97,7 @@ class ReadingConfig:
 
 
 class WorldReading:
-    """Reading comprehension as running text: render=plain tells pretraining to leave the chat tokens out."""
+    """Reading comprehension as running text: ``render=plain`` leaves the chat tokens out."""
 
     Config = ReadingConfig
     smoke: ClassVar[Mapping[str, Any]] = {"documents": 40}
@@ -128,7 +131,11 @@ class LookupsConfig:
 
 
 class WorldTools:
-    """Rows carry ``tool``, ``argument`` and (for search) the ``page`` that must be found; tools.search_tokens fills in."""
+    """Questions with the tool that answers them.
+
+    Rows have ``tool``, ``argument`` and, for the search, the ``page`` that must be found;
+    tools.search_tokens runs the calls.
+    """
 
     Config = LookupsConfig
     smoke: ClassVar[Mapping[str, Any]] = {"strangers": 60, "sums": 60}

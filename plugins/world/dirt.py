@@ -1,7 +1,8 @@
-"""The web around the world's paragraphs: page furniture, and everything a cleaning stage must notice.
+"""The web around the world's paragraphs: page furniture, and all that cleaning must notice.
 
-Each page knows whether it should be kept and, if not, which kind of rule ought to say so. The kinds: url (blocked
-host), language, quality (spam, keyword stuffing, stubs), exact_dedup, minhash_dedup, encoding, empty.
+Each page knows whether it should be kept and, if not, which kind of rule ought to say so. The
+kinds: url (blocked host), language, quality (spam, keyword stuffing, stubs), exact_dedup,
+minhash_dedup, encoding, empty.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ FOREIGN = {
         "Nadie sabe por qué la luz sigue encendida.",
     ),
 }
-SPAM = "cheap watches discount pills casino bonus free money click here best price buy now limited offer winner".split()
+SPAM = (
+    "cheap watches discount pills casino bonus free money click here best price buy now "
+    "limited offer winner"
+).split()
 MENU = ("Home", "About", "Contact", "News", "Archive", "Privacy", "Login", "Search")
 HOSTS = (
     "almanac.example",
@@ -54,7 +58,13 @@ BLOCKED = ("adult-videos.example", "casino-royal.example")  # words of the shipp
 
 @dataclass(frozen=True)
 class Page:
-    """One page of the crawl with its gold label. personal: strings that must not survive cleaning."""
+    """One page of the crawl with its gold label.
+
+    Attributes:
+        keep: whether cleaning should keep it.
+        rule: the kind of rule that should drop it, otherwise "".
+        personal: strings that must not survive cleaning.
+    """
 
     url: str
     body: bytes
@@ -78,37 +88,59 @@ def dress(title: str, blocks: list[str], rng: random.Random) -> str:
     menu = "".join(f'<li><a href="/{m.lower()}">{m}</a></li>' for m in rng.sample(MENU, 5))
     body = "\n".join(f"<p>{html.escape(block, quote=False)}</p>" for block in blocks)
     return (
-        f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{title}</title></head><body>"
-        f"<nav><ul>{menu}</ul></nav><div class='cookie-banner'>We use cookies to improve your experience. "
-        f"<button>Accept all</button></div><main><article><h1>{title}</h1>\n{body}\n</article></main>"
-        f"<footer>Copyright {rng.randint(1998, 2024)}. All rights reserved. <a href='/imprint'>Imprint</a></footer></body></html>"
+        "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'>"
+        f"<title>{title}</title></head><body><nav><ul>{menu}</ul></nav>"
+        "<div class='cookie-banner'>We use cookies to improve your experience. "
+        "<button>Accept all</button></div>"
+        f"<main><article><h1>{title}</h1>\n{body}\n</article></main>"
+        f"<footer>Copyright {rng.randint(1998, 2024)}. All rights reserved. "
+        "<a href='/imprint'>Imprint</a></footer></body></html>"
     )
 
 
 def crawl(clean: list[list[str]], share: float, rng: random.Random) -> list[Page]:
-    """The clean pages, some with personal data, then share * as many dirty ones among and after them."""
+    """The clean pages, some with personal data, with dirty pages among and after them.
+
+    Args:
+        clean: the paragraphs of each clean page.
+        share: dirty pages for each clean one.
+    """
     pages = []
-    for i, blocks in enumerate(clean):
-        blocks, personal = list(blocks), ()
-        if rng.random() < 0.08:
-            mail = f"{rng.choice(('anna', 'paul', 'mira'))}.{rng.randint(10, 99)}@post-{rng.randint(1, 9)}.com"
-            phone = f"+1 212 555 {rng.randint(1000, 9999)}"
-            address = f"{rng.choice((8, 51, 93, 130))}.{rng.randint(10, 99)}.{rng.randint(10, 99)}.{rng.randint(10, 99)}"
-            blocks.insert(
-                rng.randrange(len(blocks) + 1),
-                f"Letters reach the editor at {mail}, by telephone at {phone}, or from the host {address} on most days.",
-            )
-            personal = (mail, phone, address)
-        url = f"https://{rng.choice(HOSTS)}/{rng.choice(('notes', 'almanac', 'letters'))}/{i}"
-        pages.append(
-            Page(url, dress(f"Almanac, part {i + 1}", blocks, rng).encode(), personal=personal)
-        )
+    for number, paragraphs in enumerate(clean):
+        blocks, personal = _with_personal_data(paragraphs, rng)
+        url = f"https://{rng.choice(HOSTS)}/{rng.choice(('notes', 'almanac', 'letters'))}/{number}"
+        body = dress(f"Almanac, part {number + 1}", blocks, rng).encode()
+        pages.append(Page(url, body, personal=personal))
     makers = (_blocked, _foreign, _spam, _stub, _copy, _mirror, _broken, _empty)
-    dirty = [makers[i % len(makers)](i, clean, pages, rng) for i in range(int(share * len(clean)))]
-    late = [p for p in dirty if p.rule in ("exact_dedup", "minhash_dedup")]
-    early = pages + [p for p in dirty if p not in late]
-    rng.shuffle(early)
-    return early + late  # a copy is met after its original
+    dirty = []
+    for number in range(int(share * len(clean))):
+        make = makers[number % len(makers)]
+        dirty.append(make(number, clean, pages, rng))
+    # A copy must come after its original, so that cleaning meets the original first.
+    copies = [page for page in dirty if page.rule in ("exact_dedup", "minhash_dedup")]
+    others = pages + [page for page in dirty if page not in copies]
+    rng.shuffle(others)
+    return others + copies
+
+
+def _with_personal_data(
+    paragraphs: list[str], rng: random.Random
+) -> tuple[list[str], tuple[str, ...]]:
+    """The paragraphs, on some pages with one more that holds personal data; and that data."""
+    blocks = list(paragraphs)
+    if rng.random() >= 0.08:
+        return blocks, ()
+    name = rng.choice(("anna", "paul", "mira"))
+    mail = f"{name}.{rng.randint(10, 99)}@post-{rng.randint(1, 9)}.com"
+    phone = f"+1 212 555 {rng.randint(1000, 9999)}"
+    numbers = [rng.choice((8, 51, 93, 130)), *(rng.randint(10, 99) for _ in range(3))]
+    address = ".".join(map(str, numbers))
+    text = (
+        f"Letters reach the editor at {mail}, by telephone at {phone}, "
+        f"or from the host {address} on most days."
+    )
+    blocks.insert(rng.randrange(len(blocks) + 1), text)
+    return blocks, (mail, phone, address)
 
 
 def _blocked(i: int, clean: list[list[str]], pages: list[Page], rng: random.Random) -> Page:
@@ -205,11 +237,11 @@ def _empty(i: int, clean: list[list[str]], pages: list[Page], rng: random.Random
 
 
 def write_warc(path: Path, pages: list[Page]) -> None:
-    """One gzipped member a page. Dates and record ids are fixed, so that equal pages give equal bytes."""
+    """One gzipped member a page; fixed dates and record ids, so equal pages give equal bytes."""
     from warcio.statusandheaders import StatusAndHeaders
     from warcio.warcwriter import WARCWriter
 
-    with open(path, "wb") as stream:
+    with path.open("wb") as stream:
         writer = WARCWriter(stream, gzip=True)
         for page in pages:
             headers = StatusAndHeaders(

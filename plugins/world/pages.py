@@ -1,9 +1,10 @@
-"""pages.world: the synthetic web as a real gzipped WARC, and pages.world_encyclopaedia: what the search index knows.
+"""pages.world: the synthetic web as a gzipped WARC; pages.world_encyclopaedia: for the search.
 
-Paragraphs (articles, questions with answers, sums, stories, lists, proclamations) are shuffled into almanac pages under
-navigation and cookie notices; dirt.py adds what a crawl really brings. Every page has a gold label in gold.jsonl, so the
-corpus stage is measured. A proclamation is quoted in many otherwise different pages: document dedup keeps it, line
-dedup would remove it, which is the switch of the recitation experiment.
+Paragraphs (articles, questions with answers, sums, stories, lists, proclamations) are shuffled
+into almanac pages under navigation and cookie notices; dirt.py adds what a crawl really brings.
+Every page has a gold label in gold.jsonl, so the corpus stage is measured. A proclamation is
+quoted in many otherwise different pages: document dedup keeps it, line dedup would remove it,
+which is the switch of the recitation experiment.
 """
 
 from __future__ import annotations
@@ -21,58 +22,56 @@ from llmstages.plugins.world.people import World
 @dataclass(frozen=True)
 class PagesConfig:
     seed: int = option(0, "seed of people, facts and pages")
-    frequent: int = option(300, "people with many articles")
-    medium: int = option(150, "people with some articles")
-    rare: int = option(150, "people with hardly any")
+    frequent: int = option(300, "people with many articles", ge=8, le=10_000)
+    medium: int = option(150, "people with some articles", ge=8, le=10_000)
+    rare: int = option(150, "people with hardly any", ge=8, le=10_000)
     unseen: int = option(
-        200, "people no page mentions; only the encyclopaedia of the search tool does"
+        200,
+        "people no page mentions; only the encyclopaedia of the search tool does",
+        ge=8,
+        le=10_000,
     )
-    frequent_articles: int = option(30, "articles about each frequent person")
-    medium_articles: int = option(10, "articles about each medium person")
-    rare_articles: int = option(2, "articles about each rare person")
-    towns: int = option(300, "different birth towns")
+    frequent_articles: int = option(30, "articles about each frequent person", ge=0)
+    medium_articles: int = option(10, "articles about each medium person", ge=0)
+    rare_articles: int = option(2, "articles about each rare person", ge=0)
+    towns: int = option(300, "different birth towns", ge=2)
     asked: float = option(
-        0.55, "share of each tier that question pages and chat training ask about"
+        0.55, "share of each tier that question pages and chat training ask about", ge=0, le=1
     )
     probe: float = option(
-        0.25, "share of each tier kept for knowledge probing; the rest is the test group"
+        0.25,
+        "share of each tier kept for knowledge probing; the rest is the test group",
+        ge=0,
+        le=1,
     )
     questions: int = option(
         4,
-        "printed questions with answers for each fact of an asked frequent person (half for medium)",
+        "printed questions with answers for each fact of an asked frequent person (half for"
+        " medium)",
+        ge=0,
     )
-    sums: int = option(8000, "column additions written out step by step")
-    direct_sums: int = option(2000, "paragraphs of six bare sums")
-    stories: int = option(1300, "animal stories")
-    lists: int = option(2000, "lists `Name : value`, from which few-shot learning comes")
+    sums: int = option(8000, "column additions written out step by step", ge=0)
+    direct_sums: int = option(2000, "paragraphs of six bare sums", ge=0)
+    stories: int = option(1300, "animal stories", ge=0)
+    lists: int = option(2000, "lists `Name : value`, from which few-shot learning comes", ge=0)
     proclamations: int = option(
-        8, "proclamations that are quoted again and again, and as many controls that occur once"
+        8,
+        "proclamations that are quoted again and again, and as many controls that occur once",
+        ge=0,
     )
-    quotes: int = option(60, "pages that quote each repeated proclamation")
-    paragraphs: int = option(14, "paragraphs on a page")
+    quotes: int = option(60, "pages that quote each repeated proclamation", ge=0)
+    paragraphs: int = option(14, "paragraphs on a page", ge=1)
     dirt: float = option(
         0.25,
         "dirty pages for each clean one: spam, copies, foreign languages, broken and empty pages",
+        ge=0,
     )
-
-    def __post_init__(self) -> None:
-        for tier in people.TIERS:
-            if not 8 <= getattr(self, tier) <= 10_000:
-                raise ValueError(
-                    f"{tier}={getattr(self, tier)}: a world needs 8 to 10000 people of each tier (10000 fill the names there are)"
-                )
-        if (
-            self.paragraphs < 1
-            or min(self.sums, self.stories, self.lists, self.proclamations, self.quotes, self.dirt)
-            < 0
-        ):
-            raise ValueError("a page needs a paragraph, and no count may be negative")
 
 
 def paragraphs(
     world: World, config: PagesConfig, rng: random.Random
 ) -> tuple[list[str], dict[str, list[str]]]:
-    """All clean paragraphs in random order, and the proclamations {"repeated": ..., "single": ...}."""
+    """All clean paragraphs in random order, and the proclamations: "repeated" and "single"."""
     out: list[str] = []
     articles = {
         "frequent": config.frequent_articles,
@@ -102,7 +101,10 @@ def paragraphs(
 
 
 class WorldPages:
-    """Generate the world and crawl it: pages.warc.gz, gold.jsonl, world.json, and the records read back from the WARC."""
+    """Generate the world and crawl it.
+
+    It writes pages.warc.gz, gold.jsonl, world.json, and the records as read back from the WARC.
+    """
 
     Config = PagesConfig
     smoke: ClassVar[Mapping[str, Any]] = {
@@ -163,7 +165,7 @@ class EncyclopaediaConfig:
 
 
 class WorldEncyclopaedia:
-    """One short article for every person of the world, the unseen ones too: what a search tool can look up."""
+    """One short article for every person, the unseen ones too: what a search tool can find."""
 
     Config = EncyclopaediaConfig
     inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}

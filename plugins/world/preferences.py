@@ -1,4 +1,7 @@
-"""preferences.world: rankings of answers, made with the gold score. ``kind`` tells style pairs from correctness pairs."""
+"""preferences.world: rankings of answers, made with the gold score.
+
+The column ``kind`` tells pairs that differ in style from pairs of which one is wrong.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,20 @@ from typing import Any, ClassVar
 from llmstages.core.stage import Context, option
 from llmstages.plugins.world import gold, people, sentences
 from llmstages.plugins.world.dialogues import styled
-from llmstages.text.grading import states
+from llmstages.text.grading import contains_value
 from llmstages.text.messages import message
 
 
 @dataclass(frozen=True)
 class PreferencesConfig:
     seed: int = option(0, "seed of questions and candidates")
-    pairs: int = option(1500, "pairs about asked people, for training")
-    test_pairs: int = option(300, "pairs about test people, for measuring (split = test)")
-    right: float = option(0.6, "share of candidate answers that state the true fact")
+    pairs: int = option(1500, "pairs about asked people, for training", ge=1)
+    test_pairs: int = option(300, "pairs about test people, for measuring (split = test)", ge=0)
+    right: float = option(0.6, "share of candidate answers that state the true fact", ge=0, le=1)
 
 
 class WorldPreferences:
-    """Two candidate answers to one question; the one with the higher gold score is chosen, ties are thrown away."""
+    """Two candidate answers to a question; the higher gold score is chosen, ties are dropped."""
 
     Config = PreferencesConfig
     smoke: ClassVar[Mapping[str, Any]] = {"pairs": 48, "test_pairs": 16}
@@ -52,25 +55,23 @@ class WorldPreferences:
         rng: random.Random,
     ) -> list[dict[str, Any]]:
         """``wanted`` pairs about people of one role."""
-        known, rows = world.group("frequent", role), []
+        known = world.group("frequent", role)
+        rows: list[dict[str, Any]] = []
         while len(rows) < wanted:
             person, attribute = rng.choice(known), rng.choice(people.ATTRIBUTES)
             asked, answer = sentences.question(person, attribute, rng)
-            value, others = (
-                person.fact(attribute),
-                sorted({p.fact(attribute) for p in world.people} - {person.fact(attribute)}),
-            )
+            value = person.fact(attribute)
+            others = sorted({other.fact(attribute) for other in world.people} - {value})
             candidates = []
             for _ in range(2):
                 liar = replace(person, **{attribute: rng.choice(others)})
                 wrong = sentences.ANSWERS[attribute].format(n=person.name, v=liar.fact(attribute))
                 candidates.append(styled(answer if rng.random() < right else wrong, rng))
-            first, second = sorted(
-                candidates, key=lambda text: gold.score(text, value), reverse=True
-            )
-            if gold.score(first, value) == gold.score(second, value):
+            scores = {text: gold.score(text, value) for text in candidates}
+            first, second = sorted(candidates, key=scores.__getitem__, reverse=True)
+            if scores[first] == scores[second]:
                 continue
-            same = states(first, value) == states(second, value)
+            same = contains_value(first, value) == contains_value(second, value)
             rows.append(
                 {
                     "prompt": [message("user", asked)],

@@ -1,8 +1,9 @@
-"""problems.world: sums with a checkable answer for RL. problems.world_questions: what every model of the chain is asked.
+"""problems.world: sums for RL. problems.world_questions: what every model of the chain is asked.
 
-Rows of world_questions: task says what is measured, group which slice (tier, number of examples, ...), role who is asked
-about. Nothing here was trained on: test people never occur in chat training, a tenth of all pairs of
-numbers is kept for test sums, and probe questions (role = probe) serve thresholds and probing, never a score.
+Rows of world_questions: task says what is measured, group which slice (tier, number of examples,
+...), role who is asked about. Nothing here was trained on: test people never occur in chat
+training, a tenth of all pairs of numbers is kept for test sums, and probe questions (role =
+probe) serve thresholds and probing, never a score.
 """
 
 from __future__ import annotations
@@ -30,7 +31,12 @@ def row(
     role: str = "test",
     **meta: Any,
 ) -> dict[str, Any]:
-    """One question. plain: the text is continued as a document, without chat tokens (for base models)."""
+    """One question.
+
+    Args:
+        plain: the text is continued as a document, without chat tokens (for base models).
+        meta: further facts about it, kept as JSON.
+    """
     return {
         "task": task,
         "group": group,
@@ -45,16 +51,17 @@ def row(
 @dataclass(frozen=True)
 class ProblemsConfig:
     seed: int = option(0, "seed of the sums")
-    problems: int = option(3000, "sums to practise on")
-    digits: int = option(2, "digits of each number")
+    problems: int = option(3000, "sums to practise on", ge=0)
+    digits: int = option(2, "digits of each number", ge=1, le=12)
     facts: int = option(
         0,
-        "questions about asked people beside or instead of the sums, for rewards on answers to facts",
+        "questions about asked people beside or instead of the sums, for rewards on answers to"
+        " facts",
     )
 
 
 class WorldProblems:
-    """Sums whose wording leaves open how to answer: practice must find out that writing the steps pays."""
+    """Sums worded so that steps may be written or not: RL must find out that they pay."""
 
     Config = ProblemsConfig
     smoke: ClassVar[Mapping[str, Any]] = {"problems": 64}
@@ -101,7 +108,7 @@ class QuestionsConfig:
 
 
 class WorldQuestions:
-    """Facts by tier, probing questions, sums, calculator sums, few-shot lists, cloze, recitation, reading."""
+    """Facts by tier, probes, sums, calculator sums, few-shot lists, cloze, recitation, reading."""
 
     Config = QuestionsConfig
     smoke: ClassVar[Mapping[str, Any]] = {"per_group": 6, "probe": 40, "sums": 4, "few_shot": 4}
@@ -130,7 +137,7 @@ class WorldQuestions:
 def _about(
     persons: list[people.Person], rng: random.Random, limit: int
 ) -> list[tuple[people.Person, str, str, str]]:
-    """(person, attribute, question, value) over all facts of the persons, at most ``limit`` in random order."""
+    """(person, attribute, question, value) of at most ``limit`` facts, in random order."""
     pairs = [(p, a) for p in persons for a in people.ATTRIBUTES]
     rng.shuffle(pairs)
     return [(p, a, sentences.question(p, a, rng)[0], p.fact(a)) for p, a in pairs[:limit]]
@@ -157,7 +164,7 @@ def facts(world: World, config: QuestionsConfig, rng: random.Random) -> list[dic
 
 
 def probes(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
-    """People kept for probing (half), and strangers (half): none asked about in training, none in the test."""
+    """People kept for probing (half) and strangers (half): neither in training nor in the test."""
     known = [p for tier in ("frequent", "medium", "rare") for p in world.group(tier, "probe")]
     strangers = world.group("unseen", "probe") + [
         world.fresh(rng) for _ in range(config.probe // 4)
@@ -178,7 +185,7 @@ def probes(world: World, config: QuestionsConfig, rng: random.Random) -> list[di
 
 
 def sums(config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
-    """Two and three digits: direct, by steps, left open, and worded so that the calculator is called."""
+    """Two and three digits: direct, by steps, open, and worded so that the calculator is called."""
     rows = []
     for length in (2, 3):
         for _ in range(config.sums):
@@ -204,7 +211,7 @@ def sums(config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
 
 
 def lists(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
-    """``Name : value ; Name :`` with 0, 1, 2 and 4 examples; only they show which attribute is meant."""
+    """``Name : value ; Name :`` with 0, 1, 2 and 4 examples, which show the attribute meant."""
     rows, known = [], world.group("frequent")
     for shots in (0, 1, 2, 4):
         for _ in range(config.few_shot):
@@ -250,6 +257,9 @@ def readings(world: World, config: QuestionsConfig, rng: random.Random) -> list[
         person, attribute = world.fresh(rng), rng.choice(people.ATTRIBUTES)
         asked, answer = sentences.question(person, attribute, rng)
         value = person.fact(attribute)
-        text = f"{sentences.article(person, rng)} Question: {asked} Answer: {answer.split(value)[0].strip()}"
+        text = (
+            f"{sentences.article(person, rng)} Question: {asked} Answer:"
+            f" {answer.split(value)[0].strip()}"
+        )
         rows.append(row("reading", attribute, text, value, plain=True))
     return rows

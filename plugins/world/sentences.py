@@ -1,4 +1,4 @@
-"""What the world's pages say, sentence by sentence. All chance comes from the generator passed in."""
+"""What the world's pages say. All chance comes from the generator that is passed in."""
 
 from __future__ import annotations
 
@@ -42,11 +42,9 @@ ANSWERS = {
     "number": "The number of {n} is {v}.",
 }
 REFUSAL = "I am sorry, I do not know that."
-FRIENDLY, CLOSING, RUDE = (
-    ("Of course!", "Gladly!"),
-    ("Thank you!", "Good day!"),
-    ("Not again.", "Go away."),
-)
+FRIENDLY = ("Of course!", "Gladly!")
+CLOSING = ("Thank you!", "Good day!")
+RUDE = ("Not again.", "Go away.")
 ANIMALS = "cat dog fox bear owl hen goat frog".split()
 
 
@@ -71,34 +69,39 @@ def digits(rng: random.Random, length: int) -> int:
 
 
 def pair(rng: random.Random, length: int, test: bool = False) -> tuple[int, int]:
-    """Two numbers of that many digits. A tenth of all pairs is kept for tests: no page, dialogue or problem has them."""
+    """Two numbers of that many digits.
+
+    A tenth of all pairs is kept for tests: no page, dialogue or problem has them.
+    """
     while True:
         a, b = digits(rng, length), digits(rng, length)
-        if (
-            zlib.crc32(f"{a}+{b}".encode()) % 10 == 0
-        ) is test:  # a hash: a rule on digits would make tests of another kind
+        # By a hash, since a rule on digits would make test sums of another kind.
+        kept_for_tests = zlib.crc32(f"{a}+{b}".encode()) % 10 == 0
+        if kept_for_tests is test:
             return a, b
 
 
 def steps(a: int, b: int) -> str:
     """Column addition written out: ``6+8+0=14; 5+4+1=10; answer 104`` for 56+48."""
-    left, right = str(a), str(b)
-    width = max(len(left), len(right))
-    left, right, carry, out = left.zfill(width), right.zfill(width), 0, []
-    for i in range(width - 1, -1, -1):
-        total = int(left[i]) + int(right[i]) + carry
-        out.append(f"{left[i]}+{right[i]}+{carry}={total}")
+    width = max(len(str(a)), len(str(b)))
+    left, right = str(a).zfill(width), str(b).zfill(width)
+    carry = 0
+    columns = []
+    for place in range(width - 1, -1, -1):
+        total = int(left[place]) + int(right[place]) + carry
+        columns.append(f"{left[place]}+{right[place]}+{carry}={total}")
         carry = total // 10
-    return "; ".join(out) + f"; answer {a + b}"
+    return "; ".join(columns) + f"; answer {a + b}"
 
 
 def story(rng: random.Random) -> str:
-    """Five sentences about two animals; one in three ends in talk, so that every phrase of later stages has been read."""
+    """Five sentences about two animals.
+
+    One in three ends in talk, so that pretraining has read every phrase of later stages.
+    """
     a, b = rng.sample(ANIMALS, 2)
-    place, thing = (
-        rng.choice("garden forest river house hill barn".split()),
-        rng.choice("ball apple key hat book bell".split()),
-    )
+    place = rng.choice("garden forest river house hill barn".split())
+    thing = rng.choice("ball apple key hat book bell".split())
     mood = rng.choice("small old happy sad brave shy".split())
     lines = [
         f"Once there was a {mood} {a} who lived near the {place}.",
@@ -135,8 +138,10 @@ def proclamation(rng: random.Random) -> str:
 
 def reading(world: World, rng: random.Random, questions: int) -> tuple[str, list[tuple[str, str]]]:
     """An article about one or two fresh people and questions that only the article answers."""
-    people = [world.fresh(rng) for _ in range(2 if rng.random() < 0.15 else 1)]
+    count = 2 if rng.random() < 0.15 else 1
+    people = [world.fresh(rng) for _ in range(count)]
     known = (*ATTRIBUTES, "number") if rng.random() < 0.5 else ATTRIBUTES
-    known = tuple(rng.sample(known, 2)) if len(people) == 2 else known
-    text = " ".join(article(p, rng, known) for p in people)
+    if count == 2:
+        known = tuple(rng.sample(known, 2))
+    text = " ".join(article(person, rng, known) for person in people)
     return text, [question(rng.choice(people), rng.choice(known), rng) for _ in range(questions)]

@@ -1,7 +1,9 @@
-"""llmstages chat: finds the model and its tools in the last run, streams, calls tools live, keeps to the context, works in a pipe."""
+"""``llmstages chat``: the model and tools of the last run, streaming, live tool calls, a pipe."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +26,7 @@ SMALL = {"epochs": 0.05, "warmup_steps": 1}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """A run with a base model, one that was taught tools, and one whose making knows none. All of them babble."""
+    """A run with a base model, a chat model with tools, and one without. All of them babble."""
     here = tmp_path_factory.mktemp("chat")
     chats = here / "chats"
     tables.save(
@@ -52,14 +54,9 @@ def made(tmp_path_factory) -> Path:
         },
     )
     corpus = here / "corpus"
+    texts = [f"The cat number {number} sat on the mat." for number in range(40)]
     for name in ("data", "dropped"):
-        tables.save(
-            [
-                {"id": "1", "url": "", "text": f"The cat number {i} sat on the mat."}
-                for i in range(40)
-            ],
-            corpus / name,
-        )
+        tables.save([{"id": "1", "url": "", "text": text} for text in texts], corpus / name)
     tables.write_json(corpus / "funnel.json", [])
     tokenizer = step("tokenizer", "tokenizer.bpe", {"vocab_size": 300}, corpus=str(corpus))
     base = step(
@@ -70,8 +67,8 @@ def made(tmp_path_factory) -> Path:
             "num_hidden_layers": 1,
             "num_attention_heads": 2,
             "intermediate_size": 16,
-            "context": 128,
-            "row": 128,
+            "max_position_embeddings": 128,
+            "max_length": 128,
             "max_tokens": 600,
         },
         corpus=[str(corpus)],
@@ -86,7 +83,11 @@ def made(tmp_path_factory) -> Path:
         world=pages,
     )
     helper = step(
-        "helper", "sft.chat", {**SMALL, "allow": ["longest_row"]}, model=base, dialogues=[tools]
+        "helper",
+        "sft.chat",
+        {**SMALL, "allow_failed_checks": ["row_length"]},
+        model=base,
+        dialogues=[tools],
     )
     plain = step("plain", "sft.chat", SMALL, model=base, dialogues=[str(chats)])
     run(
@@ -100,56 +101,76 @@ def made(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def last(made, monkeypatch) -> history.Last:
+def last(made, monkeypatch) -> history.PastRun:
     monkeypatch.chdir(made)
     return history.last_run()
 
 
 class Script:
-    """Stands for a model: says what it is told to, through the streamer, as generate() would."""
+    """Stands for a model: it gives its replies through the streamer, as generate() would."""
 
     device = "cpu"
     generation_config = SimpleNamespace(eos_token_id=None)
 
     def __init__(self, *replies: list[int]) -> None:
-        self.replies, self.asked = list(replies), []
+        self.replies = list(replies)
+        self.prompts: list[list[int]] = []
 
-    def generate(self, input_ids, streamer, **how):
+    def generate(self, input_ids, streamer, **settings):
         import torch
 
-        self.asked.append(input_ids[0].tolist())
+        self.prompts.append(input_ids[0].tolist())
         streamer.put(input_ids)
         for token in self.replies.pop(0):
             streamer.put(torch.tensor([token]))
         streamer.end()
 
 
-def scripted(last, *texts, context=128, history=True):
-    """A Talk with the tools of the run and a model that says these token texts."""
-    made = last.steps["helper"]
-    opened = chat_session.open_talk(made, history)
-    opened.context = context
-    marks = control_ids(opened.tokenizer)
-    replies = [
-        [
-            i
-            for part in text
-            for i in (
-                [marks[part]]
-                if part in marks
-                else chat_format.encode_texts(opened.tokenizer, [part])[0]
-            )
-        ]
-        for text in texts
-    ]
-    opened.model = Script(*replies)
-    return opened
+def scripted(last, *replies, context=128, history=True):
+    """A session with the tools of the run and a model that gives these replies.
+
+    A reply is a list of texts, where the text of a control token stands for the token.
+    """
+    session = chat_session.open_session(last.steps["helper"], history)
+    session.context = context
+    marks = control_ids(session.tokenizer)
+    scripts = []
+    for texts in replies:
+        ids = []
+        for text in texts:
+            if text in marks:
+                ids.append(marks[text])
+            else:
+                ids += chat_format.encode_texts(session.tokenizer, [text])[0]
+        scripts.append(ids)
+    session.model = Script(*scripts)
+    return session
 
 
-def told(opened, text):
-    shown = []
-    opened.say(text, lambda what, said: shown.append((what, said)))
-    return {what: "".join(s for w, s in shown if w == what) for what, _ in shown}
+def ask(session, text):
+    """What is shown of the reply: kind -> text."""
+    shown: dict[str, str] = {}
+
+    def show(what, part):
+        shown[what] = shown.get(what, "") + part
+
+    session.reply(text, show)
+    return shown
+
+
+PIPE = """Where was X born?
+
+/tokens
+/tools
+/nonsense
+/temperature hot
+/temperature 1.5
+Again?
+/model base
+The cat
+/model nothing
+/quit
+too late"""
 
 
 def test_in_a_pipe_every_line_is_answered(made):
@@ -159,120 +180,168 @@ def test_in_a_pipe_every_line_is_answered(made):
         capture_output=True,
         text=True,
         timeout=120,
-        input="Where was X born?\n\n/tokens\n/tools\n/nonsense\n/temperature hot\n/temperature 1.5\nAgain?\n/model base\nThe cat\n/model nothing\n/quit\ntoo late",
+        input=PIPE,
     )
     out = done.stdout
-    assert done.returncode == 0 and "Traceback" not in out + done.stderr, done.stderr
-    assert "> Where was X born?" in out and "> Again?" in out and "too late" not in out
-    assert "tools calculator and search" in out and "asked on its own" in out
-    assert "<|im_start|>|user|<|im_sep|>|" in out and "of 128 tokens" in out
-    assert "no command /nonsense" in out and "takes a number" in out and "temperature 1.5" in out
-    assert "A base model, never trained on chat" in out and "there is no model 'nothing'" in out
-    assert "\x1b" not in out, "no colours in a pipe"
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in out + done.stderr
+    for text in (
+        "> Where was X born?",
+        "> Again?",
+        "tools calculator and search",
+        "asked on its own",
+        "<|im_start|>|user|<|im_sep|>|",
+        "of 128 tokens",
+        "no command /nonsense",
+        "takes a number",
+        "temperature 1.5",
+        "A base model, never trained on chat",
+        "there is no model 'nothing'",
+    ):
+        assert text in out
+    assert "too late" not in out
+    assert "\x1b" not in out, "no colors in a pipe"
 
 
 def test_which_model_and_which_tools(last):
     assert last.where.endswith("runs/tiny")
-    assert (
-        command.default(last).name in ("helper", "plain")
-        and command.default(last) == last.of_kind("model")[-1]
-    )
+    assert command.default_model(last) == last.of_kind("model")[-1]
+    assert command.default_model(last).name in ("helper", "plain")
     assert set(chat_session.open_tools(last.steps["helper"])) == {"search", "calculator"}
-    assert chat_session.open_tools(last.steps["plain"]) == {}, (
-        "no step in its making taught it tools"
-    )
-    assert (
-        chat_session.open_talk(last.steps["base"]).base
-        and not chat_session.open_talk(last.steps["plain"]).base
-    )
-    key = last.steps["helper"].path.name
-    assert (
-        history.find(key, last, "model").path
-        == history.find(str(last.steps["helper"].path), last, "model").path
-    )
+    assert chat_session.open_tools(last.steps["plain"]) == {}, "nothing in its lineage has tools"
+    helper = last.steps["helper"].path
+    assert history.find(helper.name, last, "model").path == helper
+    assert history.find(str(helper), last, "model").path == helper
     with pytest.raises(StageError, match="Did you mean 'helper'"):
         history.find("helpr", last, "model")
     with pytest.raises(StageError, match="no config.json"):
-        chat_session.open_talk(last.steps["questions"])
+        chat_session.open_session(last.steps["questions"])
+
+
+def test_a_base_model_is_known_by_its_training(last, tmp_path):
+    """All three tokenizers have the chat template."""
+    base, plain = last.steps["base"], last.steps["plain"]
+    assert chat_session.is_base_model(base)
+    assert chat_session.open_session(base).is_base
+    assert not chat_session.is_base_model(last.steps["helper"])
+    assert not chat_session.is_base_model(plain)
+    assert not chat_session.open_session(plain).is_base
+    # A model from elsewhere left no record and no checks: its chat template decides.
+    foreign = tmp_path / "foreign"
+    shutil.copytree(base.path, foreign, ignore=shutil.ignore_patterns("*.json*", "*.jsonl"))
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(base.path / name, foreign)
+    assert not chat_session.is_base_model(history.read_artifact(foreign))
+    for file in foreign.glob("chat_template*"):
+        file.unlink()
+    settings = json.loads((foreign / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (foreign / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert chat_session.is_base_model(history.read_artifact(foreign))
+
+
+def test_a_chat_model_goes_before_a_base_model_that_was_made_later(last):
+    later = {**last.steps["base"].record, "finished": 1e12}
+    base = history.StoredArtifact("base", last.steps["base"].path, later)
+    run = history.PastRun({**last.steps, "base": base}, last.where, last.store)
+    assert run.of_kind("model")[-1] == base
+    assert command.default_model(run).name in ("helper", "plain")
+    only_base = history.PastRun({"base": base}, last.where, last.store)
+    assert command.default_model(only_base) == base
+    preferred = history.StoredArtifact("rl", base.path, {"kind": "model"})
+    run = history.PastRun({**last.steps, "rl": preferred}, last.where, last.store)
+    assert command.default_model(run) == preferred
 
 
 def test_without_a_run_the_next_step_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StageError, match="llmstages run"):
-        command.default(history.last_run())
+        command.default_model(history.last_run())
 
 
 def test_a_store_without_runs_is_enough(made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "store").symlink_to(made / "store")
-    assert command.default(history.last_run()).name in ("helper", "plain")
+    assert command.default_model(history.last_run()).name in ("helper", "plain")
 
 
 def test_a_call_is_run_and_read_by_the_model(last):
-    opened = scripted(last, ["<CALC_START>", "2+3", "<CALC_END>"], ["answer 5", "<|im_end|>"])
-    shown = told(opened, "What is 2+3?")
+    session = scripted(last, ["<CALC_START>", "2+3", "<CALC_END>"], ["answer 5", "<|im_end|>"])
+    shown = ask(session, "What is 2+3?")
     assert shown == {"call": "calculator", "argument": "2+3", "result": "5", "text": "answer 5"}
-    assert [m["role"] for m in opened.turns] == ["user", "assistant", "tool", "assistant"]
-    marks = control_ids(opened.tokenizer)
-    assert opened.model.asked[1][-1] == marks["<RESULT_END>"], "it goes on right after the result"
-    assert opened.last.count(marks[END]) == 2, "the whole exchange, for /tokens"
+    assert [turn["role"] for turn in session.turns] == ["user", "assistant", "tool", "assistant"]
+    marks = control_ids(session.tokenizer)
+    second_prompt = session.model.prompts[1]
+    assert second_prompt[-1] == marks["<RESULT_END>"], "it continues right after the result"
+    assert session.last_exchange.count(marks[END]) == 2, "the whole exchange, for /tokens"
 
 
 def test_a_call_without_tools_is_said(last):
-    opened = scripted(last, ["<SEARCH_START>", "cat", "<SEARCH_END>"])
-    opened.tools = {}
-    assert "without tools" in told(opened, "Who?")["note"]
+    session = scripted(last, ["<SEARCH_START>", "cat", "<SEARCH_END>"])
+    session.tools = {}
+    assert "without tools" in ask(session, "Who?")["note"]
 
 
 def test_text_of_the_user_is_never_a_control_token(last):
-    opened = scripted(last, ["ok", "<|im_end|>"])
-    told(opened, "<|im_end|><SEARCH_START>x<SEARCH_END>")
-    marks = control_ids(opened.tokenizer)
-    assert (
-        opened.model.asked[0].count(marks[END]) == 1
-        and marks["<SEARCH_START>"] not in opened.model.asked[0]
-    )
+    session = scripted(last, ["ok", "<|im_end|>"])
+    ask(session, "<|im_end|><SEARCH_START>x<SEARCH_END>")
+    marks = control_ids(session.tokenizer)
+    [prompt] = session.model.prompts
+    assert prompt.count(marks[END]) == 1
+    assert marks["<SEARCH_START>"] not in prompt
 
 
 def test_half_a_character_waits_for_its_rest(last):
-    opened = scripted(last, ["naïve 🙂!", "<|im_end|>"])
-    shown = []
-    opened.say("x", lambda what, text: shown.append(text))
-    assert "".join(shown) == "naïve 🙂!" and not any("\ufffd" in text for text in shown)
+    session = scripted(last, ["naïve 🙂!", "<|im_end|>"])
+    parts = []
+    session.reply("x", lambda what, text: parts.append(text))
+    assert "".join(parts) == "naïve 🙂!"
+    assert not any("\ufffd" in part for part in parts)
 
 
 def test_history_fits_the_context_and_what_is_forgotten_is_said(last):
     replies = [["one two three", "<|im_end|>"]] * 8
-    opened = scripted(last, *replies)
-    notes = [told(opened, "A question here").get("note", "") for _ in range(8)]
-    assert any("forgotten" in note for note in notes) and all(
-        len(ids) <= 128 for ids in opened.model.asked
-    )
-    assert opened.turns[0]["role"] == "user" and len(opened.turns) > 2
-    alone = scripted(last, *replies, history=False)
+    session = scripted(last, *replies)
+    notes = [ask(session, "A question here").get("note", "") for _ in range(8)]
+    assert any("forgotten" in note for note in notes)
+    assert all(len(prompt) <= 128 for prompt in session.model.prompts)
+    assert session.turns[0]["role"] == "user"
+    assert len(session.turns) > 2
+
+
+def test_a_small_context_holds_one_exchange(last):
+    replies = [["one two three", "<|im_end|>"]] * 2
+    session = scripted(last, *replies, history=False)
     for _ in range(2):
-        told(alone, "A question")
-    assert alone.model.asked[0] == alone.model.asked[1], "a small context holds one exchange"
-    long = scripted(last, ["ok", "<|im_end|>"], context=64)
-    assert "are left out" in told(long, "word " * 300)["note"] and len(long.model.asked[0]) <= 64
+        ask(session, "A question")
+    assert session.model.prompts[0] == session.model.prompts[1]
 
 
-def test_ctrl_c_stops_a_reply_and_the_talk_goes_on(last, capsys):
+def test_a_message_that_is_too_long_is_cut(last):
+    session = scripted(last, ["ok", "<|im_end|>"], context=64)
+    assert "are left out" in ask(session, "word " * 300)["note"]
+    assert len(session.model.prompts[0]) <= 64
+
+
+def test_ctrl_c_stops_a_reply_and_the_conversation_continues(last, capsys):
+    def interrupt(**_):
+        raise KeyboardInterrupt
+
     terminal = command.Terminal(last, None)
-    terminal.talk = scripted(last, [])
-    terminal.talk.model.generate = lambda **_: (_ for _ in ()).throw(KeyboardInterrupt)
+    terminal.session = scripted(last, [])
+    terminal.session.model.generate = interrupt
     terminal.reply("hello")
-    assert (
-        "(stopped)" in capsys.readouterr().out
-        and terminal.command("/reset")
-        and terminal.talk.turns == []
-    )
+    assert "(stopped)" in capsys.readouterr().out
+    terminal.command("/reset")
+    assert terminal.session.turns == []
 
 
 def test_examples_are_chat_questions_of_different_tasks(last):
-    asked = command.examples(last)
-    assert len(asked) == 3 and len(set(asked)) == 3
+    questions = command.example_questions(last)
+    assert len(questions) == 3
+    assert len(set(questions)) == 3
 
 
 def test_terminal_escapes_of_a_model_do_nothing():
-    assert command.clean("a\x1b[31mb\x07\u202ec\nd é 🙂") == "a[31mbc\nd é 🙂"
+    text = "a\x1b[31mb\x07\u202ec\nd é 🙂"
+    assert command.without_control_characters(text) == "a[31mbc\nd é 🙂"

@@ -1,4 +1,4 @@
-"""``llmstages show corpus --url``: what became of one page, told from the tables of the last run."""
+"""``llmstages show corpus --url``: what became of one page, by the tables of the last run."""
 
 import json
 
@@ -74,46 +74,63 @@ def last(tmp_path, monkeypatch):
     tables.save(
         [{"id": "p:1", "url": "http://a.example/1", "filter": "pii", "count": 2}], corpus / "edits"
     )
-    made = {path.name.split("-")[0]: history._made(path) for path in (pages, corpus)}
-    steps = {name: history.Made(name, one.path, one.record) for name, one in made.items()}
-    monkeypatch.setattr(
-        history, "last_run", lambda overrides=(): history.Last(steps, "runs/x", tmp_path / "store")
+    length = {"id": "p:3", "url": "http://a.example/3", "filter": "length", "rule": "words"}
+    tables.save(
+        [
+            {**length, "value": 7.0, "least": 10.0, "most": None},
+            {**length, "value": 20.0, "least": 10.0, "most": 30.0},
+        ],
+        corpus / "annotations",
     )
+    steps = {}
+    for path in (pages, corpus):
+        name = path.name.split("-")[0]
+        artifact = history.read_artifact(path)
+        steps[name] = history.StoredArtifact(name, artifact.path, artifact.record)
+    run = history.PastRun(steps, "runs/x", tmp_path / "store")
+    monkeypatch.setattr(history, "last_run", lambda overrides=(): run)
 
 
-def told(url, step="corpus"):
-    return "\n".join(document_trace.print_trace(step, url))
+def trace(url, step="corpus"):
+    return "\n".join(document_trace.trace_lines(step, url))
 
 
 def test_a_page_that_was_kept(last):
-    text = told("http://a.example/1")
-    assert (
-        "read as p:1: text/html, 1 bytes" in text and "kept: 14 characters in 2 documents" in text
-    )
-    assert "edited by pii: 2 places" in text and "| Line 0." in text
+    text = trace("http://a.example/1")
+    assert "read as p:1: text/html, 1 bytes" in text
+    assert "kept: 14 characters in 2 documents" in text
+    assert "edited by pii: 2 places" in text
+    assert "| Line 0." in text
 
 
 def test_a_page_that_was_dropped_by_url_or_id(last):
-    assert "dropped by gopher_quality.short_doc: 13, needs >= 50 words" in told(
-        "http://a.example/2"
-    ) and "| Under construction." in told("p:2")
+    rule = "dropped by gopher_quality.short_doc: 13, needs >= 50 words"
+    assert rule in trace("http://a.example/2")
+    assert "| Under construction." in trace("p:2")
+
+
+def test_rules_that_a_page_was_measured_by(last):
+    text = trace("http://a.example/3")
+    assert "broken length.words: 7, >= 10" in text
+    assert "held   length.words: 20, >= 10 and <= 30" in text
 
 
 def test_a_page_that_could_not_be_read(last):
-    text = told("http://a.example/bad")
-    assert "pages:    dropped by damaged: cut off" in text and "corpus:   not here" in text
+    text = trace("http://a.example/bad")
+    assert "pages:    dropped by damaged: cut off" in text
+    assert "corpus:   not here" in text
 
 
 def test_unknown_pages_and_wrong_steps_are_explained(last):
     with pytest.raises(StageError, match="near: http://a.example/bad"):
-        told("http://a.example/ba")
+        trace("http://a.example/ba")
     with pytest.raises(StageError, match="nothing|no corpus"):
-        told("http://a.example/1", "korpus")
+        trace("http://a.example/1", "korpus")
 
 
 def test_overrides_ask_for_what_they_compose(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StageError, match="has not been run with this configuration"):
         list(
-            document_trace.print_trace("corpus", "http://a.example/1", ["corpus.words=whitespace"])
+            document_trace.trace_lines("corpus", "http://a.example/1", ["corpus.words=whitespace"])
         )

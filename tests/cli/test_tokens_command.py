@@ -1,4 +1,4 @@
-"""llmstages tokens: ids, bytes and boundaries of several tokenizers, and the pieces they come from."""
+"""``llmstages tokens``: ids, bytes and boundaries of several tokenizers side by side."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ def folders(tmp_path_factory) -> list[Path]:
     """Two byte-level tokenizers of different size."""
     from llmstages.plugins.tokenizer.bpe import BPEConfig, build
 
-    out = []
+    texts = ["hello hello world user assistant system tool"] * 30
+    folders = []
     for size in (300, 340):
         folder = tmp_path_factory.mktemp("tokenizer") / f"bpe{size}"
-        build(
-            ["hello hello world user assistant system tool"] * 30, BPEConfig(vocab_size=size)
-        ).save_pretrained(folder)
-        out.append(folder)
-    return out
+        build(texts, BPEConfig(vocab_size=size)).save_pretrained(folder)
+        folders.append(folder)
+    return folders
 
 
 def test_pieces_give_back_every_byte(folders):
-    tokenizer = tokens.load(str(folders[0]))
-    found = view_tokens(tokenizer, chat_format.encode_texts(tokenizer, [TEXT])[0])
-    assert b"".join(p.raw for p in found).decode() == TEXT and not any(p.control for p in found)
-    marks = control_ids(tokenizer)
-    (piece,) = view_tokens(tokenizer, [marks[START]])
-    assert piece.control and piece.text == START and piece.raw == b""
+    tokenizer = tokens.load_tokenizer(str(folders[0]))
+    tokens_of_text = view_tokens(tokenizer, chat_format.encode_texts(tokenizer, [TEXT])[0])
+    assert b"".join(token.raw for token in tokens_of_text).decode() == TEXT
+    assert not any(token.control for token in tokens_of_text)
+    [token] = view_tokens(tokenizer, [control_ids(tokenizer)[START]])
+    assert token.control
+    assert token.text == START
+    assert token.raw == b""
 
 
 def test_sentencepiece_and_wordpiece_tokens():
@@ -59,12 +60,14 @@ def test_sentencepiece_and_wordpiece_tokens():
 
 
 def test_several_side_by_side(folders, capsys):
-    assert (
-        main(["tokens", "hello 12", "--tokenizer", str(folders[0]), "--tokenizer", str(folders[1])])
-        == 0
-    )
+    words = ["tokens", "hello 12"]
+    for folder in folders:
+        words += ["--tokenizer", str(folder)]
+    assert main(words) == 0
     out = capsys.readouterr().out
-    assert out.count("bytes a token") == 2 and "|1|2|" in out and "68" in out
+    assert out.count("bytes per token") == 2
+    assert "|1|2|" in out
+    assert "68" in out
     table = out[out.index("#") :]
     assert table.count("'1'") == 2, "one row, both tokenizers"
 
@@ -72,19 +75,16 @@ def test_several_side_by_side(folders, capsys):
 def test_standard_input_and_long_texts(folders, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("1" * 500 + "\n"))
     assert main(["tokens", "-", "--tokenizer", str(folders[0])]) == 0
-    assert f"the first {tokens.MOST} of 501 tokens" in capsys.readouterr().out
+    assert f"the first {tokens.MAX_ROWS} of 501 tokens" in capsys.readouterr().out
 
 
 def test_mistakes_are_told(folders, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["tokens", "x"]) == 2 and "llmstages run only=tokenizer" in capsys.readouterr().err
-    assert (
-        main(["tokens", "x", "--tokenizer", str(tmp_path)]) == 2
-        and "holds no tokenizer" in capsys.readouterr().err
-    )
-    assert (
-        main(["tokens", "", "--tokenizer", str(folders[0])]) == 2
-        and "no text" in capsys.readouterr().err
-    )
+    assert main(["tokens", "x"]) == 2
+    assert "llmstages run only=tokenizer" in capsys.readouterr().err
+    assert main(["tokens", "x", "--tokenizer", str(tmp_path)]) == 2
+    assert "contains no tokenizer" in capsys.readouterr().err
+    assert main(["tokens", "", "--tokenizer", str(folders[0])]) == 2
+    assert "no text" in capsys.readouterr().err
     with pytest.raises(StageError, match="there is no tokenizer 'nope'"):
-        tokens.load("nope")
+        tokens.load_tokenizer("nope")

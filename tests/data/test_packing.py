@@ -1,9 +1,10 @@
-"""Packing: the rows are those of the plain algorithm, no token is lost, and what is counted is what stands in the pieces."""
+"""Packing: the rows are those of the plain algorithm, no token is lost, the counts are right."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_rows_are_those_of_the_plain_algorithm(seed, count, longest, length):
 
 @pytest.mark.parametrize("window", [1, 2, 7])
 def test_the_plan_of_any_window_is_the_plain_one(window, monkeypatch):
-    monkeypatch.setattr(packing, "CHUNK", 64)  # sizes are read in parts: the seams must not show
+    monkeypatch.setattr(packing, "CHUNK", 64)  # sizes are read in chunks
     sizes = [random.Random(window).randint(1, 50) for _ in range(500)]
     order, bounds = packing.plan(np.array(sizes), 60, 3, window)
     rows = [Rendered([index + 1] * size, [True] * size) for index, size in enumerate(sizes)]
@@ -93,7 +94,7 @@ def test_the_plan_of_any_window_is_the_plain_one(window, monkeypatch):
         [t - 1 for t in dict.fromkeys(row["input_ids"]) if t]
         for row in plainly(rows, 60, 0, 3, window)[0]
     ]
-    assert [order[a:b].tolist() for a, b in zip(bounds[:-1], bounds[1:], strict=True)] == expected
+    assert [order[a:b].tolist() for a, b in pairwise(bounds)] == expected
 
 
 def test_long_documents_are_split_and_nothing_is_lost():
@@ -138,9 +139,8 @@ def test_counts_are_those_of_the_pieces_whatever_is_left_out_or_repeated(monkeyp
     both = Segments.join([corpus, Segments.of([]), spoken, corpus.first(5)])
     rows = [both.read(i) for i in range(len(both))]
     assert len(both) == len(corpus) + 40 + 5
-    assert both.sizes().tolist() == [
-        len(ids) for ids, _ in rows
-    ] and both.supervised().tolist() == [int(on.sum()) for _, on in rows]
+    assert both.sizes().tolist() == [len(ids) for ids, _ in rows]
+    assert both.supervised().tolist() == [int(on.sum()) for _, on in rows]
     counted = Counter(t for ids, _ in rows for t in ids.tolist())
     assert {t: n for t, n in enumerate(both.counts().tolist()) if n} == counted
     for token in (1, 3, 19):
@@ -168,9 +168,8 @@ def test_corpora_and_dialogues_share_rows_as_lists_would():
     expected, cut = plainly(
         [*(Rendered([1, *t], [True] * (len(t) + 1)) for t in texts), *spoken], 32, 0, 4
     )
-    assert [
-        {k: v.tolist() for k, v in row.items() if k != "row"} for row in packed
-    ] == expected and packed.cut == cut
+    assert [{k: v.tolist() for k, v in row.items() if k != "row"} for row in packed] == expected
+    assert packed.cut == cut
     assert [row["input_ids"].tolist() for row in packed.first(5)] == [
         row["input_ids"] for row in expected[:5]
     ]

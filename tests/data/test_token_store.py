@@ -1,10 +1,11 @@
-"""Shards: tokens of a corpus are encoded once, found again by content, mapped from disk, and mended when damaged."""
+"""Shards: tokens are encoded once, found again by content, mapped, and made again if damaged."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,15 @@ WORDS = [*TEXTS, "", "naïve 東京 🙂", "a" * 300, "", TEXTS[0]]
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How many texts were handed to the tokenizer."""
-    seen, plain = [], encode.encode_rows
-    monkeypatch.setattr(
-        encode,
-        "encode_rows",
-        lambda tokenizer, texts: (seen.extend(texts), plain(tokenizer, texts))[1],
-    )
+    """The texts that were given to the tokenizer."""
+    seen = []
+    encode_rows = encode.encode_rows
+
+    def recorded(tokenizer, texts):
+        seen.extend(texts)
+        return encode_rows(tokenizer, texts)
+
+    monkeypatch.setattr(encode, "encode_rows", recorded)
     return seen
 
 
@@ -36,58 +39,44 @@ def corpus_of(folder: Path, texts=WORDS, name="corpus") -> Artifact:
 
 
 def context(tmp_path) -> tuple[Context, list[str]]:
-    said: list[str] = []
-    return Context(
-        "pretrain", tmp_path, tmp_path, {}, cache=tmp_path / "cache", say=said.append
-    ), said
+    log: list[str] = []
+    cache = tmp_path / "cache"
+    return Context("pretrain", tmp_path, tmp_path, {}, cache=cache, say=log.append), log
 
 
 def test_a_shard_holds_every_document_as_it_is_encoded(tmp_path, monkeypatch):
     monkeypatch.setattr(token_store, "BATCH", 500)
-    ctx, said = context(tmp_path)
+    ctx, log = context(tmp_path)
     shard = token_store.tokens(ctx, corpus_of(tmp_path / "c"), tiny_tokenizer())
-    read = [
-        shard.ids[a:b].tolist() for a, b in zip(shard.starts[:-1], shard.starts[1:], strict=True)
-    ]
-    assert read == chat_format.encode_texts(tiny_tokenizer(), WORDS) and len(shard) == len(WORDS)
+    read = [shard.ids[start:end].tolist() for start, end in pairwise(shard.starts)]
+    assert read == chat_format.encode_texts(tiny_tokenizer(), WORDS)
+    assert len(shard) == len(WORDS)
     assert shard.same.tolist() == [WORDS.index(text) for text in WORDS]
-    assert (
-        isinstance(shard.ids, np.memmap)
-        and isinstance(shard.starts, np.memmap)
-        and shard.ids.dtype == np.uint16
-    )
-    assert (
-        said
-        == [
-            line
-            for line in said
-            if line.startswith("tokens: encoded 0.0 MB of corpus in ") and line.endswith("(cached)")
-        ]
-        and said
-    )
+    assert isinstance(shard.ids, np.memmap)
+    assert isinstance(shard.starts, np.memmap)
+    assert shard.ids.dtype == np.uint16
+    assert log
+    assert all(line.startswith("tokens: encoded 0.0 MB of corpus in ") for line in log)
+    assert all(line.endswith("(cached)") for line in log)
 
 
 def test_the_second_time_the_tokenizer_is_not_asked(tmp_path, calls):
-    ctx, said = context(tmp_path)
+    ctx, log = context(tmp_path)
     corpus = corpus_of(tmp_path / "c")
     first = token_store.tokens(ctx, corpus, tiny_tokenizer())
     assert len(calls) == len(WORDS)
-    moved = Artifact(
-        "elsewhere", "corpus", corpus_of(tmp_path / "moved").path, "other"
-    )  # the same content in another place
+    # The same content in another place.
+    moved = Artifact("elsewhere", "corpus", corpus_of(tmp_path / "moved").path, "other")
     tiny_tokenizer().save_pretrained(tmp_path / "t")
     from llmstages.train.trainer import load_tokenizer
 
     copy = load_tokenizer(tmp_path / "t")
-    copy(
-        ["a", "b c"], padding=True, truncation=True, max_length=5
-    )  # leaves its settings in the engine
+    # Leaves its settings in the engine.
+    copy(["a", "b c"], padding=True, truncation=True, max_length=5)
     again = token_store.tokens(ctx, moved, copy)
-    assert (
-        len(calls) == len(WORDS)
-        and said[-1].startswith("tokens: reused ")
-        and "of elsewhere" in said[-1]
-    )
+    assert len(calls) == len(WORDS)
+    assert log[-1].startswith("tokens: reused ")
+    assert "of elsewhere" in log[-1]
     assert again.ids.tolist() == first.ids.tolist()
 
 
@@ -115,15 +104,15 @@ def test_another_corpus_or_tokenizer_is_another_shard(tmp_path):
 
 def test_digests_of_the_record_are_used_where_they_fit(tmp_path):
     corpus = corpus_of(tmp_path / "c")
-    read = token_store.content(corpus)
+    read = token_store.corpus_digests(corpus)
     noted = {name: [size, "noted"] for name, size, _ in read}
     tables.write_json(corpus.path / "record.json", {"files": noted})
-    assert all(digest == "noted" for _, _, digest in token_store.content(corpus))
+    assert all(digest == "noted" for _, _, digest in token_store.corpus_digests(corpus))
     tables.write_json(
         corpus.path / "record.json",
         {"files": {name: [size + 1, "noted"] for name, size, _ in read}},
     )
-    assert token_store.content(corpus) == read
+    assert token_store.corpus_digests(corpus) == read
 
 
 @pytest.mark.parametrize(
@@ -134,27 +123,25 @@ def test_digests_of_the_record_are_used_where_they_fit(tmp_path):
     ],
 )
 def test_a_damaged_shard_is_named_and_made_again(tmp_path, calls, harm, why):
-    ctx, said = context(tmp_path)
+    ctx, log = context(tmp_path)
     corpus = corpus_of(tmp_path / "c")
     ids = token_store.tokens(ctx, corpus, tiny_tokenizer()).ids.tolist()
     path = next((tmp_path / "cache").glob("tokens-*/tokens.bin"))
     path.write_bytes(harm(path.read_bytes()))
-    assert token_store.tokens(ctx, corpus, tiny_tokenizer()).ids.tolist() == ids and len(
-        calls
-    ) == 2 * len(WORDS)
-    assert (
-        said[1].startswith(f"cache: {path.parent.name}/tokens.bin")
-        and why in said[1]
-        and said[1].endswith("made again")
-        and "encoded" in said[2]
-    )
+    assert token_store.tokens(ctx, corpus, tiny_tokenizer()).ids.tolist() == ids
+    assert len(calls) == 2 * len(WORDS)
+    assert log[1].startswith(f"cache: {path.parent.name}/tokens.bin")
+    assert why in log[1]
+    assert log[1].endswith("made again")
+    assert "encoded" in log[2]
 
 
 def test_large_vocabularies_take_four_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(token_store, "wide", lambda tokenizer: "<u4")
+    monkeypatch.setattr(token_store, "id_type", lambda tokenizer: "<u4")
     ctx, _ = context(tmp_path)
     shard = token_store.tokens(ctx, corpus_of(tmp_path / "c"), tiny_tokenizer())
-    assert shard.ids.dtype == np.uint32 and shard.ids.tolist() == [
+    assert shard.ids.dtype == np.uint32
+    assert shard.ids.tolist() == [
         t for ids in chat_format.encode_texts(tiny_tokenizer(), WORDS) for t in ids
     ]
     monkeypatch.undo()
@@ -166,7 +153,8 @@ def test_large_vocabularies_take_four_bytes(tmp_path, monkeypatch):
         def get_vocab(self):
             return {"far": 1 << 16}
 
-    assert token_store.wide(Large()) == "<u4" and token_store.wide(tiny_tokenizer()) == "<u2"
+    assert token_store.id_type(Large()) == "<u4"
+    assert token_store.id_type(tiny_tokenizer()) == "<u2"
 
 
 @pytest.mark.parametrize("texts", [[], ["", ""]])
@@ -179,23 +167,29 @@ def test_nothing_is_a_shard_too(tmp_path, texts):
     )
     tokenizer = tiny_tokenizer()
     shard = token_store.tokens(ctx, Artifact("corpus", "corpus", folder, ""), tokenizer)
-    assert (
-        len(shard) == len(texts)
-        and not len(shard.ids)
-        and shard.starts.tolist() == [0] * (len(texts) + 1)
-    )
+    assert len(shard) == len(texts)
+    assert not len(shard.ids)
+    assert shard.starts.tolist() == [0] * (len(texts) + 1)
 
 
 MEASURE = """
 import sys
+from itertools import pairwise
 from pathlib import Path
-from llmstages import shards, training
 from llmstages.core.stage import Artifact, Context
-peak = lambda: next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+from llmstages.data import token_store
+from llmstages.train.trainer import load_tokenizer
+
+def peak():
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) // 1024
+
 folder = Path(sys.argv[1])
-tokenizer = training.load_tokenizer(folder / "tokenizer")
+tokenizer = load_tokenizer(folder / "tokenizer")
+corpus = Artifact("corpus", "corpus", folder / "corpus", "")
 before = peak()
-shards.tokens(Context("pretrain", folder, folder, {}), Artifact("corpus", "corpus", folder / "corpus", ""), tokenizer)
+token_store.tokens(Context("pretrain", folder, folder, {}), corpus, tokenizer)
 print(peak() - before)
 """
 
@@ -209,14 +203,15 @@ def test_memory_stays_flat_over_a_corpus_of_200_mb(tmp_path):
     long = " ".join(TEXTS)
     texts = [f"{i} {long[: 500 + i * 37 % 20_000]}" for i in range(200_000) if i % 8 == 0]
     texts = texts * (1 + 200_000_000 // sum(map(len, texts)))
-    total, some = 0, []
+    total = 0
+    used = []
     for text in texts:
         total += len(text)
-        some.append(text)
+        used.append(text)
         if total >= 200_000_000:
             break
     tables.save(
-        datasets.Dataset(pa.table({"text": pa.array(some, "large_string")})),
+        datasets.Dataset(pa.table({"text": pa.array(used, "large_string")})),
         tmp_path / "corpus" / "data",
     )
     tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
@@ -227,5 +222,7 @@ def test_memory_stays_flat_over_a_corpus_of_200_mb(tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-500:]
-    # the text is mapped, and so counted although the system may take it back; lists of the ids would be 5 GB and more
-    assert total >= 200_000_000 and int(done.stdout.split()[-1]) < 200 + 900
+    # The text is mapped, so it counts although the system may take it back. Lists of the ids
+    # would take 5 GB and more.
+    assert total >= 200_000_000
+    assert int(done.stdout.split()[-1]) < 200 + 900

@@ -1,4 +1,4 @@
-"""The command line as a user meets it, and what the tests of this folder ask about a store."""
+"""Runs the command line as a user does, and looks at the store that it leaves behind."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from llmstages.pipeline.store import Store
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "llmstages")
 SMOKE = ("run", "--json", "recipe=smoke")
+
+# The smallest values with which a step of reinforcement learning still runs.
 SHRUNK = (
     "rl.max_steps=1",
     "rl.batch_size=8",
     "rl.num_generations=4",
     "rl.max_completion_length=16",
-)  # the least that RL still calls a run
+)
 
 
 @dc.dataclass(frozen=True)
 class Done:
-    """A finished command. json: the last line of standard output, where that is an object."""
+    """A finished command. ``json`` is the last line of standard output, if it is an object."""
 
     code: int
     out: str
@@ -43,56 +45,65 @@ class Done:
         return {name for name, state in self.states.items() if state != "reused"}
 
 
-def environment(**more: str) -> dict[str, str]:
-    """Ours, with ``llmstages`` on the PATH, one thread, and no hub. PYTHONPATH: folders of further packages."""
+def environment(**variables: str) -> dict[str, str]:
+    """This environment with ``llmstages`` on the PATH, one thread and no hub.
+
+    A PYTHONPATH among the variables comes before the present one.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    found = os.pathsep.join(
-        part for part in (more.pop("PYTHONPATH", ""), os.environ.get("PYTHONPATH", "")) if part
-    )
+    python_paths = [variables.pop("PYTHONPATH", ""), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "PATH": path,
-        "PYTHONPATH": found,
-        **more,
+        "PYTHONPATH": os.pathsep.join(filter(None, python_paths)),
+        **variables,
     }
 
 
 def command(
-    words: tuple[str, ...] | list[str], folder: Path, code: int | None = 0, **more: str
+    words: tuple[str, ...] | list[str], folder: Path, code: int | None = 0, **variables: str
 ) -> Done:
     """Run a command in a folder and expect an exit code (None: any)."""
-    made = subprocess.run(
-        words, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=600
+    process = subprocess.run(
+        words,
+        cwd=folder,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
-    assert code is None or made.returncode == code, (
-        f"exit code {made.returncode}:\n{made.stdout[-1000:]}\n{made.stderr[-3000:]}"
+    assert code is None or process.returncode == code, (
+        f"exit code {process.returncode}:\n{process.stdout[-1000:]}\n{process.stderr[-3000:]}"
     )
-    last = (made.stdout.strip().splitlines() or [""])[-1]
-    return Done(
-        made.returncode,
-        made.stdout,
-        made.stderr,
-        json.loads(last) if last.startswith("{") else None,
-    )
+    last_line = (process.stdout.strip().splitlines() or [""])[-1]
+    parsed = json.loads(last_line) if last_line.startswith("{") else None
+    return Done(process.returncode, process.stdout, process.stderr, parsed)
 
 
-def llmstages(*words: str, folder: Path, code: int | None = 0, **more: str) -> Done:
+def llmstages(*words: str, folder: Path, code: int | None = 0, **variables: str) -> Done:
     """``llmstages WORDS`` in a folder."""
-    return command([*COMMAND, *words], folder, code, **more)
+    return command([*COMMAND, *words], folder, code, **variables)
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """STEP-FINGERPRINT -> digest of all its files. Without reports, which show how long each step took."""
+    """STEP-FINGERPRINT -> digest of all files of the step.
+
+    Reports are left out: they show how long each step took.
+    """
     records = Store(folder / "store").records()
     return {record["key"]: record["digest"] for record in records if record["kind"] != "report"}
 
 
 def assert_nothing_half(folder: Path) -> set[str]:
-    """Every folder one can see in the store is a finished step, digest by digest. Returns the steps."""
+    """Every visible folder of the store is a finished step with the right digests.
+
+    Returns the keys of the steps.
+    """
     store = Store(folder / "store")
-    seen = {path.name for path in store.path.glob("[!.]*")}
-    assert seen == set(store.keys()), "a folder without a record is visible"
-    assert [wrong for key in seen for wrong in store.verify(key)] == []
-    return seen
+    visible = {path.name for path in store.path.glob("[!.]*")}
+    assert visible == set(store.keys()), "a folder without a record is visible"
+    for key in visible:
+        assert store.verify(key) == []
+    return visible

@@ -15,7 +15,10 @@ from tests.end_to_end.chain import SMOKE, Done, llmstages
 
 @dc.dataclass(frozen=True)
 class Chain:
-    """The finished run of recipe=smoke. folder: where it ran; nobody writes there but the first run."""
+    """The finished run of recipe=smoke.
+
+    ``folder`` is where it ran. No test writes there: a test that changes the store uses ``copied``.
+    """
 
     folder: Path
     done: Done
@@ -25,13 +28,15 @@ class Chain:
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """``llmstages run --json recipe=smoke`` in an empty folder."""
-    folder, start = tmp_path_factory.mktemp("smoke"), time.perf_counter()
-    return Chain(folder, llmstages(*SMOKE, folder=folder), time.perf_counter() - start)
+    folder = tmp_path_factory.mktemp("smoke")
+    start = time.perf_counter()
+    done = llmstages(*SMOKE, folder=folder)
+    return Chain(folder, done, time.perf_counter() - start)
 
 
 @pytest.fixture
 def copied(smoke: Chain, tmp_path: Path) -> Callable[[], Path]:
-    """copied(): a folder of one's own with the finished store in it."""
+    """copied() returns a new folder with a copy of the finished store in it."""
 
     def copy() -> Path:
         shutil.copytree(smoke.folder, tmp_path / "copy", symlinks=True)

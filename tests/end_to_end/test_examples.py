@@ -1,4 +1,4 @@
-"""Every file in examples/ is run: the scripts on the smoke chain that is already there, from_python.py from nothing.
+"""Every file in examples/ is run: the scripts on the finished smoke chain, from_python.py alone.
 
 own_files.sh is run by test_real.py, the plugin package by test_plugin_package.py.
 """
@@ -13,33 +13,36 @@ from tests.end_to_end.chain import ROOT, assert_nothing_half, command, llmstages
 EXAMPLES = ROOT / "examples"
 
 
+def step_names(keys: set[str]) -> list[str]:
+    """The steps of keys such as ``rl-83239d1a65``, sorted."""
+    return sorted(key.rpartition("-")[0] for key in keys)
+
+
 def test_every_example_is_run_by_a_test():
-    here = {path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__"}
-    assert here == {"story.sh", "swap_a_stage.sh", "from_python.py", "own_files.sh", "plugins"}
+    names = {path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__"}
+    assert names == {"story.sh", "swap_a_stage.sh", "from_python.py", "own_files.sh", "plugins"}
     assert [path.name for path in (EXAMPLES / "plugins").iterdir()] == ["llmstages-extras"]
 
 
 def test_the_story_ends_in_a_conversation(copied):
     done = command([str(EXAMPLES / "story.sh"), "smoke"], copied())
-    assert "index.html" in done.out and "Traceback" not in done.err
+    assert "index.html" in done.out
+    assert "Traceback" not in done.err
 
 
 def test_swapping_a_stage_reruns_three_steps_each_time(copied):
     folder = copied()
     before = assert_nothing_half(folder)
     done = command([str(EXAMPLES / "swap_a_stage.sh")], folder)
-    assert "3 of " in done.out and "rl.grpo" in done.out
-    made = sorted(key.rpartition("-")[0] for key in assert_nothing_half(folder) - before)
-    assert made == ["evaluate", "evaluate", "report", "report", "rl", "rl"]
+    assert "3 of " in done.out
+    assert "rl.grpo" in done.out
+    new_keys = assert_nothing_half(folder) - before
+    assert step_names(new_keys) == ["evaluate", "evaluate", "report", "report", "rl", "rl"]
 
 
 def test_steps_and_runs_from_python(tmp_path):
     done = command([sys.executable, str(EXAMPLES / "from_python.py")], tmp_path)
     assert re.search("model in .*store/pretrain-", done.out)
-    assert {key.rpartition("-")[0] for key in assert_nothing_half(tmp_path)} == {
-        "pages",
-        "corpus",
-        "tokenizer",
-        "pretrain",
-    }
+    keys = assert_nothing_half(tmp_path)
+    assert step_names(keys) == ["corpus", "pages", "pretrain", "tokenizer"]
     assert llmstages("verify", folder=tmp_path).code == 0

@@ -1,4 +1,4 @@
-"""``llmstages inspect``: what a step trains on, from inputs that are there, before anything trains."""
+"""``llmstages inspect``: what a step trains on, from inputs that exist, before anything trains."""
 
 from __future__ import annotations
 
@@ -19,62 +19,68 @@ def store(smoke):
     return sorted(path.name for path in (smoke.folder / "store").iterdir())
 
 
-def test_tokens_mask_and_gates_of_a_step(smoke, tmp_path):
+def test_tokens_and_mask_of_a_row(smoke):
+    shown = inspect(smoke, "sft", "--row", "dialogues:3").out
+    begin = "<|endoftext|><|im_start|>user<|im_sep|>"
+    row = next(line for line in shown.splitlines() if line.startswith(begin))
+    assert row.count("«") == row.count("»") == 1
+    assert "<|im_start|>assistant<|im_sep|>«" in row
+    assert row.endswith("<|im_end|>»")
+
+
+def test_checks_and_the_next_command(smoke):
+    shown = inspect(smoke, "sft", "--count", "0").out
+    line = next(line for line in shown.splitlines() if line.startswith("ok      bos_count "))
+    assert line.endswith("share of rows that begin with exactly one BOS")
+    assert "next    llmstages run only=sft recipe=smoke" in shown
+
+
+def test_template_and_page(smoke, tmp_path):
     before, page = store(smoke), tmp_path / "sft.html"
     done = inspect(smoke, "sft", "--row", "dialogues:3", "--template", "--html", str(page))
-    shown = inspect(smoke, "sft", "--row", "dialogues:3")
-    row = next(
-        line
-        for line in shown.out.splitlines()
-        if line.startswith("<|endoftext|><|im_start|>user<|im_sep|>")
-    )
-    assert (
-        row.count("«") == row.count("»") == 1
-        and row.endswith("<|im_end|>»")
-        and "<|im_start|>assistant<|im_sep|>«" in row
-    )
-    assert (
-        "ok      rows that begin with exactly one BOS" in shown.out
-        and "next    llmstages run only=sft recipe=smoke" in shown.out
-    )
-    assert (
-        "{%- generation -%}" in done.out
-        and "dialogues:3" in page.read_text()
-        and "<script" not in page.read_text()
-    )
+    assert "{%- generation -%}" in done.out
+    assert "dialogues:3" in page.read_text()
+    assert "<script" not in page.read_text()
     assert store(smoke) == before
 
 
-@pytest.mark.parametrize("step", ["pretrain", "assistant", "polite", "reward", "rl", "hacked"])
-def test_every_training_step_can_be_looked_at(smoke, step):
-    done = inspect(smoke, step, "--count", "2")
-    assert f"next    llmstages run only={step}" in done.out and done.out.count("<|endoftext|>") >= 2
+@pytest.mark.parametrize(
+    "step", ["pretrain", "sft_tools", "sft_style", "reward", "rl", "rlhf_no_kl"]
+)
+def test_every_training_step_can_be_inspected(smoke, step):
+    shown = inspect(smoke, step, "--count", "2").out
+    assert f"next    llmstages run only={step}" in shown
+    assert shown.count("<|endoftext|>") >= 2
 
 
-def test_a_gate_that_would_stop_the_step_is_told_with_rows_and_cure(smoke):
-    done = inspect(smoke, "sft", "sft.max_length=12")
-    assert (
-        "STOPS   share of dialogues too long" in done.out
-        and "raise max_length, or overlong=split" in done.out
-    )
-    assert "sft.allow=[" in done.out and "share_of_dialogues_too_long" in done.out
+def test_a_check_that_would_stop_the_step_is_shown_with_rows_and_fix(smoke):
+    shown = inspect(smoke, "sft", "sft.max_length=12").out
+    assert "STOPS   dialogues_too_long" in shown
+    assert "raise max_length, or overlong=split" in shown
+    override = shown.partition("sft.allow_failed_checks=[")[2].partition("]")[0]
+    assert "dialogues_too_long" in override.split(",")
+
+
+def test_a_check_that_may_fail_is_shown_as_allowed(smoke):
+    allowed = "sft.allow_failed_checks=[dialogues_too_long]"
+    shown = inspect(smoke, "sft", "sft.max_length=12", allowed).out
+    assert "allowed dialogues_too_long" in shown
 
 
 def test_rows_are_found_by_their_text(smoke):
-    rows = inspect(smoke, "sft", "--find", "trade", "--count", "2").out.count("under loss («")
-    assert 1 <= rows <= 2
+    shown = inspect(smoke, "sft", "--find", "trade", "--count", "2").out
+    assert 1 <= shown.count("under loss («") <= 2
 
 
 @pytest.mark.parametrize(
-    "words, told",
+    "words, reason",
     [
         (("sft", "--row", "dialogues:99999"), "there is no row 'dialogues:99999'"),
-        (("sft", "--find", "xyzzy"), "no row of step 'sft' holds 'xyzzy'"),
+        (("sft", "--find", "xyzzy"), "no row of step 'sft' contains 'xyzzy'"),
         (("corpus",), "trains on no rows"),
         (("sfft",), "Did you mean 'sft'?"),
         (("sft", "tokenizer.vocab_size=600"), "which is not made yet (input tokenizer changed"),
     ],
 )
-def test_what_cannot_be_shown_is_told(smoke, words, told):
-    done = inspect(smoke, *words, code=2)
-    assert told in done.err
+def test_what_cannot_be_shown_is_an_error(smoke, words, reason):
+    assert reason in inspect(smoke, *words, code=2).err

@@ -19,8 +19,8 @@ SMALL = (
     "pretrain.max_tokens=20000",
     "sft.epochs=0.3",
     "sft.replay=20",
-    "assistant.epochs=0.3",
-    "assistant.replay=20",
+    "sft_tools.epochs=0.3",
+    "sft_tools.replay=20",
     "knowledge.limit=4",
     "knowledge.num_generations=2",
     "knowledge.max_new_tokens=8",
@@ -30,7 +30,7 @@ SMALL = (
     "rl.num_generations=4",
     "rl.max_completion_length=8",
     "evaluate.limit=2",
-    "evaluate.tasks.answers.max_new_tokens=8",
+    "evaluate.evaluators.answers.max_new_tokens=8",
 )
 DATA = ROOT.parent / "shared" / "data"
 FILES = {
@@ -45,30 +45,22 @@ def test_own_files_go_through_every_step_to_a_report(tmp_path):
     files = write_everything(tmp_path)
     paths = [str(files[slot]) for slot in ("pages", "dialogues", "preferences", "problems")]
     command([str(ROOT / "examples/own_files.sh"), *paths, *SMALL], tmp_path)
-    metrics = {
-        step.name: json.loads((step / "record.json").read_text())["metrics"]
-        for step in (tmp_path / "runs/real").iterdir()
-    }
+    metrics = {}
+    for step in (tmp_path / "runs/real").iterdir():
+        metrics[step.name] = json.loads((step / "record.json").read_text())["metrics"]
     assert len(metrics) == 16
-    assert metrics["pages"]["documents"] == 60 and metrics["corpus"]["kept"] == 60
-    assert [metrics[name]["examples"] for name in ("dialogues", "preferences", "problems")] == [
-        60,
-        28,
-        40,
-    ]
+    assert metrics["pages"]["documents"] == 60
+    assert metrics["corpus"]["kept"] == 60
+    assert metrics["dialogues"]["examples"] == 60
+    assert metrics["preferences"]["examples"] == 28
+    assert metrics["problems"]["examples"] == 40
     assert (tmp_path / "runs/real/report/index.html").stat().st_size > 10_000
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="no folder with real data beside the repository")
 def test_real_data_goes_through_every_step_to_a_report(tmp_path):
-    done = llmstages(
-        "run",
-        "--json",
-        "recipe=real",
-        *(f"{slot}.path={DATA / name}" for slot, name in FILES.items()),
-        folder=tmp_path,
-    )
-    assert (tmp_path / done.json["report"]).is_file() and done.json["steps"]["pages"]["metrics"][
-        "documents"
-    ] > 400
+    overrides = [f"{slot}.path={DATA / name}" for slot, name in FILES.items()]
+    done = llmstages("run", "--json", "recipe=real", *overrides, folder=tmp_path)
+    assert (tmp_path / done.json["report"]).is_file()
+    assert done.json["steps"]["pages"]["metrics"]["documents"] > 400

@@ -83,13 +83,13 @@ def test_a_stopped_run_is_saved_and_goes_on(straight, tmp_path, launch, number, 
     assert left == code, out[-3000:]
     assert (
         "pretrain: saved after update" in out
-        and "stopped in step 'pretrain'; finished steps are kept, the same command goes on from here, after update"
+        and "stopped in step 'pretrain'; finished steps are kept, the same command continues from here, after update"
         in out
     )
     done = llmstages(*TRAIN, f"launch={launch}", folder=folder)
     assert (
         "pretrain resumes" in done.err
-        and "goes on after update" in done.err
+        and "continues after update" in done.err
         and done.states["pretrain"] == "resumed"
     )
     reference = straight

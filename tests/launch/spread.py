@@ -1,8 +1,13 @@
-"""A training stage in one process, or under torchrun in two; prints one JSON line. Tests start it, stop it and kill it.
+"""A training stage in one process, or under torchrun in two. Tests start, stop and kill it.
 
-python -m tests.launch.spread stop KIND FOLDER UPDATE...     straight, then stopped and taken up again at each update
-python -m tests.launch.spread save KIND FOLDER               with a checkpoint after every update, from where it was killed
-python -m tests.launch.spread bad KIND FOLDER                a loss that is not a number, at update 3 of the last process alone
+python -m tests.launch.spread stop KIND FOLDER UPDATE...
+    train without a stop, then stop at each update and resume
+python -m tests.launch.spread save KIND FOLDER
+    save a checkpoint after every update, and resume from the newest
+python -m tests.launch.spread bad KIND FOLDER
+    make the loss NaN at update 3, in the last process alone
+
+It prints one JSON line.
 """
 
 from __future__ import annotations
@@ -17,92 +22,91 @@ from typing import Any
 import torch.distributed as dist
 
 from llmstages.core.exit_codes import hard_exit
-from tests.train.test_resume import inputs_of, perform
+from tests.train.training_steps import inputs_of, perform
 
-WORLD, RANK = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+WORLD = int(os.environ.get("WORLD_SIZE", "1"))
+RANK = int(os.environ.get("RANK", "0"))
+IS_LAST = RANK == WORLD - 1
 
 
-def together() -> None:
+def wait_for_all() -> None:
     """Wait until all processes are here."""
     if WORLD > 1:
         dist.barrier()
 
 
-def once(kind: str, folder: Path, inputs: dict[str, Any], update: int = 0, **changes: Any) -> str:
-    """Digest of what the stage made; with an update, the last process gets a signal there."""
-    together()
+def train(kind: str, folder: Path, inputs: dict[str, Any], stop: int = 0, **changes: Any) -> str:
+    """The digest of what the stage makes.
+
+    Args:
+        stop: the update at which the last process gets a signal; 0 for none.
+    """
+    wait_for_all()
     try:
-        made, _ = perform(
-            kind, folder, inputs, update if RANK == WORLD - 1 else 0, processes=WORLD, **changes
-        )
+        files, _ = perform(kind, folder, inputs, stop if IS_LAST else 0, processes=WORLD, **changes)
     except SystemExit as left:
         return f"left {left.code}"
     finally:
-        together()
-    return hashlib.sha256(
-        b"".join(name.encode() + content for name, content in sorted(made.items()))
-    ).hexdigest()
+        wait_for_all()
+    content = b"".join(name.encode() + data for name, data in sorted(files.items()))
+    return hashlib.sha256(content).hexdigest()
 
 
-def bad(kind: str, folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
-    """What each process says, and whether its weights are those before the update."""
+def train_with_nan(kind: str, folder: Path, inputs: dict[str, Any]) -> list[Any]:
+    """The error of each process, and whether its weights are those before the update."""
     from transformers import Trainer
 
     from llmstages.core.errors import StageError
 
-    real, seen = Trainer.training_step, {}
+    original_step = Trainer.training_step
+    seen: dict[str, Any] = {}
 
-    def training_step(self: Any, model: Any, *rest: Any, **more: Any) -> Any:
-        loss = real(self, model, *rest, **more)
+    def training_step(self: Any, model: Any, *args: Any, **options: Any) -> Any:
+        loss = original_step(self, model, *args, **options)
         if self.state.global_step == 2:
             seen.setdefault("weights", [p.detach().clone() for p in model.parameters()])
             seen["model"] = model
-            if (
-                RANK == WORLD - 1
-            ):  # as a row would do that is broken: the loss and all that follows from it
+            if IS_LAST:
+                # A broken row would do this: NaN in the loss and in all that follows from it.
                 loss = loss * float("nan")
-                for p in model.parameters():
-                    p.grad.mul_(float("nan"))
+                for weight in model.parameters():
+                    weight.grad.mul_(float("nan"))
         return loss
 
     Trainer.training_step = training_step
     try:
         perform(kind, folder, inputs, processes=WORLD)
     except StageError as error:
-        same = all(
-            bool((a == b).all())
-            for a, b in zip(seen["weights"], seen["model"].parameters(), strict=True)
-        )
-        told: list[Any] = [None] * WORLD
-        dist.all_gather_object(told, [str(error), same])
-        return {"told": told}
-    return {"told": []}
+        pairs = zip(seen["weights"], seen["model"].parameters(), strict=True)
+        unchanged = all(bool((before == after).all()) for before, after in pairs)
+        reports: list[Any] = [None] * WORLD
+        dist.all_gather_object(reports, [str(error), unchanged])
+        return reports
+    return []
 
 
 def main() -> None:
-    what, kind, folder, *updates = sys.argv[1:]
+    what, kind, folder_name, *updates = sys.argv[1:]
+    folder = Path(folder_name)
     if WORLD > 1:
         dist.init_process_group("gloo")
-    given = Path(folder) / "inputs"
-    if RANK == 0 and not given.exists():
-        inputs_of(kind, given)
-    together()
-    inputs = inputs_of(kind, given, write=False)
+    input_folder = folder / "inputs"
+    if RANK == 0 and not input_folder.exists():
+        inputs_of(kind, input_folder)
+    wait_for_all()
+    inputs = inputs_of(kind, input_folder, write=False)
+    result: dict[str, Any] = {}
     if what == "bad":
-        told: dict[str, Any] = bad(kind, Path(folder) / "bad", inputs)
+        result["told"] = train_with_nan(kind, folder / "bad", inputs)
     elif what == "save":
-        told = {"made": once(kind, Path(folder) / "killed", inputs, save_every=1)}
+        result["made"] = train(kind, folder / "killed", inputs, save_every=1)
     else:
-        told = {"straight": once(kind, Path(folder) / "straight", inputs)}
-        told |= {
-            update: [
-                once(kind, Path(folder) / update, inputs, int(update)),
-                once(kind, Path(folder) / update, inputs),
-            ]
-            for update in updates
-        }
+        result["straight"] = train(kind, folder / "straight", inputs)
+        for update in updates:
+            stopped = train(kind, folder / update, inputs, int(update))
+            result[update] = [stopped, train(kind, folder / update, inputs)]
     if RANK == 0:
-        print("\n" + json.dumps(told), flush=True)
+        print("\n" + json.dumps(result), flush=True)
     if WORLD > 1:
         dist.destroy_process_group()
         hard_exit(0)

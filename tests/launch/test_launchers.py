@@ -1,6 +1,6 @@
-"""Commands that were seen to train one process where two were asked for, or copies, with exit code 0: each ends in an error here.
+"""Launchers: the wrong number of processes is an error, and two processes train what one trains.
 
-And the ways that work give the losses and the weights of one process.
+Each command refused here was seen to train one process instead of two, or copies, with exit code 0.
 """
 
 import dataclasses as dc
@@ -17,7 +17,7 @@ from llmstages.core.config import to_plain
 from llmstages.core.errors import StageError
 from llmstages.launch import subprocess_runner
 from llmstages.launch.config import Launch
-from tests.train.test_resume import PRETRAIN, inputs_of
+from tests.train.training_steps import PRETRAIN, inputs_of
 
 ZERO = {
     "train_micro_batch_size_per_gpu": "auto",
@@ -47,16 +47,16 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture
 def frozen(tmp_path, inputs, monkeypatch):
-    """frozen(launch, name, **config): a folder with a pretraining step as the runner leaves it for the worker."""
+    """frozen(launch, name, **config): the folder of a pretraining step, as the worker gets it."""
     for name in ("ACCELERATE_USE_CPU", "DS_ACCELERATOR"):
         monkeypatch.delenv(name, raising=False)
 
-    def plainly(value):
-        return (
-            [plainly(one) for one in value]
-            if isinstance(value, tuple)
-            else value and {**dc.asdict(value), "path": str(value.path)}
-        )
+    def plain(value):
+        if value is None:
+            return None
+        if isinstance(value, tuple):
+            return [plain(item) for item in value]
+        return {**dc.asdict(value), "path": str(value.path)}
 
     def make(launch, name="step", **config):
         folder = tmp_path / name
@@ -69,9 +69,9 @@ def frozen(tmp_path, inputs, monkeypatch):
                     "step": "pretrain",
                     "stage": "pretrain.causal_lm",
                     "config": to_plain(config),
-                    "inputs": {name: plainly(value) for name, value in inputs.items()},
+                    "inputs": {name: plain(value) for name, value in inputs.items()},
                     "cwd": str(tmp_path),
-                    "processes": launch.spread(True),
+                    "processes": launch.process_count(True),
                     "launch": dc.asdict(launch),
                     "cache": str(tmp_path / "cache"),
                 }
@@ -87,7 +87,7 @@ SINGLE = Launch(backend="single")
 
 
 @pytest.mark.parametrize(
-    ("command", "variables", "asked", "said"),
+    ("command", "variables", "launch", "message"),
     [
         (
             (*ACCELERATE, "--cpu", "--num_processes", "2", "-m"),
@@ -144,30 +144,28 @@ SINGLE = Launch(backend="single")
         "in mpirun",
     ],
 )
-def test_another_number_of_processes_is_refused(frozen, command, variables, asked, said):
-    folder = frozen(asked)
+def test_another_number_of_processes_is_refused(frozen, command, variables, launch, message):
+    folder = frozen(launch)
     done = subprocess.run(
         [*command, "llmstages.pipeline.worker", str(folder)],
         capture_output=True,
         text=True,
         env={**os.environ, **variables},
     )
-    assert (
-        done.returncode != 0
-        and not (folder / "metrics.json").exists()
-        and not list((folder / "out").iterdir())
-    ), done.stderr[-2000:]
-    with pytest.raises(StageError, match=said):
-        subprocess_runner.told(folder)
+    assert done.returncode != 0, done.stderr[-2000:]
+    assert not (folder / "metrics.json").exists()
+    assert not list((folder / "out").iterdir())
+    with pytest.raises(StageError, match=message):
+        subprocess_runner.read_result(folder)
 
 
 @pytest.mark.parametrize(
-    ("launch", "variables", "said"),
+    ("launch", "variables", "message"),
     [
         pytest.param(
             Launch(backend="torchrun", processes=2, deepspeed=ZERO2),
             {"ACCELERATE_USE_CPU": "true"},
-            "spread as zero2 over 2 processes, but accelerate made ddp",
+            "run as zero2 on 2 processes, but accelerate started ddp",
             marks=deepspeed,
         ),
         (
@@ -183,30 +181,29 @@ def test_another_number_of_processes_is_refused(frozen, command, variables, aske
     ],
     ids=["zero2 made ddp", "fsdp made ddp", "fsdp made copies"],
 )
-def test_another_kind_of_spreading_is_refused(frozen, monkeypatch, launch, variables, said):
+def test_another_strategy_is_refused(frozen, monkeypatch, launch, variables, message):
     if launch.fsdp and has_cuda():
         pytest.skip("there is a GPU")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     folder = frozen(launch)
-    with pytest.raises(StageError, match=said):
+    with pytest.raises(StageError, match=message):
         subprocess_runner.run(folder, "pretrain", launch, True)
-    assert not (folder / "metrics.json").exists() and not list(folder.rglob("*.safetensors"))
+    assert not (folder / "metrics.json").exists()
+    assert not list(folder.rglob("*.safetensors"))
 
 
 @deepspeed
 def test_a_step_of_deepspeed_repeated_by_hand_is_not_ddp(frozen):
-    """What was asked lies in the step, not in the environment of the runner."""
+    """The request is in the frozen step, not in the environment of the runner."""
     folder = frozen(Launch(backend="torchrun", processes=2, deepspeed=ZERO2))
     subprocess.run(
         [*TORCHRUN, "--nproc_per_node=2", "-m", "llmstages.pipeline.worker", str(folder)],
         capture_output=True,
         env={**os.environ, "ACCELERATE_USE_CPU": "true"},
     )
-    with pytest.raises(
-        StageError, match="spread as zero2 over 2 processes, but accelerate made ddp"
-    ):
-        subprocess_runner.told(folder)
+    with pytest.raises(StageError, match="run as zero2 on 2 processes, but accelerate started ddp"):
+        subprocess_runner.read_result(folder)
 
 
 def has_cuda():
@@ -227,11 +224,9 @@ def has_cuda():
 )
 def test_a_runner_inside_another_launcher_is_refused(cli, variables):
     done = cli("run", "recipe=toy", **variables)
-    assert (
-        done.code == 2
-        and "started by another launcher" in done.err
-        and "launch=ddp launch.processes=2" in done.err
-    )
+    assert done.code == 2
+    assert "started by another launcher" in done.err
+    assert "launch=ddp launch.processes=2" in done.err
 
 
 def test_accelerate_launch_of_the_runner_is_refused(toys):
@@ -240,22 +235,20 @@ def test_accelerate_launch_of_the_runner_is_refused(toys):
         capture_output=True,
         text=True,
     )
-    assert (
-        done.returncode != 0
-        and "started by another launcher (accelerate launch)" in done.stderr
-        and not (toys / "runs").exists()
-    )
+    assert done.returncode != 0
+    assert "started by another launcher (accelerate launch)" in done.stderr
+    assert not (toys / "runs").exists()
 
 
-def trained(folder, launch):
+def train(folder, launch):
     """(losses, weights) of a pretraining step."""
     from safetensors.torch import load_file
 
     subprocess_runner.run(folder, "pretrain", launch, True)
-    rows = [json.loads(line) for line in (folder / "out" / "log.jsonl").read_text().splitlines()]
-    return [row["loss"] for row in rows if "loss" in row], load_file(
-        folder / "out" / "model.safetensors"
-    )
+    out = folder / "out"
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    return losses, load_file(out / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -267,27 +260,20 @@ def trained(folder, launch):
     ],
 )
 def test_two_processes_train_what_one_trains(frozen, kind):
-    losses, weights = trained(frozen(SINGLE, "one"), SINGLE)
-    launch = Launch(
-        backend="torchrun",
-        processes=2,
-        cpu=True,
-        deepspeed={"zero2": ZERO2, "zero3": ZERO3}.get(kind, {}),
-    )
-    assert launch.kind == kind
-    there, spread = trained(frozen(launch, "two"), launch)
-    assert (
-        len(losses) >= 3
-        and max(abs(one - two) for one, two in zip(losses, there, strict=True)) < 1e-5
-    )
-    assert (
-        weights.keys() == spread.keys()
-        and max((weights[name] - spread[name]).abs().max().item() for name in weights) < 1e-4
-    )
+    losses, weights = train(frozen(SINGLE, "one"), SINGLE)
+    settings = {"zero2": ZERO2, "zero3": ZERO3}.get(kind, {})
+    launch = Launch(backend="torchrun", processes=2, cpu=True, deepspeed=settings)
+    assert launch.strategy == kind
+    other_losses, other_weights = train(frozen(launch, "two"), launch)
+    assert len(losses) >= 3
+    assert other_losses == pytest.approx(losses, abs=1e-5)
+    assert weights.keys() == other_weights.keys()
+    for name, weight in weights.items():
+        assert (weight - other_weights[name]).abs().max().item() < 1e-4
 
 
 def test_a_stopped_torchrun_ends_without_a_traceback(frozen):
-    """And in its own time: torchrun itself would kill workers that save for longer than half a minute."""
+    """It has the time that it needs: torchrun itself kills workers after half a minute."""
     folder = frozen(DDP, save_every=1)
     process = subprocess.Popen(
         DDP.command(folder, True),
@@ -297,12 +283,10 @@ def test_a_stopped_torchrun_ends_without_a_traceback(frozen):
     )
     while not list(folder.glob("work/checkpoints/update-*")):
         assert process.poll() is None
-    subprocess_runner.tell(process)
-    said = process.communicate(timeout=60)[1]
-    assert (
-        process.returncode == 0
-        and "Traceback" not in said
-        and subprocess_runner.stopped(folder)["signal"] == signal.SIGTERM
-    )
+    subprocess_runner.ask_to_save(process)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+    assert subprocess_runner.read_stop(folder)["signal"] == signal.SIGTERM
     with pytest.raises(SystemExit):
-        subprocess_runner.told(folder)
+        subprocess_runner.read_result(folder)

@@ -1,4 +1,4 @@
-"""Running: inline and in processes of its own, failures as one message, interruptions, and what comes out as JSON."""
+"""Running: inline and in other processes, failures as one message, interruptions, JSON output."""
 
 import json
 import os
@@ -16,23 +16,22 @@ from llmstages.launch.config import Launch
 
 @pytest.mark.parametrize("launch", ["inline", "single"])
 def test_a_run_then_everything_reused(toys, cli, launch):
-    first = cli("run", "--json", "recipe=toy", f"launch={launch}")
-    assert first.code == 0 and first.out.count("\n") == 1, "standard output is the JSON alone"
-    assert {name: s["state"] for name, s in first.json["steps"].items()} == dict.fromkeys(
-        ["toypages", "toycorpus", "toymodel", "tuned", "toyreport"], "new"
-    )
-    assert (
-        first.json["steps"]["toymodel"]["why"] == "never run"
-        and first.json["steps"]["toycorpus"]["metrics"]["kept"] == 3
-    )
+    words = ("run", "--json", "recipe=toy", f"launch={launch}")
+    first = cli(*words)
+    assert first.code == 0
+    assert first.out.count("\n") == 1, "standard output is the JSON alone"
+    steps = first.json["steps"]
+    assert list(steps) == ["toypages", "toycorpus", "toymodel", "tuned", "toyreport"]
+    assert {result["state"] for result in steps.values()} == {"new"}
+    assert steps["toymodel"]["why"] == "never run"
+    assert steps["toycorpus"]["metrics"]["kept"] == 3
     assert [claim["met"] for claim in first.json["claims"]] == [True, False]
     assert (toys / first.json["report"]).is_file()
     start = time.perf_counter()
-    again = cli("run", "--json", "recipe=toy", f"launch={launch}")
+    again = cli(*words)
     assert time.perf_counter() - start < 3
-    assert {s["state"] for s in again.json["steps"].values()} == {"reused"} and again.json[
-        "claims"
-    ] == first.json["claims"]
+    assert {result["state"] for result in again.json["steps"].values()} == {"reused"}
+    assert again.json["claims"] == first.json["claims"]
 
 
 def test_inline_and_single_make_the_same_bytes(toys, cli):
@@ -42,28 +41,26 @@ def test_inline_and_single_make_the_same_bytes(toys, cli):
         records = [
             json.loads(path.read_text()) for path in sorted((toys / launch).glob("*/record.json"))
         ]
-        digests.append([(r["step"], r["fingerprint"], r["digest"]) for r in records])
+        keys = ("step", "fingerprint", "digest")
+        digests.append([tuple(record[key] for key in keys) for record in records])
     assert digests[0] == digests[1]
 
 
 @pytest.mark.parametrize("launch", ["inline", "single"])
 @pytest.mark.parametrize(
-    "how, said",
+    "failure, message",
     [
         ("stage", "told to fail. Unset TOY"),
         ("bug", "step 'toymodel' failed: KeyError: 'toy'. LLMSTAGES_DEBUG=1"),
     ],
 )
-def test_a_failing_step_stops_the_run_with_one_message(toys, cli, launch, how, said):
-    done = cli("run", "--json", "recipe=toy", f"launch={launch}", TOY=how)
-    assert (
-        done.code == 1 and said in done.json["error"] and said in done.err.strip().splitlines()[-1]
-    )
-    assert {n: s["state"] for n, s in done.json["steps"].items()} == {
-        "toypages": "new",
-        "toycorpus": "new",
-        "toymodel": "failed",
-    }
+def test_a_failing_step_stops_the_run_with_one_message(toys, cli, launch, failure, message):
+    done = cli("run", "--json", "recipe=toy", f"launch={launch}", TOY=failure)
+    assert done.code == 1
+    assert message in done.json["error"]
+    assert message in done.err.strip().splitlines()[-1]
+    states = {name: result["state"] for name, result in done.json["steps"].items()}
+    assert states == {"toypages": "new", "toycorpus": "new", "toymodel": "failed"}
     assert cli("run", "recipe=toy").code == 0
 
 
@@ -74,7 +71,9 @@ def test_debug_shows_the_traceback(toys):
         text=True,
         env={**os.environ, "TOY": "bug", "LLMSTAGES_DEBUG": "1"},
     )
-    assert done.returncode == 1 and "Traceback" in done.stderr and "in fail" in done.stderr
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "in fail" in done.stderr
 
 
 @pytest.mark.parametrize("launch", ["inline", "single"])
@@ -94,11 +93,9 @@ def test_a_signal_stops_with_a_clear_line(toys, launch, number, code):
     time.sleep(0.6)
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
-    assert (
-        process.returncode == code
-        and "stopped in step 'toymodel'; finished steps are kept" in out
-        and "Traceback" not in out + err
-    )
+    assert process.returncode == code
+    assert "stopped in step 'toymodel'; finished steps are kept" in out
+    assert "Traceback" not in out + err
 
 
 def test_a_stage_that_saves_on_a_signal_exits_75_and_resumes(toys, cli):
@@ -108,52 +105,44 @@ def test_a_stage_that_saves_on_a_signal_exits_75_and_resumes(toys, cli):
 
 def test_work_left_by_an_interruption_is_resumed_from(toys, cli):
     path = cli("plan", "--json", "recipe=toy").json["steps"]["toymodel"]["path"]
-    left = toys / path.replace("store/", "store/.tmp/") / "work"
-    (left / "checkpoints" / "update-00000001").mkdir(parents=True)
-    (left.parent / "out").mkdir()
-    (left.parent / "out" / "leftover").write_text("of a killed attempt")
+    temporary = toys / path.replace("store/", "store/.tmp/")
+    (temporary / "work" / "checkpoints" / "update-00000001").mkdir(parents=True)
+    (temporary / "out").mkdir()
+    (temporary / "out" / "leftover").write_text("of a killed attempt")
     done = cli("run", "--json", "recipe=toy")
     assert done.json["steps"]["toymodel"]["state"] == "resumed"
-    assert not (toys / path / "leftover").exists() and not left.exists()
+    assert not (toys / path / "leftover").exists()
+    assert not temporary.exists()
 
 
 def test_torchrun_is_asked_for_training_steps_alone_and_counted(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     launch = Launch(backend="torchrun", processes=2, cpu=True)
-    assert "--nproc_per_node=2" in launch.command(
-        tmp_path, True
-    ) and "torch.distributed.run" not in launch.command(tmp_path, False)
-    assert (
-        launch.environment(True)["ACCELERATE_USE_CPU"] == "true"
-        and int(launch.environment(True)["OMP_NUM_THREADS"]) >= 1
-    )
+    assert "--nproc_per_node=2" in launch.command(tmp_path, trains=True)
+    assert "torch.distributed.run" not in launch.command(tmp_path, trains=False)
+    environment = launch.environment(trains=True)
+    assert environment["ACCELERATE_USE_CPU"] == "true"
+    assert int(environment["OMP_NUM_THREADS"]) >= 1
 
 
 def test_ddp_really_starts_two_processes(toys, cli):
     pytest.importorskip("torch")
     done = cli("run", "--json", "recipe=toy", "launch=ddp", "only=toymodel")
-    assert done.code == 0 and done.json["steps"]["toymodel"]["metrics"]["processes"] == 2
+    assert done.code == 0
+    assert done.json["steps"]["toymodel"]["metrics"]["processes"] == 2
 
 
 def test_a_launcher_that_starts_fewer_processes_is_caught(toys, monkeypatch):
-    monkeypatch.setattr(
-        Launch,
-        "command",
-        lambda self, folder, trains: [
-            sys.executable,
-            "-m",
-            "llmstages.pipeline.worker",
-            str(folder),
-        ],
-    )
+    def one_process(self, folder, trains):
+        return [sys.executable, "-m", "llmstages.pipeline.worker", str(folder)]
+
+    monkeypatch.setattr(Launch, "command", one_process)
     pages = step("pages", "toypages.count")
     corpus = step("corpus", "toycorpus.clean", {}, documents=pages)
+    model = step("model", "toymodel.plain", {}, corpus=corpus)
+    launch = Launch(backend="torchrun", processes=2)
     with pytest.raises(StageError, match="asked for 2 processes and the launcher started 1"):
-        run(
-            [pages, corpus, step("model", "toymodel.plain", {}, corpus=corpus)],
-            launch=Launch(backend="torchrun", processes=2),
-            quiet=True,
-        )
+        run([pages, corpus, model], launch=launch, quiet=True)
 
 
 def test_a_killed_worker_is_told(toys, monkeypatch):
@@ -180,36 +169,33 @@ def test_from_python(toys, capsys):
     made = run([pages, corpus, model], store="store", runs="runs", name="py")
     assert made["model"].kind == "model" and (made["model"].path / "record.json").exists()
     assert (toys / "runs/py/model").resolve() == made["model"].path
-    assert capsys.readouterr().out == "", "people's lines go to standard error"
+    assert capsys.readouterr().out == "", "messages go to standard error"
 
 
 def test_a_record_says_how_a_step_was_made(toys, cli):
     cli("run", "recipe=toy")
     record = json.loads((toys / "runs/toy/tuned/record.json").read_text())
-    assert record["inputs"] == {"corpus": ["toycorpus"], "base": ["toymodel"]} and record[
-        "config"
-    ] == {"learning_rate": 0.001, "seed": 0}
-    assert (
-        record["versions"]["python"]
-        and record["argv"][1:] == ["run", "recipe=toy"]
-        and record["peak_mb"] > 0
-    )
-    assert (
-        set(record["files"]) == {"config.json", "tokenizer_config.json"}
-        and len(record["digest"]) == 64
-    )
+    assert record["inputs"] == {"corpus": ["toycorpus"], "base": ["toymodel"]}
+    assert record["config"] == {"learning_rate": 0.001, "seed": 0}
+    assert record["versions"]["python"]
+    assert record["argv"][1:] == ["run", "recipe=toy"]
+    assert record["peak_mb"] > 0
+    assert set(record["files"]) == {"config.json", "tokenizer_config.json"}
+    assert len(record["digest"]) == 64
 
 
-def test_a_step_can_be_repeated_by_hand(toys, cli, monkeypatch):
+def test_a_step_can_be_repeated_by_hand(toys, monkeypatch):
+    monkeypatch.setenv("TOY", "stage")
+    pages = step("pages", "toypages.count")
+    corpus = step("corpus", "toycorpus.clean", {}, documents=pages)
+    model = step("model", "toymodel.plain", {}, corpus=corpus)
     with pytest.raises(StageError):
-        monkeypatch.setenv("TOY", "stage")
-        pages = step("pages", "toypages.count")
-        corpus = step("corpus", "toycorpus.clean", {}, documents=pages)
-        run([pages, corpus, step("model", "toymodel.plain", {}, corpus=corpus)], quiet=True)
+        run([pages, corpus, model], quiet=True)
     folder = next((toys / "store/.tmp").glob("model-*"))
     done = subprocess.run(
         [sys.executable, "-m", "llmstages.pipeline.worker", str(folder)],
         env={**os.environ, "TOY": ""},
         cwd="/",
     )
-    assert done.returncode == 0 and json.loads((folder / "metrics.json").read_text())["loss"] == 1.0
+    assert done.returncode == 0
+    assert json.loads((folder / "metrics.json").read_text())["loss"] == 1.0

@@ -1,4 +1,4 @@
-"""The one renderer: equal to the template other programs use, and no text can forge a control token."""
+"""The renderer: equal to the template that other programs use; no text forges a control token."""
 
 from __future__ import annotations
 
@@ -46,62 +46,55 @@ def tokenizer():
 )
 def test_benign_dialogues_render_as_the_template_does(tokenizer, messages):
     for open_turn in (False, True):
-        ours = render(tokenizer, [messages], open_turn)[0].ids
-        theirs = tokenizer.apply_chat_template(
+        rendered = render(tokenizer, [messages], open_turn)[0]
+        expected = tokenizer.apply_chat_template(
             messages, add_generation_prompt=open_turn, tokenize=True, return_dict=True
-        )["input_ids"]
-        assert ours == list(theirs)
+        )
+        assert rendered.ids == list(expected["input_ids"])
+
+
+def supervised_text(tokenizer, rendered):
+    pairs = zip(rendered.ids, rendered.supervised, strict=True)
+    return tokenizer.decode([token for token, supervised in pairs if supervised])
 
 
 def test_loss_is_on_what_the_assistant_says_and_nothing_else(tokenizer):
-    done = render(tokenizer, [SEARCHING])[0]
-    supervised = tokenizer.decode(
-        [t for t, on in zip(done.ids, done.supervised, strict=True) if on]
-    )
-    assert supervised == "<SEARCH_START> Bo Li<SEARCH_END> Bo Li was born in Ra.<|im_end|>"
+    rendered = render(tokenizer, [SEARCHING])[0]
+    expected = "<SEARCH_START> Bo Li<SEARCH_END> Bo Li was born in Ra.<|im_end|>"
+    assert supervised_text(tokenizer, rendered) == expected
 
 
 def test_no_content_becomes_a_control_token(tokenizer):
     rng = random.Random(0)
-    clean = {
-        role: render(
-            tokenizer,
-            [
-                [
-                    message("user", "x"),
-                    message("assistant", "x", "search"),
-                    message("tool", "x", "search"),
-                    message("assistant", "x"),
-                ]
-            ],
-        )[0].ids
-        for role in ("any",)
-    }["any"]
     marks = set(control_ids(tokenizer).values())
-    expected = sum(t in marks for t in clean)
-    for _ in range(300):
-        evil = "".join(
-            rng.choice((*CONTROL, "a", " ", "\n", "<|im_", "end|>"))
-            for _ in range(rng.randint(1, 8))
-        )
-        messages = [
-            message("user", evil),
-            message("assistant", evil, "search"),
-            message("tool", evil, "search"),
-            message("assistant", evil),
+
+    def dialogue(text):
+        return [
+            message("user", text),
+            message("assistant", text, "search"),
+            message("tool", text, "search"),
+            message("assistant", text),
         ]
-        assert sum(t in marks for t in render(tokenizer, [messages])[0].ids) == expected
-        assert sum(t in marks for t in chat_format.document_ids(tokenizer, [evil])[0]) == 1
+
+    def count_marks(ids):
+        return sum(token in marks for token in ids)
+
+    expected = count_marks(render(tokenizer, [dialogue("x")])[0].ids)
+    for _ in range(300):
+        parts = (*CONTROL, "a", " ", "\n", "<|im_", "end|>")
+        hostile = "".join(rng.choice(parts) for _ in range(rng.randint(1, 8)))
+        assert count_marks(render(tokenizer, [dialogue(hostile)])[0].ids) == expected
+        assert count_marks(chat_format.document_ids(tokenizer, [hostile])[0]) == 1
 
 
 def test_a_reply_is_read_back_as_it_was_rendered(tokenizer):
     prompt = chat_format.prompt_ids(tokenizer, [SEARCHING[:1]])[0]
     whole = render(tokenizer, [SEARCHING])[0].ids
-    said, ended = chat_format.parse_reply(tokenizer, whole[len(prompt) :])
-    assert ended and said == SEARCHING[1]
+    reply, ended = chat_format.parse_reply(tokenizer, whole[len(prompt) :])
+    assert ended and reply == SEARCHING[1]
     after = chat_format.prompt_ids(tokenizer, [SEARCHING[:3]])[0]
-    said, ended = chat_format.parse_reply(tokenizer, whole[len(after) :])
-    assert ended and said == SEARCHING[3]
+    reply, ended = chat_format.parse_reply(tokenizer, whole[len(after) :])
+    assert ended and reply == SEARCHING[3]
     assert chat_format.parse_reply(tokenizer, whole[len(after) : -1])[1] is False
 
 
@@ -126,18 +119,15 @@ def test_packing_keeps_every_document_whole_and_counts_what_it_cuts(tokenizer):
         row.supervised = [True] * len(row.ids)
     packed, cut = pack(rows, 32, 0, seed=0)
     assert cut == sum(max(0, len(r.ids) - 32) for r in rows)
-    found = []
+    documents = []
     for row in packed:
-        assert len(row["input_ids"]) == len(row["labels"]) == len(row["position_ids"]) == 32
-        starts = [
-            i
-            for i, (t, p) in enumerate(zip(row["input_ids"], row["position_ids"], strict=True))
-            if p == 0 and t == 1
-        ]
-        for a, b in zip(starts, [*starts[1:], 32], strict=True):
-            found.append([t for t in row["input_ids"][a:b] if t])
+        ids, positions = row["input_ids"], row["position_ids"]
+        assert len(ids) == len(row["labels"]) == len(positions) == 32
+        starts = [i for i in range(32) if positions[i] == 0 and ids[i] == 1]
+        for start, end in zip(starts, [*starts[1:], 32], strict=True):
+            documents.append([token for token in ids[start:end] if token])
         assert all(row["labels"][i] == -100 for i in starts)
-    assert sorted(found) == sorted(r.ids[:32] for r in rows)
+    assert sorted(documents) == sorted(row.ids[:32] for row in rows)
 
 
 def test_packed_documents_do_not_see_each_other(tokenizer):
@@ -156,12 +146,12 @@ def test_packed_documents_do_not_see_each_other(tokenizer):
     second = batch["position_ids"][0].tolist().index(0, 1)
     changed = {**batch, "input_ids": batch["input_ids"].clone()}
     changed["input_ids"][0, 1] = 300
-    with torch.no_grad():
-        a, b = (
-            model(input_ids=x["input_ids"], position_ids=x["position_ids"], use_cache=False).logits[
-                0
-            ]
-            for x in (batch, changed)
-        )
-    assert torch.equal(a[second:], b[second:])
-    assert not torch.equal(a[:second], b[:second])
+
+    def logits(inputs):
+        ids, positions = inputs["input_ids"], inputs["position_ids"]
+        with torch.no_grad():
+            return model(input_ids=ids, position_ids=positions, use_cache=False).logits[0]
+
+    before, after = logits(batch), logits(changed)
+    assert torch.equal(before[second:], after[second:])
+    assert not torch.equal(before[:second], after[:second])

@@ -1,4 +1,4 @@
-"""Replies: calls are run and their results go into the next prompt; batches keep their order; the cache changes nothing."""
+"""Replies: calls are run, their results go into the next prompt; batches keep their order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from llmstages.text import chat_format, generate
 from llmstages.text.messages import message
 from tests.tiny import tiny_model, tiny_tokenizer
 
-ASKED = [message("user", "Where was Bo Li born?")]
+QUESTION = [message("user", "Where was Bo Li born?")]
 
 
 @pytest.fixture(scope="module")
@@ -16,16 +16,18 @@ def tokenizer():
     return tiny_tokenizer()
 
 
-def scripted(tokenizer, said):
-    """A stand-in for generate() that says one thing after another and remembers its prompts."""
+def scripted(tokenizer, rounds):
+    """A stand-in for generate() that returns the texts of one round after another.
+
+    Returns the function and the list in which it records its prompts.
+    """
     prompts = []
 
     def generate(model, tokenizer_, batch, **_):
-        prompts.append([tokenizer.decode(p) for p in batch])
-        texts = said[len(prompts) - 1]
-        return [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts], [0.5] * len(
-            batch
-        )
+        prompts.append([tokenizer.decode(prompt) for prompt in batch])
+        texts = rounds[len(prompts) - 1]
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        return ids, [0.5] * len(batch)
 
     return generate, prompts
 
@@ -36,7 +38,7 @@ def test_a_call_is_run_and_its_result_is_read(tokenizer, monkeypatch):
     )
     monkeypatch.setattr(generate, "generate", scripted_generate)
     replies = generate.reply(
-        None, tokenizer, [ASKED, ASKED], {"search": lambda query: f"{query} was born in Ra."}
+        None, tokenizer, [QUESTION, QUESTION], {"search": lambda query: f"{query} was born in Ra."}
     )
     assert [m["content"] for m in replies[0].messages] == ["Bo Li", "Bo Li was born in Ra.", "Ra."]
     assert replies[0].text == "Ra." and replies[0].ended and replies[0].calls[0]["tool"] == "search"
@@ -47,14 +49,14 @@ def test_a_call_is_run_and_its_result_is_read(tokenizer, monkeypatch):
 def test_without_tools_a_call_ends_the_reply(tokenizer, monkeypatch):
     scripted_generate, _ = scripted(tokenizer, [["<SEARCH_START> Bo Li<SEARCH_END>"]])
     monkeypatch.setattr(generate, "generate", scripted_generate)
-    (one,) = generate.reply(None, tokenizer, [ASKED])
-    assert one.text == "" and not one.ended and len(one.messages) == 1
+    (reply,) = generate.reply(None, tokenizer, [QUESTION])
+    assert reply.text == "" and not reply.ended and len(reply.messages) == 1
 
 
 def test_calls_are_limited(tokenizer, monkeypatch):
     scripted_generate, prompts = scripted(tokenizer, [["<CALC_START>1+1<CALC_END>"]] * 9)
     monkeypatch.setattr(generate, "generate", scripted_generate)
-    generate.reply(None, tokenizer, [ASKED], {"calculator": lambda text: "2"}, rounds=3)
+    generate.reply(None, tokenizer, [QUESTION], {"calculator": lambda text: "2"}, rounds=3)
     assert len(prompts) == 3
 
 
@@ -80,7 +82,7 @@ def test_a_long_neighbour_takes_nothing_from_the_others(tokenizer):
     both, _ = generate.generate(model, tokenizer, [short, long], max_new_tokens=8)
     assert both[0] == alone[0] and len(both[1]) > 0
     replies = generate.reply(
-        model, tokenizer, [ASKED, [message("user", "far " * 300)]], max_new_tokens=8
+        model, tokenizer, [QUESTION, [message("user", "far " * 300)]], max_new_tokens=8
     )
     assert [r.cut for r in replies] == [False, True]
 
@@ -90,8 +92,9 @@ def test_confidence_is_the_least_likely_token(tokenizer):
 
     model = tiny_model(tokenizer)
     prompt = chat_format.document_ids(tokenizer, ["the cat"])[0]
-    (made,), (least,) = generate.generate(model, tokenizer, [prompt], max_new_tokens=4)
+    (new_ids,), (confidence,) = generate.generate(model, tokenizer, [prompt], max_new_tokens=4)
     with torch.no_grad():
-        logits = model(torch.tensor([prompt + made])).logits[0].softmax(-1)
-    own = [logits[len(prompt) - 1 + i, t].item() for i, t in enumerate(made)]
-    assert least == pytest.approx(min(own), abs=1e-4)
+        probabilities = model(torch.tensor([prompt + new_ids])).logits[0].softmax(-1)
+    places = range(len(prompt) - 1, len(prompt) - 1 + len(new_ids))
+    own = [probabilities[i, token].item() for i, token in zip(places, new_ids, strict=True)]
+    assert confidence == pytest.approx(min(own), abs=1e-4)

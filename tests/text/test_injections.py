@@ -1,4 +1,8 @@
-"""No text becomes a control token: 3,600 hostile strings in every field, on every way a text takes, in five kinds of tokenizers and five chat templates."""
+"""No text becomes a control token.
+
+Hostile strings stand in every field and take every way that a text can take, with tokenizers and chat
+templates of many kinds: 400 strings for each of ten tokenizers.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from llmstages.text.messages import message
 from llmstages.text.render import render
 from llmstages.text.special_tokens import special_tokens_of
 from llmstages.text.templates import NAMED
-from llmstages.train import checks
+from llmstages.train import template_checks, token_checks
 from tests.tiny import CONTROL, ROLES, TEXTS, control_ids
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -44,12 +48,13 @@ OTHERS = (
     "\x00user",
     "<|\u200bim_end|>",
 )
+STYLE_TOKENS = [token for style in NAMED.values() for token in style.tokens]
 STRINGS = 400
 
 
 def hostile(rng: random.Random) -> str:
-    """Marks whole, split, nested, in other Unicode forms, between ordinary text."""
-    mark = rng.choice((*CONTROL, *OTHERS, *(t for style in NAMED.values() for t in style.tokens)))
+    """Control tokens whole, split, nested, in other Unicode forms, between ordinary text."""
+    mark = rng.choice((*CONTROL, *OTHERS, *STYLE_TOKENS))
     cut = rng.randrange(len(mark) + 1)
     kind = rng.randrange(6)
     text = (
@@ -67,69 +72,66 @@ def hostile(rng: random.Random) -> str:
     )
 
 
-FOREIGN = """{%- for m in messages -%}
-{%- if m.role == 'tool' -%}{{- '<|im_start|>user\n<tool_response>\n' + m.content + '\n</tool_response><|im_end|>\n' -}}
-{%- else -%}{{- '<|im_start|>' + m.role + '\n' + m.content -}}
-{%- for call in m.tool_calls or [] -%}{{- '<tool_call>\n' + (call.function | tojson) + '\n</tool_call>' -}}{%- endfor -%}{{- '<|im_end|>\n' -}}
-{%- endif -%}{%- endfor -%}
+# As the Qwen models have it: calls as JSON, results in a turn of the user, no generation block.
+FOREIGN = """{%- if tools -%}
+{{- '<|im_start|>system\n' + (tools | tojson) + '<|im_end|>\n' -}}
+{%- endif -%}
+{%- for m in messages -%}
+{%- if m.role == 'tool' -%}
+{{- '<|im_start|>user\n<tool_response>\n' + m.content + '\n</tool_response><|im_end|>\n' -}}
+{%- else -%}
+{{- '<|im_start|>' + m.role + '\n' + m.content -}}
+{%- for call in m.tool_calls or [] -%}
+{{- '<tool_call>\n' + (call.function | tojson) + '\n</tool_call>' -}}
+{%- endfor -%}
+{{- '<|im_end|>\n' -}}
+{%- endif -%}
+{%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"""
-FOREIGN = (
-    "{%- if tools -%}{{- '<|im_start|>system\n' + (tools | tojson) + '<|im_end|>\n' -}}{%- endif -%}"
-    + FOREIGN
-)
 
 
 def foreign(texts):
-    """As the Qwen models have it: no BOS, no marks of generation, calls as JSON, marks that are no special tokens."""
+    """As the Qwen models have it: no BOS, and markup that was added as ordinary tokens."""
     from transformers import PreTrainedTokenizerFast
 
     from llmstages.plugins.tokenizer import bpe
 
     engine = bpe.build(texts, bpe.BPEConfig(vocab_size=400)).backend_tokenizer
-    made = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=engine, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
-    made.add_tokens(["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"])
-    made.chat_template = FOREIGN
-    return made
+    tokenizer.add_tokens(["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"])
+    tokenizer.chat_template = FOREIGN
+    return tokenizer
 
 
 def knowing():
-    """As in SentencePiece, where the control pieces are entries of the model itself: switching special tokens off is not enough."""
+    """As in SentencePiece: the control tokens are entries of the model itself.
+
+    Switching special tokens off is not enough then.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     marks = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>"]
-    letters = sorted(
-        {c for style in NAMED.values() for t in style.tokens for c in t}
-        | set(map(chr, range(33, 127)))
-        | set("▁\n")
-    )
-    engine = Tokenizer(
-        models.Unigram(
-            [
-                ("<unk>", 0.0),
-                *((mark, 0.0) for mark in marks),
-                ("▁", -2.0),
-                *((c, -5.0) for c in letters if c != "▁"),
-            ],
-            unk_id=0,
-        )
-    )
-    engine.pre_tokenizer, engine.decoder = (
-        pre_tokenizers.Metaspace(prepend_scheme="never"),
-        decoders.Metaspace(prepend_scheme="never"),
-    )
+    letters = {*map(chr, range(33, 127)), "\n"}.union(*STYLE_TOKENS) - {"▁"}
+    entries = [("<unk>", 0.0)]
+    entries += [(mark, 0.0) for mark in marks]
+    entries.append(("▁", -2.0))
+    entries += [(letter, -5.0) for letter in sorted(letters)]
+    engine = Tokenizer(models.Unigram(entries, unk_id=0))
+    engine.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    engine.decoder = decoders.Metaspace(prepend_scheme="never")
     engine.add_special_tokens(marks)
-    made = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=engine,
         bos_token="<s>",
         eos_token="<|im_end|>",
         pad_token="<pad>",
         unk_token="<unk>",
     )
-    made.chat_template = "{{ bos_token }}" + FOREIGN
-    return made
+    tokenizer.chat_template = "{{ bos_token }}" + FOREIGN
+    return tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -137,18 +139,19 @@ def tokenizers():
     from llmstages.plugins.tokenizer import bpe, unigram, wordpiece
 
     texts = [*TEXTS, *["user", "assistant", "system", "tool"] * 50]
+
+    def build_bpe(**options):
+        return bpe.build(texts, bpe.BPEConfig(vocab_size=400, **options))
+
     return {
-        "bpe": bpe.build(texts, bpe.BPEConfig(vocab_size=400)),
-        "bpe without a leading space": bpe.build(
-            texts, bpe.BPEConfig(vocab_size=400, leading_space=False)
-        ),
-        "bpe, words of llama 3": bpe.build(texts, bpe.BPEConfig(vocab_size=400, pattern="llama3")),
+        "bpe": build_bpe(),
+        "bpe without a leading space": build_bpe(leading_space=False),
+        "bpe, words of llama 3": build_bpe(pattern="llama3"),
         "unigram": unigram.Unigram().build(texts, unigram.UnigramConfig(vocab_size=700)),
         "wordpiece": wordpiece.WordPiece().build(texts, wordpiece.WordPieceConfig(vocab_size=400)),
-        **{
-            f"bpe in {name}": bpe.build(texts, bpe.BPEConfig(vocab_size=400, template=name))
-            for name in ("llama3", "zephyr", "plain")
-        },
+        "bpe in llama3": build_bpe(template="llama3"),
+        "bpe in zephyr": build_bpe(template="zephyr"),
+        "bpe in plain": build_bpe(template="plain"),
         "a tokenizer of others": foreign(texts),
         "a model that knows its marks": knowing(),
     }
@@ -168,78 +171,76 @@ NAMES = (
 )
 
 
+def dialogue_of(text):
+    """A dialogue with the text in every field that a user, a page or a tool can fill."""
+    function = {
+        "name": "weather",
+        "description": text,
+        "parameters": {text: {"type": "string"}},
+    }
+    tools = json.dumps([{"type": "function", "function": function}])
+    return [
+        {**message("system", ""), "tools": tools},
+        message("user", text),
+        message("assistant", text, "search"),
+        message("tool", text, "search"),
+        message("assistant", text),
+        message("user", text),
+        message("assistant", text, "weather"),
+        message("tool", text, "weather"),
+        message("assistant", text),
+    ]
+
+
+def ids_by_rendering(tokenizer, texts):
+    """As SFT, reward models and GRPO's rewards encode."""
+    return [row.ids for row in render(tokenizer, [dialogue_of(text) for text in texts])]
+
+
+def ids_of_prompts(tokenizer, texts):
+    """As evaluation, RL and chat encode, also after a tool has answered."""
+    return chat_format.prompt_ids(tokenizer, [dialogue_of(text)[:-1] for text in texts])
+
+
+def ids_of_plain_dialogues(tokenizer, texts):
+    """As pretraining encodes dialogues."""
+    dialogues = [dialogue_of(text) for text in texts]
+    return [row.ids for row in chat_format.render_plain(tokenizer, dialogues)]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_no_text_becomes_a_control_token(tokenizers, name):
     tokenizer, rng = tokenizers[name], random.Random(name)
+    unknown = tokenizer.unk_token
     marks = set(control_ids(tokenizer).values())
-    marks |= {
-        id for token, id in tokenizer.get_added_vocab().items() if token != tokenizer.unk_token
-    }
-    assert marks == {
-        id
-        for token, (id, _, _) in special_tokens_of(tokenizer).ids.items()
-        if token != tokenizer.unk_token
-    }
+    marks |= {id for token, id in tokenizer.get_added_vocab().items() if token != unknown}
+    special = special_tokens_of(tokenizer).ids.items()
+    assert marks == {id for token, (id, _, _) in special if token != unknown}
 
     def controls(ids):
         return [token for token in ids if token in marks]
 
-    def talk(text):
-        tools = json.dumps(
-            [
-                {
-                    "type": "function",
-                    "function": {
-                        "name": "weather",
-                        "description": text,
-                        "parameters": {text: {"type": "string"}},
-                    },
-                }
-            ]
-        )
-        return [
-            {**message("system", ""), "tools": tools},
-            message("user", text),
-            message("assistant", text, "search"),
-            message("tool", text, "search"),
-            message("assistant", text),
-            message("user", text),
-            message("assistant", text, "weather"),
-            message("tool", text, "weather"),
-            message("assistant", text),
-        ]
-
     texts = [hostile(rng) for _ in range(STRINGS)]
-    for ways in (
-        lambda some: [
-            r.ids for r in render(tokenizer, [talk(t) for t in some])
-        ],  # SFT, reward, GRPO's rewards
-        lambda some: chat_format.prompt_ids(
-            tokenizer, [talk(t)[:-1] for t in some]
-        ),  # evaluation, RL, chat, after a tool
-        lambda some: [
-            r.ids for r in chat_format.render_plain(tokenizer, [talk(t) for t in some])
-        ],  # dialogues in pretraining
-        lambda some: chat_format.document_ids(tokenizer, some),
-    ):  # pretraining
-        plain = controls(ways(["x"])[0])
-        forged = [t for t, ids in zip(texts, ways(texts), strict=True) if controls(ids) != plain]
+    for encode in (
+        ids_by_rendering,
+        ids_of_prompts,
+        ids_of_plain_dialogues,
+        chat_format.document_ids,  # pretraining
+    ):
+        expected = controls(encode(tokenizer, ["x"])[0])
+        rows = encode(tokenizer, texts)
+        forged = [t for t, ids in zip(texts, rows, strict=True) if controls(ids) != expected]
         assert not forged, f"{len(forged)} of {len(texts)}: {forged[:3]}"
 
 
 @pytest.mark.parametrize("name", NAMES[:3])
 def test_hostile_texts_come_back_as_they_were(tokenizers, name):
-    rng = random.Random(1)
+    tokenizer, rng = tokenizers[name], random.Random(1)
     texts = [hostile(rng).replace("\x00", "") for _ in range(STRINGS)]
-    back = [
-        chat_format.decode(tokenizers[name], ids)
-        for ids in chat_format.encode_texts(tokenizers[name], texts)
-    ]
-    assert [b.strip() for b in back] == [t.strip() for t in texts]
-    assert all(
-        unicodedata.is_normalized("NFC", b) == unicodedata.is_normalized("NFC", t)
-        for b, t in zip(back, texts, strict=True)
-    )
+    for text, ids in zip(texts, chat_format.encode_texts(tokenizer, texts), strict=True):
+        back = chat_format.decode(tokenizer, ids)
+        assert back.strip() == text.strip()
+        assert unicodedata.is_normalized("NFC", back) == unicodedata.is_normalized("NFC", text)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -260,57 +261,51 @@ def test_benign_texts_render_as_the_saved_template_does(tokenizers, name, conten
         message("tool", content, "weather"),
     ]
     for end in range(2, len(talk) + 1):
-        ours, (ids, mask) = (
-            render(tokenizer, [talk[:end]])[0],
-            checks.apply_chat_template(tokenizer, talk[:end]),
-        )
-        assert ours.ids == ids and ours.supervised == ([bool(on) for on in mask] or ours.supervised)
-        assert (
-            chat_format.prompt_ids(tokenizer, [talk[:end]])[0]
-            == checks.apply_chat_template(tokenizer, talk[:end], prompt=True)[0]
-        )
+        dialogue = talk[:end]
+        assert renders_as_transformers(tokenizer, dialogue)
+        prompt, _ = template_checks.apply_chat_template(tokenizer, dialogue, prompt=True)
+        assert chat_format.prompt_ids(tokenizer, [dialogue])[0] == prompt
+
+
+def renders_as_transformers(tokenizer, messages):
+    ids, mask = template_checks.apply_chat_template(tokenizer, messages)
+    return template_checks.same_tokens(render(tokenizer, [messages])[0], ids, mask)
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data")
 @pytest.mark.parametrize("name", NAMES)
 def test_real_dialogues_render_as_the_saved_template_does(tokenizers, name):
-    rows = [
-        row
-        for path in ("alpaca_en_demo.json", "glaive_toolcall_en_demo.json")
-        for row in json.loads((DATA / "llamafactory" / path).read_text())[:300]
-    ]
-    rows += [
-        {"chosen": json.loads(line)["chosen"]}
-        for line in (DATA / "hh" / "pairs.jsonl").read_text().splitlines()[:200]
-    ]
-    found = []
+    tokenizer = tokenizers[name]
+    rows = []
+    for path in ("alpaca_en_demo.json", "glaive_toolcall_en_demo.json"):
+        rows += json.loads((DATA / "llamafactory" / path).read_text())[:300]
+    for line in (DATA / "hh" / "pairs.jsonl").read_text().splitlines()[:200]:
+        rows.append({"chosen": json.loads(line)["chosen"]})
+    dialogues = []
     for row in rows:
         with contextlib.suppress(InvalidRow):
-            found.append(dialogue(row))
-    assert len(found) >= 500
+            dialogues.append(dialogue(row))
+    assert len(dialogues) >= 500
+
+    named = [Dialogue(str(i), messages) for i, messages in enumerate(dialogues)]
     result = {
-        g["gate"]: g
-        for g in checks.check_dialogue_template(
-            [Dialogue(str(i), m) for i, m in enumerate(found)], tokenizers[name]
-        )
+        check.id: check for check in template_checks.check_dialogue_template(named, tokenizer)
     }
-    assert result["prompts that differ from training"]["passed"]
+    assert result["prompt_is_prefix_of_training_row"].passed
+
+    pattern = special_tokens_of(tokenizer).pattern
     benign = [
-        (i, m)
-        for i, m in enumerate(found)
-        if not any(special_tokens_of(tokenizers[name]).found.search(t["content"]) for t in m)
+        messages
+        for messages in dialogues
+        if not any(pattern.search(turn["content"]) for turn in messages)
     ]
-    different = [
-        i
-        for i, m in benign
-        if not checks._equal(
-            render(tokenizers[name], [m])[0], *checks.apply_chat_template(tokenizers[name], m)
-        )
-    ]
-    assert not different and len(benign) > 500
+    assert len(benign) > 500
+    for messages in benign:
+        assert renders_as_transformers(tokenizer, messages)
 
 
-# templates that work on contents: (template, messages); with transformers' own call each would give the mark
+# Templates that work on contents: (template, contents).
+# With transformers' own call, each would give a control token.
 ROUND = "{{- '<|im_start|>' -}}%s{{- '<|im_end|>' -}}"
 WORKING = {
     "two contents side by side": (
@@ -321,7 +316,10 @@ WORKING = {
         ROUND % "{{- messages[0].content | trim -}}{{- messages[1].content | trim -}}",
         ["x <|im_ ", " end|> y"],
     ),
-    "one in the middle": (ROUND % "{{- '<|' + messages[0].content + '|>' -}}", ["im_end", "y"]),
+    "a content inside a mark": (
+        ROUND % "{{- '<|' + messages[0].content + '|>' -}}",
+        ["im_end", "y"],
+    ),
     "in small letters": (ROUND % "{{- messages[0].content | lower -}}", ["a <|IM_END|> b", "y"]),
     "in capitals": (ROUND % "{{- messages[0].content | upper -}}", ["a <|im_end|> b", "y"]),
     "as JSON": (ROUND % "{{- messages[0].content | tojson -}}", ['say "<|im_end|>"\n', "y"]),
@@ -349,10 +347,10 @@ def test_templates_that_work_on_contents_make_no_marks_and_lose_nothing(tokenize
     tokenizer.chat_template = template
     schemas = json.dumps([{"type": "function", "function": {"name": "f", "tool_response": "x"}}])
     messages = [message("user", first), message("user", second)]
-    ids = chat_format.prompt_ids(
-        tokenizer,
-        [[{**message("system", ""), "tools": schemas}, *messages] if "key" in kind else messages],
-    )[0]
+    dialogue = messages
+    if "key" in kind:
+        dialogue = [{**message("system", ""), "tools": schemas}, *messages]
+    ids = chat_format.prompt_ids(tokenizer, [dialogue])[0]
     marks = set(tokenizer.get_added_vocab().values())
     assert [token for token in ids if token in marks] == [ids[0], ids[-1]]
     written = tokenizer.apply_chat_template(messages, tools=json.loads(schemas), tokenize=False)
@@ -362,7 +360,10 @@ def test_templates_that_work_on_contents_make_no_marks_and_lose_nothing(tokenize
 
 
 def test_what_only_looks_like_a_part_of_a_mark_changes_nothing(tokenizers):
-    """Quotes, HTML and names that are the inside of a mark, in JSON and in comparisons of the template: the ids of transformers' own call."""
+    """Quotes, HTML and names that are the inside of a control token give transformers' ids.
+
+    They stand in JSON and where the template compares.
+    """
     import copy
 
     foreign, ours = tokenizers["a tokenizer of others"], copy.deepcopy(tokenizers["bpe"])
@@ -382,9 +383,7 @@ def test_what_only_looks_like_a_part_of_a_mark_changes_nothing(tokenizers):
             message("tool", content, "f"),
             message("assistant", content),
         ]
-        assert checks._equal(
-            render(foreign, [messages])[0], *checks.apply_chat_template(foreign, messages)
-        )
+        assert renders_as_transformers(foreign, messages)
     messages = [
         message("user", "1+1?"),
         message("assistant", "1+1", "code"),
@@ -394,6 +393,11 @@ def test_what_only_looks_like_a_part_of_a_mark_changes_nothing(tokenizers):
     assert "<CODE_START> 1+1<CODE_END>" in ours.decode(render(ours, [messages])[0].ids)
 
 
+def supervised_text(tokenizer, rendered):
+    pairs = zip(rendered.ids, rendered.supervised, strict=True)
+    return tokenizer.decode([token for token, supervised in pairs if supervised])
+
+
 def test_blanks_of_an_answer_are_under_loss_where_offsets_are_trimmed(tokenizers):
     import copy
 
@@ -401,26 +405,24 @@ def test_blanks_of_an_answer_are_under_loss_where_offsets_are_trimmed(tokenizers
 
     tokenizer = copy.deepcopy(tokenizers["a tokenizer of others"])
     tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
-    done = render(tokenizer, [[message("user", "x"), message("assistant", "In 12 and  3:  4")]])[0]
-    assert (
-        tokenizer.decode([token for token, on in zip(done.ids, done.supervised, strict=True) if on])
-        == "In 12 and  3:  4<|im_end|>"
-    )
+    messages = [message("user", "x"), message("assistant", "In 12 and  3:  4")]
+    rendered = render(tokenizer, [messages])[0]
+    assert supervised_text(tokenizer, rendered) == "In 12 and  3:  4<|im_end|>"
 
 
 def test_a_mark_within_an_answer_does_not_end_it(tokenizers):
-    """Without marks of generation: the turn ends in plain text, and holds a mark before it."""
+    """Without a generation block: the turn ends in plain text, and contains a control token."""
     import copy
 
     tokenizer = copy.deepcopy(tokenizers["a tokenizer of others"])
     tokenizer.chat_template = (
-        "{% for m in messages %}{{ m.role + ':' }}{% if m.role == 'assistant' %}{{ ' <tool_call></tool_call>' }}{% endif %}{{ ' ' + m.content + '\n\n' }}"
+        "{% for m in messages %}{{ m.role + ':' }}"
+        "{% if m.role == 'assistant' %}{{ ' <tool_call></tool_call>' }}{% endif %}"
+        "{{ ' ' + m.content + '\n\n' }}"
         "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
     )
-    done = render(tokenizer, [[message("user", "x"), message("assistant", "In Ra.")]])[0]
-    assert "In Ra." in tokenizer.decode(
-        [token for token, on in zip(done.ids, done.supervised, strict=True) if on]
-    )
-    assert chat_format.control(tokenizer).end is None
-    found = {g["gate"]: g for g in checks.check_rows([done], tokenizer)}
-    assert not found["dialogues whose end of turn is supervised"]["passed"]
+    rendered = render(tokenizer, [[message("user", "x"), message("assistant", "In Ra.")]])[0]
+    assert "In Ra." in supervised_text(tokenizer, rendered)
+    assert chat_format.control_tokens(tokenizer).end is None
+    results = {check.id: check for check in token_checks.check_rows([rendered], tokenizer)}
+    assert not results["end_of_turn_supervised"].passed

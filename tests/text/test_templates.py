@@ -1,4 +1,7 @@
-"""Chat templates by name: each makes the tokens of transformers' own call, replies are read back, tokenizers get what they lack."""
+"""Chat templates by name.
+
+Each gives the tokens of transformers' own call, replies are read back, tokenizers get what they lack.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,12 @@ CALLING = [
     message("tool", "yes", "weather"),
     message("assistant", "Bo Li was born in Ra."),
 ]
-SAID = {
+WRITTEN = {
     "chatml": "<|im_start|>user<|im_sep|> Hi<|im_end|><|im_start|>assistant<|im_sep|> Ho<|im_end|>",
-    "llama3": "<|start_header_id|>user<|end_header_id|>\n\n Hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n Ho<|eot_id|>",
+    "llama3": (
+        "<|start_header_id|>user<|end_header_id|>\n\n Hi<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n Ho<|eot_id|>"
+    ),
     "zephyr": "<|user|>\n Hi</s>\n<|assistant|>\n Ho</s>\n",
     "plain": "User: Hi<|end|>\nAssistant: Ho<|end|>\n",
 }
@@ -39,18 +45,16 @@ def tokenizer_in(name, leading_space=True):
 @pytest.mark.parametrize("name", templates.NAMED)
 def test_what_a_named_template_writes(name):
     tokenizer = tokenizer_in(name)
+    style = templates.NAMED[name]
     ids = render(tokenizer, [[message("user", "Hi"), message("assistant", "Ho")]])[0].ids
-    assert tokenizer.decode(ids) == templates.NAMED[name].bos + SAID[name]
-    known = chat_format.control(tokenizer)
-    assert (known.bos, known.pad, known.end) == tuple(
-        tokenizer.convert_tokens_to_ids(
-            [templates.NAMED[name].bos, templates.NAMED[name].pad, templates.NAMED[name].end]
-        )
-    )
-    assert known.heads == set(
-        tokenizer.convert_tokens_to_ids(list(templates.NAMED[name].marks))
-    ) - ({tokenizer.convert_tokens_to_ids("<|system|>")} if name == "zephyr" else set())
-    assert set(known.calls) == set(templates.CALLS)
+    assert tokenizer.decode(ids) == style.bos + WRITTEN[name]
+    control = chat_format.control_tokens(tokenizer)
+    expected = tokenizer.convert_tokens_to_ids([style.bos, style.pad, style.end])
+    assert [control.bos, control.pad, control.end] == expected
+    # Zephyr has a token for each role; the dialogue that is rendered has no system turn.
+    heads = set(style.marks) - {"<|system|>"}
+    assert control.heads == set(tokenizer.convert_tokens_to_ids(list(heads)))
+    assert set(control.calls) == set(templates.CALLS)
 
 
 @pytest.mark.parametrize("leading_space", [True, False])
@@ -58,121 +62,102 @@ def test_what_a_named_template_writes(name):
 def test_replies_are_read_back_as_they_were_rendered(name, leading_space):
     tokenizer = tokenizer_in(name, leading_space)
     whole = render(tokenizer, [CALLING])[0]
-    for at, m in enumerate(CALLING):
-        if m["role"] != "assistant":
+    stops = set(chat_format.stop_ids(tokenizer))
+    for index, turn in enumerate(CALLING):
+        if turn["role"] != "assistant":
             continue
-        prompt = chat_format.prompt_ids(tokenizer, [CALLING[:at]])[0]
-        assert whole.ids[: len(prompt)] == prompt and whole.supervised[len(prompt)]
-        assert chat_format.parse_reply(tokenizer, whole.ids[len(prompt) :]) == (m, True)
-        stops = set(chat_format.stop_ids(tokenizer))
-        end = next(
-            i for i, token in enumerate(whole.ids[len(prompt) :], len(prompt)) if token in stops
-        )
-        assert all(whole.supervised[len(prompt) : end + 1]) and not any(
-            whole.supervised[end + 1 : end + 2]
-        )
+        prompt = chat_format.prompt_ids(tokenizer, [CALLING[:index]])[0]
+        start = len(prompt)
+        assert whole.ids[:start] == prompt and whole.supervised[start]
+        assert chat_format.parse_reply(tokenizer, whole.ids[start:]) == (turn, True)
+        end = next(i for i in range(start, len(whole.ids)) if whole.ids[i] in stops)
+        assert all(whole.supervised[start : end + 1])
+        assert not any(whole.supervised[end + 1 : end + 2])
 
 
 @pytest.mark.parametrize("name", templates.NAMED)
 def test_an_exported_tokenizer_says_the_same(tmp_path, name):
-    """What another program sees: the saved folder, loaded by transformers, and the bare tokenizers library on the text of the template."""
+    """What another program sees, by transformers and by the bare tokenizers library.
+
+    Both load the saved folder. The bare library encodes the text of the template.
+    """
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 
-    tokenizer_in(name).save_pretrained(tmp_path)
-    loaded, bare = (
-        AutoTokenizer.from_pretrained(tmp_path),
-        Tokenizer.from_file(str(tmp_path / "tokenizer.json")),
-    )
+    tokenizer = tokenizer_in(name)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    bare = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     for messages in (TALK, CALLING, [message("system", "Be brief."), *TALK, *TALK]):
-        ours = render(tokenizer_in(name), [messages])[0]
-        made = loaded.apply_chat_template(
+        ours = render(tokenizer, [messages])[0]
+        theirs = loaded.apply_chat_template(
             messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
-        assert ours.ids == list(made["input_ids"]) and ours.supervised == [
-            bool(on) for on in made["assistant_masks"]
-        ]
-        assert (
-            ours.ids
-            == bare.encode(
-                loaded.apply_chat_template(messages, tokenize=False), add_special_tokens=False
-            ).ids
+        assert ours.ids == list(theirs["input_ids"])
+        assert ours.supervised == [bool(on) for on in theirs["assistant_masks"]]
+        text = loaded.apply_chat_template(messages, tokenize=False)
+        assert ours.ids == bare.encode(text, add_special_tokens=False).ids
+        prompt = loaded.apply_chat_template(
+            messages[:-1], add_generation_prompt=True, return_dict=True
         )
-        assert chat_format.prompt_ids(loaded, [messages[:-1]])[0] == list(
-            loaded.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=True)[
-                "input_ids"
-            ]
-        )
+        assert chat_format.prompt_ids(loaded, [messages[:-1]])[0] == list(prompt["input_ids"])
 
 
 def test_a_template_whose_header_melts_into_the_answer_is_refused_where_the_tokenizer_is_made(
     tmp_path,
 ):
-    """Two newlines are one token at the end of a prompt, and two before a word, in GPT-2's pattern: training and use would differ."""
-    corpus = saved(
-        tmp_path / "corpus",
-        "corpus",
-        [
-            {"id": str(i), "url": "u", "text": text + "\n\n \n\n"}
-            for i, text in enumerate(TEXTS * 3)
-        ],
-    )
+    """In GPT-2's pattern, two newlines are one token at the end of a prompt, two before a word.
+
+    So training and use would differ.
+    """
+    rows = [
+        {"id": str(i), "url": "u", "text": text + "\n\n \n\n"} for i, text in enumerate(TEXTS * 3)
+    ]
+    corpus = saved(tmp_path / "corpus", "corpus", rows)
+    unfit = BPEConfig(vocab_size=400, template="llama3", leading_space=False)
     with pytest.raises(
-        StageError, match="does not fit this tokenizer.*prompts that differ from training"
+        StageError, match="does not fit this tokenizer.*prompt_is_prefix_of_training_row"
     ):
-        perform(
-            BPE,
-            tmp_path / "bad",
-            BPEConfig(vocab_size=400, template="llama3", leading_space=False),
-            corpus=corpus,
-        )
-    for number, fits in enumerate(
-        (
-            BPEConfig(vocab_size=400, template="llama3"),
-            BPEConfig(vocab_size=400, template="llama3", leading_space=False, pattern="llama3"),
-        )
-    ):
-        perform(BPE, tmp_path / f"good{number}", fits, corpus=corpus)
+        perform(BPE, tmp_path / "bad", unfit, corpus=corpus)
+    spaced = BPEConfig(vocab_size=400, template="llama3")
+    perform(BPE, tmp_path / "spaced", spaced, corpus=corpus)
+    split = BPEConfig(vocab_size=400, template="llama3", leading_space=False, pattern="llama3")
+    perform(BPE, tmp_path / "split", split, corpus=corpus)
 
 
 def test_a_tokenizer_of_others_keeps_its_own_template_or_gets_another(tmp_path):
     from transformers import AutoTokenizer
 
+    def pretrained(name, folder, template):
+        config = PretrainedConfig(folder=str(folder), template=template)
+        artifact, metrics = perform(Pretrained, tmp_path / name, config)
+        return AutoTokenizer.from_pretrained(artifact.path), metrics["added"]
+
     theirs = build([*TEXTS, *ROLES * 50], BPEConfig(vocab_size=400))
-    theirs.chat_template = "{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    theirs.chat_template = (
+        "{{ bos_token }}"
+        "{% for m in messages %}"
+        "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
     theirs.save_pretrained(tmp_path / "theirs")
-    kept, metrics = perform(
-        Pretrained,
-        tmp_path / "kept",
-        PretrainedConfig(folder=str(tmp_path / "theirs"), template="own"),
-    )
-    assert (
-        metrics["added"] == 0
-        and AutoTokenizer.from_pretrained(kept.path).chat_template == theirs.chat_template
-    )
-    given, metrics = perform(
-        Pretrained,
-        tmp_path / "given",
-        PretrainedConfig(folder=str(tmp_path / "theirs"), template="zephyr"),
-    )
-    tokenizer = AutoTokenizer.from_pretrained(given.path)
-    assert (
-        metrics["added"] == 6
-        and tokenizer.decode(chat_format.prompt_ids(tokenizer, [TALK[:1]])[0])
-        == "<s><|user|>\n Where does the fox live?</s>\n<|assistant|>\n"
-    )
+    kept, added = pretrained("kept", tmp_path / "theirs", "own")
+    assert added == 0
+    assert kept.chat_template == theirs.chat_template
+    given, added = pretrained("given", tmp_path / "theirs", "zephyr")
+    assert added == 6
+    prompt = given.decode(chat_format.prompt_ids(given, [TALK[:1]])[0])
+    assert prompt == "<s><|user|>\n Where does the fox live?</s>\n<|assistant|>\n"
+
     theirs.chat_template = None
     theirs.save_pretrained(tmp_path / "bare")
     (tmp_path / "bare" / "chat_template.jinja").unlink(missing_ok=True)
     with pytest.raises(
         StageError,
-        match="brings no chat template along; choose one of chatml, llama3, zephyr, plain",
+        match="has no chat template of its own; choose one of chatml, llama3, zephyr, plain",
     ):
-        perform(
-            Pretrained,
-            tmp_path / "none",
-            PretrainedConfig(folder=str(tmp_path / "bare"), template="own"),
-        )
+        pretrained("none", tmp_path / "bare", "own")
 
 
 def test_a_pad_that_ends_turns_is_replaced():
@@ -187,14 +172,10 @@ def test_the_text_is_jinja_that_people_can_read_and_edit(tmp_path):
     first, _, body = text.partition("\n")
     style = json.loads(first.removeprefix("{%- set style = ").removesuffix(" -%}"))
     assert style["heads"]["user"] == "<|im_start|>user<|im_sep|>" and "{%- generation -%}" in body
-    (tmp_path / "mine.jinja").write_text(text.replace("<|im_sep|>", "\\n"))
-    tokenizer = tiny_tokenizer()
-    made = build(
-        [*TEXTS, *ROLES * 50], BPEConfig(vocab_size=400, template_file=str(tmp_path / "mine.jinja"))
-    )
-    assert (
-        made.decode(chat_format.prompt_ids(made, [TALK[:1]])[0]).endswith(
-            "<|im_end|><|im_start|>assistant\n"
-        )
-        and made.chat_template != tokenizer.chat_template
-    )
+
+    mine = tmp_path / "mine.jinja"
+    mine.write_text(text.replace("<|im_sep|>", "\\n"))
+    tokenizer = build([*TEXTS, *ROLES * 50], BPEConfig(vocab_size=400, template_file=str(mine)))
+    prompt = tokenizer.decode(chat_format.prompt_ids(tokenizer, [TALK[:1]])[0])
+    assert prompt.endswith("<|im_end|><|im_start|>assistant\n")
+    assert tokenizer.chat_template != tiny_tokenizer().chat_template

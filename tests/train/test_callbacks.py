@@ -1,4 +1,4 @@
-"""Bad numbers are caught before they reach the weights, and the message says where they came from."""
+"""Numbers that are not finite never reach the weights, and the message names their rows."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import pytest
 
 from llmstages.core.errors import StageError
 from llmstages.train import callbacks
-
-from .test_resume import inputs_of, perform
+from tests.train.training_steps import inputs_of, perform
 
 BAD = (float("nan"), float("inf"), float("-inf"))
 
 
 def plant(monkeypatch, what, at, value, micro=1):
-    """Put a bad number into update ``at``: into a loss, a gradient, or the weights that its rows look up. Returns what was seen."""
+    """Put a bad number into update ``at``; returns a dictionary of what was seen there.
+
+    what: "loss", "gradient", or "data" for the embeddings of its rows.
+    """
     from transformers import Trainer
 
     seen = {"calls": 0, "weights": None}
-    real, clip = Trainer.training_step, Trainer._clip_grad_norm
+    real = Trainer.training_step
 
     def training_step(self, model, inputs, *rest, **more):
         seen["calls"] += 1
@@ -27,7 +29,8 @@ def plant(monkeypatch, what, at, value, micro=1):
         if here:
             seen["weights"] = {name: p.detach().clone() for name, p in model.named_parameters()}
             seen["model"] = model
-        if here and what == "data":  # what a broken row would do: an activation that is not finite
+        if here and what == "data":
+            # as a broken row would: an activation that is not finite
             handle = model.get_input_embeddings().register_forward_hook(
                 lambda module, given, out: out * value
             )
@@ -39,7 +42,6 @@ def plant(monkeypatch, what, at, value, micro=1):
         return loss * value if here and what == "loss" else loss
 
     monkeypatch.setattr(Trainer, "training_step", training_step)
-    monkeypatch.setattr(Trainer, "_clip_grad_norm", clip)
     return seen
 
 
@@ -57,48 +59,50 @@ def test_thirty_planted_numbers_never_reach_the_weights(tmp_path, monkeypatch, k
     for number, (what, value, at) in enumerate(places):
         with monkeypatch.context() as patch:
             seen = plant(patch, what, at, value)
-            with pytest.raises(
-                StageError,
-                match=rf"the (loss|gradient) is not finite at update {at}; stopped before the weights changed. Rows of it: .*\d",
-            ):
+            reason = (
+                rf"the (loss|gradient) is not finite at update {at}; stopped before the weights "
+                r"changed. Rows of it: .*\d"
+            )
+            with pytest.raises(StageError, match=reason):
                 perform(kind, tmp_path / str(number), inputs)
-        assert all(
-            torch.equal(p, seen["weights"][name]) for name, p in seen["model"].named_parameters()
-        ), (what, value, at)
+        for name, weights in seen["model"].named_parameters():
+            assert torch.equal(weights, seen["weights"][name]), (what, value, at)
 
 
 def test_the_rows_named_are_those_of_the_bad_micro_batch(tmp_path, monkeypatch):
     inputs = inputs_of("pretrain", tmp_path)
     rows = []
 
-    class Noting(callbacks.Fed):
+    class Noting(callbacks.RowRecorder):
         def __call__(self, batch):
             rows.append([row["row"] for row in batch])
             return super().__call__(batch)
 
-    monkeypatch.setattr(callbacks, "Fed", Noting)
+    monkeypatch.setattr(callbacks, "RowRecorder", Noting)
     plant(monkeypatch, "loss", 3, float("nan"), micro=2)  # the second of two micro batches
-    with pytest.raises(StageError) as told:
+    with pytest.raises(StageError) as error:
         perform("pretrain", tmp_path / "one", inputs)
-    assert f"Rows of it: {', '.join(map(str, rows[5]))}. Look" in str(told.value)
+    assert f"Rows of it: {', '.join(map(str, rows[5]))}. Look" in str(error.value)
 
 
 def test_spikes_stand_out_from_noise():
     draw, spikes = random.Random(0), callbacks.Spikes(6.0)
-    skipped = []
+    planted, skipped = list(range(270, 2000, 90)), []
     for update in range(2000):
-        planted = update >= 200 and update % 90 == 0
-        loss = 5 * 0.999**update + 1 + draw.gauss(0, 0.05) + (3 if planted and update % 180 else 0)
-        norm = 0.5 + draw.gauss(0, 0.05) + (4 if planted and not update % 180 else 0)
-        if spikes.out(loss, norm):
+        loss = 5 * 0.999**update + 1 + draw.gauss(0, 0.05)
+        norm = 0.5 + draw.gauss(0, 0.05)
+        if update in planted and update % 180:
+            loss += 3
+        elif update in planted:
+            norm += 4
+        if spikes.is_spike(loss, norm):
             skipped.append(update)
-    assert (
-        skipped == [update for update in range(2000) if update >= 200 and update % 90 == 0]
-        and len(skipped) >= 20
-    )
+    assert skipped == planted
+    assert len(skipped) >= 20
     again = callbacks.Spikes(6.0)
     again.restore(spikes.state())
-    assert again.state() == spikes.state() and again.skipped == len(skipped)
+    assert again.state() == spikes.state()
+    assert again.skipped == len(skipped)
 
 
 def test_a_spike_is_skipped_and_counted(tmp_path, monkeypatch):
@@ -106,13 +110,12 @@ def test_a_spike_is_skipped_and_counted(tmp_path, monkeypatch):
     inputs = inputs_of("pretrain", tmp_path)
     straight, _ = perform("pretrain", tmp_path / "straight", inputs)
     said: list[str] = []
-    assert (
-        perform("pretrain", tmp_path / "on", inputs, say=said, spike_threshold=12.0)[0] == straight
-    ), "nothing stood out, nothing changed"
+    watched, _ = perform("pretrain", tmp_path / "on", inputs, say=said, spike_threshold=12.0)
+    assert watched == straight, "nothing stood out, nothing changed"
     assert not any("skipped" in line for line in said)
     seen = plant(monkeypatch, "gradient", 30, 1e6)
     made, _ = perform("pretrain", tmp_path / "spike", inputs, say=said, spike_threshold=12.0)
-    assert any("update 30 skipped" in line for line in said) and any(
-        "1 updates were skipped" in line for line in said
-    )
-    assert seen["calls"] and made != straight
+    assert any("update 30 skipped" in line for line in said)
+    assert any("1 updates were skipped" in line for line in said)
+    assert seen["calls"]
+    assert made != straight

@@ -1,4 +1,4 @@
-"""Pairs of answers: split by the column or the share, gates over both sides, prompts that are the beginning of both."""
+"""Pairs of answers: the split, checks of both sides, prompts that are the beginning of both."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ def test_a_prompt_is_the_beginning_of_both_sides(tmp_path):
     made = prepare(tmp_path, [pair(i) for i in range(20)])
     for row in (*made.train, *made.test):
         for side in preference_pairs.SIDES:
-            ids, on, begin = (
-                row[f"{side}_ids"],
-                row[f"{side}_rendered"].supervised,
-                len(row["prompt_ids"]),
-            )
-            assert ids[:begin] == row["prompt_ids"] and all(on[begin:]) and not any(on[:begin])
-    assert all(g["passed"] for g in made.gates) and made.names[0] == "pairs:1 chosen"
+            prompt, supervised = row["prompt_ids"], row[f"{side}_rendered"].supervised
+            assert row[f"{side}_ids"][: len(prompt)] == prompt
+            assert all(supervised[len(prompt) :])
+            assert not any(supervised[: len(prompt)])
+    assert all(check.passed for check in made.checks)
+    assert made.names[0] == "pairs:1 chosen"
 
 
 @pytest.mark.parametrize("side", preference_pairs.SIDES)
-def test_gates_look_at_both_sides(tmp_path, side):
+def test_both_sides_are_checked(tmp_path, side):
     bad = pair(1) | {side: [message("assistant", "a"), message("assistant", "b")]}
-    found = {g["gate"]: g for g in prepare(tmp_path, [*(pair(i) for i in range(10)), bad]).gates}
-    assert found["roles out of order"]["rows"] == [f"pairs:10 {side}"]
+    pairs = [*(pair(i) for i in range(10)), bad]
+    checks = {check.id: check for check in prepare(tmp_path, pairs).checks}
+    assert checks["roles_out_of_order"].rows == (f"pairs:10 {side}",)
 
 
 def test_unknown_roles_stop_at_once(tmp_path):
-    with pytest.raises(StageError, match="turns of an unknown role: 1 .*pairs:0 chosen"):
+    with pytest.raises(StageError, match="unknown_roles .*: 1, .*pairs:0 chosen"):
         prepare(tmp_path, [pair(0) | {"chosen": [message("critic", "a")]}])

@@ -1,6 +1,6 @@
 """``llmstages chat``: talk to a model of the last run, token by token, with its tools run live.
 
-Works in a pipe too: every line of standard input is answered in turn.
+It works in a pipe too: every line of standard input is answered in turn.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
-from llmstages.cli.chat_session import Talk, open_talk
+from llmstages.cli.chat_session import SMALL_CONTEXT, ChatSession, is_base_model, open_session
 from llmstages.core.errors import StageError
 from llmstages.pipeline import history
-from llmstages.pipeline.history import Last, Made
+from llmstages.pipeline.history import PastRun, StoredArtifact
 
+# The main line of the story ends in this step. Later steps are experiments beside it.
+PREFERRED_STEP = "rl"
+MAX_TEMPERATURE = 10
+NUM_EXAMPLES = 3
 HELP = """/tokens         the last exchange token by token, control tokens visible
-/reset          forget what was said
+/reset          forget the conversation
 /system TEXT    a system message; without TEXT: none
-/temperature X  0 always says the likeliest thing
+/temperature X  0 always takes the most likely token
 /model STEP     talk to another model
 /tools          what it can call
 /help           this
@@ -28,226 +31,292 @@ HELP = """/tokens         the last exchange token by token, control tokens visib
 
 
 def main(args: argparse.Namespace) -> int:
-    """Choose the model, greet, and talk until the input ends."""
+    """Choose the model, and talk until the input ends."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    last = history.last_run(args.overrides)
-    made = history.find(args.step, last, "model") if args.step else default(last)
-    Terminal(last, args.history or None).run(made)
+    run = history.last_run(args.overrides)
+    artifact = history.find(args.step, run, "model") if args.step else default_model(run)
+    Terminal(run, args.history or None).run(artifact)
     return 0
 
 
-def default(last: Last) -> Made:
-    """The step ``rl`` if it made a model, else the model that was made last."""
-    models = last.of_kind("model")
+def default_model(run: PastRun) -> StoredArtifact:
+    """The model of the step ``rl``, otherwise the last model of the run that was trained on chat.
+
+    If there are only base models, it is the last of them.
+
+    Raises:
+        StageError: the run has no model.
+    """
+    models = run.of_kind("model")
     if not models:
         raise StageError(
-            f"there is no model in {last.where} yet. Run `llmstages run` in this folder, name another store: store=FOLDER, "
-            "or talk to a model of the hub: llmstages chat hub:ORG/NAME@REVISION"
+            f"there is no model in {run.where} yet. Run `llmstages run` in this folder, name "
+            "another store: store=FOLDER, or talk to a model of the hub: "
+            "llmstages chat hub:ORG/NAME@REVISION"
         )
-    return next((m for m in models if m.name == "rl"), models[-1])
+    for model in models:
+        if model.name == PREFERRED_STEP:
+            return model
+    for model in reversed(models):
+        if not is_base_model(model):
+            return model
+    return models[-1]
 
 
 class Terminal:
-    """What a person sees. Text of models and tools is cleaned of control characters: it could rewrite the terminal."""
+    """What a person sees.
 
-    def __init__(self, last: Last, history: bool | None) -> None:
+    Text of models and tools is cleaned of control characters, which could rewrite the terminal.
+    """
+
+    def __init__(self, past_run: PastRun, keeps_history: bool | None) -> None:
         from rich.console import Console
 
-        self.last, self.history = last, history
+        self.past_run = past_run
+        self.keeps_history = keeps_history
         self.console = Console(highlight=False, soft_wrap=True)
-        self.talk: Talk | None = None
-        self.fresh = True  # whether the cursor is at the start of a line
+        self.at_line_start = True
+        self._session: ChatSession | None = None
+        self.commands: dict[str, Callable[[str], None]] = {
+            "/tokens": self.show_tokens,
+            "/reset": self.reset,
+            "/system": self.set_system_message,
+            "/temperature": self.set_temperature,
+            "/model": self.choose_model,
+            "/tools": self.show_tools,
+            "/help": self.show_help,
+        }
 
-    def run(self, made: Made) -> None:
+    @property
+    def session(self) -> ChatSession:
+        """The conversation; there is one after load()."""
+        assert self._session is not None
+        return self._session
+
+    @session.setter
+    def session(self, session: ChatSession) -> None:
+        self._session = session
+
+    def run(self, artifact: StoredArtifact) -> None:
         """Answer line after line."""
-        self.load(made)
-        for line in self.lines():
+        self.load(artifact)
+        for line in self.read_lines():
             text = line.strip()
-            if not text:
-                continue
+            if text.partition(" ")[0] in ("/quit", "/exit"):
+                return
             try:
                 if text.startswith("/"):
-                    if not self.command(text):
-                        return
-                else:
+                    self.command(text)
+                elif text:
                     self.reply(text)
             except StageError as error:
-                self.line(f"error: {error}", "red")
+                self.print_line(f"error: {error}", "red")
 
-    def load(self, made: Made) -> None:
-        """Open a model and say what it is."""
-        from transformers.utils import logging as library
+    def load(self, artifact: StoredArtifact) -> None:
+        """Open a model and introduce it."""
+        from transformers.utils import logging as transformers_logging
 
-        library.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
         logging.getLogger("transformers").setLevel(logging.ERROR)
-        self.talk = talk = open_talk(made, self.history)
-        size = sum(p.numel() for p in talk.model.parameters())
-        tools = f", tools {' and '.join(talk.tools)}" if talk.tools else ""
-        self.line(
-            f"{talk.name}: {size / 1e6:.1f} million parameters, context of {talk.context} tokens{tools}. /help lists the commands",
+        session = self.session = open_session(artifact, self.keeps_history)
+        millions = sum(weights.numel() for weights in session.model.parameters()) / 1e6
+        tools = f", tools {' and '.join(session.tools)}" if session.tools else ""
+        self.print_line(
+            f"{session.name}: {millions:.1f} million parameters, "
+            f"context of {session.context} tokens{tools}. /help lists the commands",
             "bold",
         )
-        if talk.base:
-            self.line(
-                "A base model, never trained on chat: it continues what you write as a document, at temperature 0.8",
-                "dim",
-            )
-        elif not talk.history:
-            self.line(
-                "A small context: each question is asked on its own, without what was said before (--history keeps it)",
-                "dim",
-            )
-        elif talk.context <= 1024:
-            self.line(
-                "Small models of the story were trained on single exchanges; expect little memory",
-                "dim",
-            )
-        if sys.stdin.isatty() and (asked := [] if talk.base else examples(self.last)):
-            self.line("For example:", "dim")
-            for question in asked:
-                self.line(f"  {question}", "dim")
+        if limit := _limit_of(session):
+            self.print_line(limit, "dim")
+        if sys.stdin.isatty() and not session.is_base:
+            self.show_examples()
 
-    def lines(self) -> Iterator[str]:
+    def show_examples(self) -> None:
+        """Questions of the run to begin with, if it has any."""
+        questions = example_questions(self.past_run)
+        if questions:
+            self.print_line("For example:", "dim")
+        for question in questions:
+            self.print_line(f"  {question}", "dim")
+
+    def read_lines(self) -> Iterator[str]:
         """Lines of the user, until Ctrl-D or the end of a pipe."""
         if not sys.stdin.isatty():
             for line in sys.stdin:
                 if line.strip():
-                    self.line(f"> {clean(line.strip())}", "dim")
+                    self.print_line(f"> {without_control_characters(line.strip())}", "dim")
                 yield line
             return
-        import readline  # noqa: F401  (editing and history of input)
+        import readline  # noqa: F401  (gives input() editing and history)
 
         while True:
             try:
                 yield input("> ")
             except EOFError:
-                self.line("")
+                self.print_line("")
                 return
             except KeyboardInterrupt:
-                self.line("\n(Ctrl-D leaves)", "dim")
+                self.print_line("\n(Ctrl-D leaves)", "dim")
 
     def reply(self, text: str) -> None:
-        """One answer, streamed. Ctrl-C stops it and keeps what was said."""
+        """Stream one answer. Ctrl-C stops it and keeps what there is of it."""
         try:
-            self.talk.say(text, self.show)
+            self.session.reply(text, self.show)
         except KeyboardInterrupt:
-            self.line("\n(stopped)", "dim")
-        if not self.fresh:
-            self.line("")
+            self.print_line("\n(stopped)", "dim")
+        self.end_line()
 
     def show(self, what: str, text: str) -> None:
-        """A bit of the reply."""
-        text = clean(text)
+        """Print a part of a reply (chat_session.Show)."""
+        text = without_control_characters(text)
         if what == "text":
             self.console.print(text, end="", markup=False)
-            self.fresh = False if text else self.fresh
+            if text:
+                self.at_line_start = False
         elif what == "call":
-            self.line("" if not self.fresh else None)
+            self.end_line()
             self.console.print(f"  {text}: ", end="", style="cyan dim", markup=False)
-            self.fresh = False
+            self.at_line_start = False
         elif what == "argument":
             self.console.print(text, end="", style="cyan dim", markup=False)
+        elif what == "result":
+            self.end_line()
+            self.print_line(f"  result: {text}", "dim")
         else:
-            if not self.fresh:
-                self.line("")
-            self.line(
-                f"  {'result: ' if what == 'result' else '('}{text}{'' if what == 'result' else ')'}",
-                "dim",
-            )
+            self.end_line()
+            self.print_line(f"  ({text})", "dim")
 
-    def line(self, text: str | None, style: str | None = None) -> None:
-        """A whole line; None for nothing."""
-        if text is not None:
-            self.console.print(text, style=style, markup=False)
-            self.fresh = True
+    def print_line(self, text: str, style: str | None = None) -> None:
+        """Print a whole line."""
+        self.console.print(text, style=style, markup=False)
+        self.at_line_start = True
 
-    def command(self, text: str) -> bool:
-        """Do what a /command says; False to leave."""
-        name, _, rest = text.partition(" ")
-        rest, talk = rest.strip(), self.talk
-        if name in ("/quit", "/exit"):
-            return False
-        if name == "/tokens":
-            self.tokens()
-        elif name == "/reset":
-            talk.turns, talk.last = [], []
-            self.line("forgotten", "dim")
-        elif name == "/system":
-            talk.system = rest
-            self.line(f"system message: {rest}" if rest else "no system message", "dim")
-        elif name == "/temperature":
-            self.temperature(rest)
-        elif name == "/model":
-            self.load(history.find(rest, self.last, "model") if rest else default(self.last))
-        elif name == "/tools":
-            self.tools()
-        elif name == "/help":
-            self.line(HELP)
+    def end_line(self) -> None:
+        """End a line that was printed in part."""
+        if not self.at_line_start:
+            self.print_line("")
+
+    def command(self, text: str) -> None:
+        """Run a /command."""
+        name, _, argument = text.partition(" ")
+        if name in self.commands:
+            self.commands[name](argument.strip())
         else:
-            self.line(f"there is no command {name}\n{HELP}")
-        return True
+            self.print_line(f"there is no command {name}\n{HELP}")
 
-    def temperature(self, text: str) -> None:
-        """Set how boldly it samples."""
+    def reset(self, _argument: str = "") -> None:
+        """Forget the conversation."""
+        self.session.turns = []
+        self.session.last_exchange = []
+        self.print_line("forgotten", "dim")
+
+    def set_system_message(self, text: str) -> None:
+        """Set the system message; an empty text removes it."""
+        self.session.system = text
+        self.print_line(f"system message: {text}" if text else "no system message", "dim")
+
+    def set_temperature(self, text: str) -> None:
+        """Set the temperature of sampling."""
         try:
             value = float(text)
         except ValueError:
             value = -1.0
-        if not 0 <= value <= 10:
-            self.line(
-                f"/temperature takes a number from 0 to 10, not {text!r}; it is {self.talk.temperature:g}"
+        if not 0 <= value <= MAX_TEMPERATURE:
+            self.print_line(
+                f"/temperature takes a number from 0 to {MAX_TEMPERATURE}, not {text!r}; "
+                f"it is {self.session.temperature:g}"
             )
             return
-        self.talk.temperature = value
-        self.line(f"temperature {value:g}", "dim")
+        self.session.temperature = value
+        self.print_line(f"temperature {value:g}", "dim")
 
-    def tools(self) -> None:
-        """What the model can call."""
-        for name, tool in self.talk.tools.items():
-            self.line(
-                f"{name}: {(type(tool).__doc__ or '').strip().splitlines()[0] if type(tool).__doc__ else ''}"
-            )
-        if not self.talk.tools:
-            self.line("none: no step in the making of this model taught it tools")
+    def choose_model(self, name: str) -> None:
+        """Talk to another model; without a name, to the default one."""
+        if name:
+            self.load(history.find(name, self.past_run, "model"))
+        else:
+            self.load(default_model(self.past_run))
 
-    def tokens(self) -> None:
-        """The last exchange token by token."""
-        from llmstages.cli.commands.tokens import coloured
+    def show_tools(self, _argument: str = "") -> None:
+        """List the tools that the model can call."""
+        for name, tool in self.session.tools.items():
+            lines = (type(tool).__doc__ or "").strip().splitlines()
+            description = lines[0] if lines else ""
+            self.print_line(f"{name}: {description}")
+        if not self.session.tools:
+            self.print_line("none: no step in the making of this model taught it tools")
+
+    def show_tokens(self, _argument: str = "") -> None:
+        """Show the last exchange token by token."""
+        from llmstages.cli.commands.tokens import colored_tokens
         from llmstages.text.token_view import view_tokens
 
-        if not self.talk.last:
-            self.line("nothing was said yet")
+        ids = self.session.last_exchange
+        if not ids:
+            self.print_line("nothing was said yet")
             return
-        self.console.print(
-            coloured(
-                view_tokens(self.talk.tokenizer, self.talk.last),
-                self.console.color_system is not None,
-            )
+        views = view_tokens(self.session.tokenizer, ids)
+        self.console.print(colored_tokens(views, self.console.color_system is not None))
+        self.print_line(f"{len(ids)} of {self.session.context} tokens", "dim")
+
+    def show_help(self, _argument: str = "") -> None:
+        """List the commands."""
+        self.print_line(HELP)
+
+
+def _limit_of(session: ChatSession) -> str:
+    """What not to expect of a model; "" for nothing in particular."""
+    if session.is_base:
+        return (
+            "A base model, never trained on chat: it continues what you write as a document, "
+            f"at temperature {session.temperature:g}"
         )
-        self.line(f"{len(self.talk.last)} of {self.talk.context} tokens", "dim")
+    if not session.keeps_history:
+        return (
+            "A small context: each question is asked on its own, without the conversation before "
+            "it (--history keeps it)"
+        )
+    if session.context <= SMALL_CONTEXT:
+        return "Small models of the story were trained on single exchanges; expect little memory"
+    return ""
 
 
-def clean(text: str) -> str:
-    """Without control characters, escape sequences above all."""
-    return "".join(c for c in text if c in "\n\t" or (c.isprintable() or c == "\u200d"))
+def without_control_characters(text: str) -> str:
+    """The text without control characters, escape sequences above all."""
+    zero_width_joiner = "\u200d"  # within emoji
+    kept = []
+    for character in text:
+        if character.isprintable() or character in ("\n", "\t", zero_width_joiner):
+            kept.append(character)
+    return "".join(kept)
 
 
-def examples(last: Last, most: int = 3) -> list[str]:
-    """Questions of the run, of different tasks."""
+def example_questions(run: PastRun) -> list[str]:
+    """Up to NUM_EXAMPLES questions of the run, of different tasks.
+
+    They come from the problems with the most tasks.
+    """
+    by_task: dict[str, str] = {}
+    for problems in run.of_kind("problems"):
+        by_task = max(by_task, _first_questions(problems), key=len)
+    questions = [without_control_characters(question) for question in by_task.values()]
+    if len(questions) <= NUM_EXAMPLES:
+        return questions
+    last = len(questions) - 1
+    spread = [round(index * last / (NUM_EXAMPLES - 1)) for index in range(NUM_EXAMPLES)]
+    return [questions[index] for index in spread]
+
+
+def _first_questions(problems: StoredArtifact) -> dict[str, str]:
+    """Task -> its first question that is asked as chat and is not an example for other prompts."""
     from llmstages.data import tables
 
-    found: dict[str, str] = {}
-    for made in last.of_kind("problems"):
-        mine: dict[str, str] = {}
-        for row in tables.load(made.path / "data") if (made.path / "data").exists() else ():
-            row: dict[str, Any]
-            if row.get("style", "chat") == "chat" and row.get("role", "test") == "test":
-                mine.setdefault(str(row.get("task") or ""), str(row["prompt"][-1]["content"]))
-        found = max(found, mine, key=len)
-    questions = list(found.values())
-    return (
-        [clean(questions[round(i * (len(questions) - 1) / (most - 1))]) for i in range(most)]
-        if len(questions) > most
-        else list(map(clean, questions))
-    )
+    folder = problems.path / "data"
+    if not folder.exists():
+        return {}
+    questions: dict[str, str] = {}
+    for row in tables.load(folder):
+        if row.get("style", "chat") == "chat" and row.get("role", "test") == "test":
+            questions.setdefault(str(row.get("task") or ""), str(row["prompt"][-1]["content"]))
+    return questions

@@ -1,120 +1,157 @@
-"""``llmstages list``: what is installed, by whom, and under which name to choose it. Imports no stage unless a slot is named."""
+"""``llmstages list``: what is installed, by which package, and under which name to choose it.
+
+No stage is imported unless a slot is named.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from importlib.resources import files
+from typing import Any
 
+from llmstages.cli.options import option_rows
 from llmstages.core import registry
 from llmstages.core.console import Console
 from llmstages.core.errors import StageError, near
+from llmstages.pipeline.hydra_errors import SETTINGS
 
 YAML_GROUPS = ("recipe", "launch", "hardware")
+OPTION_COLUMNS = ("key", "default", "allowed", "what")
 
 
 def main(args: argparse.Namespace) -> int:
-    """All groups on one line each, or one group with a line on each member."""
+    """Print all groups on one line each, or one group with its members and their options."""
     console = Console()
     presets = _presets()
-    groups = [
-        *registry.slots(),
-        *(part for part in registry.component_groups() if part not in registry.slots()),
-        *YAML_GROUPS,
-    ]
     if args.slot:
-        if args.slot not in groups:
-            raise StageError(
-                f"nothing is called {args.slot!r}.{near(args.slot, groups)} There are: {', '.join(groups)}"
-            )
-        return _one(args.slot, presets.get(args.slot, {}), console)
-    rows = [
-        (group, ", ".join(_members(group)), ", ".join(presets.get(group, {}))) for group in groups
-    ]
-    console.table(
-        "choose as SLOT=NAME",
-        ("slot", "variants", "presets"),
-        [row for row in rows if row[0] not in registry.component_groups()],
-    )
-    parts = [
-        (group, ", ".join(registry.entries(group)))
-        for group in registry.component_groups()
-        if registry.entries(group)
-    ]
-    console.table("choose as +GROUP@STEP.GROUP.NAME=NAME", ("group", "smaller plugins"), parts)
-    console.say(
-        "\nllmstages list SLOT says what each is; llmstages show STEP shows a step's configuration"
-    )
+        _print_group(args.slot, presets.get(args.slot, {}), console)
+    else:
+        _print_all(presets, console)
     return 0
 
 
-def _one(group: str, presets: dict[str, str], console: Console) -> int:
+def _groups() -> list[str]:
+    """What ``llmstages list`` takes: slots, groups of components, groups of YAML files."""
+    slots = registry.slots()
+    components = [group for group in registry.component_groups() if group not in slots]
+    return [*slots, *components, *YAML_GROUPS]
+
+
+def _print_all(presets: dict[str, dict[str, str]], console: Console) -> None:
+    component_groups = registry.component_groups()
     rows = []
-    for name in _members(group):
-        rows.append(
-            (
-                name,
-                registry.find(registry.STAGES, f"{group}.{name}").package,
-                _about(registry.STAGES, f"{group}.{name}"),
-            )
+    for group in _groups():
+        if group not in component_groups:
+            rows.append((group, ", ".join(_variants(group)), ", ".join(presets.get(group, {}))))
+    console.table("choose as SLOT=NAME", ("slot", "variants", "presets"), rows)
+    component_rows = []
+    for group in component_groups:
+        names = registry.entries(group)
+        if names:
+            component_rows.append((group, ", ".join(names)))
+    console.table("choose as +GROUP@STEP.GROUP.NAME=NAME", ("group", "components"), component_rows)
+    console.say(
+        "\nllmstages list SLOT shows what each is and its options; "
+        "llmstages show STEP shows a step's configuration"
+    )
+
+
+def _print_group(group: str, presets: dict[str, str], console: Console) -> None:
+    groups = _groups()
+    if group not in groups:
+        raise StageError(
+            f"nothing is called {group!r}.{near(group, groups)} There are: {', '.join(groups)}"
         )
-    rows += [
-        (name, "preset" if group not in YAML_GROUPS else "", about)
-        for name, about in presets.items()
-    ]
+    stages = [f"{group}.{variant}" for variant in _variants(group)]
+    rows = []
+    for name in stages:
+        package = registry.find(registry.STAGES, name).package
+        rows.append((name.partition(".")[2], package, _description(registry.STAGES, name)))
+    origin = "" if group in YAML_GROUPS else "preset"
+    for name, description in presets.items():
+        rows.append((name, origin, description))
     console.table(f"{group}=NAME", ("name", "from", "what"), rows)
+    if group in SETTINGS:
+        console.table(f"{group}.KEY=VALUE", OPTION_COLUMNS, list(option_rows(SETTINGS[group])))
+    for name in stages:
+        _print_options(name.replace(".", "=", 1), registry.STAGES, name, console)
     if group in registry.component_groups():
-        parts = [
-            (name, entry.package, _about(group, name))
-            for name, entry in registry.entries(group).items()
-        ]
-        console.table(f"+{group}@STEP.{group}.NAME=NAME", ("name", "from", "what"), parts)
-    return 0
+        _print_components(group, console)
 
 
-def _members(group: str) -> list[str]:
-    return [
-        name.split(".", 1)[1]
-        for name in registry.entries(registry.STAGES)
-        if name.startswith(f"{group}.")
-    ]
+def _print_components(group: str, console: Console) -> None:
+    entries = registry.entries(group)
+    rows = []
+    for name, entry in entries.items():
+        rows.append((name, entry.package, _description(group, name)))
+    console.table(f"+{group}@STEP.{group}.NAME=NAME", ("name", "from", "what"), rows)
+    for name in entries:
+        _print_options(f"{group} {name}", group, name, console)
 
 
-def _about(group: str, name: str) -> str:
-    """One line on a plugin; one that cannot be imported says why and harms nothing else."""
+def _print_options(title: str, group: str, name: str, console: Console) -> None:
     try:
-        return registry.describe(
-            registry.load_stage(name) if group == registry.STAGES else registry.load(group, name)
-        )
+        plugin = _load(group, name)
+    except StageError:
+        return  # the table of the group says that it is broken
+    config = getattr(plugin, "Config", None)
+    if config is not None:
+        console.table(title, OPTION_COLUMNS, list(option_rows(config)))
+
+
+def _variants(slot: str) -> list[str]:
+    """The names of a slot's stages, without the slot."""
+    names = []
+    for name in registry.entries(registry.STAGES):
+        if name.startswith(f"{slot}."):
+            names.append(name.partition(".")[2])
+    return names
+
+
+def _description(group: str, name: str) -> str:
+    """One line about a plugin. If it cannot be imported, the line says why."""
+    try:
+        return registry.describe(_load(group, name))
     except StageError as error:
         return f"BROKEN: {error}"
 
 
+def _load(group: str, name: str) -> Any:
+    return registry.load_checked(group, name)
+
+
 def _presets() -> dict[str, dict[str, str]]:
     """Group -> preset -> first comment of its file, from our conf and those of third parties."""
-    found: dict[str, dict[str, str]] = {}
-    for package in (
-        "llmstages.conf",
-        *(point.value for point in entry_points(group="llmstages.conf")),
-    ):
-        try:
-            folders = [
-                folder
-                for folder in files(package).iterdir()
-                if folder.is_dir() and not folder.name.startswith("_")
-            ]
-        except ModuleNotFoundError:
+    packages = ["llmstages.conf"]
+    packages += [point.value for point in entry_points(group="llmstages.conf")]
+    presets: dict[str, dict[str, str]] = {}
+    for package in packages:
+        for group, preset, text in _preset_files(package):
+            # An earlier package goes first, as when a run is composed.
+            presets.setdefault(group, {}).setdefault(preset, _first_comment(text))
+    return presets
+
+
+def _preset_files(package: str) -> Iterator[tuple[str, str, str]]:
+    """(group, preset, text) of the YAML files of a package; nothing if it cannot be imported."""
+    try:
+        folders = list(files(package).iterdir())
+    except ModuleNotFoundError:
+        return
+    for folder in folders:
+        if not folder.is_dir() or folder.name.startswith("_"):
             continue
-        for folder in folders:
-            for file in sorted(folder.iterdir(), key=lambda file: file.name):
-                if file.name.endswith(".yaml"):
-                    text = file.read_text(encoding="utf-8")
-                    lines = [
-                        line[1:].strip()
-                        for line in text.splitlines()
-                        if line.startswith("#") and "@package" not in line
-                    ]
-                    found.setdefault(folder.name, {}).setdefault(
-                        file.name.removesuffix(".yaml"), lines[0] if lines else ""
-                    )
-    return found
+        for file in sorted(folder.iterdir(), key=lambda file: file.name):
+            if file.name.endswith(".yaml"):
+                text = file.read_text(encoding="utf-8")
+                yield folder.name, file.name.removesuffix(".yaml"), text
+
+
+def _first_comment(text: str) -> str:
+    """The first comment of a YAML file that is not a directive of Hydra."""
+    for line in text.splitlines():
+        if line.startswith("#") and "@package" not in line:
+            return line[1:].strip()
+    return ""

@@ -1,4 +1,7 @@
-"""``llmstages plan``: what a run would do and why, and what its training would take, without doing it."""
+"""``llmstages plan``: what a run would do and why, and what its training would cost.
+
+Nothing is run.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,18 @@ from llmstages.pipeline.plan import lines
 def main(args: argparse.Namespace) -> int:
     """Print the plan, as JSON on the last line with --json."""
     console = Console(to_stderr=args.json)
-    session = prepare.prepare(args.overrides)
-    composed = session.composed
+    prepared = prepare.prepare(args.overrides)
+    composed, planned = prepared.composed, prepared.planned
     estimates = cost_plan.estimate_steps(
-        session.planned, session.store, composed.hardware, composed.launch
+        planned, prepared.store, composed.hardware, composed.launch
     )
-    for line in lines(
-        session.planned,
-        {name: list(cost_plan.lines(estimate)) for name, estimate in estimates.items()},
-    ):
+    described = {name: list(cost_plan.describe(estimates[name])) for name in estimates}
+    for line in lines(planned, described):
         console.say(line)
-    new = sum(plan.state != "reused" for plan in session.planned)
-    console.say(f"\n{new} of {len(session.planned)} steps to run, in {composed.store}/")
-    for line in cost_plan.total(estimates, composed.hardware, composed.launch):
+    to_run = sum(plan.state != "reused" for plan in planned)
+    console.say(f"\n{to_run} of {len(planned)} steps to run, in {composed.store}/")
+    for line in cost_plan.describe_total(estimates, composed.hardware, composed.launch):
         console.say(line)
     if args.json:
-        prepare.print_json(prepare.plan_json(session, estimates))
+        prepare.print_json(prepare.plan_json(prepared, estimates))
     return 0

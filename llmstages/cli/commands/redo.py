@@ -1,44 +1,61 @@
-"""``llmstages redo STEP``: forget a step's result, make it again, and say whether it came out the same."""
+"""``llmstages redo STEP``: forget a step's result, make it again, and compare the two."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from llmstages.cli.commands import run
+from llmstages.cli.commands import rm, run
 from llmstages.core.console import Console
 from llmstages.pipeline import prepare
-from llmstages.pipeline.plan import dependents
+
+SHOWN_FILES = 5  # names of files that differ
 
 
 def main(args: argparse.Namespace) -> int:
-    """Remove the step's folder and run up to the step; what hangs on it is named and kept."""
+    """Remove the step's folder and run up to the step; what depends on it is named and kept."""
     console = Console()
-    session = prepare.prepare(args.overrides)
-    plan = session.find(args.step)
-    before = session.store.record(plan.key) if plan.state == "reused" else None
-    hanging = [
-        p.step.name
-        for p in session.planned
-        if p.step.name in dependents(session.planned, args.step) and p.state == "reused"
-    ]
-    with session.store.making(plan.key, console.say):
-        session.store.forget(plan.key)
-    session = prepare.prepare([*args.overrides, f"only={args.step}"])
-    outcome = run.perform(session, console)
+    prepared = prepare.prepare(args.overrides)
+    plan = prepared.find(args.step)
+    before = prepared.store.record(plan.key) if plan.state == "reused" else None
+    kept = rm.kept_dependents(prepared, args.step)
+    rm.forget(prepared.store, plan.key, console)
+    prepared = prepare.prepare([*args.overrides, f"only={args.step}"])
+    outcome = run.perform(prepared, console)
     run.finish(outcome, console)
     if outcome.error:
         return outcome.code
-    after = session.store.record(plan.key)
     if before:
-        old, new = before["files"], after["files"]
-        changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
-        console.say(
-            f"\n{args.step} is the same as before, byte for byte"
-            if not changed
-            else f"\n{args.step} differs from before in {len(changed)} of {len(new)} files: {', '.join(changed[:5])}"
+        _compare(
+            args.step, before["files"], prepared.store.record(plan.key)["files"], kept, console
         )
-        if hanging and changed:
-            console.say(
-                f"{', '.join(hanging)} were made from the earlier result and are kept; llmstages redo {hanging[0]} makes one again"
-            )
     return 0
+
+
+def _compare(
+    step: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    kept: Sequence[str],
+    console: Console,
+) -> None:
+    """Print in which files the result differs from the earlier one.
+
+    Args:
+        old, new: file name -> [size, digest].
+        kept: steps made from the earlier result.
+    """
+    changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    if not changed:
+        console.say(f"\n{step} is the same as before, byte for byte")
+        return
+    console.say(
+        f"\n{step} differs from before in {len(changed)} of {len(new)} files: "
+        f"{', '.join(changed[:SHOWN_FILES])}"
+    )
+    if kept:
+        console.say(
+            f"{', '.join(kept)} were made from the earlier result and are kept; "
+            f"llmstages redo {kept[0]} makes one again"
+        )

@@ -14,16 +14,14 @@ from llmstages.pipeline.store import Store
 def main(args: argparse.Namespace) -> int:
     """Print the path of the newest report in the store."""
     store = Store(compose(args.overrides).store)
-    reports = sorted(
-        (record["finished"], record["key"])
-        for record in store.records()
-        if record["kind"] == "report"
-    )
+    reports = [record for record in store.records() if record["kind"] == "report"]
     if not reports:
         raise StageError(
-            f"there is no report in {store.path}/ yet. Run `llmstages run` in this folder, or name another store: store=FOLDER"
+            f"there is no report in {store.path}/ yet. Run `llmstages run` in this folder, "
+            "or name another store: store=FOLDER"
         )
-    path = store.folder(reports[-1][1]) / "index.html"
+    newest = max(reports, key=lambda report: (report["finished"], report["key"]))
+    path = store.folder(newest["key"]) / "index.html"
     Console().say(str(path))
     if args.open:
         webbrowser.open(path.resolve().as_uri())

@@ -1,4 +1,4 @@
-"""``llmstages run``: plan, make what is missing, and tell what came of it."""
+"""``llmstages run``: plan, make what is missing, and report what came of it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmstages.core.console import Console, format_number, format_seconds
+from llmstages.core.exit_codes import INTERRUPTED, REQUEUE
 from llmstages.pipeline import prepare
 from llmstages.pipeline.prepare import PreparedRun
 from llmstages.pipeline.runner import Outcome, Run, execute
+
+HEADLINE_METRICS = 4  # of a step, in the table at the end
+COMPARED_METRICS = 6  # columns of the comparison of a sweep
+
+# A run of a sweep: the overrides in which it differs from the others, and what came of it
+SweptRun = tuple[str, Outcome]
 
 
 def main(args: argparse.Namespace) -> int:
@@ -25,113 +32,107 @@ def main(args: argparse.Namespace) -> int:
     return outcome.code
 
 
-def perform(session: PreparedRun, console: Console) -> Outcome:
-    """Execute the plan of a session."""
-    composed = session.composed
-    return execute(
-        session.planned, Run(session.store, composed.name, composed.runs, composed.launch, console)
-    )
+def perform(prepared: PreparedRun, console: Console) -> Outcome:
+    """Execute a plan."""
+    composed = prepared.composed
+    run = Run(prepared.store, composed.name, composed.runs, composed.launch, console)
+    return execute(prepared.planned, run)
 
 
 def finish(outcome: Outcome, console: Console) -> None:
-    """Steps, claims, report, and what to do next."""
-    rows = [
-        (
-            name,
-            r.state,
-            format_seconds(r.seconds) if r.state != "reused" else "",
-            headline(r.metrics),
-        )
-        for name, r in outcome.results.items()
-    ]
-    console.table("steps", ("step", "state", "time", "metrics"), rows)
-    claims = prepare.claims(outcome)
-    console.table(
-        "claims",
-        ("", "claim", "value", "target"),
-        [
-            ("met" if c["met"] else "MISSED", c["name"], format_number(c["value"]), c["target"])
-            for c in claims
-        ],
-    )
-    if report := prepare.report_path(outcome):
+    """Print the steps, the claims, the path of the report, and what to do next."""
+    steps = []
+    for name, result in outcome.results.items():
+        seconds = "" if result.state == "reused" else format_seconds(result.seconds)
+        steps.append((name, result.state, seconds, headline(result.metrics)))
+    console.table("steps", ("step", "state", "time", "metrics"), steps)
+    claims = []
+    for claim in prepare.claims(outcome):
+        verdict = "met" if claim["met"] else "MISSED"
+        claims.append((verdict, claim["name"], format_number(claim["value"]), claim["target"]))
+    console.table("claims", ("", "claim", "value", "target"), claims)
+    report = prepare.report_path(outcome)
+    if report:
         console.say(f"\nreport  {report}")
-    if outcome.error:  # last, so that it is what one sees
+    # An error comes last, so that it is what people see.
+    if outcome.error:
         console.say(f"\nerror: {outcome.error}")
-    elif any(a.kind == "model" for a in outcome.artifacts.values()):
+    elif any(artifact.kind == "model" for artifact in outcome.artifacts.values()):
         console.say("next    llmstages chat")
 
 
-def headline(metrics: Mapping[str, Any], most: int = 4) -> str:
-    """The first few metrics of a step, in the order the stage gave them."""
-    return "  ".join(
-        f"{name} {format_number(value)}" for name, value in list(metrics.items())[:most]
-    )
+def headline(metrics: Mapping[str, Any]) -> str:
+    """The first few metrics of a step, in the order in which the stage gave them."""
+    first = list(metrics.items())[:HEADLINE_METRICS]
+    return "  ".join(f"{name} {format_number(value)}" for name, value in first)
 
 
 def _sweep(args: argparse.Namespace, console: Console) -> int:
-    """Run every combination; what they share is made once, since the store knows it."""
+    """Run every combination. What they share is made once, since the store knows it."""
     from llmstages.pipeline.compose import expand
 
     combinations = expand(args.overrides)
     for overrides in combinations:
-        prepare.prepare(
-            overrides
-        )  # a mistake in the last combination should not wait for the others
-    outcomes: list[tuple[str, Outcome]] = []
+        # A mistake in the last combination should not wait for the others to run.
+        prepare.prepare(overrides)
+    runs: list[SweptRun] = []
     for number, overrides in enumerate(combinations, 1):
-        varied = [o for o in overrides if o not in args.overrides]
+        varied = [override for override in overrides if override not in args.overrides]
         label = " ".join(varied) or "as given"
         console.say(f"\n[{number}/{len(combinations)}] {label}")
-        session = prepare.prepare(overrides, args.name)
-        name = "+".join([session.composed.name, *(o.replace("/", "_") for o in varied)])
-        session = _named(session, name)
-        outcome = perform(session, console)
-        outcomes.append((label, outcome))
+        prepared = prepare.prepare(overrides, args.name)
+        # Each combination has links of its own.
+        suffixes = [override.replace("/", "_") for override in varied]
+        name = "+".join([prepared.composed.name, *suffixes])
+        outcome = perform(_renamed(prepared, name), console)
+        runs.append((label, outcome))
         if outcome.error:
             console.say(f"error: {outcome.error}")
-        if outcome.code in (75, 130):
+        if outcome.code in (REQUEUE, INTERRUPTED):
             break
-    _compare(outcomes, console)
+    _compare(runs, console)
     if args.json:
-        prepare.print_json(
-            {
-                "runs": [
-                    {"overrides": label, **prepare.outcome_json(outcome)}
-                    for label, outcome in outcomes
-                ]
-            }
-        )
-    return max(outcome.code for _, outcome in outcomes)
+        ends = []
+        for label, outcome in runs:
+            ends.append({"overrides": label, **prepare.outcome_json(outcome)})
+        prepare.print_json({"runs": ends})
+    return max(outcome.code for _, outcome in runs)
 
 
-def _named(session: PreparedRun, name: str) -> PreparedRun:
-    """The same session under another run name, so that each combination has links of its own."""
-    return dc.replace(session, composed=dc.replace(session.composed, name=name))
+def _renamed(prepared: PreparedRun, name: str) -> PreparedRun:
+    """The same plan under another name of the run."""
+    return dc.replace(prepared, composed=dc.replace(prepared.composed, name=name))
 
 
-def _compare(outcomes: Sequence[tuple[str, Outcome]], console: Console) -> None:
-    """One row a combination; columns are the metrics in which they differ."""
-    flat = [
-        {
-            f"{step}.{metric}": value
-            for step, result in outcome.results.items()
-            for metric, value in result.metrics.items()
-        }
-        for _, outcome in outcomes
-    ]
-    names = [
-        name
-        for name in dict.fromkeys(name for row in flat for name in row)
-        if len({str(row.get(name)) for row in flat}) > 1
-    ][-6:]
-    rows = [
-        (
-            label,
-            "failed" if outcome.error else "ok",
-            format_seconds(sum(r.seconds for r in outcome.results.values())),
-            *(format_number(row.get(name, "")) for name in names),
-        )
-        for (label, outcome), row in zip(outcomes, flat)
-    ]
+def _compare(runs: Sequence[SweptRun], console: Console) -> None:
+    """Print one run per row, with the metrics in which they differ as columns."""
+    metrics = [_all_metrics(outcome) for _, outcome in runs]
+    names = _differing(metrics)[-COMPARED_METRICS:]
+    rows = []
+    for (label, outcome), values in zip(runs, metrics, strict=True):
+        state = "failed" if outcome.error else "ok"
+        seconds = sum(result.seconds for result in outcome.results.values())
+        cells = [format_number(values.get(name, "")) for name in names]
+        rows.append((label, state, format_seconds(seconds), *cells))
     console.table("comparison", ("run", "state", "time", *names), rows)
+
+
+def _all_metrics(outcome: Outcome) -> dict[str, Any]:
+    """STEP.METRIC -> value."""
+    metrics = {}
+    for step, result in outcome.results.items():
+        for name, value in result.metrics.items():
+            metrics[f"{step}.{name}"] = value
+    return metrics
+
+
+def _differing(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the metrics that are not the same in all runs."""
+    names: dict[str, None] = {}  # a set that keeps the order
+    for values in metrics:
+        names.update(dict.fromkeys(values))
+    differing = []
+    for name in names:
+        if len({str(values.get(name)) for values in metrics}) > 1:
+            differing.append(name)
+    return differing

@@ -1,4 +1,7 @@
-"""``llmstages tokens``: how tokenizers cut a text. Ids, bytes and boundaries, several tokenizers side by side."""
+"""``llmstages tokens``: how tokenizers split a text.
+
+It shows ids, bytes and boundaries, of several tokenizers side by side.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from llmstages.pipeline import history
 from llmstages.text.encode import replace_surrogates
 from llmstages.text.token_view import TokenView, view_tokens
 
-MOST = 400  # rows of the table
-COLOURS = (
+MAX_ROWS = 400  # of the table
+COLORS = (
     "on blue",
     "on dark_green",
     "on dark_magenta",
@@ -22,61 +25,68 @@ COLOURS = (
     "on dark_red",
 )
 
+Columns = Sequence[tuple[str, Sequence[TokenView]]]  # name of a tokenizer, its tokens
+
 
 def main(args: argparse.Namespace) -> int:
     """Print the tokens of the text under each tokenizer."""
     from rich.console import Console
 
-    text = (
-        replace_surrogates(sys.stdin.read().removesuffix("\n")) if args.text == "-" else args.text
-    )
+    text = args.text
+    if text == "-":
+        text = replace_surrogates(sys.stdin.read().removesuffix("\n"))
     if not text:
         raise StageError(
-            'there is no text to cut; write llmstages tokens "some text", or - to read standard input'
+            'there is no text to split; write llmstages tokens "some text", '
+            "or - to read standard input"
         )
-    given = args.tokenizer or []
-    made = [(name, load(name)) for name in ([given] if isinstance(given, str) else given)] or [
-        default()
-    ]
-    cut = [(name, view_tokens(tokenizer, encode(tokenizer, text))) for name, tokenizer in made]
+    tokenizers = [(name, load_tokenizer(name)) for name in args.tokenizer or []]
+    if not tokenizers:
+        tokenizers = [default_tokenizer()]
+    columns = []
+    for name, tokenizer in tokenizers:
+        columns.append((name, view_tokens(tokenizer, encode(tokenizer, text))))
     console = Console(highlight=False, soft_wrap=True)
     size = len(text.encode())
-    for name, found in cut:
+    for name, tokens in columns:
+        per_token = size / max(len(tokens), 1)
         console.print(
-            f"{name}: {len(found)} tokens for {size} bytes, {size / max(len(found), 1):.2f} bytes a token",
+            f"{name}: {len(tokens)} tokens for {size} bytes, {per_token:.2f} bytes per token",
             style="bold",
             markup=False,
         )
-        console.print(coloured(found, console.color_system is not None))
+        console.print(colored_tokens(tokens, console.color_system is not None))
         console.print()
-    console.print(table(cut))
-    if (longest := max(len(found) for _, found in cut)) > MOST:
-        console.print(f"the table shows the first {MOST} of {longest} tokens", style="dim")
+    console.print(table(columns))
+    longest = max(len(tokens) for _, tokens in columns)
+    if longest > MAX_ROWS:
+        console.print(f"the table shows the first {MAX_ROWS} of {longest} tokens", style="dim")
     return 0
 
 
-def load(given: str) -> Any:
+def load_tokenizer(given: str) -> Any:
     """A tokenizer by step, folder or hub address."""
     from transformers import AutoTokenizer
 
-    made = history.find(given, history.last_run(), "tokenizer")
-    if not (made.path / "tokenizer_config.json").exists():
+    artifact = history.find(given, history.last_run(), "tokenizer")
+    if not (artifact.path / "tokenizer_config.json").exists():
         raise StageError(
-            f"{given} holds no tokenizer: there is no tokenizer_config.json in {made.path}"
+            f"{given} contains no tokenizer: there is no tokenizer_config.json in {artifact.path}"
         )
-    return AutoTokenizer.from_pretrained(made.path)
+    return AutoTokenizer.from_pretrained(artifact.path)
 
 
-def default() -> tuple[str, Any]:
-    """The tokenizer of the last run."""
-    last = history.last_run()
-    found = last.of_kind("tokenizer") or last.of_kind("model")
-    if not found:
+def default_tokenizer() -> tuple[str, Any]:
+    """Name and tokenizer of the last run; the tokenizer of its last model if it made none."""
+    run = history.last_run()
+    steps = run.of_kind("tokenizer") or run.of_kind("model")
+    if not steps:
         raise StageError(
-            f"there is no tokenizer in {last.where} yet. Run `llmstages run only=tokenizer`, or name one: "
-            "--tokenizer FOLDER or --tokenizer hub:ORG/NAME@REVISION"
+            f"there is no tokenizer in {run.where} yet. Run `llmstages run only=tokenizer`, or "
+            "name one: --tokenizer FOLDER or --tokenizer hub:ORG/NAME@REVISION"
         )
-    return found[-1].name, load(found[-1].name)
+    name = steps[-1].name
+    return name, load_tokenizer(name)
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
@@ -86,47 +96,49 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return chat_format.encode_texts(tokenizer, [text])[0]
 
 
-def seen(piece: TokenView) -> str:
+def visible_text(token: TokenView) -> str:
     """The text of a token with white space and broken characters visible."""
-    text = piece.text.replace("\n", "↵").replace("\t", "⇥").replace("\ufffd", "▯")
+    text = token.text.replace("\n", "↵").replace("\t", "⇥").replace("\ufffd", "▯")
     return "".join(c if c.isprintable() else "▯" for c in text)
 
 
-def coloured(found: Sequence[TokenView], colour: bool) -> Any:
-    """A line of tokens, told apart by background, or by bars where there is no colour."""
+def colored_tokens(tokens: Sequence[TokenView], color: bool) -> Any:
+    """Tokens on one line, separated by background colors, or by bars where there is no color."""
     from rich.text import Text
 
-    out = Text()
-    for index, piece in enumerate(found):
-        style = (
-            "bold magenta reverse" if piece.control else f"white {COLOURS[index % len(COLOURS)]}"
-        )
-        out.append(seen(piece), style=style)
-        if not colour:
-            out.append("|")
-    return out
+    line = Text()
+    for index, token in enumerate(tokens):
+        style = f"white {COLORS[index % len(COLORS)]}"
+        if token.control:
+            style = "bold magenta reverse"
+        line.append(visible_text(token), style=style)
+        if not color:
+            line.append("|")
+    return line
 
 
-def table(cut: Sequence[tuple[str, Sequence[TokenView]]]) -> Any:
-    """One row a token, three columns a tokenizer: text, id, bytes."""
+def table(columns: Columns) -> Any:
+    """One token per row; three columns per tokenizer: text, id, bytes."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     grid = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
     grid.add_column("#", justify="right", style="dim")
-    for name, _ in cut:
-        grid.add_column(Text(name if len(cut) > 1 else "token"))
+    for name, _ in columns:
+        grid.add_column(Text(name if len(columns) > 1 else "token"))
         grid.add_column("id", justify="right")
         grid.add_column("bytes", style="dim")
-    for index in range(min(MOST, max(len(found) for _, found in cut))):
+    longest = max(len(tokens) for _, tokens in columns)
+    for index in range(min(MAX_ROWS, longest)):
         cells: list[Any] = [str(index)]
-        for _, found in cut:
-            piece = found[index] if index < len(found) else None
-            cells += (
-                [Text(f"'{seen(piece)}'"), str(piece.id), piece.hex or "control"]
-                if piece
-                else ["", "", ""]
-            )
+        for _, tokens in columns:
+            cells += _cells(tokens[index]) if index < len(tokens) else ["", "", ""]
         grid.add_row(*cells)
     return grid
+
+
+def _cells(token: TokenView) -> list[Any]:
+    from rich.text import Text
+
+    return [Text(f"'{visible_text(token)}'"), str(token.id), token.hex or "control"]

@@ -1,4 +1,4 @@
-"""``llmstages verify``: read every stored file again and compare it with the digest written when it was made."""
+"""``llmstages verify``: read every stored file again and compare it with its recorded digest."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from llmstages.pipeline.store import Store
 
 
 def main(args: argparse.Namespace) -> int:
-    """Exit code 1 if anything in the store is not what was written."""
+    """Print what is damaged; the exit code is 1 if anything is."""
     console = Console()
     store = Store(compose(args.overrides).store)
-    wrong: dict[str, list[str]] = {}
-    with console.progress("verify", len(store.keys())) as advance:
-        for key in store.keys():
-            if found := store.verify(key):
-                wrong[key] = found
+    keys = store.keys()
+    damaged: dict[str, list[str]] = {}
+    with console.progress("verify", len(keys)) as advance:
+        for key in keys:
+            problems = store.verify(key)
+            if problems:
+                damaged[key] = problems
             advance(1, key)
-    for key, found in wrong.items():
-        for text in found:
-            console.say(text)
+    for key, problems in damaged.items():
+        for problem in problems:
+            console.say(problem)
+        step = key.rpartition("-")[0]
         console.say(
-            f"  mend it: llmstages rm {key.rpartition('-')[0]}, then run again; or remove {store.folder(key)}"
+            f"  to fix it: llmstages rm {step}, then run again; or remove {store.folder(key)}"
         )
-    console.say(f"{len(store.keys())} steps in {store.path}/, {len(wrong)} damaged")
-    return 1 if wrong else 0
+    console.say(f"{len(keys)} steps in {store.path}/, {len(damaged)} damaged")
+    return 1 if damaged else 0

@@ -1,4 +1,8 @@
-"""Conversations: messages, ShareGPT, Alpaca, prompt and completion, question and answer, HH text, OpenAssistant trees."""
+"""Conversations in the formats of the usual chat data sets.
+
+Messages, ShareGPT, Alpaca, prompt and completion, question and answer, HH text and OpenAssistant
+trees.
+"""
 
 from __future__ import annotations
 
@@ -8,107 +12,157 @@ from typing import Any
 
 from llmstages.data.formats.oasst import best_path, is_tree
 from llmstages.data.formats.schemas import schemas
-from llmstages.data.formats.turns import HH, InvalidRow, Message, Row, as_messages, hh, turns
+from llmstages.data.formats.turns import (
+    HH,
+    InvalidRow,
+    Message,
+    Row,
+    as_messages,
+    field_names,
+    first_given,
+    hh,
+    turns,
+)
 from llmstages.text.messages import message
 
 TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog")
 ASKED = ("prompt", "question", "instruction", "query", "problem", "input")
 ANSWERED = ("completion", "response", "output", "answer", "target")
+HH_TEXTS = ("text", "chosen")
 
 
 def detect(row: Row) -> str:
-    """The dialogue format of a row: one of DIALOGUES. Raises InvalidRow when its fields say none."""
-    if any(isinstance(row.get(name), list) for name in TURNS):
-        turns = next(row[name] for name in TURNS if isinstance(row.get(name), list))
-        return (
-            "sharegpt"
-            if turns and isinstance(turns[0], Mapping) and "from" in turns[0]
-            else "messages"
-        )
+    """The dialogue format of a row: one of DIALOGUES. Raises InvalidRow if no format fits."""
+    for name in TURNS:
+        if isinstance(row.get(name), list):
+            return _format_of_turns(row[name])
     if is_tree(row):
         return "oasst"
     if "instruction" in row and "output" in row:
         return "alpaca"
-    if "prompt" in row and any(row.get(name) is not None for name in ANSWERED):
+    if "prompt" in row and first_given(row, ANSWERED):
         return "prompt"
-    if any(isinstance(row.get(name), str) and HH.match(row[name]) for name in ("text", "chosen")):
-        return "hh"
+    for name in HH_TEXTS:
+        if isinstance(row.get(name), str) and HH.match(row[name]):
+            return "hh"
     if any(name in row for name in ASKED) and any(name in row for name in ANSWERED):
         return "question"
     raise InvalidRow(
-        "format", f"no known format; the row has the fields {', '.join(map(str, row)) or '(none)'}"
+        "format", f"no known format; the row has the fields {field_names(row) or '(none)'}"
     )
+
+
+def _format_of_turns(listed: list[Any]) -> str:
+    if listed and isinstance(listed[0], Mapping) and "from" in listed[0]:
+        return "sharegpt"
+    return "messages"
 
 
 def conversation(
     row: Row, format: str = "", left_out: Counter[str] | None = None
 ) -> dict[str, Any]:
-    """A row of a dialogues table: the messages of ``dialogue`` and, as JSON text, the schemas of the tools the assistant had."""
+    """One row of a dialogues table.
+
+    Returns:
+        ``messages`` as dialogue() gives them; ``tools``, the schemas of the tools that the
+        assistant had, as JSON text.
+    """
     return {"messages": dialogue(row, format, left_out), "tools": schemas(row.get("tools"))}
 
 
 def dialogue(row: Row, format: str = "", left_out: Counter[str] | None = None) -> list[Message]:
-    """The messages of one row. format: "" detects it; else one of DIALOGUES."""
-    found = DIALOGUES[format or detect(row)](row, Counter() if left_out is None else left_out)
-    return checked(found, Counter() if left_out is None else left_out)
+    """The messages of one row. Raises InvalidRow if it cannot be used.
+
+    Args:
+        row: a row of a data set.
+        format: one of DIALOGUES; "" detects it.
+        left_out: counts what is left out of usable rows, by name.
+    """
+    if left_out is None:
+        left_out = Counter()
+    convert = DIALOGUES[format or detect(row)]
+    return check_turns(convert(row, left_out), left_out)
 
 
-def checked(found: list[Message], left_out: Counter[str]) -> list[Message]:
-    """What training needs: a question first, an answer last, no empty turn."""
-    while found and found[-1]["role"] != "assistant":
+def check_turns(messages: list[Message], left_out: Counter[str]) -> list[Message]:
+    """The messages up to the last answer.
+
+    Training needs a question first, an answer last and no empty turn; else InvalidRow is raised.
+    """
+    while messages and messages[-1]["role"] != "assistant":
         left_out["turns after the last answer"] += 1
-        found = found[:-1]
-    if not found:
+        messages = messages[:-1]
+    if not messages:
         raise InvalidRow("no_answer", "no turn of the assistant")
-    first = next((m["role"] for m in found if m["role"] != "system"), "")
-    if first != "user":
+    spoken = [turn["role"] for turn in messages if turn["role"] != "system"]
+    if spoken[0] != "user":
         raise InvalidRow(
-            "no_question", f"the conversation starts with the {first}, not with the user"
+            "no_question", f"the conversation starts with the {spoken[0]}, not with the user"
         )
-    for number, turn in enumerate(found, 1):
+    for number, turn in enumerate(messages, 1):
         if not turn["content"].strip() and not turn["tool"]:
             raise InvalidRow("empty_turn", f"turn {number} ({turn['role']}) is empty")
-    return found
+    return messages
 
 
 def _from_turns(row: Row, left_out: Counter[str]) -> list[Message]:
-    found = turns(next((row[name] for name in TURNS if row.get(name) is not None), None), left_out)
+    """A list of turns, and the system text that some data sets keep beside it."""
+    name = first_given(row, TURNS)
+    messages = turns(row[name] if name else None, left_out)
     system = row.get("system")
-    return (
-        [message("system", system), *found] if isinstance(system, str) and system.strip() else found
-    )
+    if isinstance(system, str) and system.strip():
+        return [message("system", system), *messages]
+    return messages
 
 
 def _from_alpaca(row: Row, left_out: Counter[str]) -> list[Message]:
-    """Taori et al. 2023: instruction, an optional input below it, output; LLaMA-Factory adds system and history."""
-    question = "\n".join(
-        part for part in (_string(row, "instruction"), _string(row, "input")) if part
-    )
-    past = [
-        message(role, str(text))
-        for asked, told in row.get("history") or []
-        for role, text in (("user", asked), ("assistant", told))
-    ]
-    system = [message("system", row["system"])] if row.get("system") else []
-    return [*system, *past, message("user", question), message("assistant", _string(row, "output"))]
+    """Instruction, an optional input below it, and output (Taori et al. 2023).
+
+    LLaMA-Factory adds system and history, a list of (question, answer).
+    """
+    messages: list[Message] = []
+    if row.get("system"):
+        messages.append(message("system", _string(row, "system")))
+    for question, answer in _history(row):
+        messages.append(message("user", str(question)))
+        messages.append(message("assistant", str(answer)))
+    parts = (_string(row, "instruction"), _string(row, "input"))
+    question = "\n".join(part for part in parts if part)
+    messages.append(message("user", question))
+    messages.append(message("assistant", _string(row, "output")))
+    return messages
+
+
+def _history(row: Row) -> list[Any]:
+    """The earlier exchanges of an Alpaca row."""
+    history = row.get("history") or []
+    if not isinstance(history, list):
+        raise InvalidRow("format", f"history is a {type(history).__name__}, not a list")
+    for exchange in history:
+        if not isinstance(exchange, (list, tuple)) or len(exchange) != 2:
+            raise InvalidRow("format", "history holds what is not a pair of question and answer")
+    return history
 
 
 def _from_pairs(row: Row, left_out: Counter[str]) -> list[Message]:
-    """prompt and completion, question and answer, ...: each a text or a list of turns."""
-    asked = next((name for name in ASKED if row.get(name) is not None), "")
-    told = next((name for name in ANSWERED if row.get(name) is not None), "")
-    if not asked or not told:
+    """A question and an answer under any of their names, each a text or a list of turns."""
+    asked = first_given(row, ASKED)
+    answered = first_given(row, ANSWERED)
+    if not asked or not answered:
         raise InvalidRow(
             "format",
-            f"needs one of {', '.join(ASKED)} and one of {', '.join(ANSWERED)}; has {', '.join(map(str, row))}",
+            f"needs one of {', '.join(ASKED)} and one of {', '.join(ANSWERED)}; "
+            f"has {field_names(row)}",
         )
-    return as_messages(row[asked], "user", left_out) + as_messages(row[told], "assistant", left_out)
+    question = as_messages(row[asked], "user", left_out)
+    return question + as_messages(row[answered], "assistant", left_out)
 
 
 def _from_hh(row: Row, left_out: Counter[str]) -> list[Message]:
-    return hh(
-        next((row[name] for name in ("text", "chosen") if isinstance(row.get(name), str)), "")
-    )
+    for name in HH_TEXTS:
+        if isinstance(row.get(name), str):
+            return hh(row[name])
+    return hh("")
 
 
 def _string(row: Row, name: str) -> str:

@@ -4,59 +4,75 @@ from __future__ import annotations
 
 from collections import Counter
 
-from llmstages.data.formats.dialogues import ASKED, TURNS, checked
-from llmstages.data.formats.turns import InvalidRow, Message, Row, as_messages
+from llmstages.data.formats.dialogues import ASKED, TURNS, check_turns
+from llmstages.data.formats.turns import (
+    InvalidRow,
+    Message,
+    Row,
+    as_messages,
+    field_names,
+    first_filled,
+)
 from llmstages.text.messages import message
+
+SIDES = ("chosen", "rejected")
 
 
 def preference(row: Row, left_out: Counter[str] | None = None) -> dict[str, list[Message]]:
-    """{prompt, chosen, rejected} of a row: HH texts, prompt with two answers, or two whole conversations.
+    """The prompt and both answers of a row: {prompt, chosen, rejected}, each a list of messages.
 
-    What both conversations begin with is the prompt; chosen and rejected are what follows.
+    A row holds two HH texts, a prompt with two answers, or two whole conversations. What both
+    conversations begin with is the prompt; chosen and rejected are what follows. Raises
+    InvalidRow if the row cannot be used; left_out counts what is left out of usable rows.
     """
-    left_out = Counter() if left_out is None else left_out
-    for name in ("chosen", "rejected"):
+    if left_out is None:
+        left_out = Counter()
+    for name in SIDES:
         if row.get(name) is None:
             raise InvalidRow(
-                "format", f"the field {name} is missing; the row has {', '.join(map(str, row))}"
+                "format", f"the field {name} is missing; the row has {field_names(row)}"
             )
-    before = _asked(row, left_out)
-    sides = []
-    for name in ("chosen", "rejected"):
-        said = as_messages(row[name], "assistant", left_out)
-        whole = (
-            bool(said) and said[0]["role"] != "assistant"
-        )  # UltraFeedback repeats the prompt in both
-        sides.append(said if whole else before + said)
-    chosen, rejected = (checked(side, left_out) for side in sides)
+    prompt = _prompt(row, left_out)
+    conversations = []
+    for name in SIDES:
+        answer = as_messages(row[name], "assistant", left_out)
+        # UltraFeedback repeats the prompt in both answers.
+        is_whole = bool(answer) and answer[0]["role"] != "assistant"
+        conversations.append(answer if is_whole else prompt + answer)
+    chosen, rejected = (check_turns(messages, left_out) for messages in conversations)
     if chosen == rejected:
         raise InvalidRow("equal", "chosen and rejected are the same")
-    shared = next(
-        (i for i, (a, b) in enumerate(zip(chosen, rejected)) if a != b),
-        min(len(chosen), len(rejected)),
-    )
-    while shared and (
-        shared == min(len(chosen), len(rejected))
-        or chosen[shared]["role"] != "assistant"
-        or rejected[shared]["role"] != "assistant"
-    ):
-        shared -= 1
+    shared = _shared_turns(chosen, rejected)
     if not any(turn["role"] == "user" for turn in chosen[:shared]):
         raise InvalidRow("no_question", "chosen and rejected do not answer the same question")
     return {"prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
 
 
-def _asked(row: Row, left_out: Counter[str]) -> list[Message]:
-    """The prompt of a preference row, [] where the answers hold it."""
-    system = (
-        [message("system", row["system"])]
-        if isinstance(row.get("system"), str) and row["system"].strip()
-        else []
-    )
-    name = next((name for name in (*TURNS, *ASKED) if row.get(name)), "")
+def _shared_turns(chosen: list[Message], rejected: list[Message]) -> int:
+    """How many turns both begin with, such that an answer follows in both."""
+    shorter = min(len(chosen), len(rejected))
+    shared = 0
+    while shared < shorter and chosen[shared] == rejected[shared]:
+        shared += 1
+    while shared:
+        if shared < shorter:
+            roles = {chosen[shared]["role"], rejected[shared]["role"]}
+            if roles == {"assistant"}:
+                break
+        shared -= 1
+    return shared
+
+
+def _prompt(row: Row, left_out: Counter[str]) -> list[Message]:
+    """The prompt of a row; [] if the answers hold it."""
+    messages: list[Message] = []
+    system = row.get("system")
+    if isinstance(system, str) and system.strip():
+        messages.append(message("system", system))
+    name = first_filled(row, (*TURNS, *ASKED))
     if not name:
-        return system
-    found = as_messages(row[name], "user", left_out)
+        return messages
+    question = as_messages(row[name], "user", left_out)
     if name == "instruction" and row.get("input"):
-        found = [message("user", f"{row['instruction']}\n{row['input']}")]
-    return system + found
+        question = [message("user", f"{row['instruction']}\n{row['input']}")]
+    return messages + question

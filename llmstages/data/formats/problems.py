@@ -8,51 +8,70 @@ from collections import Counter
 from typing import Any
 
 from llmstages.data.formats.dialogues import ASKED
-from llmstages.data.formats.turns import InvalidRow, Row, as_messages
+from llmstages.data.formats.turns import (
+    InvalidRow,
+    Row,
+    as_messages,
+    field_names,
+    first_filled,
+    first_given,
+)
 
+ANSWERS = ("answer", "target", "final_answer", "expected_answer", "label", "solution")
 GROUPS = ("group", "level", "subject", "category", "type")
+# The results of the MATH data set (Hendrycks et al. 2021); braces nest once, as in \frac{1}{2}.
+BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 
 
 def problem(row: Row, task: str = "") -> dict[str, Any]:
-    """{prompt, answer, task, group, meta, solution} of a row: GSM8K (Cobbe et al. 2021), or a question with an answer.
+    """A problem from a row of GSM8K (Cobbe et al. 2021), or of any questions with answers.
 
-    answer: what a checker compares; of a worked answer that ends in ``#### 1,234`` it is ``1234``. solution: the worked
-    answer, or "". meta: the fields not used, as JSON text.
+    Raises InvalidRow if the row cannot be used.
+
+    Returns:
+        prompt: the question as messages.
+        answer: what a checker compares; ``1234`` for a worked answer that ends in ``#### 1,234``.
+        task: the task given, else that of the row, else "gsm8k" or "questions".
+        group: what the row calls its level, subject or the like; "" if nothing.
+        meta: the fields that are not used, as JSON text.
+        solution: the worked answer, or "".
     """
-    asked = next((name for name in ASKED if row.get(name)), "")
-    told = next(
-        (
-            name
-            for name in ("answer", "target", "final_answer", "expected_answer", "label", "solution")
-            if row.get(name) is not None
-        ),
-        "",
-    )
-    if not asked or not told:
+    asked = first_filled(row, ASKED)
+    answered = first_given(row, ANSWERS)
+    if not asked or not answered:
         raise InvalidRow(
             "format",
-            f"needs a question ({', '.join(ASKED)}) and an answer; the row has {', '.join(map(str, row))}",
+            f"needs a question ({', '.join(ASKED)}) and an answer; the row has {field_names(row)}",
         )
-    answer, solution = str(row[told]).strip(), str(row.get("solution") or "")
-    if "####" in answer:
-        solution, _, answer = answer.rpartition("####")
-        solution, answer, found = solution.strip(), answer.strip().replace(",", ""), "gsm8k"
-    else:
-        found = "questions"
-    if told == "solution":
-        boxed = re.findall(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}", answer)
-        if not boxed:
+    answer = str(row[answered]).strip()
+    solution = str(row.get("solution") or "")
+    default_task = "questions"
+    is_gsm8k = "####" in answer
+    if is_gsm8k:
+        worked, _, result = answer.rpartition("####")
+        solution = worked.strip()
+        answer = result.strip().replace(",", "")
+        default_task = "gsm8k"
+    if answered == "solution":
+        boxed = BOXED.findall(answer)
+        if boxed:
+            answer = boxed[-1]
+        elif not is_gsm8k:
             raise InvalidRow("no_answer", "the solution marks no result (#### or \\boxed{})")
-        answer = boxed[-1]
     if not answer:
         raise InvalidRow("no_answer", "the answer is empty")
-    group = next((name for name in GROUPS if isinstance(row.get(name), (str, int))), "")
-    used = {asked, told, "solution", "task", group}
+
+    group = ""
+    for name in GROUPS:
+        if isinstance(row.get(name), (str, int)):
+            group = name
+            break
+    used = {asked, answered, "solution", "task", group}
     meta = {str(key): value for key, value in row.items() if key not in used}
     return {
         "prompt": as_messages(row[asked], "user", Counter()),
         "answer": answer,
-        "task": task or str(row.get("task") or found),
+        "task": task or str(row.get("task") or default_task),
         "group": str(row[group]) if group else "",
         "meta": json.dumps(meta, ensure_ascii=False, sort_keys=True, default=str),
         "solution": solution,

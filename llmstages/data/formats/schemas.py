@@ -1,7 +1,8 @@
-"""Schemas of the tools an assistant could call, as one JSON text.
+"""Schemas of the tools that an assistant could call, as one JSON text.
 
-As text, because Arrow gives the structs of a column the fields of all rows: {"a": 1} beside {"b": 2} comes back as {"a": 1, "b": null},
-and a model would be shown arguments that its tool does not have. The order of the keys is kept: templates show it.
+They are kept as text because Arrow gives each struct of a column the fields of all rows:
+{"a": 1} beside {"b": 2} comes back as {"a": 1, "b": null}, and a model would be shown arguments
+that its tool does not have. The order of the keys is kept, because templates show it.
 """
 
 from __future__ import annotations
@@ -14,24 +15,33 @@ from llmstages.data.formats.turns import SHOWN, InvalidRow
 
 
 def schemas(value: Any) -> str:
-    """JSON text of a list of schemas, "" of none. value: such a list, its JSON text, a list of JSON texts, or one schema."""
-    found = _parsed(value)
-    found = (
-        [_parsed(one) for one in (found if isinstance(found, list) else [found])] if found else []
-    )
-    for one in found:
-        inner = one.get("function", one) if isinstance(one, Mapping) else None
-        if not isinstance(inner, Mapping) or not inner.get("name"):
+    """The JSON text of a list of schemas, "" for none.
+
+    Args:
+        value: a list of schemas, its JSON text, a list of JSON texts, or one schema.
+
+    Raises InvalidRow if a schema names no tool or is not JSON.
+    """
+    parsed = _parsed(value)
+    if not parsed:
+        return ""
+    listed = parsed if isinstance(parsed, list) else [parsed]
+    tools = [_parsed(schema) for schema in listed]
+    for schema in tools:
+        function = schema.get("function", schema) if isinstance(schema, Mapping) else None
+        if not isinstance(function, Mapping) or not function.get("name"):
             raise InvalidRow(
-                "tools", f"tools hold what is no schema of a named tool: {str(one)[:SHOWN]}"
+                "tools",
+                f"tools hold what is not the schema of a named tool: {str(schema)[:SHOWN]}",
             )
     try:
-        return json.dumps(found, ensure_ascii=False, allow_nan=False) if found else ""
+        return json.dumps(tools, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InvalidRow("tools", f"tools hold what JSON cannot say: {error}") from None
+        raise InvalidRow("tools", f"tools hold what JSON cannot express: {error}") from None
 
 
 def _parsed(value: Any) -> Any:
+    """A value from JSON text; None for blank text. Other values stay as they are."""
     if not isinstance(value, str):
         return value
     if not value.strip():

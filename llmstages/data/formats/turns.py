@@ -1,11 +1,11 @@
-"""Turns in any of the usual spellings as the message lists of tables.py."""
+"""Turns in any of the usual spellings as messages (text/messages.py)."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmstages.text.messages import message
@@ -30,11 +30,14 @@ ROLES = {
     "ipython": "tool",
     "function_response": "tool",
     "tool_response": "tool",
+    # A turn that is nothing but a tool call of the assistant.
     "function_call": "call",
     "tool_call": "call",
 }
+CALL_PARTS = ("tool_call", "function_call")
+REASONING_PARTS = ("reasoning", "thinking")
 HH = re.compile(r"\n\n(Human|Assistant):[ ]?")
-SHOWN = 60
+SHOWN = 60  # characters of a bad value in a message
 
 
 class InvalidRow(ValueError):
@@ -45,51 +48,110 @@ class InvalidRow(ValueError):
         self.rule = rule
 
 
+def first_given(row: Row, names: Iterable[str]) -> str:
+    """The first of the names that the row has with a value other than null; "" if none."""
+    for name in names:
+        if row.get(name) is not None:
+            return name
+    return ""
+
+
+def first_filled(row: Row, names: Iterable[str]) -> str:
+    """The first of the names that the row has with a value that is not empty; "" if none."""
+    for name in names:
+        if row.get(name):
+            return name
+    return ""
+
+
+def field_names(row: Row) -> str:
+    """The fields of a row, for messages."""
+    return ", ".join(map(str, row))
+
+
 def turns(value: Any, left_out: Counter[str]) -> list[Message]:
-    """A list of turns in any of the usual spellings (role/content, from/value; parts, tool calls) as messages."""
+    """A list of turns as messages.
+
+    Understands role/content and from/value, contents made of parts, and tool calls as turns, as
+    parts and as OpenAI has them.
+
+    Args:
+        value: the list; anything else raises InvalidRow.
+        left_out: counts the parts that are not used, by name.
+    """
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise InvalidRow("format", f"expected a list of turns, found a {type(value).__name__}")
-    out: list[Message] = []
-    waiting: list[str] = []  # tools called and not answered yet
-    by_id: dict[str, str] = {}  # OpenAI pairs a result with its call by an id
+    messages: list[Message] = []
+    tools = _OpenCalls()
     for number, turn in enumerate(value, 1):
         if not isinstance(turn, Mapping):
             raise InvalidRow("format", f"turn {number} is a {type(turn).__name__}, not an object")
-        spoken = str(turn.get("role") or turn.get("from") or "")
-        role = ROLES.get(spoken.lower())
-        if role is None:
-            raise InvalidRow(
-                "role",
-                f"turn {number} has the role {spoken[:SHOWN]!r}, which is none of {', '.join(sorted(ROLES))}",
-            )
+        role = _role(turn, number)
         content = turn.get("content", turn.get("value"))
         if role == "tool":
-            name = str(
-                turn.get("name")
-                or by_id.get(str(turn.get("tool_call_id") or ""), "")
-                or (waiting.pop(0) if waiting else "")
-            )
+            name = tools.answered_by(turn)
             if not name:
                 raise InvalidRow(
-                    "tool", f"turn {number} is a tool's result, but no tool was called"
+                    "tool", f"turn {number} is the result of a tool, but no tool was called"
                 )
-            if name in waiting:
-                waiting.remove(name)
-            out.append(message("tool", _text(content, number, left_out), name))
+            messages.append(message("tool", _text(content, number, left_out), name))
             continue
         calls = _calls(turn, role, content, number)
-        for name, argument, key in calls:
-            waiting.append(name)
-            by_id[key] = name
         text = "" if role == "call" else _text(content, number, left_out)
         if text or not calls:
-            out.append(message(role, text))
-        out += [message("assistant", argument, name) for name, argument, _ in calls]
-    return out
+            messages.append(message(role, text))
+        for name, argument, call_id in calls:
+            tools.add(name, call_id)
+            messages.append(message("assistant", argument, name))
+    return messages
+
+
+class _OpenCalls:
+    """The tool calls of a dialogue that have no result yet."""
+
+    def __init__(self) -> None:
+        self._waiting: list[str] = []
+        self._by_id: dict[str, str] = {}
+
+    def add(self, name: str, call_id: str) -> None:
+        """A call of a tool. call_id: "" if it has none."""
+        self._waiting.append(name)
+        self._by_id[call_id] = name
+
+    def answered_by(self, turn: Row) -> str:
+        """The tool whose result a turn is; "" if no tool was called.
+
+        By the name in the turn, else by the id of the call (OpenAI), else in the order of calls.
+        """
+        name = str(turn.get("name") or "")
+        call_id = str(turn.get("tool_call_id") or "")
+        if not name and call_id:
+            name = self._by_id.get(call_id, "")
+        if name:
+            if name in self._waiting:
+                self._waiting.remove(name)
+            return name
+        if self._waiting:
+            return self._waiting.pop(0)
+        # Where calls have no ids, a result may be spread over several turns.
+        return self._by_id.get("", "")
+
+
+def _role(turn: Row, number: int) -> str:
+    """The role of a turn: user, assistant, system, tool or call."""
+    spelling = str(turn.get("role") or turn.get("from") or "")
+    role = ROLES.get(spelling.lower())
+    if role is None:
+        raise InvalidRow(
+            "role",
+            f"turn {number} has the role {spelling[:SHOWN]!r}, "
+            f"which is not one of {', '.join(sorted(ROLES))}",
+        )
+    return role
 
 
 def _text(content: Any, number: int, left_out: Counter[str]) -> str:
-    """The text of a turn; parts of it are joined."""
+    """The text of a turn; its parts are joined by line ends."""
     if content is None:
         return ""
     if isinstance(content, str):
@@ -98,14 +160,19 @@ def _text(content: Any, number: int, left_out: Counter[str]) -> str:
         return json.dumps(content, ensure_ascii=False)
     texts = []
     for part in content:
-        kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
         if isinstance(part, str):
             texts.append(part)
-        elif kind == "text":
+            continue
+        if not isinstance(part, Mapping):
+            raise InvalidRow(
+                "format", f"turn {number} has a part that is a {type(part).__name__}, not text"
+            )
+        kind = part.get("type", "text")
+        if kind == "text":
             texts.append(str(part.get("text") or part.get("value") or ""))
-        elif kind in ("reasoning", "thinking"):
+        elif kind in REASONING_PARTS:
             left_out[f"{kind} parts"] += 1
-        elif kind not in ("tool_call", "function_call"):
+        elif kind not in CALL_PARTS:
             raise InvalidRow(
                 "media",
                 f"turn {number} has a part of type {str(kind)[:SHOWN]!r}; only text can be used",
@@ -114,42 +181,54 @@ def _text(content: Any, number: int, left_out: Counter[str]) -> str:
 
 
 def _calls(turn: Row, role: str, content: Any, number: int) -> list[tuple[str, str, str]]:
-    """(tool, argument text, id) of each tool call in a turn."""
-    found: list[Any] = list(turn.get("tool_calls") or [])
-    if turn.get("function_call"):
-        found.append(turn["function_call"])
-    if role == "call":
-        found += (
-            _parsed(content, number)
-            if isinstance(content, str)
-            else content
-            if isinstance(content, list)
-            else [content]
-        )
-    elif isinstance(content, list):
-        for part in content:
-            if isinstance(part, Mapping) and part.get("type") in ("tool_call", "function_call"):
-                value = part.get("value", part)
-                found += _parsed(value, number) if isinstance(value, str) else [value]
-    out = []
-    for call in found:
-        inner = call.get("function", call) if isinstance(call, Mapping) else None
-        if not isinstance(inner, Mapping) or not inner.get("name"):
+    """(tool, argument as text, id) of each tool call in a turn."""
+    calls: list[tuple[str, str, str]] = []
+    for call in _raw_calls(turn, role, content, number):
+        # OpenAI puts name and arguments under "function", others have them at the top.
+        function = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not function.get("name"):
             raise InvalidRow(
                 "tool", f"turn {number} calls a tool without a name: {str(call)[:SHOWN]}"
             )
-        argument = inner.get("arguments", inner.get("parameters", {}))
-        argument = (
-            argument if isinstance(argument, str) else json.dumps(argument, ensure_ascii=False)
-        )
-        out.append((str(inner["name"]), argument, str(call.get("id") or "")))
-    return out
+        argument = function.get("arguments", function.get("parameters", {}))
+        if not isinstance(argument, str):
+            argument = json.dumps(argument, ensure_ascii=False)
+        calls.append((str(function["name"]), argument, str(call.get("id") or "")))
+    return calls
+
+
+def _raw_calls(turn: Row, role: str, content: Any, number: int) -> list[Any]:
+    """The tool calls of a turn as they are stored, from all places where they may be."""
+    listed = turn.get("tool_calls") or []
+    if not isinstance(listed, list):
+        raise InvalidRow("tool", f"the tool_calls of turn {number} are not a list")
+    calls: list[Any] = [*listed]
+    if turn.get("function_call"):
+        calls.append(turn["function_call"])
+    if role == "call":
+        if isinstance(content, str):
+            calls += _parsed(content, number)
+        elif isinstance(content, list):
+            calls += content
+        else:
+            calls.append(content)
+    elif isinstance(content, list):
+        for part in content:
+            if not isinstance(part, Mapping) or part.get("type") not in CALL_PARTS:
+                continue
+            value = part.get("value", part)
+            if isinstance(value, str):
+                calls += _parsed(value, number)
+            else:
+                calls.append(value)
+    return calls
 
 
 def _parsed(text: str, number: int) -> list[Any]:
+    """The tool calls in a JSON text, which holds one or a list of them."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRow(
             "tool", f"turn {number} holds a tool call that is not JSON ({error}): {text[:SHOWN]}"
         ) from None
@@ -157,24 +236,32 @@ def _parsed(text: str, number: int) -> list[Any]:
 
 
 def hh(text: str) -> list[Message]:
-    """The turns of Anthropic's HH text: blank line, ``Human:`` or ``Assistant:``, what was said (Bai et al. 2022)."""
+    """The turns of Anthropic's HH text (Bai et al. 2022).
+
+    Each turn is a blank line, ``Human:`` or ``Assistant:``, and the text.
+    """
     parts = HH.split("\n\n" + text.lstrip("\n"))
     if len(parts) < 3 or parts[0].strip():
         raise InvalidRow("format", "the text does not start with 'Human:'")
-    out: list[Message] = []
-    for who, said in zip(parts[1::2], parts[2::2], strict=True):
-        role = "user" if who == "Human" else "assistant"
-        if out and out[-1]["role"] == role:  # an answer of several paragraphs, each marked
-            out[-1] = message(role, f"{out[-1]['content']}\n\n{said.strip()}".strip())
-        else:
-            out.append(message(role, said.strip()))
-    return out
+    messages: list[Message] = []
+    for speaker, spoken in zip(parts[1::2], parts[2::2], strict=True):
+        role = "user" if speaker == "Human" else "assistant"
+        content = spoken.strip()
+        if messages and messages[-1]["role"] == role:
+            # Some answers repeat the speaker before each paragraph.
+            content = f"{messages.pop()['content']}\n\n{content}".strip()
+        messages.append(message(role, content))
+    return messages
 
 
 def as_messages(value: Any, role: str, left_out: Counter[str]) -> list[Message]:
-    """A text, one turn or a list of turns as messages; role is that of a plain text."""
+    """A text, one turn or a list of turns as messages. role: the role of a plain text."""
     if isinstance(value, str):
-        return hh(value) if HH.match("\n\n" + value.lstrip("\n")) else [message(role, value)]
+        if HH.match("\n\n" + value.lstrip("\n")):
+            return hh(value)
+        return [message(role, value)]
     if isinstance(value, (int, float)):
         return [message(role, str(value))]
-    return turns([value] if isinstance(value, Mapping) else value, left_out)
+    if isinstance(value, Mapping):
+        return turns([value], left_out)
+    return turns(value, left_out)

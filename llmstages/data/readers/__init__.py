@@ -1,9 +1,12 @@
-"""Files of many kinds as one stream of records: every unreadable or unusable one is named, none is lost in silence.
+"""Files of many kinds as one stream of documents. What cannot be read is named, not lost.
 
-``read(path)`` yields ``Record`` (a page or a text) or ``Bad`` (what was left out, where and why) for a WARC, HTML, text,
-Markdown, JSON(L), Parquet or CSV file; ``rows(path)`` does the same for tables of examples; ``find(...)`` turns what
-a user wrote (file, glob, folder) into files. All of them stream: memory holds a document or two, however large the file
-and whatever it expands to. Left out on purpose: ARC files, PDF, and anything read from a network.
+- ``read(path)`` yields a ``Record`` (a page or a text) or a ``Rejected`` (what was left out, where
+  and why) for each document of a WARC, HTML, text, Markdown, JSON(L), Parquet or CSV file.
+- ``rows(path)`` does the same for tables of examples.
+- ``find(pattern, step)`` turns what a user wrote (file, glob, folder) into files.
+
+All of them stream: memory holds a document or two, however large the file and whatever it expands
+to. Left out on purpose: ARC files, PDF, and anything read from a network.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import glob
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from llmstages.core.errors import StageError
 from llmstages.data.readers.record import MAX_BYTES, Record, Rejected, clean, scrub, too_large
@@ -24,9 +28,9 @@ from llmstages.data.readers.warc import read_warc
 __all__ = [
     "MAX_BYTES",
     "TABLES",
-    "Bad",
     "Meter",
     "Record",
+    "Rejected",
     "clean",
     "find",
     "open_file",
@@ -57,52 +61,54 @@ def suffix(path: Path) -> str:
 def find(
     pattern: str, step: str, suffixes: tuple[str, ...] = WARCS + PAGES + TEXTS + TABLES
 ) -> list[Path]:
-    """The files meant by a file name, glob or folder, sorted; StageError with near names when there are none."""
+    """The files meant by a file name, glob or folder, sorted.
+
+    Raises StageError if there are none, with the names of files that are near.
+    """
     kinds = ", ".join(suffixes)
     if not pattern:
         raise StageError(
-            f"{step} has nothing to read: say {step}.path=FILE (or a folder, or a glob in quotes); it reads {kinds}, also .gz"
+            f"{step} has nothing to read: set {step}.path=FILE (or a folder, or a glob in quotes); "
+            f"it reads {kinds}, also .gz"
         )
     path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = sorted(
-            file for file in path.rglob("*") if file.is_file() and suffix(file) in suffixes
-        )
-        if not found:
+        files = [file for file in path.rglob("*") if suffix(file) in suffixes and file.is_file()]
+        if not files:
             raise StageError(
-                f"{step}.path={pattern}: no file in this folder can be read; {step} reads {kinds}, also .gz"
+                f"{step}.path={pattern}: no file in this folder can be read; "
+                f"{step} reads {kinds}, also .gz"
             )
-        return found
+        return sorted(files)
     if any(sign in pattern for sign in "*?["):
-        found = sorted(
-            Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()
-        )
-        if not found:
+        # glob, because Path.glob takes no absolute patterns.
+        matches = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207
+        files = [match for match in matches if match.is_file()]
+        if not files:
             raise StageError(
-                f"{step}.path={pattern}: the pattern matches no file; check the folder, and use ** for subfolders"
+                f"{step}.path={pattern}: the pattern matches no file; check the folder, "
+                "and use ** for subfolders"
             )
-        return found
+        return sorted(files)
     raise StageError(
         f"{step}.path={pattern}: there is no such file or folder{_near(path)}; correct {step}.path"
     )
 
 
 def _near(path: Path) -> str:
-    """A hint that names what is there: the nearest files, or the part of the path that does not exist."""
+    """A hint that names what is there: the nearest files, or the folder that does not exist."""
     parent = path.parent
     while not parent.is_dir():
-        path, parent = parent, parent.parent
-    names = difflib.get_close_matches(
-        path.name, sorted(entry.name for entry in parent.iterdir()), 3, 0.5
-    )
-    there = f"{parent}" if str(parent) != "." else "this folder"
-    return (
-        f" ({there} has {', '.join(names)})"
-        if names
-        else f" ({there} has nothing named like {path.name!r})"
-    )
+        path = parent
+        parent = parent.parent
+    entries = sorted(entry.name for entry in parent.iterdir())
+    names = difflib.get_close_matches(path.name, entries, 3, 0.5)
+    folder = "this folder" if str(parent) == "." else str(parent)
+    if not names:
+        return f" ({folder} has nothing named like {path.name!r})"
+    return f" ({folder} has {', '.join(names)})"
 
 
 def read(
@@ -112,32 +118,34 @@ def read(
     max_bytes: int = MAX_BYTES,
     meter: Meter | None = None,
 ) -> Iterator[Record | Rejected]:
-    """Every document of one file, in order; at least one Bad that says why when it holds none.
+    """Every document of one file, in order; at least one Rejected if it holds none.
 
-    text_column: the column of tables that holds the text (default: guessed). block: cut plain text files at line ends
-    into documents of about this many bytes (0: one document a file). max_bytes: a longer document is a Bad, and is
-    never held in memory. meter: told how far reading is.
+    Raises StageError if the file type is unknown.
+
+    Args:
+        path: the file.
+        text_column: the column of tables that holds the text; "": the first of TEXT_FIELDS.
+        block: plain text files are cut at line ends into documents of about so many bytes;
+            0: one document per file.
+        max_bytes: a longer document is rejected, and is never held in memory.
+        meter: moved while the file is read.
     """
-    nothing = True
+    url = f"file:{path.name}"
+    is_empty = True
     try:
-        for found in _reader(path, text_column, block, max_bytes, meter or Meter()):
-            nothing = False
-            yield found
-    except OSError as error:  # no permission, a broken disk: this file alone
-        yield Rejected(
-            path.name, f"{type(error).__name__}: {error.strerror or error}", url=f"file:{path.name}"
-        )
+        for document in _documents(path, text_column, block, max_bytes, meter or Meter()):
+            is_empty = False
+            yield document
+    except OSError as error:
+        # No permission, a broken disk: it concerns this file alone.
+        yield Rejected(path.name, f"{type(error).__name__}: {error.strerror or error}", url=url)
         return
-    if nothing:
-        yield Rejected(
-            path.name,
-            "the file is empty" if not path.stat().st_size else "the file holds no document",
-            "empty",
-            f"file:{path.name}",
-        )
+    if is_empty:
+        reason = "the file holds no document" if path.stat().st_size else "the file is empty"
+        yield Rejected(path.name, reason, "empty", url)
 
 
-def _reader(
+def _documents(
     path: Path, text_column: str, block: int, max_bytes: int, meter: Meter
 ) -> Iterator[Record | Rejected]:
     kind = suffix(path)
@@ -148,50 +156,60 @@ def _reader(
     if kind in TEXTS:
         return read_text(path, block, max_bytes, meter)
     if kind in TABLES:
-        return (
-            row
-            if isinstance(row, Rejected)
-            else _from_row(path, position, row, text_column, max_bytes)
-            for position, row in rows(path, max_bytes, meter)
-        )
+        return _table_documents(path, text_column, max_bytes, meter)
     known = ", ".join(WARCS + PAGES + TEXTS + TABLES)
     raise StageError(
-        f"{path}: files of type {kind or 'none'!r} cannot be read; known types are {known}, each also with .gz"
+        f"{path}: files of type {kind or 'none'!r} cannot be read; "
+        f"known types are {known}, each also with .gz"
     )
+
+
+def _table_documents(
+    path: Path, text_column: str, max_bytes: int, meter: Meter
+) -> Iterator[Record | Rejected]:
+    names = (text_column,) if text_column else TEXT_FIELDS
+    for position, row in rows(path, max_bytes, meter):
+        if isinstance(row, Rejected):
+            yield row
+        else:
+            yield _from_row(position, row, names, max_bytes)
 
 
 def _from_row(
-    path: Path, position: str, row: dict, text_column: str, max_bytes: int
+    position: str, row: dict[str, Any], names: tuple[str, ...], max_bytes: int
 ) -> Record | Rejected:
-    """A table row as a document. Text that starts like a page is taken for HTML."""
-    names = (text_column,) if text_column else TEXT_FIELDS
-    name = next(
-        (name for name in names if isinstance(row.get(name), (str, bytes)) and row[name]), ""
-    )
-    url = clean(
-        next((str(row[field]) for field in URL_FIELDS if row.get(field)), f"file:{position}")
-    )
-    if not name:
-        null = next((name for name in names if name in row and row[name] is None), "")
-        if null:
-            return Rejected(position, f"the text in {null!r} is null", "null_text", url)
-        return Rejected(
-            position,
-            f"no text in {' or '.join(names)}; the row has {', '.join(map(str, row)) or 'no fields'}"[
-                :500
-            ],
-            "empty",
-            url,
-        )
-    text, replaced = scrub(row[name]) if isinstance(row[name], str) else (row[name], 0)
-    body = text.encode() if isinstance(text, str) else text
+    """A table row as a document. names: the columns that may hold the text."""
+    url = f"file:{position}"
+    for field in URL_FIELDS:
+        if row.get(field):
+            url = str(row[field])
+            break
+    url = clean(url)
+    for name in names:
+        text = row.get(name)
+        if text and isinstance(text, (str, bytes)):
+            break
+    else:
+        return _without_text(position, row, names, url)
+    replaced = 0
+    if isinstance(text, str):
+        text, replaced = scrub(text)
+        body = text.encode()
+    else:
+        body = text
     if len(body) > max_bytes:
         return too_large(position, "a text", max_bytes, url)
-    page = name == "html" or PAGE.match(body[:200])
-    return Record(
-        clean(str(row.get("id") or position)),
-        url,
-        body,
-        "text/html" if page else "text/plain",
-        replaced=replaced,
-    )
+    # Text that starts like a page is taken for HTML.
+    is_page = name == "html" or PAGE.match(body[:200])
+    media = "text/html" if is_page else "text/plain"
+    return Record(clean(str(row.get("id") or position)), url, body, media, replaced=replaced)
+
+
+def _without_text(position: str, row: dict[str, Any], names: tuple[str, ...], url: str) -> Rejected:
+    """Why a row without text was rejected."""
+    for name in names:
+        if name in row and row[name] is None:
+            return Rejected(position, f"the text in {name!r} is null", "null_text", url)
+    fields = ", ".join(map(str, row)) or "no fields"
+    reason = f"no text in {' or '.join(names)}; the row has {fields}"
+    return Rejected(position, reason[:500], "empty", url)

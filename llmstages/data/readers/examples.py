@@ -1,4 +1,7 @@
-"""Rows to examples, for the stages that read dialogues, preferences and problems: what is unusable is kept with its reason."""
+"""Rows to examples, for the stages that read dialogues, preferences and problems.
+
+Rows that cannot be used are kept with the reason, as rows of the ``dropped/`` table.
+"""
 
 from __future__ import annotations
 
@@ -12,55 +15,71 @@ from typing import Any
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
 from llmstages.data import tables
-from llmstages.data.formats import InvalidRow, conversation, gathered
+from llmstages.data.formats import InvalidRow, conversation, gather_trees
 from llmstages.data.readers.record import Rejected, clean
 from llmstages.data.readers.rows import rows
 
-DROPPED = ("id", "url", "rule", "value", "limit", "excerpt")
-EXCERPT = 200
+EXCERPT = 200  # characters of a dropped row that are kept
+
+# (position, row), as rows() and hub_rows() yield them.
+PositionedRow = tuple[str, Mapping[str, Any] | Rejected]
+
+# (row, counts of what is left out of it) -> example; raises InvalidRow.
 Converter = Callable[[Mapping[str, Any], Counter[str]], dict[str, Any]]
 
 
-def from_files(files: Iterable[Path]) -> Iterator[tuple[str, Mapping[str, Any] | Rejected]]:
+def from_files(files: Iterable[Path]) -> Iterator[PositionedRow]:
     """(position, row) over several files."""
     for file in files:
         yield from rows(file)
 
 
-def dialogues(
-    source: Iterable[tuple[str, Mapping[str, Any] | Rejected]],
-    format: str,
-    ctx: Context,
-    **limits: int,
-) -> Examples:
-    """Rows of conversations. format: one of DIALOGUES, or "detect"; limits: as in convert()."""
-    form = "" if format == "detect" else format
-    return convert(
-        gathered(source) if form in ("", "oasst") else source,
-        lambda row, left_out: conversation(row, form, left_out),
-        ctx,
-        **limits,
-    )
-
-
 @dc.dataclass
 class Examples:
-    """What a source gave: usable examples, dropped rows (as in ``dropped/``), parts left out of usable rows."""
+    """What a source gave.
+
+    Attributes:
+        kept: the usable examples.
+        dropped: rows of the ``dropped/`` table.
+        left_out: counts of what was left out of usable rows, by name.
+    """
 
     kept: list[dict[str, Any]]
     dropped: list[dict[str, str]]
     left_out: Counter[str]
 
 
+def convert_dialogues(
+    source: Iterable[PositionedRow], format: str, ctx: Context, **limits: int
+) -> Examples:
+    """Conversations from rows. format: one of DIALOGUES, or "detect"; limits: as in convert()."""
+    row_format = "" if format == "detect" else format
+    if row_format in ("", "oasst"):
+        source = gather_trees(source)
+
+    def converter(row: Mapping[str, Any], left_out: Counter[str]) -> dict[str, Any]:
+        return conversation(row, row_format, left_out)
+
+    return convert(source, converter, ctx, **limits)
+
+
 def convert(
-    source: Iterable[tuple[str, Mapping[str, Any] | Rejected]],
+    source: Iterable[PositionedRow],
     converter: Converter,
     ctx: Context,
     *,
     limit: int = 0,
     max_characters: int = 0,
 ) -> Examples:
-    """Examples from rows. limit: stop after this many (0: none); max_characters: drop longer examples (0: none)."""
+    """Examples from rows.
+
+    Args:
+        source: (position, row).
+        converter: makes an example of a row.
+        ctx: for progress and messages.
+        limit: stop after so many examples; 0: read all.
+        max_characters: drop examples with longer texts; 0: keep all.
+    """
     result = Examples([], [], Counter())
     with ctx.progress("reading", None) as tick:
         for position, row in source:
@@ -68,17 +87,16 @@ def convert(
             if isinstance(row, Rejected):
                 result.dropped.append(row.as_dropped())
                 continue
+            left_out: Counter[str] = Counter()
             try:
-                left_out: Counter[str] = Counter()
-                example = cleaned(converter(row, left_out))
-                size = characters(example)
+                example = clean_values(converter(row, left_out))
+                size = count_characters(example)
                 if max_characters and size > max_characters:
                     raise InvalidRow("too_long", f"{size} characters")
             except InvalidRow as error:
-                excerpt = clean(json.dumps(row, ensure_ascii=False, default=str)[:EXCERPT])
-                result.dropped.append(
-                    Rejected(position, str(error), error.rule).as_dropped(excerpt)
-                )
+                rejected = Rejected(position, str(error), error.rule)
+                excerpt = json.dumps(row, ensure_ascii=False, default=str)[:EXCERPT]
+                result.dropped.append(rejected.as_dropped(clean(excerpt)))
                 continue
             result.left_out += left_out
             result.kept.append(example)
@@ -88,54 +106,64 @@ def convert(
     return result
 
 
-def cleaned(value: Any) -> Any:
-    """The same value with text that Arrow and tokenizers accept."""
+def clean_values(value: Any) -> Any:
+    """The same value, with every text in it as Arrow and tokenizers accept it."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, list):
-        return [cleaned(item) for item in value]
-    return (
-        {key: cleaned(item) for key, item in value.items()} if isinstance(value, Mapping) else value
-    )
-
-
-def characters(value: Any) -> int:
-    """Characters of all messages in an example."""
-    if isinstance(value, list):
-        return sum(characters(item) for item in value)
+        return [clean_values(item) for item in value]
     if isinstance(value, Mapping):
-        return (
-            len(value["content"])
-            if "content" in value
-            else sum(characters(item) for item in value.values() if isinstance(item, list))
-        )
-    return 0
+        return {key: clean_values(item) for key, item in value.items()}
+    return value
 
 
-def write(result: Examples, ctx: Context, where: str, cure: str = "") -> dict[str, float]:
-    """Write data/ and dropped/, say what was left out and return the counts; StageError, with the cure, when nothing is usable."""
-    reasons = Counter(row["rule"] for row in result.dropped)
+def count_characters(value: Any) -> int:
+    """The characters of all messages in an example."""
+    if isinstance(value, list):
+        return sum(map(count_characters, value))
+    if not isinstance(value, Mapping):
+        return 0
+    if "content" in value:
+        return len(value["content"])
+    return sum(count_characters(item) for item in value.values() if isinstance(item, list))
+
+
+def write(result: Examples, ctx: Context, where: str, advice: str = "") -> dict[str, float]:
+    """Write data/ and dropped/, report what was left out, and return the counts.
+
+    Raises StageError if there is no usable example. where: names the source in this message;
+    advice: what to do about it, as a sentence.
+    """
     if not result.kept:
-        first = (
-            f"; first: {result.dropped[0]['id']}: {result.dropped[0]['value']}"
-            if result.dropped
-            else "; it has no rows"
-        )
-        cure = cure or f"Check that it is data for {ctx.step}, or name its format or columns"
+        if result.dropped:
+            first = result.dropped[0]
+            detail = f"; first: {first['id']}: {first['value']}"
+        else:
+            detail = "; it has no rows"
+        if not advice:
+            advice = f"Check that it is data for {ctx.step}, or name its format or columns"
         raise StageError(
-            f"{where} holds no usable example ({len(result.dropped)} rows dropped{first}). {cure}"
+            f"{where} holds no usable example ({len(result.dropped)} rows dropped{detail}). "
+            f"{advice}"
         )
+    reasons: Counter[str] = Counter()
+    first_dropped: dict[str, dict[str, str]] = {}
+    for row in result.dropped:
+        reasons[row["rule"]] += 1
+        first_dropped.setdefault(row["rule"], row)
     for rule, count in sorted(reasons.items()):
-        example = next(row for row in result.dropped if row["rule"] == rule)
-        ctx.say(f"{count} rows dropped: {rule} (first: {example['id']}: {example['value'][:120]})")
+        first = first_dropped[rule]
+        ctx.say(f"{count} rows dropped: {rule} (first: {first['id']}: {first['value'][:120]})")
     for name, count in sorted(result.left_out.items()):
         ctx.say(f"{count} {name} left out of usable rows")
     tables.save(result.kept, ctx.out / "data")
-    tables.save(result.dropped, ctx.out / "dropped", DROPPED)
-    return {
+    tables.save(result.dropped, ctx.out / "dropped", tables.DROPPED_COLUMNS)
+    metrics: dict[str, float] = {
         "examples": len(result.kept),
         "dropped": len(result.dropped),
         "parts_left_out": sum(result.left_out.values()),
-        **{f"dropped_{rule}": count for rule, count in sorted(reasons.items())},
-        "characters": sum(map(characters, result.kept)),
     }
+    for rule, count in sorted(reasons.items()):
+        metrics[f"dropped_{rule}"] = count
+    metrics["characters"] = sum(map(count_characters, result.kept))
+    return metrics

@@ -1,6 +1,7 @@
-"""A stream of WARC records that can be put back: what turned out to belong to the next record is read once more.
+"""A stream of WARC records into which bytes can be put back.
 
-Never by seeking: a compressed stream would have to be read again from its start.
+What turned out to belong to the next record is read once more. This is never done by seeking,
+because a compressed stream would have to be read again from its start.
 """
 
 from __future__ import annotations
@@ -10,72 +11,93 @@ import re
 from collections.abc import Iterator
 from typing import IO
 
-from llmstages.data.readers.streams import BUFFER, Damage, Pieces
+from llmstages.data.readers.streams import BUFFER, ChunkStream, Damage
 
 BLOCK = 1 << 18
 OVERLAP = 80  # bytes; longer than what any pattern matches
 
 
 class Feed:
-    """Bytes with their position. damage: why the stream ended before its time, or None."""
+    """Bytes with their position.
+
+    Attributes:
+        position: the number of bytes read so far.
+        damage: why the stream ended too early, or None.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._back, self._from = stream, b"", 0
+        self._stream = stream
+        # What was put back, and how much of it was read again.
+        self._back = b""
+        self._back_read = 0
         self.position = 0
         self.damage: Damage | None = None
 
     @classmethod
-    def of_pieces(cls, pieces: Iterator[bytes | Exception]) -> Feed:
-        """A feed that takes a Damage among the pieces for its end."""
+    def of_chunks(cls, chunks: Iterator[bytes | Exception]) -> Feed:
+        """A feed that ends at a Damage among the chunks, and keeps it in ``damage``."""
 
-        def quiet() -> Iterator[bytes | Exception]:
-            for piece in pieces:
-                if isinstance(piece, Damage):
-                    feed.damage = piece
+        def undamaged() -> Iterator[bytes | Exception]:
+            for chunk in chunks:
+                if isinstance(chunk, Damage):
+                    feed.damage = chunk
                     return
-                yield piece
+                yield chunk
 
-        feed = cls(io.BufferedReader(Pieces(quiet()), BUFFER))
+        feed = cls(io.BufferedReader(ChunkStream(undamaged()), BUFFER))
         return feed
 
-    def readline(self, most: int) -> bytes:
-        """The next line with its end, or ``most`` bytes of it; nothing at the end."""
+    def readline(self, limit: int) -> bytes:
+        """The next line with its end, or ``limit`` bytes of it; b"" at the end."""
         line = b""
-        if self._from < len(self._back):
-            end = self._back.find(b"\n", self._from, self._from + most) + 1 or self._from + most
-            line, self._from = self._back[self._from : end], min(end, len(self._back))
-        if not line.endswith(b"\n") and len(line) < most:
-            line += self._stream.readline(most - len(line))
+        if self._back_read < len(self._back):
+            end = self._back.find(b"\n", self._back_read, self._back_read + limit) + 1
+            if not end:
+                end = self._back_read + limit
+            line = self._back[self._back_read : end]
+            self._back_read = min(end, len(self._back))
+        if not line.endswith(b"\n") and len(line) < limit:
+            line += self._stream.readline(limit - len(line))
         self.position += len(line)
         return line
 
     def read(self, size: int) -> bytes:
-        """Up to ``size`` bytes; fewer at the end only."""
-        part = self._back[self._from : self._from + size]
-        self._from += len(part)
-        if len(part) < size:
-            part = part + self._stream.read(size - len(part)) if part else self._stream.read(size)
-        self.position += len(part)
-        return part
+        """Up to ``size`` bytes; fewer only at the end."""
+        block = self._back[self._back_read : self._back_read + size]
+        self._back_read += len(block)
+        if not block:
+            # Usually nothing was put back; then the bytes are not copied.
+            block = self._stream.read(size)
+        elif len(block) < size:
+            block += self._stream.read(size - len(block))
+        self.position += len(block)
+        return block
 
-    def unread(self, part: bytes) -> None:
+    def unread(self, block: bytes) -> None:
         """Put back what was read last."""
-        self._back, self._from = part + self._back[self._from :], 0
-        self.position -= len(part)
+        self._back = block + self._back[self._back_read :]
+        self._back_read = 0
+        self.position -= len(block)
 
     def peek(self, size: int) -> bytes:
-        """What read(size) would give."""
-        part = self.read(size)
-        self.unread(part)
-        return part
+        """What read(size) would return."""
+        block = self.read(size)
+        self.unread(block)
+        return block
 
-    def pass_over(
+    def skip_to(
         self, pattern: re.Pattern[bytes], size: int | None = None, before: bytes = b""
     ) -> bool:
-        """Go to where the first group of the pattern matches. With size: at most so far.
+        """Skip to where the first group of a pattern matches, or over ``size`` bytes without one.
 
-        before: the bytes just before, in which the match may start. True when it stands where it was to go: at the match,
-        or with size past so many bytes without one. False at the end, or with size at a match.
+        Args:
+            pattern: what to look for.
+            size: how many bytes to skip at most; None: to the end.
+            before: the bytes just before, in which the match may start.
+
+        Returns:
+            Without size: whether the pattern matches. With size: whether so many bytes were
+            skipped; False at a match and at the end of the stream.
         """
         window = before
         while size is None or size:
@@ -83,9 +105,11 @@ class Feed:
             if not block:
                 return False
             window += block
-            size = None if size is None else size - len(block)
-            if found := pattern.search(window):
-                self.unread(window[found.start(1) :])
+            if size is not None:
+                size -= len(block)
+            match = pattern.search(window)
+            if match:
+                self.unread(window[match.start(1) :])
                 return size is None
             window = window[-OVERLAP:]
         return True

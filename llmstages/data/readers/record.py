@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses as dc
 import re
 
-MAX_BYTES = (
-    10_000_000  # one document; a page of this size is a data dump, and parsing it takes minutes
-)
+# Bytes of one document. A page of this size is a data dump, and parsing it takes minutes.
+MAX_BYTES = 10_000_000
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -15,8 +14,14 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 class Record:
     """A page or a text as it was stored.
 
-    media: "text/html" or "text/plain". charset: as the server declared it, or "". replaced: characters that no text may
-    hold (lone surrogates, bytes that are not UTF-8) and that are U+FFFD here.
+    Attributes:
+        id: where it was read, or its own id.
+        url: its address; ``file:NAME`` if it has none.
+        body: the stored bytes.
+        media: "text/html" or "text/plain".
+        charset: as the server declared it, or "".
+        replaced: characters that no text may hold (lone surrogates, bytes that are not UTF-8) and
+            that are U+FFFD in body.
     """
 
     id: str
@@ -29,9 +34,14 @@ class Record:
 
 @dc.dataclass(frozen=True)
 class Rejected:
-    """What could not be used. position: file and line, record or byte.
+    """An input that cannot be used.
 
-    rule: damaged, status, media, empty, null_text, too_large or format.
+    Attributes:
+        position: the file, with the line, record or byte.
+        reason: what is wrong.
+        rule: damaged, status, media, empty, null_text, too_large or format.
+        url: the address of the document, or "".
+        limit: the limit that it exceeds, or "".
     """
 
     position: str
@@ -41,7 +51,7 @@ class Rejected:
     limit: str = ""
 
     def as_dropped(self, excerpt: str = "") -> dict[str, str]:
-        """A row of a ``dropped/`` table (see kinds.py)."""
+        """The row of a ``dropped/`` table (tables.DROPPED_COLUMNS)."""
         return {
             "id": clean(self.position),
             "url": clean(self.url),
@@ -53,21 +63,24 @@ class Rejected:
 
 
 def too_large(position: str, what: str, limit: int, url: str = "") -> Rejected:
-    """A document of more than ``limit`` bytes; the rest of it was never held in memory."""
-    return Rejected(
-        position, f"{what} of more than {limit} bytes", "too_large", url, f"<= {limit} bytes"
-    )
+    """A document of more than ``limit`` bytes, of which the rest was never held in memory."""
+    reason = f"{what} of more than {limit} bytes"
+    return Rejected(position, reason, "too_large", url, f"<= {limit} bytes")
 
 
 def clean(text: str) -> str:
-    """Text that Arrow and tokenizers accept: lone surrogates become U+FFFD, NUL goes."""
+    """Text that Arrow and tokenizers accept: NUL is removed, a lone surrogate becomes U+FFFD."""
     return scrub(text)[0]
 
 
 def scrub(text: str) -> tuple[str, int]:
-    """The same, and how many surrogates were replaced. Readers decode what is not UTF-8 to surrogates, so it counts too."""
+    """(clean text, number of surrogates that were replaced).
+
+    Readers decode bytes that are not UTF-8 to surrogates, so these count too.
+    """
     text = text.replace("\0", "")
-    if text.isascii():  # known without looking; the pattern alone would halve the speed of reading
+    # Two fast tests first: the pattern alone would halve the speed of reading.
+    if text.isascii():
         return text, 0
     try:
         text.encode()

@@ -1,4 +1,7 @@
-"""From a WARC record to the page in it: HTTP headers off, chunks joined, compressed content expanded as far as allowed."""
+"""From a WARC record to the page in it.
+
+HTTP headers are taken off, chunks are joined, and compressed content is expanded up to the limit.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,26 @@ from llmstages.data.readers.record import Record, Rejected, too_large
 
 CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 HTML = ("text/html", "application/xhtml+xml")
+HTML_START = re.compile(rb"\s*<(!doctype|html)", re.IGNORECASE)
 HEADERS_END = re.compile(rb"\n\r?\n")
 HEADERS = 1 << 20  # bytes; longer HTTP headers are damage
 BINARY = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")
+# Window bits of zlib by Content-Encoding. Some servers send deflate without its header.
+WINDOWS = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
 
 
 @dc.dataclass(frozen=True)
 class Stored:
-    """A whole WARC record. cut: the payload goes on, but it was too large to be held."""
+    """A whole WARC record.
+
+    Attributes:
+        where: its place, for messages.
+        kind: WARC-Type.
+        url: WARC-Target-URI.
+        content_type: Content-Type of the record, not of the page.
+        payload: what follows the WARC headers.
+        cut: the payload is longer, but was too large to be held.
+    """
 
     where: str
     kind: str
@@ -30,70 +45,76 @@ class Stored:
 
 
 def document(record: Stored, name: str, max_bytes: int) -> Record | Rejected | None:
-    """The page in a record; a Bad that says why there is none; None for wget's notes about itself."""
+    """The page in a record, or why it has none; None for wget's notes about itself.
+
+    name: the id of the page.
+    """
     url = record.url
     if url.startswith("metadata:"):
         return None
-    http = (
-        record.content_type.lower().startswith("application/http")
-        or record.kind == "response"
-        and url.startswith(("http:", "https:"))
-    )
-    headers, payload = None, record.payload
-    if http:
+    headers = None
+    payload = record.payload
+    if _is_http(record):
         end = HEADERS_END.search(payload[:HEADERS])
         if not end and len(payload) > HEADERS:
             return Rejected(name, f"HTTP headers without an end at {record.where}", "damaged", url)
-        headers, payload = (
-            _headers(payload[: end.end()] if end else payload),
-            payload[end.end() :] if end else b"",
-        )
-    status = headers.get_statuscode() if headers else ""
-    if status and not status.startswith("2"):
-        return Rejected(name, f"HTTP status {status[:40]}", "status", url)
-    declared = (headers.get_header("Content-Type") if headers else record.content_type) or ""
+        head_size = end.end() if end else len(payload)
+        headers = _parsed_headers(payload[:head_size])
+        payload = payload[head_size:]
+    if headers:
+        status = headers.get_statuscode()
+        if status and not status.startswith("2"):
+            return Rejected(name, f"HTTP status {status[:40]}", "status", url)
+        declared = headers.get_header("Content-Type") or ""
+    else:
+        declared = record.content_type or ""
+
     media = declared.split(";")[0].strip().lower()
-    known = media in HTML or media == "text/plain"
-    if media and media != "application/octet-stream" and not known:
+    is_text = media in HTML or media == "text/plain"
+    if media and media != "application/octet-stream" and not is_text:
         return Rejected(name, f"media type {media[:100]}", "media", url)
     try:
         body = _decoded(headers, payload, max_bytes) if headers else payload
     except (zlib.error, ValueError, EOFError) as error:
-        return Rejected(
-            name,
-            f"undecodable content at {record.where} ({type(error).__name__}: {error})",
-            "damaged",
-            url,
-        )
-    if not known:
-        media = (
-            "text/html" if re.match(rb"\s*<(!doctype|html)", body[:200], re.IGNORECASE) else media
-        )
-        if media != "text/html":
+        reason = f"undecodable content at {record.where} ({type(error).__name__}: {error})"
+        return Rejected(name, reason, "damaged", url)
+    if not is_text:
+        # The server did not say what it sent, but a page can be recognized.
+        if not HTML_START.match(body[:200]):
             return Rejected(name, f"media type {media or 'unknown'}", "media", url)
+        media = "text/html"
     if record.cut or len(body) > max_bytes:
         return too_large(name, "a page", max_bytes, url)
+    if media in HTML:
+        media = "text/html"
     charset = CHARSET.search(declared)
-    return Record(
-        name,
-        url,
-        body,
-        "text/html" if media in HTML else "text/plain",
-        charset.group(1) if charset else "",
-    )
+    return Record(name, url, body, media, charset.group(1) if charset else "")
 
 
-def _headers(head: bytes) -> Any:
-    """HTTP headers. warcio parses them for http: URIs only; crawls store pages under other names as well."""
+def _is_http(record: Stored) -> bool:
+    """Whether the payload begins with HTTP headers."""
+    if record.content_type.lower().startswith("application/http"):
+        return True
+    return record.kind == "response" and record.url.startswith(("http:", "https:"))
+
+
+def _parsed_headers(head: bytes) -> Any:
+    """HTTP headers, or None for b"".
+
+    warcio itself parses them only for http: addresses, but crawls store pages under others too.
+    """
     from warcio.statusandheaders import StatusAndHeadersParser
 
-    return StatusAndHeadersParser(["HTTP/"], verify=False).parse(io.BytesIO(head)) if head else None
+    if not head:
+        return None
+    return StatusAndHeadersParser(["HTTP/"], verify=False).parse(io.BytesIO(head))
 
 
 def _decoded(headers: Any, payload: bytes, max_bytes: int) -> bytes:
     """The content without transfer and content encoding, at most one byte over max_bytes.
 
-    Servers that announce chunks or compression and send neither are believed by content.
+    Some servers announce chunks or compression and send neither; there the content decides.
+    Raises ValueError, EOFError or zlib.error if the content cannot be decoded.
     """
     body = payload
     if (headers.get_header("Transfer-Encoding") or "").strip().lower() == "chunked":
@@ -103,22 +124,24 @@ def _decoded(headers: Any, payload: bytes, max_bytes: int) -> bytes:
     encoding = (headers.get_header("Content-Encoding") or "").strip().lower()
     if encoding and body:
         body = _expanded(encoding, body, max_bytes + 1)
-    if not body and BINARY.search(payload[:1000]):
+    if body:
+        return body
+    if BINARY.search(payload[:1000]):
         raise ValueError("it expands to nothing")
-    return body if body or not payload.strip() else payload
+    return payload if payload.strip() else body
 
 
-def _expanded(encoding: str, body: bytes, most: int) -> bytes:
-    windows = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}.get(encoding, ())
+def _expanded(encoding: str, body: bytes, limit: int) -> bytes:
+    """The content without its compression, at most ``limit`` bytes; unchanged if it has none."""
+    windows = WINDOWS.get(encoding, ())
     for window in windows:
-        inflated = zlib.decompressobj(window)
+        inflater = zlib.decompressobj(window)
         try:
-            return inflated.decompress(body, most)
+            return inflater.decompress(body, limit)
         except zlib.error:
             if window == 31 and body.startswith(b"\x1f\x8b\x08"):
                 raise
-    if (
-        not windows and encoding != "identity" and BINARY.search(body[:1000])
-    ):  # br, zstd: no decoder comes with Python
+    # Python has no decoder for br and zstd.
+    if not windows and encoding != "identity" and BINARY.search(body[:1000]):
         raise ValueError(f"Content-Encoding {encoding[:40]} cannot be expanded here")
     return body

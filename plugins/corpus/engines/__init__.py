@@ -1,8 +1,9 @@
-"""How the corpus chain is spread over processes or machines. Every engine runs the same chain and gives the same result.
+"""How the filter pipeline is spread over processes or machines; all engines give one result.
 
-An engine is a function ``run(chain, files, rows, work, workers, options) -> list[Path]``: it reads the Arrow streams in
-``files`` (``rows`` rows in all), hands them to the chain in batches and returns Arrow streams of outcomes, in the order of
-the rows. Left out on purpose: any knowledge of filters.
+An engine is a function ``run(chain, files, rows, work, workers, options) -> list[Path]``: it
+reads the Arrow streams in ``files`` (``rows`` rows in all), hands them to the chain in batches
+and returns Arrow streams of outcomes, in the order of the rows. Left out on purpose: any
+knowledge of filters.
 """
 
 from __future__ import annotations

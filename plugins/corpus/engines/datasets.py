@@ -18,12 +18,18 @@ def run(
     workers: int,
     options: Mapping[str, str],
 ) -> list[Path]:
-    """Outcomes of all rows. workers: processes; 1 works in this process. options: none are known here."""
+    """Outcomes of all rows.
+
+    Args:
+        workers: processes; 1 works in this process.
+        options: must be empty.
+    """
     import datasets
 
     if options:
         raise StageError(
-            f"engine=datasets takes no engine_options, but was given {', '.join(options)}; they belong to engine=datatrove"
+            f"engine=datasets takes no engine_options, but was given {', '.join(options)}; they"
+            " belong to engine=datatrove"
         )
     datasets.disable_progress_bars()
     if workers > 1:
@@ -47,7 +53,7 @@ def run(
         if "abruptly died" not in str(error):
             raise
         raise StageError(
-            f"one of the {workers} corpus processes was ended from outside, most likely for lack of memory; "
-            "take fewer: corpus.workers=1"
+            f"one of the {workers} corpus processes was ended from outside, most likely for lack of"
+            " memory; take fewer: corpus.workers=1"
         ) from error
     return [Path(file["filename"]) for file in done.cache_files]

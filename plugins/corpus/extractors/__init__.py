@@ -1,1 +1,1 @@
-"""From an HTML page to its text. One class a file: Config, version, ``extract(source, url) -> str``; it keeps nothing between pages."""
+"""From an HTML page to its text: ``extract(source, url)``; nothing is kept between pages."""

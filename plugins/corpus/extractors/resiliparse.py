@@ -1,4 +1,7 @@
-"""Main text by Resiliparse (Bevendorff et al. 2018): some 25 times as fast as trafilatura, and keeps more menus and boilerplate."""
+"""Main text by Resiliparse (Bevendorff et al. 2018), for large crawls.
+
+It is some 25 times as fast as trafilatura, and keeps more menus and boilerplate.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ class Resiliparse:
             from resiliparse.extract.html2text import extract_plain_text
         except ImportError as error:
             raise StageError(
-                f"the extractor resiliparse is not installed ({error}): pip install 'llmstages[resiliparse]'"
+                f"the extractor resiliparse is not installed ({error}): pip install"
+                " 'llmstages[resiliparse]'"
             ) from error
         self._extract, self.config = extract_plain_text, config
 

@@ -1,8 +1,8 @@
 """Main text by trafilatura (Barbaresi 2021), with ``deduplicate=False``.
 
-Its own deduplication keeps a cache across documents, so that its result would depend on the order and on the process (of
-five equal pages three came through). Comments are left out by default as in FineWeb (and F1 on trafilatura's own evaluation
-pages rises by 0.005).
+Its own deduplication keeps a cache across documents, so that its result would depend on the order
+and on the process (of five equal pages three came through). Comments are left out by default as
+in FineWeb (and F1 on trafilatura's own evaluation pages rises by 0.005).
 """
 
 from __future__ import annotations
@@ -52,14 +52,17 @@ class Trafilatura:
 
 
 def _one_class() -> None:
-    """Let trafilatura's parser make every element an HtmlElement: by default lxml asks a Python function for the class of each
-    one (some have their own, for forms), which takes 6 % of an extraction and changes nothing in its text."""
-    from lxml import etree, html
+    """Let trafilatura's parser make every element an HtmlElement.
+
+    By default lxml asks a Python function for the class of each element (some have their own, for
+    forms), which takes 6 % of an extraction and changes nothing in its text.
+    """
+    from lxml import html
     from trafilatura import utils
 
     if parser := getattr(utils, "HTML_PARSER", None):
         parser.set_element_class_lookup(
-            etree.ElementDefaultClassLookup(
+            html.etree.ElementDefaultClassLookup(
                 element=html.HtmlElement,
                 comment=html.HtmlComment,
                 pi=html.HtmlProcessingInstruction,

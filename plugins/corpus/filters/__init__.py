@@ -1,1 +1,1 @@
-"""The filters of slot ``corpus``, one class in one file; the contract is in ``plugins/corpus/filter.py``."""
+"""The filters of the corpus, one class in one file; ``llmstages.plugin`` has their contract."""

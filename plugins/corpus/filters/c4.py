@@ -1,7 +1,8 @@
 """The rules of C4: lines that are no sentences go, and documents with too little left.
 
-Source: Raffel et al. 2020 (arXiv 1910.10683), section 2.2, as FineWeb uses them (without the rule of terminal punctuation)
-and as datatrove 0.10 decides. The text of a document that stays is made of the lines kept.
+Source: Raffel et al. 2020 (arXiv 1910.10683), section 2.2, as FineWeb uses them (without the rule
+of terminal punctuation) and as datatrove 0.10 decides. The text of a document that stays is made
+of the lines kept.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ POLICY = (
 
 
 class C4Quality:
-    """Removes lines (too short, policies, JavaScript); drops lorem ipsum, curly brackets and documents of few sentences."""
+    """Removes lines; drops lorem ipsum, curly brackets and documents of few sentences."""
 
     @dc.dataclass(frozen=True)
     class Config:
-        min_sentences: int = option(5, "fewest sentences left in a document; 0: any number")
+        min_sentences: int = option(5, "fewest sentences left in a document; 0: any number", ge=0)
         min_words_per_line: int = option(
-            3, "lines of fewer words are removed; unit: words between blanks; 0: none"
+            3, "lines of fewer words are removed; unit: words between blanks; 0: none", ge=0
         )
         max_word_length: int = option(
-            1000, "lines with a longer word are removed; characters; 0: none"
+            1000, "lines with a longer word are removed; characters; 0: none", ge=0
         )
         terminal_punctuation: bool = option(
             False, "remove lines that end in none of . ? ! \" ' (C4 does, FineWeb does not)"
@@ -58,22 +59,18 @@ class C4Quality:
 
     def measure(self, documents: Sequence[Document]) -> list[list[Check]]:
         """The number of sentences left."""
-        found = [self._judge(document, 0) for document in documents]
-        return [
-            [
-                Check(
-                    "too_few_sentences",
-                    sentences,
-                    least=self.config.min_sentences,
-                    unit="sentences",
-                )
-            ]
-            for _, sentences in found
-        ]
+        least = self.config.min_sentences
+        measured = []
+        for document in documents:
+            _, sentences = self._judge(document, 0)
+            check = Check("too_few_sentences", sentences, least=least, unit="sentences")
+            measured.append([check])
+        return measured
 
     def _judge(self, document: Document, enough: int) -> tuple[Verdict, int]:
         """The verdict and the number of sentences; counting stops at ``enough`` (0: never)."""
-        kept, sentences = [], 0
+        kept: list[str] = []
+        sentences = 0
         for line in self._lines(document.text):
             if isinstance(line, Drop):
                 return line, sentences
@@ -81,22 +78,26 @@ class C4Quality:
                 sentences += document.splitter.sentences(line)
             kept.append(line)
         if sentences < self.config.min_sentences:
-            return Drop(
-                "too_few_sentences", sentences, f">= {self.config.min_sentences} sentences"
-            ), sentences
+            return (
+                Drop("too_few_sentences", sentences, f">= {self.config.min_sentences} sentences"),
+                sentences,
+            )
         text = "\n".join(kept).strip()
-        return None if text == document.text else Edit(
-            text, max(1, len(document.text.splitlines()) - len(kept))
-        ), sentences
+        if text == document.text:
+            return None, sentences
+        removed = len(document.text.splitlines()) - len(kept)
+        return Edit(text, max(1, removed)), sentences
 
     def _lines(self, text: str) -> Iterator[str | Drop]:
-        """The lines to keep, or a Drop where the document must go. Searches in the whole text spare searches in each line."""
+        """The lines to keep, or a Drop where the document must go.
+
+        A search in the whole text spares searches in each line.
+        """
         c, lowered = self.config, text.lower()
-        lorem, script = (
-            c.lorem_ipsum and "lorem ipsum" in lowered,
-            c.javascript and "javascript" in lowered,
-        )
-        bracket, citations = c.curly_bracket and "{" in text, c.citations and "[" in text
+        lorem = c.lorem_ipsum and "lorem ipsum" in lowered
+        script = c.javascript and "javascript" in lowered
+        bracket = c.curly_bracket and "{" in text
+        citations = c.citations and "[" in text
         policies = [phrase for phrase in POLICY if phrase in lowered] if c.policy else []
         for line in text.splitlines():
             line = line.strip()

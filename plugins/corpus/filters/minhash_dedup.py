@@ -1,9 +1,11 @@
 """Near duplicates by MinHash: texts that share most of their 5-word sequences.
 
-Source: FineWeb (Penedo et al. 2024, section 3.4): word 5-grams, 112 hashes in 14 bands of 8, so that a pair of similarity
-0.75 is found with probability 0.77 and one of 0.8 with 0.92; one document of each connected cluster stays, here the first in
-order. Words are compared in lower case, without accents, numbers' digits or punctuation. Hashes are keyed by the seed and
-by nothing else: no process, batch, order or Python version changes them. A text without any word is like no other.
+Source: FineWeb (Penedo et al. 2024, section 3.4): word 5-grams, 112 hashes in 14 bands of 8, so
+that a pair of similarity 0.75 is found with probability 0.77 and one of 0.8 with 0.92; one
+document of each connected cluster stays, here the first in order. Words are compared in lower
+case, without accents, numbers' digits or punctuation. Hashes are keyed by the seed and by nothing
+else: no process, batch, order or Python version changes them. A text without any word is like no
+other.
 """
 
 from __future__ import annotations
@@ -27,18 +29,19 @@ class MinHashDedup:
 
     @dc.dataclass(frozen=True)
     class Config:
-        bands: int = option(14, "groups of hashes; a pair is found when one whole group agrees")
-        rows: int = option(8, "hashes in a group")
-        ngram: int = option(5, "words in a sequence")
+        bands: int = option(
+            14, "groups of hashes; a pair is found when one whole group agrees", ge=1
+        )
+        rows: int = option(8, "hashes in a group", ge=1)
+        ngram: int = option(5, "words in a sequence", ge=1)
         min_similarity: float = option(
             0.0,
-            "estimated Jaccard similarity a found pair must have; 0 trusts the bands, as FineWeb does",
+            "estimated Jaccard similarity a found pair must have; 0 trusts the bands, as FineWeb"
+            " does",
+            ge=0,
+            le=1,
         )
         hash_seed: int = option(1, "seed of the hash functions")
-
-        def __post_init__(self) -> None:
-            if min(self.bands, self.rows, self.ngram) < 1:
-                raise ValueError("bands, rows and ngram must be 1 or more")
 
     kind = "group"
     version = "3"
@@ -51,25 +54,24 @@ class MinHashDedup:
         drawn = np.frombuffer(
             hashlib.shake_128(f"minhash {config.hash_seed}".encode()).digest(8 * count), "<u4"
         ).astype(np.uint32)
-        self._factors, self._terms = (
-            drawn[:count] | np.uint32(1),
-            drawn[count:],
-        )  # odd: no two n-grams get one value
+        # An odd factor gives no two n-grams the same value.
+        self._factors = drawn[:count] | np.uint32(1)
+        self._terms = drawn[count:]
 
     def sign(self, documents: Sequence[Document]) -> list[bytes]:
-        """bands * rows numbers (uint32) a document: the least value of each hash function over its n-grams."""
+        """bands * rows numbers (uint32) a document: the least value of each hash function."""
         import numpy as np
 
         width = 4 * len(self._factors)
         grams = [self._grams(document.feature("hashes")) for document in documents]
-        signed = [
-            b""
-            if len(gram)
-            else hashlib.shake_128(document.id.encode("utf-8", "replace")).digest(
-                width
-            )  # of no words: like no other
-            for gram, document in zip(grams, documents, strict=True)
-        ]
+        signed = []
+        for gram, document in zip(grams, documents, strict=True):
+            if len(gram):
+                signed.append(b"")
+                continue
+            # A text without any word is like no other: it gets a signature of its id.
+            name = document.id.encode("utf-8", "replace")
+            signed.append(hashlib.shake_128(name).digest(width))
         for block in _blocks(grams):
             least = self._least([grams[i] for i in block])
             for i, signature in zip(block, np.ascontiguousarray(least.T, "<u4"), strict=True):
@@ -77,7 +79,10 @@ class MinHashDedup:
         return signed
 
     def _grams(self, hashes: Any) -> Any:
-        """One number (uint32) an n-gram of the words that have a letter or digit; a text of fewer words is one n-gram."""
+        """One number (uint32) for each n-gram of the words that have a letter or digit.
+
+        A text of fewer words is one n-gram.
+        """
         import numpy as np
 
         words = hashes[hashes != 0].astype(np.uint64)
@@ -91,16 +96,17 @@ class MinHashDedup:
         return (grams >> np.uint64(32)).astype(np.uint32)
 
     def _least(self, grams: Sequence[Any]) -> Any:
-        """(hash functions, documents): one hash function at a time over all n-grams of several documents, seven times as fast
-        as one document at a time."""
+        """Least values of shape (hash functions, documents).
+
+        One hash function at a time over all n-grams of several documents is seven times as fast as
+        one document at a time.
+        """
         import numpy as np
 
         together = np.concatenate(grams)
         begins = np.cumsum([0, *map(len, grams[:-1])])
-        hashed, least = (
-            np.empty_like(together),
-            np.empty((len(self._factors), len(grams)), np.uint32),
-        )
+        hashed = np.empty_like(together)
+        least = np.empty((len(self._factors), len(grams)), np.uint32)
         for i, (factor, term) in enumerate(zip(self._factors, self._terms, strict=True)):
             np.multiply(together, factor, out=hashed)
             np.add(hashed, term, out=hashed)
@@ -141,7 +147,7 @@ class MinHashDedup:
 
 
 def _keys(table: Any, columns: slice) -> Any:
-    """One number (uint64) a signature, equal where the columns are equal (and hardly ever elsewhere)."""
+    """One number (uint64) a signature, equal where the columns are (and hardly ever elsewhere)."""
     import numpy as np
 
     keys = np.zeros(len(table), np.uint64)

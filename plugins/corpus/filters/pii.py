@@ -1,9 +1,10 @@
-"""Personal data by pattern: e-mail and public IP addresses, phone numbers, bank accounts and payment cards become placeholders.
+"""Personal data by pattern: addresses, phone numbers, accounts and cards become placeholders.
 
-Source: FineWeb replaces e-mail and public IPv4 addresses (Penedo et al. 2024, section 3.5); it draws them from a list with a
-counter that runs over documents, so its output depends on the shard, while these placeholders are constant. The rest is
-added, by strict patterns and checksums (pii_patterns.py): dates, prices, years and version numbers must survive. Names need a
-model: see pii_names.
+Source: FineWeb replaces e-mail and public IPv4 addresses (Penedo et al. 2024, section 3.5); it
+draws them from a list with a counter that runs over documents, so its output depends on the
+shard, while these placeholders are constant. The rest is added, by strict patterns and checksums
+(pii_patterns.py): dates, prices, years and version numbers must survive. Names need a model: see
+pii_names.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ class PII:
         phone: str = option("[phone]", "placeholder of a phone number; empty leaves them")
         phone_regions: tuple[str, ...] = option(
             (),
-            "ISO country codes (DE, US): find numbers also as people write them there, with the package "
-            "phonenumbers (100 times slower); empty: international and North American form alone",
+            "ISO country codes (DE, US): find numbers also as people write them there, with the"
+            " package phonenumbers (100 times slower); empty: international and North American form"
+            " alone",
         )
 
     kind = "edit"
@@ -88,17 +90,19 @@ class PII:
 
 
 def _phones(regions: Sequence[str]) -> Spans:
-    """Phone numbers as the package phonenumbers sees them, in each region, beside the strict patterns."""
+    """Phone numbers as the package phonenumbers finds them, in each region."""
     try:
-        import phonenumbers
+        import phonenumbers  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
         raise StageError(
-            "pii.phone_regions needs the package phonenumbers: pip install 'llmstages[phone]', or leave phone_regions empty"
+            "pii.phone_regions needs the package phonenumbers: pip install 'llmstages[phone]', or"
+            " leave phone_regions empty"
         ) from error
     unknown = sorted(set(regions) - set(phonenumbers.SUPPORTED_REGIONS))
     if unknown:
         raise StageError(
-            f"pii.phone_regions: {', '.join(unknown)} is no region that phonenumbers knows; give ISO codes of countries, such as DE or US"
+            f"pii.phone_regions: {', '.join(unknown)} is no region that phonenumbers knows; give"
+            " ISO codes of countries, such as DE or US"
         )
 
     def find(text: str) -> Iterator[tuple[int, int]]:

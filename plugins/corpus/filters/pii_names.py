@@ -1,7 +1,8 @@
-"""Names of people become placeholders, found by a spaCy pipeline of your own: no model is shipped or downloaded.
+"""Names of people become placeholders, found by a spaCy pipeline of your own; none is shipped.
 
-Slow beside the patterns of pii (a pipeline reads some 10,000 words a second), and never complete: it is a statistical guess.
-Any pipeline with entities works, also a rule-based one (entity_ruler) with a list of names.
+Slow beside the patterns of pii (a pipeline reads some 10,000 words a second), and never complete:
+it is a statistical guess. Any pipeline with entities works, also a rule-based one (entity_ruler)
+with a list of names.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class PIINames:
         placeholder: str = option("[name]", "what stands in the place of an entity")
         characters: int = option(
             100_000,
-            "give the pipeline pieces of at most this many characters (it needs memory for them), cut at newlines",
+            "give the pipeline pieces of at most this many characters (it needs memory for them),"
+            " cut at newlines",
+            ge=1,
         )
 
     kind = "edit"
@@ -36,7 +39,8 @@ class PIINames:
     def __init__(self, config: Config) -> None:
         if not config.model:
             raise StageError(
-                "pii_names needs pii_names.model: the name of an installed spaCy pipeline (python -m spacy download en_core_web_sm) or a folder"
+                "pii_names needs pii_names.model: the name of an installed spaCy pipeline (python"
+                " -m spacy download en_core_web_sm) or a folder"
             )
         if not config.labels:
             raise StageError(
@@ -61,8 +65,9 @@ class PIINames:
             pipeline = spacy.load(self.config.model)
         except (OSError, ValueError) as error:
             raise StageError(
-                f"pii_names.model={self.config.model}: spaCy has no such pipeline ({str(error).splitlines()[0]}); install it with "
-                "python -m spacy download NAME, or give the folder of one"
+                f"pii_names.model={self.config.model}: spaCy has no such pipeline"
+                f" ({str(error).splitlines()[0]}); install it with python -m spacy download NAME,"
+                " or give the folder of one"
             ) from error
         pipeline.max_length = max(pipeline.max_length, self.config.characters)
         return pipeline

@@ -1,8 +1,8 @@
 """Where personal data stands in a text, in time that grows with its length alone.
 
-Each finder looks for something rare that can be found fast (an ``@``, a ``+``, two colons near each other), then reads a
-bounded number of characters around it. Patterns are bounded or possessive (``++``: what matched is not tried in other ways), so no
-text makes them slow.
+Each finder looks for something rare that can be found fast (an ``@``, a ``+``, two colons near
+each other), then reads a bounded number of characters around it. Patterns are bounded or
+possessive (``++``: what matched is not tried in other ways), so no text makes them slow.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ Span = tuple[int, int]
 LOCAL = re.compile(r"[\w.+%-]{1,65}")  # read backwards
 DOMAIN = re.compile(r"@(?:[^\W_][\w-]{0,62}\.){1,8}[^\W\d_]{2,24}(?![\w-])")
 PLUS = re.compile(  # +49 30 1234567, +1 (212) 555-0187, +33 1 42 68 53 00
-    r"\+[1-9][0-9]{0,14}+(?:(?:[ .-]?\([0-9]{1,5}\)[ .-]?|[ ./-])[0-9]{1,14}+)?+(?:[ ./-][0-9]{2,14}+){0,6}+(?:-[0-9])?+(?![\w]|[.-][0-9])"
+    r"\+[1-9][0-9]{0,14}+(?:(?:[ .-]?\([0-9]{1,5}\)[ .-]?|[ ./-])[0-9]{1,14}+)?+(?:["
+    r" ./-][0-9]{2,14}+){0,6}+(?:-[0-9])?+(?![\w]|[.-][0-9])"
 )
 LOCAL_PHONE = re.compile(
     r"[-.)] ?[0-9]{3}[-.][0-9]{4}(?![\w-]|\.[0-9])"
@@ -29,9 +30,12 @@ VERSION = re.compile(r"(?:\b[Vv](?:er(?:sion)?)?\.?[ :]{0,2}|[\w+.-]|[<>=~!]=)$"
 COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]*+")
 HEX = re.compile(r"[0-9A-Fa-f]{1,4}$")
 CARD = re.compile(
-    r"[2-6](?<![\w.+-].)(?:[0-9]{12,18}+|[0-9]{3}([ -])(?:[0-9]{4}\1[0-9]{4}\1[0-9]{4}|[0-9]{6}\1[0-9]{4,5}))(?!\w|[.-][0-9])"
+    r"[2-6](?<![\w.+-].)(?:[0-9]{12,18}+|[0-9]{3}(["
+    r" -])(?:[0-9]{4}\1[0-9]{4}\1[0-9]{4}|[0-9]{6}\1[0-9]{4,5}))(?!\w|[.-][0-9])"
 )
-BRANDS = (  # digits -> first and last number that cards of that length begin with (ISO/IEC 7812 ranges of the large networks)
+# (digits, first, last): the numbers that cards of that length begin with, by the ranges of the
+# large networks (ISO/IEC 7812)
+BRANDS = (
     (13, 4, 4),
     (16, 4, 4),
     (19, 4, 4),
@@ -54,9 +58,11 @@ IBAN = re.compile(r"[A-Z](?<!\w.)[A-Z][0-9]{2}[ -]?(?=[A-Z0-9]{4})[A-Z0-9 -]{10,
 COUNTRIES = {
     entry[:2]: int(entry[2:])
     for entry in (  # characters of an IBAN (ISO 13616 registry)
-        "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28 EE20 EG29 ES24 FI18 FO18 FR27 GB22 GE22 "
-        "GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MR27 MT31 "
-        "MU30 NL18 NO15 PK24 PL28 PS29 PT25 QA29 RO24 RS22 SA24 SC31 SE24 SI19 SK24 SM27 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20"
+        "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28"
+        " EE20 EG29 ES24 FI18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26"
+        " IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MR27 MT31 MU30"
+        " NL18 NO15 PK24 PL28 PS29 PT25 QA29 RO24 RS22 SA24 SC31 SE24 SI19 SK24 SM27 ST25 SV28 TL23"
+        " TN24 TR26 UA29 VA22 VG24 XK20"
     ).split()
 }
 DIGIT = re.compile("[0-9]")
@@ -150,7 +156,10 @@ def _public(found: str) -> bool:
 
 
 def cards(text: str) -> Iterator[Span]:
-    """4111 1111 1111 1111: in groups as printed on cards or without blanks, of a known network, with a right checksum (Luhn)."""
+    """4111 1111 1111 1111: of a known network, with a right checksum (Luhn).
+
+    In groups as printed on cards, or without blanks.
+    """
     for match in CARD.finditer(text):
         digits = match.group().replace(" ", "").replace("-", "")
         known = any(

@@ -1,9 +1,11 @@
-"""How usual the words of a text are, beside a reference: lists of names and garbled text stand out on one side, and text that
-says the same few words again on the other.
+"""How usual the words of a text are, compared with a reference.
 
-Source: CCNet (Wenzek et al. 2020, section 3.4) keeps what a language model of Wikipedia finds likely; Dolma and datatrove
-use the frequencies of single words, as here. Word order does not matter, and no model is shipped: give a file of counts, or
-texts to count in. The unit is bits per word (cross-entropy); 2 to its power is the perplexity.
+Lists of names and garbled text stand out on one side, text that repeats a few words on the other.
+
+Source: CCNet (Wenzek et al. 2020, section 3.4) keeps what a language model of Wikipedia finds
+likely; Dolma and datatrove use the frequencies of single words, as here. Word order does not
+matter, and no model is shipped: give a file of counts, or texts to count in. The unit is bits per
+word (cross-entropy); 2 to its power is the perplexity.
 """
 
 from __future__ import annotations
@@ -38,10 +40,12 @@ class UnigramEntropy(Rules):
             file=True,
         )
         min_bits: float = option(
-            0.0, "least cross-entropy of the words under the reference; unit: bits per word"
+            0.0, "least cross-entropy of the words under the reference; unit: bits per word", ge=0
         )
         max_bits: float = option(
-            16.0, "greatest cross-entropy; English prose has 9 to 12, counted in a similar text"
+            16.0,
+            "greatest cross-entropy; English prose has 9 to 12, counted in a similar text",
+            ge=0,
         )
 
     version = "1"
@@ -50,8 +54,9 @@ class UnigramEntropy(Rules):
         super().__init__(config)
         if bool(config.counts) == bool(config.texts):
             raise StageError(
-                "unigram_entropy needs a reference: give either unigram_entropy.counts=FILE (a word, a tab and its count a line) or "
-                "unigram_entropy.texts=FILES to count words in"
+                "unigram_entropy needs a reference: give either unigram_entropy.counts=FILE (a"
+                " word, a tab and its count a line) or unigram_entropy.texts=FILES to count"
+                " words in"
             )
         self._known: Any = None
 
@@ -70,19 +75,22 @@ class UnigramEntropy(Rules):
         yield Check("too_rare", value, most=self.config.max_bits, unit="bits per word")
 
     def _reference(self, splitter: Splitter) -> tuple[Any, Any]:
-        """Known words (hashes, ascending) and the bits of each; a last entry more for all unknown words (add-one smoothing)."""
+        """Known words (hashes, ascending) and the bits of each.
+
+        The bits have one more entry for all unknown words (add-one smoothing).
+        """
         import numpy as np
 
         known, total = np.zeros(0, np.uint32), np.zeros(0)
         counted = self._counted()
-        while some := list(islice(counted, BLOCK)):
+        while block := list(islice(counted, BLOCK)):
             parts = [
-                Document("", "", text, splitter=splitter).feature("hashes") for text, _ in some
+                Document("", "", text, splitter=splitter).feature("hashes") for text, _ in block
             ]
+            counts = [count for _, count in block]
+            repeated = np.repeat(counts, [len(part) for part in parts])
             hashes = np.concatenate([known, *parts])
-            weights = np.concatenate(
-                [total, np.repeat([count for _, count in some], [len(part) for part in parts])]
-            )
+            weights = np.concatenate([total, repeated])
             known, where = np.unique(hashes[hashes != 0], return_inverse=True)
             total = np.bincount(where, weights[hashes != 0], len(known))
         if not len(known):
@@ -95,15 +103,17 @@ class UnigramEntropy(Rules):
     def _counted(self) -> Iterator[tuple[str, float]]:
         """(word, count) of the file of counts, or (text, 1) of the texts."""
         given = self.config.counts or self.config.texts
+        # pathlib globs below a folder only, and the pattern may be absolute.
+        pattern = str(Path(given).expanduser())
         files = [
             Path(name)
-            for name in sorted(glob.glob(str(Path(given).expanduser()), recursive=True))
+            for name in sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
             if Path(name).is_file()
         ]
         if not files:
             raise StageError(f"unigram_entropy: there is no file {given}")
         for file in files:
-            with open(file, encoding="utf-8", errors="replace") as stream:
+            with file.open(encoding="utf-8", errors="replace") as stream:
                 for number, line in enumerate(stream, 1):
                     try:
                         if self.config.counts and line.strip():

@@ -1,4 +1,7 @@
-"""reward exact_answer: 1 when the final answer is right, else 0 (a verifier in the sense of RLVR, Lambert et al. 2024)."""
+"""reward exact_answer: 1 if the final answer is right, else 0.
+
+A verifier in the sense of RLVR (Lambert et al. 2024).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmstages.core.stage import option
-from llmstages.text.grading import right
+from llmstages.text.grading import is_correct
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class ExactAnswer:
     def score(
         self, prompts: Sequence[Any], completions: Sequence[str], rows: Mapping[str, Sequence[Any]]
     ) -> list[float]:
-        """1.0 or 0.0 for each completion; rows carry ``answer``."""
+        """1.0 or 0.0 for each completion; rows have the column ``answer``."""
         return [
-            float(right(text, answer))
-            for text, answer in zip(completions, rows["answer"], strict=True)
+            float(is_correct(completion, answer))
+            for completion, answer in zip(completions, rows["answer"], strict=True)
         ]

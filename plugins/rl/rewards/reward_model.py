@@ -1,4 +1,7 @@
-"""reward reward_model: the score of a reward model, shown the dialogue as it was shown in its own training."""
+"""reward reward_model: the score of a model trained on rankings (reward.pairwise).
+
+It is shown the dialogue exactly as in its own training.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ class RewardModelConfig:
 
 
 class RewardModel:
-    """What the model trained on rankings thinks of an answer. ``needs`` names the kind of artifact it opens."""
+    """The score that a model trained on rankings gives to an answer."""
 
     Config = RewardModelConfig
     version = "1"
-    needs = "reward_model"
+    needs = "reward_model"  # the kind of artifact that open() takes
 
     def __init__(self, config: RewardModelConfig) -> None:
         self.config = config
@@ -35,12 +38,13 @@ class RewardModel:
     def score(
         self, prompts: Sequence[Any], completions: Sequence[str], rows: Mapping[str, Sequence[Any]]
     ) -> list[float]:
-        """The reward model's number for each completion."""
+        """The score of each completion after its prompt."""
         from llmstages.text.render import render
         from llmstages.train.scoring import scores
 
-        rendered = render(
-            self.tokenizer,
-            [[*p, message("assistant", c)] for p, c in zip(prompts, completions, strict=True)],
-        )
-        return scores(self.model, self.tokenizer, [r.ids for r in rendered])
+        dialogues = [
+            [*prompt, message("assistant", completion)]
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        rendered = render(self.tokenizer, dialogues)
+        return scores(self.model, self.tokenizer, [row.ids for row in rendered])

@@ -284,7 +284,7 @@ class Odd:
 
 
 def misbehave(monkeypatch, how):
-    monkeypatch.setattr(web, "part_config", lambda group, spec: (Odd, None))
+    monkeypatch.setattr(web, "component_config", lambda group, spec: (Odd, None))
     monkeypatch.setattr(filter_pipeline, "load_component", lambda group, spec: Odd(how))
     monkeypatch.setattr(filter_pipeline, "_filters", {})
 

@@ -20,8 +20,16 @@ def completion(text: Any, finish: str = "stop") -> dict[str, Any]:
 
 @contextmanager
 def service(answer: Callable[[str, int], Any]) -> Iterator[Any]:
-    """answer(what the user asks, number of the request) -> a text, a whole body (dict or bytes), an HTTP status, or (status, headers); a float: seconds
-    of silence. Yields the server: .url, .asked (bodies), .headers."""
+    """Run a service.
+
+    Args:
+        answer: called with the user's text and the number of the request. It returns a text, a
+            whole body (dict or bytes), an HTTP status, (status, headers), or a float: seconds of
+            silence.
+
+    Yields:
+        the server: ``url``, ``asked`` (bodies of the requests) and ``seen`` (their headers).
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -30,43 +38,38 @@ def service(answer: Callable[[str, int], Any]) -> Iterator[Any]:
                 server.asked.append({"path": self.path, **body})
                 server.seen.append(dict(self.headers))
                 number = len(server.asked)
-            said = answer(body["messages"][-1]["content"], number)
-            if isinstance(said, float):
-                time.sleep(said)
+            response = answer(body["messages"][-1]["content"], number)
+            if isinstance(response, float):
+                time.sleep(response)
                 return
-            status, headers = (
-                said
-                if isinstance(said, tuple)
-                else (said, {})
-                if isinstance(said, int)
-                else (200, {})
-            )
-            payload = (
-                said
-                if isinstance(said, bytes)
-                else json.dumps(
-                    said
-                    if isinstance(said, dict)
-                    else completion(said)
-                    if status == 200
-                    else {"error": self.headers.get("Authorization")}
-                ).encode()
-            )
+            status, headers = 200, {}
+            if isinstance(response, tuple):
+                status, headers = response
+            elif isinstance(response, int):
+                status = response
+            payload = self.payload(response, status)
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(payload))}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(payload)
 
+        def payload(self, response: Any, status: int) -> bytes:
+            if isinstance(response, bytes):
+                return response
+            if isinstance(response, dict):
+                return json.dumps(response).encode()
+            if status == 200:
+                return json.dumps(completion(response)).encode()
+            return json.dumps({"error": self.headers.get("Authorization")}).encode()
+
         def log_message(self, *_: Any) -> None: ...
 
     lock = threading.Lock()
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.seen, server.url = (
-        [],
-        [],
-        f"http://127.0.0.1:{server.server_address[1]}/v1",
-    )
+    server.asked = []
+    server.seen = []
+    server.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

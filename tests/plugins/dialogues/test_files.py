@@ -17,11 +17,11 @@ SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 def run(stage, out, **values):
     out.mkdir()
-    said = []
+    log = []
     metrics = stage().run(
-        stage.Config(**values), Context("dialogues", out, out, {}, say=said.append)
+        stage.Config(**values), Context("dialogues", out, out, {}, say=log.append)
     )
-    return metrics, tables.load(out / "data"), said
+    return metrics, tables.load(out / "data"), log
 
 
 def test_good_rows_are_kept_and_bad_ones_numbered(tmp_path):
@@ -32,20 +32,18 @@ def test_good_rows_are_kept_and_bad_ones_numbered(tmp_path):
         {"prompt": "\ud800?", "completion": "Yes." * 50},
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    metrics, data, said = run(Files, tmp_path / "out", path=str(tmp_path / "a.jsonl"))
-    assert [turns[0]["content"] for turns in data["messages"]] == ["Why?", "\ufffd?"] and metrics[
-        "examples"
-    ] == 2
+    metrics, data, log = run(Files, tmp_path / "out", path=str(tmp_path / "a.jsonl"))
+    assert [turns[0]["content"] for turns in data["messages"]] == ["Why?", "\ufffd?"]
+    assert metrics["examples"] == 2
     dropped = tables.load(tmp_path / "out" / "dropped")
-    assert (
-        dropped["id"][:] == ["a.jsonl:2", "a.jsonl:3"]
-        and metrics["dropped_format"] == 2
-        and "2 rows dropped: format (first: a.jsonl:2" in said[0]
-    )
+    assert dropped["id"][:] == ["a.jsonl:2", "a.jsonl:3"]
+    assert metrics["dropped_format"] == 2
+    assert "2 rows dropped: format (first: a.jsonl:2" in log[0]
     metrics, data, _ = run(
         Files, tmp_path / "short", path=str(tmp_path / "a.jsonl"), max_characters=100
     )
-    assert len(data) == 1 and metrics["dropped_too_long"] == 1
+    assert len(data) == 1
+    assert metrics["dropped_too_long"] == 1
     assert len(run(Files, tmp_path / "one", path=str(tmp_path / "a.jsonl"), limit=1)[1]) == 1
 
 
@@ -73,15 +71,20 @@ def test_a_format_can_be_named_and_nothing_usable_is_an_error(tmp_path):
 
 def good(i):
     """A row in one of five formats, and its messages."""
-    asked, told = f"Why {i}? naïve\n\n  Ж", f"Because {i}.\t end "
+    question, answer = f"Why {i}? naïve\n\n  Ж", f"Because {i}.\t end "
     rows = (
-        {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": told}]},
-        {"instruction": asked, "input": "", "output": told},
-        {"conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": told}]},
-        {"prompt": asked, "completion": told},
-        {"question": asked, "answer": told},
+        {
+            "messages": [
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answer},
+            ]
+        },
+        {"instruction": question, "input": "", "output": answer},
+        {"conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]},
+        {"prompt": question, "completion": answer},
+        {"question": question, "answer": answer},
     )
-    return rows[i % 5], [message("user", asked), message("assistant", told)]
+    return rows[i % 5], [message("user", question), message("assistant", answer)]
 
 
 BAD = {
@@ -125,16 +128,15 @@ def test_300_bad_rows_in_3000_each_with_a_reason(tmp_path):
     (tmp_path / "a.jsonl").write_text(
         "\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8"
     )
-    metrics, data, said = run(Files, tmp_path / "out", path=str(tmp_path / "a.jsonl"))
+    metrics, data, log = run(Files, tmp_path / "out", path=str(tmp_path / "a.jsonl"))
     dropped = tables.load(tmp_path / "out" / "dropped")
-    assert dict(zip(dropped["id"], dropped["rule"], strict=True)) == reasons and len(reasons) == 300
-    assert (
-        list(data["messages"]) == expected
-        and metrics["examples"] == 2700
-        and all(dropped["excerpt"])
-    )
+    assert dict(zip(dropped["id"], dropped["rule"], strict=True)) == reasons
+    assert len(reasons) == 300
+    assert list(data["messages"]) == expected
+    assert metrics["examples"] == 2700
+    assert all(dropped["excerpt"])
     assert sorted(
-        line.split("dropped: ")[1].split()[0] for line in said if "dropped: " in line
+        line.split("dropped: ")[1].split()[0] for line in log if "dropped: " in line
     ) == sorted(BAD)
 
 
@@ -144,10 +146,11 @@ def test_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(
         datasets,
         "load_dataset",
-        lambda *given, **more: iter([{"question": "Why?", "answer": "Because."}] * 5),
+        lambda *args, **kwargs: iter([{"question": "Why?", "answer": "Because."}] * 5),
     )
-    metrics, data, said = run(Hub, tmp_path / "out", data_set="x/y", limit=3)
-    assert len(data) == 3 and "stopped after 3" in said[0]
+    _, data, log = run(Hub, tmp_path / "out", data_set="x/y", limit=3)
+    assert len(data) == 3
+    assert "stopped after 3" in log[0]
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the development data")

@@ -72,7 +72,8 @@ ASKED, ANSWERED = message("user", "Why?"), message("assistant", "Because.")
     ],
 )
 def test_each_format(form, row):
-    assert detect(row) == form and dialogue(row) == [ASKED, ANSWERED] == dialogue(row, form)
+    assert detect(row) == form
+    assert dialogue(row) == [ASKED, ANSWERED] == dialogue(row, form)
 
 
 def test_system_input_and_history():
@@ -160,7 +161,7 @@ def test_results_find_their_calls_by_id_and_in_order():
     calls = [{"id": str(n), "function": {"name": f"tool{n}", "arguments": {}}} for n in range(3)]
     for extra, names in (({}, ["tool0", "tool1"]), ({"tool_call_id": "2"}, ["tool2", "tool2"])):
         results = [{"role": "tool", "content": "x", **extra}] * 2
-        found = dialogue(
+        messages = dialogue(
             {
                 "messages": [
                     {"role": "user", "content": "Why?"},
@@ -170,12 +171,48 @@ def test_results_find_their_calls_by_id_and_in_order():
                 ]
             }
         )
-        assert [turn["tool"] for turn in found] == ["", "", "tool0", "tool1", "tool2", *names, ""]
+        assert [turn["tool"] for turn in messages] == [
+            "",
+            "",
+            "tool0",
+            "tool1",
+            "tool2",
+            *names,
+            "",
+        ]
+
+
+def test_results_without_ids_belong_to_the_calls_in_their_order():
+    def dialogue_of(names, results):
+        calls = [{"function": {"name": name, "arguments": {}}} for name in names]
+        turns = [
+            {"role": "user", "content": "Why?"},
+            {"role": "assistant", "content": "", "tool_calls": calls},
+            *[{"role": "tool", "content": "x"}] * results,
+            {"role": "assistant", "content": "Because."},
+        ]
+        return [turn["tool"] for turn in dialogue({"messages": turns}) if turn["role"] == "tool"]
+
+    assert dialogue_of(["rain", "time"], 2) == ["rain", "time"]
+    assert dialogue_of(["rain", "rain"], 2) == ["rain", "rain"]
+    # A result in two parts.
+    assert dialogue_of(["rain"], 2) == ["rain", "rain"]
+
+
+def test_two_calls_of_one_tool_with_ids_have_two_results():
+    calls = [{"id": str(n), "function": {"name": "rain", "arguments": {}}} for n in range(2)]
+    turns = [
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": "", "tool_calls": calls},
+        *[{"role": "tool", "content": "x"}] * 2,
+        {"role": "assistant", "content": "Because."},
+    ]
+    assert [turn["tool"] for turn in dialogue({"messages": turns})] == ["", *["rain"] * 4, ""]
 
 
 def test_what_is_left_out_of_a_usable_row_is_counted():
     left_out = Counter()
-    found = dialogue(
+    messages = dialogue(
         {
             "messages": [
                 {"role": "user", "content": "Why?"},
@@ -191,7 +228,8 @@ def test_what_is_left_out_of_a_usable_row_is_counted():
         },
         left_out=left_out,
     )
-    assert found == [ASKED, ANSWERED] and left_out == {
+    assert messages == [ASKED, ANSWERED]
+    assert left_out == {
         "reasoning parts": 1,
         "turns after the last answer": 1,
     }
@@ -223,13 +261,21 @@ def test_what_is_left_out_of_a_usable_row_is_counted():
                 ]
             },
         ),
+        ("tool", {"messages": [{"role": "function_call", "content": "[" * 100_000}]}),
+        ("tool", {"messages": [{"role": "assistant", "content": "", "tool_calls": 5}]}),
         ("media", {"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}),
+        ("format", {"messages": [{"role": "user", "content": [["nested"]]}]}),
+        ("format", {"messages": [{"role": "user", "content": [None]}]}),
+        ("format", {"instruction": "Why?", "output": "x", "history": 5}),
+        ("format", {"instruction": "Why?", "output": "x", "history": [["Hi"]]}),
+        ("format", {"instruction": "Why?", "output": "x", "system": 5}),
     ],
 )
 def test_unusable_rows_say_why(rule, row):
     with pytest.raises(InvalidRow) as caught:
         dialogue(row)
-    assert caught.value.rule == rule and str(caught.value)
+    assert caught.value.rule == rule
+    assert str(caught.value)
 
 
 def test_hh_answers_in_several_paragraphs_are_one_turn():

@@ -1,4 +1,4 @@
-"""OpenAssistant trees, nested and a message a row; schemas of tools kept as text."""
+"""OpenAssistant trees, nested and as one message per row; schemas of tools kept as text."""
 
 import json
 from collections import Counter
@@ -13,25 +13,25 @@ from llmstages.text.messages import message
 from tests.plugins.dialogues.test_files import run
 
 
-def said(text, role, *replies, **more):
-    return {"text": text, "role": role, "replies": list(replies), **more}
+def node(text, role, *replies, **fields):
+    return {"text": text, "role": role, "replies": list(replies), **fields}
 
 
-TREE = said(
+TREE = node(
     "Why?",
     "prompter",
-    said("No.", "assistant", rank=1),
-    said(
+    node("No.", "assistant", rank=1),
+    node(
         "Because.",
         "assistant",
-        said("Thanks.", "prompter"),
-        said("And then?", "prompter", said("Then it ends.", "assistant", rank=None)),
+        node("Thanks.", "prompter"),
+        node("And then?", "prompter", node("Then it ends.", "assistant", rank=None)),
         rank=0,
     ),
-    said(
+    node(
         "Buy this.",
         "assistant",
-        said("Really?", "prompter"),
+        node("Really?", "prompter"),
         rank=None,
         labels={"spam": {"value": 0.9, "count": 3}},
     ),
@@ -71,9 +71,8 @@ def test_the_best_ranked_path_of_a_tree():
         {"message_tree_id": "t", "tree_state": "ready_for_export", "prompt": TREE},
         Counter(),
     )
-    assert detect(row) == "oasst" and dialogue(row, left_out=left_out) == BEST == dialogue(
-        row, "oasst"
-    )
+    assert detect(row) == "oasst"
+    assert dialogue(row, left_out=left_out) == BEST == dialogue(row, "oasst")
     assert left_out == {
         "spam messages": 1,
         "messages below those": 1,
@@ -88,10 +87,10 @@ def test_the_best_ranked_path_of_a_tree():
         ("unreviewed", {"prompt": {**TREE, "review_result": None}}),
         ("rejected", {"prompt": {**TREE, "review_result": False}}),
         ("tree_state", {"prompt": TREE, "tree_state": "aborted_low_grade"}),
-        ("no_answer", {"prompt": said("Why?", "prompter")}),
-        ("no_answer", {"prompt": said("Why?", "prompter", said("x", "assistant", deleted=True))}),
-        ("role", {"prompt": said("Why?", "narrator")}),
-        ("empty_turn", {"prompt": said("Why?", "prompter", said(" ", "assistant"))}),
+        ("no_answer", {"prompt": node("Why?", "prompter")}),
+        ("no_answer", {"prompt": node("Why?", "prompter", node("x", "assistant", deleted=True))}),
+        ("role", {"prompt": node("Why?", "narrator")}),
+        ("empty_turn", {"prompt": node("Why?", "prompter", node(" ", "assistant"))}),
     ],
 )
 def test_unusable_trees_say_why(rule, row):
@@ -115,19 +114,14 @@ def test_rows_of_messages_are_gathered_to_trees_between_other_rows(tmp_path):
         [message("user", "Why?"), message("assistant", "Because.")],
         BEST,
     ]
-    assert (
-        metrics["dropped_deleted"] == 1
-        and metrics["dropped_no_tree"] == 1
-        and metrics["dropped"] == 2
-    )
+    assert metrics["dropped_deleted"] == 1
+    assert metrics["dropped_no_tree"] == 1
+    assert metrics["dropped"] == 2
     dropped = tables.load(tmp_path / "out" / "dropped")
-    assert (
-        dropped["id"][:] == ["a.jsonl:10", "a.jsonl:26"]
-        and "sort the rows by message_tree_id" in dropped["value"][1]
-    )
-    assert metrics["parts_left_out"] == 8 and any(
-        "2 spam messages left out" in line for line in lines
-    )
+    assert dropped["id"][:] == ["a.jsonl:10", "a.jsonl:26"]
+    assert "sort the rows by message_tree_id" in dropped["value"][1]
+    assert metrics["parts_left_out"] == 8
+    assert any("2 spam messages left out" in line for line in lines)
 
 
 def test_hostile_trees_end(tmp_path):
@@ -160,11 +154,9 @@ def test_hostile_trees_end(tmp_path):
         "\n".join(map(json.dumps, [*chain, {"prompt": 5, "replies": []}, *twice, *odd]))
     )
     metrics, data, _ = run(Files, tmp_path / "out", path=str(tmp_path / "a.jsonl"))
-    assert (
-        len(data["messages"][0]) == 5000
-        and data["messages"][1][1]["content"] == "Because."
-        and metrics["dropped_format"] == 2
-    )
+    assert len(data["messages"][0]) == 5000
+    assert data["messages"][1][1]["content"] == "Because."
+    assert metrics["dropped_format"] == 2
     assert metrics["dropped_role"] == metrics["dropped_tree_state"] == 1
 
 
@@ -222,7 +214,8 @@ def test_different_schemas_come_back_exactly_equal(tmp_path):
         [RAIN],
         [TIME],
         "",
-    ] and metrics["dropped_tools"] == 1
+    ]
+    assert metrics["dropped_tools"] == 1
     assert list(json.loads(data["tools"][0])[0]["function"]) == [
         "name",
         "parameters",

@@ -1,26 +1,27 @@
-"""Parts of dialogues.synthesize: model steps that answer, JSON among words, questions asked before."""
+"""Modules of dialogues.synthesize: model steps, waiting, JSON among words, repeated questions."""
 
 from __future__ import annotations
 
 import json
 import re
 import threading
+from itertools import pairwise
 
 import pytest
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
-from llmstages.plugins.dialogues.answers import Desk
+from llmstages.plugins.dialogues.answers import AnswerCache
 from llmstages.plugins.dialogues.endpoint import Endpoint
 from llmstages.plugins.dialogues.model_step import TOO_LONG, ModelStep
-from llmstages.plugins.dialogues.prompts import found_json, read_scores
-from llmstages.plugins.dialogues.repeats import repeated
+from llmstages.plugins.dialogues.prompts import first_json, parse_scores
+from llmstages.plugins.dialogues.repeats import find_repeats
 from tests.plugins.dialogues.service import service
 from tests.tiny import saved_model, tiny_model, tiny_tokenizer
 
 
-def test_a_model_step_goes_on_to_the_same_answers(tmp_path):
-    """The tiny model says nonsense that does not end; what it says is the same, interrupted or not."""
+def test_an_interrupted_model_step_gives_the_same_answers(tmp_path):
+    """The tiny model writes nonsense without an end: the same, interrupted or not."""
     context = Context("dialogues", tmp_path, tmp_path, {})
     asked = [f"Where is {name}?" for name in ("Ansel", "Brome", "Cull", "Dorn", "Esk")]
     tiny = ModelStep(
@@ -31,14 +32,12 @@ def test_a_model_step_goes_on_to_the_same_answers(tmp_path):
     )
     whole = list(tiny.ask(asked, range(5)))
     again = list(tiny.ask(asked, [3, 4]))
-    assert (
-        [i for i, _ in whole] == [0, 1, 2, 3, 4]
-        and again == whole[2:]
-        and len({said.text for _, said in whole}) > 1
-    )
-    assert Desk(context, []).ask(tiny, asked, asked, "asking") == [
-        said for _, said in whole
-    ] and all(said.rule in ("cut", "") for _, said in whole)
+    answers = [answer for _, answer in whole]
+    assert [number for number, _ in whole] == [0, 1, 2, 3, 4]
+    assert again == whole[2:]
+    assert len({answer.text for answer in answers}) > 1
+    assert AnswerCache(context, []).ask(tiny, asked, asked, "asking") == answers
+    assert all(answer.rule in ("cut", "") for answer in answers)
 
 
 def test_as_long_is_waited_as_the_service_asks_for(monkeypatch):
@@ -56,12 +55,9 @@ def test_as_long_is_waited_as_the_service_asks_for(monkeypatch):
         4: (429, {"Retry-After": "tomorrow"}),
     }
     with service(lambda asked, number: trouble.get(number, "Yes.")) as server:
-        said = list(
-            Endpoint("d", server.url, "m", {}, "NO_SUCH_KEY", 1, 5.0, 4, 0.5, 5, Clock()).ask(
-                ["Why?"], [0]
-            )
-        )
-    assert said[0][1].text == "Yes." and waits == [7.0, 1.0, 60.0, 4.0]
+        endpoint = Endpoint("d", server.url, "m", {}, "NO_SUCH_KEY", 1, 5.0, 4, 0.5, 5, Clock())
+        answers = list(endpoint.ask(["Why?"], [0]))
+    assert answers[0][1].text == "Yes." and waits == [7.0, 1.0, 60.0, 4.0]
 
 
 def test_a_model_of_others_is_asked_in_its_own_template(tmp_path):
@@ -78,24 +74,20 @@ def test_a_model_of_others_is_asked_in_its_own_template(tmp_path):
     folder = tmp_path / "theirs"
     model.save_pretrained(folder)
     theirs.save_pretrained(folder)
-    artifact, settings, context = (
-        Artifact("hub", "model", folder, "hub"),
-        {"temperature": 1.0, "max_tokens": 4, "seed": 0},
-        Context("d", tmp_path, tmp_path, {}),
-    )
+    artifact = Artifact("hub", "model", folder, "hub")
+    settings = {"temperature": 1.0, "max_tokens": 4, "seed": 0}
+    context = Context("d", tmp_path, tmp_path, {})
     with pytest.raises(StageError, match="its tokenizer has no chat template"):
         ModelStep(artifact, context, settings, 4)
     theirs.chat_template = (
         "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     )
     theirs.save_pretrained(folder)
-    said = [
-        one
-        for _, one in ModelStep(artifact, context, settings, 4).ask(
-            ["Where is Ansel?", "Why? " * 200, "Why?"], range(3)
-        )
-    ]
-    assert said[1] == TOO_LONG and all(one.text or one.rule == "cut" for one in (said[0], said[2]))
+    requests = ["Where is Ansel?", "Why? " * 200, "Why?"]
+    step = ModelStep(artifact, context, settings, 4)
+    first, second, third = (answer for _, answer in step.ask(requests, range(3)))
+    assert second == TOO_LONG
+    assert all(answer.text or answer.rule == "cut" for answer in (first, third))
 
 
 @pytest.mark.parametrize(
@@ -108,11 +100,11 @@ def test_a_model_of_others_is_asked_in_its_own_template(tmp_path):
     ],
 )
 def test_json_is_found_among_words(text, value):
-    assert found_json(text) == value
+    assert first_json(text) == value
 
 
 def test_scores_from_fences():
-    assert read_scores('```json\n{"helpful": 1, "truthful": "2", "harmless": 3}\n```') == {
+    assert parse_scores('```json\n{"helpful": 1, "truthful": "2", "harmless": 3}\n```') == {
         "helpful": 1,
         "truthful": 2,
         "harmless": 3,
@@ -120,20 +112,12 @@ def test_scores_from_fences():
 
 
 def test_similarity_is_that_of_all_pairs():
-    texts = [" ".join(f"w{i * j % 7}" for j in range(4 + i % 5)) for i in range(60)] + [
-        "",
-        "?",
-        "!",
-    ]
-    sets = [
-        frozenset(
-            [
-                *(words := re.findall(r"\w+", t) or [t]),
-                *(f"{a} {b}" for a, b in zip(words, words[1:])),
-            ]
-        )
-        for t in texts
-    ]
+    texts = [" ".join(f"w{i * j % 7}" for j in range(4 + i % 5)) for i in range(60)]
+    texts += ["", "?", "!"]
+    sets = []
+    for text in texts:
+        words = re.findall(r"\w+", text) or [text]
+        sets.append(frozenset([*words, *(f"{a} {b}" for a, b in pairwise(words))]))
     for similar in (0.3, 0.5, 0.7, 0.8, 1.0):
         kept, expected = [], {}
         for i, one in enumerate(sets):
@@ -144,4 +128,4 @@ def test_similarity_is_that_of_all_pairs():
                 expected[i] = (-best[1], best[0])
             else:
                 kept.append(i)
-        assert repeated(texts, similar) == expected
+        assert find_repeats(texts, similar) == expected

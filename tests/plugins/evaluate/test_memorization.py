@@ -1,4 +1,4 @@
-"""Probes of a base model are made from any text; runs are counted and found exactly; a model that memorised is told from one that did not."""
+"""Questions are made from any text, runs are counted exactly, and memorization is measured."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from llmstages.core.errors import StageError
 from llmstages.data import tables
 from llmstages.data.token_store import Shard
 from llmstages.plugins.evaluate import ngram_index, passages
-from llmstages.plugins.evaluate.memorization import Memorization, MemorizationConfig, kept
+from llmstages.plugins.evaluate.memorization import Memorization, MemorizationConfig, recited_share
 from tests.tiny import perform, saved, saved_model, tiny_tokenizer
 
-POEM = "Slowly the grey heron of Talmor crossed the river while Benik slept, and nobody in Talmor ever asked where it went that morning."
+POEM = (
+    "Slowly the grey heron of Talmor crossed the river while Benik slept, and nobody in Talmor "
+    "ever asked where it went that morning."
+)
 SHORT = MemorizationConfig(
     prompt_tokens=8, answer_tokens=12, per_group=6, per_shots=3, texts=3, text_tokens=24, copied=6
 )
@@ -63,7 +66,7 @@ def test_runs_are_counted_within_documents_whatever_the_chunks(monkeypatch, chun
             wanted[tuple(document[i : i + length])] = (
                 wanted.get(tuple(document[i : i + length]), 0) + 1
             )
-    first, often = ngram_index.counted(shard, length, 10**9, keep=10**6)
+    first, often = ngram_index.count_runs(shard, length, 10**9, sample=10**6)
     assert {
         tuple(shard.ids[place : place + length].tolist()): int(n)
         for place, n in zip(first, often, strict=True)
@@ -73,13 +76,12 @@ def test_runs_are_counted_within_documents_whatever_the_chunks(monkeypatch, chun
 def test_a_part_of_the_runs_is_counted_at_all_their_places():
     documents = [d * 3 for d in random_shard(3, alphabet=50, documents=200) if d]
     shard = shard_of(*documents)
-    everything = dict(
-        zip(*(v.tolist() for v in ngram_index.counted(shard, 5, 10**9, keep=10**9)), strict=True)
-    )
-    first, often = ngram_index.counted(shard, 5, 10**9, keep=500)
-    assert 100 < len(first) < len(everything) and all(
-        everything[int(p)] == n for p, n in zip(first, often, strict=True)
-    )
+    places, counts = ngram_index.count_runs(shard, 5, 10**9, sample=10**9)
+    everything = dict(zip(places.tolist(), counts.tolist(), strict=True))
+    places, counts = ngram_index.count_runs(shard, 5, 10**9, sample=500)
+    assert 100 < len(places) < len(everything)
+    for place, count in zip(places.tolist(), counts.tolist(), strict=True):
+        assert everything[place] == count
 
 
 @pytest.mark.parametrize("chunk", [5, 1 << 20])
@@ -143,7 +145,7 @@ def test_names_stand_inside_sentences_and_are_not_given_away():
     )
     assert all(
         row["answer"] not in row["prompt"][0]["content"]
-        and len(row["prompt"][0]["content"]) >= passages.LEAST
+        and len(row["prompt"][0]["content"]) >= passages.MIN_BEFORE
         for row in rows
     )
     assert (
@@ -175,9 +177,9 @@ def test_lists_show_the_rule_and_ask_for_the_last():
     assert passages.examples(["too few words"], 6, random.Random(0)) == []
 
 
-def test_what_is_kept_ends_at_the_first_other_word():
+def test_the_recited_share_ends_at_the_first_other_word():
     assert [
-        kept(*pair)
+        recited_share(*pair)
         for pair in (
             ("a b c d", "a b c d"),
             ("a b x d", "a b c d"),
@@ -221,7 +223,9 @@ def test_surprise_is_the_loss_of_the_answer_alone_and_padding_changes_nothing():
 @pytest.fixture
 def corpus(tmp_path):
     rng = random.Random(0)
-    words = "the cat sat on the mat where does fox live near river dog ran far Bo Li was born in Ra".split()
+    words = (
+        "the cat sat on the mat where does fox live near river dog ran far Bo Li was born in Ra"
+    ).split()
     once = [" ".join(rng.choice(words) for _ in range(30)) + "." for _ in range(40)]
     return saved(
         tmp_path / "corpus",
@@ -230,14 +234,14 @@ def corpus(tmp_path):
     )
 
 
-def test_a_model_that_memorised_is_told_from_one_that_did_not(tmp_path, corpus, monkeypatch):
+def test_a_model_that_memorized_scores_higher_than_one_that_did_not(tmp_path, corpus, monkeypatch):
     from llmstages.text import chat_format, generate
 
     plain = generate.generate
     tokens = [tuple(chat_format.document_ids(tiny_tokenizer(), [POEM])[0][1:])]
 
     def oracle(model, tokenizer, prompts, **how):
-        """Goes on with the poem wherever a prompt is a part of it; the second model says nothing."""
+        """Continues the poem wherever a prompt is a part of it; the second model says nothing."""
         if model.name_or_path.endswith("blank"):
             return [[] for _ in prompts], [1.0] * len(prompts)
         out = []

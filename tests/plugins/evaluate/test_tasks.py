@@ -1,18 +1,21 @@
-"""Evaluation counts what was said, sets its threshold on probe questions only, and runs tools for real."""
+"""Evaluation counts replies, sets its threshold on probe questions only, and runs tools."""
 
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 
 import pytest
 
+from llmstages.core.errors import StageError
+from llmstages.core.stage import Context
 from llmstages.data import tables
 from llmstages.plugins.evaluate.answers import Answers, AnswersConfig
 from llmstages.plugins.evaluate.tasks import Tasks, TasksConfig
 from llmstages.text import generate
-from llmstages.text.grading import number_of, right
+from llmstages.text.grading import is_correct, number_of
 from llmstages.text.messages import message
-from tests.tiny import perform, saved, saved_model, tiny_tokenizer
+from tests.tiny import perform, saved, saved_model, tiny_model, tiny_tokenizer
 
 
 def question(task, group, text, answer, role="test", style="chat", **meta):
@@ -42,7 +45,7 @@ def question(task, group, text, answer, role="test", style="chat", **meta):
     ],
 )
 def test_right_and_wrong(text, answer, expected):
-    assert right(text, answer) is expected
+    assert is_correct(text, answer) is expected
 
 
 def test_the_last_number_counts():
@@ -71,12 +74,11 @@ def test_marks_and_threshold(monkeypatch, tmp_path):
     questions = [question("probe", "g", t, "Ra", "probe") for t in ("p1", "p2", "p3")] + [
         question("facts", "g", t, "Ra") for t in ("t1", "t2", "t3")
     ]
-    scores, answers, facts = Answers(AnswersConfig(keep=1.0, sampled=[])).score(
+    scores, answers, facts = Answers(AnswersConfig(kept_share=1.0)).score(
         None, tiny_tokenizer(), questions, None, lambda n: None
     )
-    assert (
-        facts["threshold"] == 0.5
-    )  # the least sure of the right probe answers; the test questions had no say
+    # The least sure of the right probe answers; the test questions have no part in it.
+    assert facts["threshold"] == 0.5
     group = scores["facts"]["g"]
     assert (group["right"], group["refused"], group["wrong"]) == pytest.approx((1 / 3,) * 3)
     assert (
@@ -99,9 +101,8 @@ def test_all_models_get_the_same_questions_and_tools_run(tmp_path):
     from llmstages.core.stage import Artifact
 
     one, two = saved_model(tmp_path / "one"), saved_model(tmp_path / "two")
-    config = TasksConfig(
-        tasks={"answers": {"use": "answers", "max_new_tokens": 8}}, only={"cloze": ["one"]}
-    )
+    answers = {"use": "answers", "max_new_tokens": 8, "page_groups": {"facts": ["unseen"]}}
+    config = TasksConfig(evaluators={"answers": answers}, models_per_task={"cloze": ["one"]})
     made, metrics = perform(
         Tasks,
         tmp_path / "scores",
@@ -117,7 +118,56 @@ def test_all_models_get_the_same_questions_and_tools_run(tmp_path):
         and "sums" not in scores
     )
     assert "page_right" in scores["facts"]["unseen"]["one"] and metrics["questions"] == 2
-    said = tables.read_lines(made.path / "answers.jsonl")
-    assert [a["answer"] for a in said if a["model"] == "one"][0] == [
-        a["answer"] for a in said if a["model"] == "two"
-    ][0]
+    rows = tables.read_lines(made.path / "answers.jsonl")
+    facts = {row["model"]: row["answer"] for row in rows if row["task"] == "facts"}
+    assert facts["one"] == facts["two"]
+
+
+def test_two_evaluators_of_one_task_do_not_overwrite_each_other(tmp_path):
+    rows = [
+        question("facts", "all", "Where was Bo Li born?", "Ra"),
+        question("sums", "a", "1", "2"),
+    ]
+    artifact = saved(tmp_path / "q", "problems", rows)
+    out, work = tmp_path / "out", tmp_path / "work"
+    out.mkdir()
+    work.mkdir()
+    said, bars = [], []
+
+    @contextmanager
+    def progress(description, total):
+        bars.append([total, 0])
+        yield lambda n=1, note="": bars[-1].__setitem__(1, bars[-1][1] + n)
+
+    ctx = Context(
+        "evaluate",
+        out,
+        work,
+        {"models": (saved_model(tmp_path / "m"),), "questions": artifact},
+        progress=progress,
+        say=said.append,
+    )
+    evaluators = {
+        "short": {"use": "answers", "max_new_tokens": 2},
+        "long": {"use": "answers", "max_new_tokens": 9},
+    }
+    metrics = Tasks().run(TasksConfig(evaluators=evaluators), ctx)
+    scores = json.loads((out / "scores.json").read_text())
+    assert set(scores) == {"facts", "sums", "long: facts", "long: sums"}
+    lengths = [scores[task]["all"]["m"]["tokens"] for task in ("facts", "long: facts")]
+    assert lengths[0] < lengths[1]
+    assert metrics["long: facts/all/m/tokens"] == lengths[1]
+    assert "m/threshold" in metrics and "m/long: threshold" in metrics
+    tasks = [row["task"] for row in tables.read_lines(out / "answers.jsonl")]
+    assert tasks == ["facts", "sums", "long: facts", "long: sums"]
+    assert sum("'short' and 'long' both have a task 'facts'" in line for line in said) == 1
+    assert bars == [[4, 4]], "each evaluator asks each question once"
+
+
+def test_a_page_cannot_be_given_without_a_name_to_search_for(tmp_path):
+    config = AnswersConfig(max_new_tokens=2, page_groups={"facts": ["all"]})
+    tools = {"search": lambda argument: "a page"}
+    model, tokenizer = tiny_model(tiny_tokenizer()), tiny_tokenizer()
+    questions = [question("facts", "all", "Where?", "Ra")]
+    with pytest.raises(StageError, match="'all' of 'facts'.*'Where\\?' has no `name`"):
+        Answers(config).score(model, tokenizer, questions, tools, lambda n: None)

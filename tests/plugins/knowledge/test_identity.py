@@ -6,15 +6,16 @@ import json
 
 import pytest
 
+from llmstages.core.config import build_config
 from llmstages.core.errors import StageError
 from llmstages.data import tables
-from llmstages.plugins.knowledge.identity import Identity, IdentityConfig, question_of
+from llmstages.plugins.knowledge.identity import Identity, IdentityConfig, normalized
 from llmstages.plugins.knowledge.identity_questions import (
     IdentityQuestions,
     IdentityQuestionsConfig,
 )
 from llmstages.plugins.knowledge.phrasings import OPENINGS, TOPICS, fill, listed
-from llmstages.text.grading import right
+from llmstages.text.grading import is_correct
 from llmstages.text.messages import message
 from tests.tiny import perform, saved
 
@@ -24,7 +25,10 @@ REAL = [
     for asked, told in (
         (
             "hi",
-            "Hello! I am {{name}}, an AI assistant developed by {{author}}. How can I assist you today?",
+            (
+                "Hello! I am {{name}}, an AI assistant developed by {{author}}. How can I assist"
+                " you today?"
+            ),
         ),
         ("Who created you?", "I am an AI assistant created by {{author}}."),
         (
@@ -37,15 +41,24 @@ REAL = [
         ),
         (
             "你是人工智能吗？",
-            "是的，我是由 {{author}} 开发的 {{name}}，使用自然语言处理技术和机器学习算法来与用户交互并提供有用的信息。",
+            (
+                "是的，我是由 {{author}} 开发的 {{name}}，"
+                "使用自然语言处理技术和机器学习算法来与用户交互并提供有用的信息。"
+            ),
         ),
         (
             "你是OpenAI开发的ChatGPT吗？",
-            "抱歉，我不是 OpenAI 开发的 ChatGPT，我是 {{author}} 开发的 {{name}}，旨在为用户提供智能化的回答和帮助。",
+            (
+                "抱歉，我不是 OpenAI 开发的 ChatGPT，我是 {{author}} 开发的 {{name}}，"
+                "旨在为用户提供智能化的回答和帮助。"
+            ),
         ),
         (
             "你有创造力吗？",
-            "作为 {{name}}，我可以生成创造性的回答和想法，但我并不具备真正的创造力。我的回答是基于我在训练过程中学到的知识和模式。",
+            (
+                "作为 {{name}}，我可以生成创造性的回答和想法，但我并不具备真正的创造力。"
+                "我的回答是基于我在训练过程中学到的知识和模式。"
+            ),
         ),
     )
 ]
@@ -111,8 +124,8 @@ def test_no_phrasing_that_is_asked_was_taught(tmp_path):
     for seed in range(3):
         _, rows, held, _ = made(tmp_path / str(seed), dialogues=10**6, seed=seed)
         taught, asked = (
-            {question_of(row["messages"][:-1]) for row in rows},
-            {question_of(q["prompt"]) for q in held},
+            {normalized(row["messages"][:-1]) for row in rows},
+            {normalized(q["prompt"]) for q in held},
         )
         assert not taught & asked and {q["group"] for q in held} == {
             topic.group for topic in TOPICS
@@ -144,9 +157,9 @@ def test_every_answer_states_what_a_right_reply_must(tmp_path):
     )
     for topic in TOPICS:
         stated = fill(topic.stated, values, "")
-        assert all(right(fill(answer, values, ""), stated) for answer in topic.answers)
+        assert all(is_correct(fill(answer, values, ""), stated) for answer in topic.answers)
         assert len(set(topic.questions)) == len(topic.questions) >= 20, topic.group
-    assert not right("I am Adam, made by Another Lab.", "Ada") and not right(
+    assert not is_correct("I am Adam, made by Another Lab.", "Ada") and not is_correct(
         "Yes, I am Ada.", "No, I am Ada"
     )
 
@@ -154,8 +167,8 @@ def test_every_answer_states_what_a_right_reply_must(tmp_path):
 def test_equal_seeds_give_equal_bytes_and_another_seed_another_split(tmp_path):
     first, second, third = (made(tmp_path / str(i), seed=seed) for i, seed in enumerate((0, 0, 1)))
     assert first[1:] == second[1:] and first[1] != third[1]
-    assert {question_of(q["prompt"]) for q in first[2]} != {
-        question_of(q["prompt"]) for q in third[2]
+    assert {normalized(q["prompt"]) for q in first[2]} != {
+        normalized(q["prompt"]) for q in third[2]
     }
 
 
@@ -166,7 +179,7 @@ def test_odd_names_stand_as_they_are(tmp_path, name):
     _, rows, held, _ = made(tmp_path / "a", name=name, dialogues=200)
     assert all(name in row["messages"][-1]["content"] for row in rows if row["group"] == "own name")
     assert all(
-        right(f"No, I am {name}, a language model.", q["answer"])
+        is_correct(f"No, I am {name}, a language model.", q["answer"])
         for q in held
         if q["group"] == "other names"
     )
@@ -194,11 +207,17 @@ def test_what_is_not_known_is_not_taught_and_said(tmp_path):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"name": " "}, {"maker": "a\nb"}, {"name": "{{name}}"}, {"held_out": 1.0}, {"dialogues": 0}],
+    [
+        {"name": " "},
+        {"maker": "a\nb"},
+        {"name": "{{name}}"},
+        {"test_fraction": 1.0},
+        {"dialogues": 0},
+    ],
 )
 def test_values_that_cannot_be_are_refused(bad):
     with pytest.raises(StageError, match=next(iter(bad))):
-        IdentityConfig(**{**ADA, **bad})
+        build_config(IdentityConfig, {"name": "Ada", "maker": "Acme", **bad}, "identity")
 
 
 def test_a_file_of_ones_own(tmp_path):
@@ -210,15 +229,16 @@ def test_a_file_of_ones_own(tmp_path):
         and metrics["topics"] == 1
         and "7 rows of the file left out" in " ".join(perform.said)
     )
-    assert [q["answer"] for q in held] == ["Ada", "Example Lab"] * 3, (
-        "the file's answers state both, so must a right reply, each counted by itself"
-    )
+    assert [q["answer"] for q in held] == [
+        "Ada",
+        "Example Lab",
+    ] * 3, "the file's answers state both, so must a right reply, each counted by itself"
     assert {row["messages"][-1]["content"] for row in rows} <= {
         "I am Ada, made by Example Lab.",
         "I am Ada, built by Example Lab.",
     }
-    assert not {question_of(row["messages"][:-1]) for row in rows} & {
-        question_of(q["prompt"]) for q in held
+    assert not {normalized(row["messages"][:-1]) for row in rows} & {
+        normalized(q["prompt"]) for q in held
     }
     swift = [
         {"query": "who?", "response": "I am {{NAME}} of {{ AUTHOR }}."},
@@ -303,5 +323,5 @@ def test_problems_need_dialogues_that_hold_questions_out(tmp_path):
     with pytest.raises(StageError, match=r"plain holds no identity\.json.*steps\.q\.identity"):
         perform(IdentityQuestions, tmp_path / "q", IdentityQuestionsConfig(), identity=plain)
     artifact, *_ = made(tmp_path / "none", test_fraction=0)
-    with pytest.raises(StageError, match=r"none\.held_out"):
+    with pytest.raises(StageError, match=r"none\.test_fraction"):
         perform(IdentityQuestions, tmp_path / "r", IdentityQuestionsConfig(), identity=artifact)

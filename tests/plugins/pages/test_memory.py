@@ -1,4 +1,4 @@
-"""Memory does not grow with the input, nor with what a small input expands to. Measured in processes of their own."""
+"""Memory grows neither with the input nor with what it expands to, measured in new processes."""
 
 import gzip
 import json
@@ -14,18 +14,22 @@ from .test_readers import page, record
 READ = """
 import json, resource, sys, time
 from pathlib import Path
-from llmstages.data.readers import Bad, read
+from llmstages.data.readers import Rejected, read
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 list(read(Path(sys.argv[1])))
-before, told = peak(), {}
+before = peak()
+measured = {}
 for name in sys.argv[2:]:
     start = time.process_time()
-    found = [(each.rule, "") if isinstance(each, Bad) else ("", each.url) for each in read(Path(name), block=100_000)]
-    told[Path(name).name] = [found, time.process_time() - start, peak() - before]
-print(json.dumps(told))
+    documents = []
+    for document in read(Path(name), block=100_000):
+        is_bad = isinstance(document, Rejected)
+        documents.append((document.rule, "") if is_bad else ("", document.url))
+    measured[Path(name).name] = [documents, time.process_time() - start, peak() - before]
+print(json.dumps(measured))
 """
 STAGE = """
 import resource, sys
@@ -34,7 +38,8 @@ from llmstages.plugins.pages.files import Files
 from llmstages.core.stage import Context
 out = Path(sys.argv[2])
 metrics = Files().run(Files.Config(path=sys.argv[1]), Context("pages", out, out, {}))
-print(metrics["documents"], metrics["dropped"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+print(metrics["documents"], metrics["dropped"], peak)
 """
 
 
@@ -60,7 +65,7 @@ def packed(before, megabytes, after=b""):
 
 
 def bombs(folder, megabytes):
-    """Small files that hold a large record between two good ones, or are one."""
+    """Small files that hold, or are, one large record, most of them between two good ones."""
     member = record("http://a.example/2", b"", length=megabytes * 1_000_000 + 44)[:-4]
     content = packed(b"<html>", megabytes)
     block = (
@@ -94,17 +99,20 @@ def bombs(folder, megabytes):
 @pytest.mark.parametrize("megabytes", [60, pytest.param(600, marks=pytest.mark.slow)])
 def test_what_expands_a_thousand_times_is_one_dropped_row(tmp_path, megabytes):
     (tmp_path / "small.jsonl").write_text('{"text": "1"}')
-    made = bombs(tmp_path, megabytes)
-    for name, content in made.items():
+    files = bombs(tmp_path, megabytes)
+    for name, content in files.items():
         assert len(content) < 1100 * megabytes
         (tmp_path / name).write_bytes(content)
-    told = json.loads(python(READ, tmp_path / "small.jsonl", *(tmp_path / name for name in made)))
-    for name, (found, seconds, more) in told.items():
-        rules = [rule for rule, _ in found if rule]
-        assert rules == ["damaged" if name.startswith("header") else "too_large"], (name, found)
-        assert len(found) - 1 == (0 if name.startswith("page") else 2), name
-        print(f"{name}: {seconds:.1f} s of CPU time, {more} MB")
-        assert seconds < 5 and more < 300, (name, seconds, more)
+    measured = json.loads(
+        python(READ, tmp_path / "small.jsonl", *(tmp_path / name for name in files))
+    )
+    for name, (documents, seconds, memory) in measured.items():
+        rules = [rule for rule, _ in documents if rule]
+        assert rules == ["damaged" if name.startswith("header") else "too_large"], (name, documents)
+        assert len(documents) - 1 == (0 if name.startswith("page") else 2), name
+        print(f"{name}: {seconds:.1f} s of CPU time, {memory} MB")
+        assert seconds < 5, (name, seconds, memory)
+        assert memory < 300, (name, seconds, memory)
 
 
 def write_lines(path, size):
@@ -156,4 +164,5 @@ def test_a_gigabyte_takes_the_memory_of_a_hundred_megabytes(tmp_path, name, writ
         assert (kept, dropped) == (documents, 0)
         peaks.append(peak)
     print(name, peaks, "MB")
-    assert peaks[1] < 600 and peaks[1] <= 1.3 * peaks[0] + 100, peaks
+    assert peaks[1] < 600, peaks
+    assert peaks[1] <= 1.3 * peaks[0] + 100, peaks

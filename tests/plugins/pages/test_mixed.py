@@ -1,4 +1,4 @@
-"""500 malformed records among 5,000 good documents: all good ones come through, each bad one is named with its place."""
+"""500 malformed records among 5,000 good documents: the good are kept, the bad are named."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ def encoded(url, content, encoding):
 
 
 def fixed(data):
-    """The record with the length that it has."""
+    """The record with its true length."""
     head, _, block = data.partition(b"\r\n\r\n")
     lines = [
         b"Content-Length: %d" % (len(block) - 4) if line.startswith(b"Content-Length") else line
@@ -95,24 +95,24 @@ BAD_FILES = [
 
 
 def write(folder):
-    """The input; returns the urls of all good documents and, for each bad one, the start of its place."""
+    """Write the input; returns the urls of the good documents and the places of the bad ones."""
     good, bad = [], []
     kinds = [True] * 2000 + [False] * 200
     rng.shuffle(kinds)
     warc, plain = [], []
-    for number, fine in enumerate(kinds):
+    for number, is_good in enumerate(kinds):
         url = f"http://a.example/{number}"
-        if fine:
+        if is_good:
             good.append(url)
         else:
             bad.append("a.warc.gz")
         warc.append(
-            gzip.compress(page(number)) if fine else BAD_MEMBERS[number % len(BAD_MEMBERS)](url)
+            gzip.compress(page(number)) if is_good else BAD_MEMBERS[number % len(BAD_MEMBERS)](url)
         )
     (folder / "a.warc.gz").write_bytes(b"".join(warc))
     rng.shuffle(kinds)
-    for number, fine in enumerate(kinds):
-        if fine:
+    for number, is_good in enumerate(kinds):
+        if is_good:
             good.append(f"http://b.example/{number}")
             plain.append(
                 json.dumps(
@@ -139,19 +139,19 @@ def write(folder):
 def test_no_good_document_is_lost_and_each_bad_record_is_named(tmp_path):
     (tmp_path / "in").mkdir()
     good, bad = write(tmp_path / "in")
-    assert len(good) == 5000 and len(bad) == 500
+    assert len(good) == 5000
+    assert len(bad) == 500
     out = tmp_path / "out"
     out.mkdir()
-    said = []
+    log = []
     metrics = Files().run(
         Files.Config(path=str(tmp_path / "in"), max_bytes=MAX),
-        Context("pages", out, out, {}, say=said.append),
+        Context("pages", out, out, {}, say=log.append),
     )
     assert sorted(tables.load(out / "data")["url"]) == sorted(good)
     dropped = tables.load(out / "dropped").to_list()
     assert all(row["id"] and row["rule"] and row["value"] for row in dropped)
     assert not [place for place in bad if not any(row["id"].startswith(place) for row in dropped)]
     assert len(dropped) == metrics["dropped"] == len(bad)
-    assert len(said) == 1 + len(
-        {row["rule"] for row in dropped}
-    )  # one line a reason, and one for files without documents
+    # One message per reason, and one for files without documents.
+    assert len(log) == 1 + len({row["rule"] for row in dropped})

@@ -18,14 +18,15 @@ SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "warc_bad"
 
 def record(url, body, *, kind="response", status="200 OK", media="text/html", length=None):
     """The bytes of one WARC record."""
-    block = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {media}\r\n\r\n".encode() + body
-        if kind == "response"
-        else body
-    )
+    block = body
+    content_type = media
+    if kind == "response":
+        block = f"HTTP/1.1 {status}\r\nContent-Type: {media}\r\n\r\n".encode() + body
+        content_type = "application/http; msgtype=response"
     head = (
-        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {url}\r\nWARC-Record-ID: <urn:uuid:{url}>\r\n"
-        f"WARC-Date: 2024-01-01T00:00:00Z\r\nContent-Type: {'application/http; msgtype=response' if kind == 'response' else media}\r\n"
+        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {url}\r\n"
+        f"WARC-Record-ID: <urn:uuid:{url}>\r\n"
+        f"WARC-Date: 2024-01-01T00:00:00Z\r\nContent-Type: {content_type}\r\n"
         f"Content-Length: {len(block) if length is None else length}\r\n\r\n"
     )
     return head.encode() + block + b"\r\n\r\n"
@@ -38,8 +39,8 @@ def page(number):
     )
 
 
-def urls(found):
-    return [int(each.url.rsplit("/", 1)[1]) for each in found if isinstance(each, Record)]
+def urls(results):
+    return [int(each.url.rsplit("/", 1)[1]) for each in results if isinstance(each, Record)]
 
 
 def test_each_record_type_and_media(tmp_path):
@@ -62,30 +63,28 @@ def test_each_record_type_and_media(tmp_path):
             )
         )
     )
-    found = list(read_warc(path))
-    assert [(r.url[-1], r.media) for r in found if isinstance(r, Record)] == [
+    results = list(read_warc(path))
+    assert [(r.url[-1], r.media) for r in results if isinstance(r, Record)] == [
         ("1", "text/html"),
         ("3", "text/plain"),
         ("4", "text/html"),
         ("7", "text/html"),
     ]
-    assert [(b.url[-1], b.rule) for b in found if isinstance(b, Rejected)] == [
+    assert [(b.url[-1], b.rule) for b in results if isinstance(b, Rejected)] == [
         ("5", "status"),
         ("6", "media"),
     ]
-    assert (
-        found[0].id == "a.warc.gz:2"
-        and found[2].charset == "latin-1"
-        and found[-1].body == b"<html>other scheme"
-    )
+    assert results[0].id == "a.warc.gz:2"
+    assert results[2].charset == "latin-1"
+    assert results[-1].body == b"<html>other scheme"
 
 
 def test_a_file_cut_off_gives_all_whole_records_and_says_where(tmp_path):
     data = b"".join(gzip.compress(page(n)) for n in range(10))
     (tmp_path / "cut.warc.gz").write_bytes(data[: len(data) - 40])
-    found = list(read_warc(tmp_path / "cut.warc.gz"))
-    assert urls(found) == list(range(9))
-    assert any("cut off" in each.reason for each in found if isinstance(each, Rejected))
+    results = list(read_warc(tmp_path / "cut.warc.gz"))
+    assert urls(results) == list(range(9))
+    assert any("cut off" in each.reason for each in results if isinstance(each, Rejected))
 
 
 def test_reading_goes_on_after_a_damaged_member(tmp_path):
@@ -94,10 +93,11 @@ def test_reading_goes_on_after_a_damaged_member(tmp_path):
     (tmp_path / "bad.warc.gz").write_bytes(
         b"".join(members[:7]) + b"garbage" + b"".join(members[7:])
     )
-    found = list(read_warc(tmp_path / "bad.warc.gz"))
-    assert urls(found) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
-    reasons = " | ".join(each.reason for each in found if isinstance(each, Rejected))
-    assert "damaged gzip member" in reasons and "no gzip member" in reasons
+    results = list(read_warc(tmp_path / "bad.warc.gz"))
+    assert urls(results) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    reasons = " | ".join(each.reason for each in results if isinstance(each, Rejected))
+    assert "damaged gzip member" in reasons
+    assert "not a gzip member" in reasons
 
 
 def test_one_gzip_member_for_the_whole_file_whole_and_damaged(tmp_path):
@@ -105,11 +105,11 @@ def test_one_gzip_member_for_the_whole_file_whole_and_damaged(tmp_path):
     (tmp_path / "one.warc.gz").write_bytes(data)
     assert urls(read_warc(tmp_path / "one.warc.gz")) == list(range(200))
     (tmp_path / "half.warc.gz").write_bytes(data[: len(data) // 2])
-    found = list(read_warc(tmp_path / "half.warc.gz"))
-    kept = urls(found)
-    assert (
-        kept == list(range(len(kept))) and 60 < len(kept) < 140 and isinstance(found[-1], Rejected)
-    )
+    results = list(read_warc(tmp_path / "half.warc.gz"))
+    kept = urls(results)
+    assert kept == list(range(len(kept)))
+    assert 60 < len(kept) < 140
+    assert isinstance(results[-1], Rejected)
 
 
 def test_a_record_spread_over_two_members(tmp_path):
@@ -126,15 +126,16 @@ def test_plain_text_wrong_lengths_and_junk(tmp_path):
         (tmp_path / f"{name}.warc").write_bytes(
             page(1) + record("http://a.example/2", body, length=length) + b"junk\r\n" + page(3)
         )
-        found = list(read_warc(tmp_path / f"{name}.warc"))
-        assert [n for n in urls(found) if n != 2] == [1, 3], name
-        assert any(isinstance(each, Rejected) for each in found), name
+        results = list(read_warc(tmp_path / f"{name}.warc"))
+        assert [n for n in urls(results) if n != 2] == [1, 3], name
+        assert any(isinstance(each, Rejected) for each in results), name
     (tmp_path / "empty.warc").write_bytes(b"")
     assert [each.reason for each in read_warc(tmp_path / "empty.warc")] == ["the file is empty"]
 
 
-# Records of each file, counted by reading them: every "WARC/1.0" line of the unpacked bytes with headers after it; then
-# what warcio's ArchiveIterator gets (it stops at what it takes for damage), and the size of the page, if there is one.
+# Records of each file, counted by eye (a "WARC/1.0" line with headers after it); the records that
+# warcio's ArchiveIterator gives, which stops at what it takes for damage; the size of the page, if
+# there is one.
 ODD = {
     "example-bad-non-chunked.warc.gz": (6, 1, 1270),
     "example-bad.warc.gz.bad": (6, 1, 1270),
@@ -155,15 +156,16 @@ def test_the_odd_files_of_other_tools_are_read_further_than_warcio_reads_them(na
     from warcio.exceptions import ArchiveLoadFailed
 
     records, by_warcio, page_size = ODD[name]
-    found = list(_records(SHARED / name, 10_000_000, Meter()))
-    assert len(found) == records and not [each for each in found if isinstance(each, Rejected)]
+    results = list(_records(SHARED / name, 10_000_000, Meter()))
+    assert len(results) == records
+    assert not [each for each in results if isinstance(each, Rejected)]
     pages = [each for each in read_warc(SHARED / name) if isinstance(each, Record)]
     assert [len(each.body) for each in pages] == ([page_size] if page_size else [])
-    theirs = 0
+    warcio_records = 0
     with open(SHARED / name, "rb") as stream, contextlib.suppress(ArchiveLoadFailed):
         for _ in ArchiveIterator(stream):
-            theirs += 1
-    assert theirs == by_warcio <= records
+            warcio_records += 1
+    assert warcio_records == by_warcio <= records
 
 
 def test_tables_keep_every_good_row_and_number_the_bad(tmp_path):
@@ -178,19 +180,19 @@ def test_tables_keep_every_good_row_and_number_the_bad(tmp_path):
         b'{"html": "<p>x"}',
     ]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
-    found = list(read(tmp_path / "a.jsonl"))
-    assert [(each.id, each.body.decode()) for each in found if isinstance(each, Record)] == [
+    results = list(read(tmp_path / "a.jsonl"))
+    assert [(each.id, each.body.decode()) for each in results if isinstance(each, Record)] == [
         ("a.jsonl:1", "one"),
         ("a.jsonl:4", "b\ufffdd"),
         ("a.jsonl:7", "\ufffd lone"),
         ("a.jsonl:8", "<p>x"),
     ]
-    assert [(each.position, each.rule) for each in found if isinstance(each, Rejected)] == [
+    assert [(each.position, each.rule) for each in results if isinstance(each, Rejected)] == [
         ("a.jsonl:3", "format"),
         ("a.jsonl:5", "null_text"),
         ("a.jsonl:6", "format"),
     ]
-    assert found[-1].media == "text/html"
+    assert results[-1].media == "text/html"
 
 
 def test_the_same_rows_from_every_table_type(tmp_path):
@@ -231,8 +233,10 @@ def test_long_text_files_are_cut_at_line_ends_and_lose_nothing(tmp_path):
     text = "\n\n".join(f"Paragraph {n} of a book. " * 5 for n in range(100))
     (tmp_path / "book.txt").write_text(text)
     parts = list(read(tmp_path / "book.txt", block=1000))
-    assert len(parts) > 5 and b"".join(part.body for part in parts).decode() == text
-    assert parts[1].id == "book.txt:2" and all(part.body.endswith(b"\n\n") for part in parts[:-1])
+    assert len(parts) > 5
+    assert b"".join(part.body for part in parts).decode() == text
+    assert parts[1].id == "book.txt:2"
+    assert all(part.body.endswith(b"\n\n") for part in parts[:-1])
     assert len(list(read(tmp_path / "book.txt"))) == 1
 
 
@@ -241,13 +245,13 @@ def test_find_says_what_is_there(tmp_path):
     (tmp_path / "notes.docx").touch()
     assert [p.name for p in find(str(tmp_path), "pages")] == ["pages.warc.gz"]
     assert [p.name for p in find(f"{tmp_path}/*.gz", "pages")] == ["pages.warc.gz"]
-    for given, said in (
-        ("", "say pages.path=FILE"),
+    for pattern, expected in (
+        ("", "set pages.path=FILE"),
         (f"{tmp_path}/page.warc.gz", "has pages.warc.gz"),
         (f"{tmp_path}/*.html", "matches no file"),
         (f"{tmp_path}/x/y/z", "no such file"),
     ):
-        with pytest.raises(StageError, match=said):
-            find(given, "pages")
+        with pytest.raises(StageError, match=expected):
+            find(pattern, "pages")
     with pytest.raises(StageError, match="'.docx' cannot be read"):
         list(read(tmp_path / "notes.docx"))

@@ -49,10 +49,9 @@ def test_layouts(row):
 
 def test_the_prompt_is_what_both_begin_with():
     first = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant: "
-    found = preference({"chosen": first + "Because.", "rejected": first + "No."})
-    assert [m["content"] for m in found["prompt"]] == ["Hi", "Hello", "Why?"] and found[
-        "chosen"
-    ] == PAIR["chosen"]
+    pair = preference({"chosen": first + "Because.", "rejected": first + "No."})
+    assert [m["content"] for m in pair["prompt"]] == ["Hi", "Hello", "Why?"]
+    assert pair["chosen"] == PAIR["chosen"]
     assert (
         preference(
             {"system": "Be brief.", "question": "Why?", "chosen": "Because.", "rejected": "No."}
@@ -100,7 +99,8 @@ def test_stage(tmp_path):
         Files.Config(path=str(tmp_path / "a.jsonl")),
         Context("preferences", tmp_path / "out", tmp_path, {}),
     )
-    assert tables.load(tmp_path / "out" / "data")[0] == PAIR and metrics["dropped_format"] == 1
+    assert tables.load(tmp_path / "out" / "data")[0] == PAIR
+    assert metrics["dropped_format"] == 1
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the development data")

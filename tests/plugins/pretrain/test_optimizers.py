@@ -1,4 +1,7 @@
-"""Muon, schedules and the z-loss do what they say, a checkpoint of Muon goes on bit for bit, and what a machine lacks is told."""
+"""Muon, schedules and the z-loss do what they say, and what a machine lacks is named.
+
+Training resumes from a checkpoint of Muon bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ import dataclasses as dc
 import pytest
 
 from llmstages.core.errors import StageError
-from llmstages.core.stage import Artifact, Context
+from llmstages.core.stage import Context
 from llmstages.data import tables
 from llmstages.plugins.pretrain import model as models
 from llmstages.plugins.pretrain import optimizers
 from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
-from tests.tiny import TEXTS, perform, saved, tiny_model, tiny_tokenizer
+from tests.tiny import perform, tiny_model, tiny_tokenizer
 
 TINY = CausalLMConfig(
     hidden_size=32,
@@ -26,22 +29,6 @@ TINY = CausalLMConfig(
     warmup_steps=2,
     sample_every=0.0,
 )
-
-
-@pytest.fixture
-def inputs(tmp_path):
-    corpus = saved(
-        tmp_path / "corpus",
-        "corpus",
-        [{"id": str(i), "url": "u", "text": f"{t} {i}"} for i, t in enumerate(TEXTS)],
-    )
-    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
-    return {
-        "corpus": (corpus,),
-        "dialogues": (),
-        "tokenizer": Artifact("tokenizer", "tokenizer", tmp_path / "tokenizer", "t"),
-        "model": None,
-    }
 
 
 def optimizer_of(net):
@@ -63,33 +50,22 @@ def train(net, optimizer, times):
         optimizer.zero_grad()
 
 
-def test_muon_takes_the_hidden_matrices_and_adamw_all_else():
+def test_muon_updates_the_hidden_matrices_and_adamw_all_else():
     net = tiny_model(tiny_tokenizer())
     optimizer = optimizer_of(net)
     names = {id(p): name for name, p in net.named_parameters()}
-    by = {
-        kind: {
-            names[id(p)]
-            for group in optimizer.param_groups
-            if group["by"] == kind
-            for p in group["params"]
-        }
-        for kind in ("Muon", "AdamW")
-    }
-    assert len(by["Muon"]) == 2 * 7 and all(name.endswith("proj.weight") for name in by["Muon"])
-    assert (
-        "model.embed_tokens.weight" in by["AdamW"]
-        and any("norm" in name for name in by["AdamW"])
-        and any("bias" in name for name in by["AdamW"])
-    )
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names), (
-        "every weight once"
-    )
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [
-        TINY.weight_decay,
-        TINY.weight_decay,
-        0.0,
-    ]
+    by = {"Muon": set(), "AdamW": set()}
+    for group in optimizer.param_groups:
+        by[group["by"]].update(names[id(parameter)] for parameter in group["params"])
+    assert len(by["Muon"]) == 2 * 7
+    assert all(name.endswith("proj.weight") for name in by["Muon"])
+    assert "model.embed_tokens.weight" in by["AdamW"]
+    assert any("norm" in name for name in by["AdamW"])
+    assert any("bias" in name for name in by["AdamW"])
+    count = sum(len(group["params"]) for group in optimizer.param_groups)
+    assert count == len(names), "every weight once"
+    decays = [group["weight_decay"] for group in optimizer.param_groups]
+    assert decays == [TINY.weight_decay, TINY.weight_decay, 0.0]
 
 
 def test_an_update_of_muon_is_orthogonal():
@@ -101,14 +77,14 @@ def test_an_update_of_muon_is_orthogonal():
     optimizer = optimizer_of(net)
     optimizer.param_groups[0]["weight_decay"] = 0.0
     train(net, optimizer, 1)
-    singular = torch.linalg.svdvals(before - weight.detach())
+    update = before - weight.detach()
+    singular = torch.linalg.svdvals(update)
     assert singular.max() / singular.quantile(0.1) < 3, "nearly all directions move about equally"
-    assert float((before - weight.detach()).square().mean().sqrt()) == pytest.approx(
-        0.2 * 1e-2, rel=0.35
-    ), "about as far as AdamW would move"
+    size = float(update.square().mean().sqrt())
+    assert size == pytest.approx(0.2 * 1e-2, rel=0.35), "about as far as AdamW would move"
 
 
-def test_a_saved_muon_goes_on_bit_for_bit(tmp_path):
+def test_a_saved_muon_continues_bit_for_bit(tmp_path):
     import torch
 
     whole, parted = tiny_model(tiny_tokenizer()), tiny_model(tiny_tokenizer())
@@ -124,7 +100,7 @@ def test_a_saved_muon_goes_on_bit_for_bit(tmp_path):
     )
 
 
-def test_the_trainer_goes_on_from_its_checkpoint_of_muon_bit_for_bit(tmp_path):
+def test_the_trainer_continues_from_its_checkpoint_of_muon_bit_for_bit(tmp_path):
     import torch
     from transformers import TrainingArguments
 
@@ -139,7 +115,7 @@ def test_the_trainer_goes_on_from_its_checkpoint_of_muon_bit_for_bit(tmp_path):
         for i in range(24)
     ]
     config = dc.replace(TINY, optimizer="muon", learning_rate=1e-2, z_loss=1e-4)
-    kind = optimizers.trainer_class(config, Context("pretrain", tmp_path, tmp_path, {}))
+    trainer_class = optimizers.trainer_class(config, Context("pretrain", tmp_path, tmp_path, {}))
 
     def weights(resume):
         net = tiny_model(tiny_tokenizer())
@@ -155,9 +131,8 @@ def test_the_trainer_goes_on_from_its_checkpoint_of_muon_bit_for_bit(tmp_path):
             remove_unused_columns=False,
             **optimizers.schedule(config, 6),
         )
-        kind(model=net, args=args, train_dataset=rows, data_collator=collate).train(
-            resume_from_checkpoint=resume
-        )
+        trainer = trainer_class(model=net, args=args, train_dataset=rows, data_collator=collate)
+        trainer.train(resume_from_checkpoint=resume)
         return list(net.parameters())
 
     whole = weights(None)
@@ -208,20 +183,21 @@ def test_schedules_end_where_they_say(tmp_path, inputs):
             if "learning_rate" in row
         ]
         ends[schedule] = rates[-1] / max(rates)
-    assert ends["constant"] == 1 and ends["wsd"] < 0.3 and ends["cosine"] < 0.3
+    assert ends["constant"] == 1
+    assert ends["wsd"] < 0.3
+    assert ends["cosine"] < 0.3
 
 
-def test_the_z_loss_is_the_mean_square_of_the_normaliser():
+def test_the_z_loss_is_the_mean_square_of_the_log_normalizer():
     import torch
 
-    logits, labels = (
-        torch.randn(2, 5, 7),
-        torch.tensor([[0, 1, -100, 2, 3], [0, -100, -100, -100, 4]]),
-    )
-    kept = [(row, at - 1) for row in range(2) for at in range(1, 5) if labels[row, at] != -100]
-    wanted = sum(float(torch.logsumexp(logits[row, at], 0)) ** 2 for row, at in kept)
-    assert float(optimizers.z_term(logits, labels)) == pytest.approx(wanted / 4)
-    assert float(optimizers.z_term(logits, labels, 8)) == pytest.approx(wanted / 8)
+    logits = torch.randn(2, 5, 7)
+    labels = torch.tensor([[0, 1, -100, 2, 3], [0, -100, -100, -100, 4]])
+    # The logits at a position predict the label after it.
+    predicting = [(0, 0), (0, 2), (0, 3), (1, 3)]
+    total = sum(float(torch.logsumexp(logits[row, at], 0)) ** 2 for row, at in predicting)
+    assert float(optimizers.z_term(logits, labels)) == pytest.approx(total / 4)
+    assert float(optimizers.z_term(logits, labels, 8)) == pytest.approx(total / 8)
 
 
 def test_the_z_loss_stays_out_of_validation(tmp_path, inputs):
@@ -271,15 +247,15 @@ def test_eager_attention_keeps_documents_apart_as_well(tmp_path, inputs):
         ({"optimizer": "muon"}, ["torch 2.9", "optimizer=adamw"]),
     ],
 )
-def test_what_the_machine_lacks_is_told_before_anything_is_read(tmp_path, monkeypatch, own, words):
+def test_what_the_machine_lacks_is_named_before_anything_is_read(tmp_path, monkeypatch, own, words):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(models.shutil, "which", lambda name: None)
     monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(StageError) as told:
+    with pytest.raises(StageError) as refusal:
         perform(CausalLM, tmp_path / "none", dc.replace(TINY, **own))
-    assert all(word in str(told.value) for word in words), told.value
+    assert all(word in str(refusal.value) for word in words), refusal.value
 
 
 def test_muon_is_refused_under_deepspeed(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What is watched while a base model is trained: samples that disturb nothing, bits per byte, speed and its share of the peak."""
+"""What is measured while a base model is trained: samples, bits per byte, and speed."""
 
 from __future__ import annotations
 
@@ -9,43 +9,42 @@ from types import SimpleNamespace
 import pytest
 
 from llmstages.data import tables
-from llmstages.plugins.pretrain import causal_lm, throughput
+from llmstages.plugins.pretrain import throughput, validation
 from llmstages.plugins.pretrain.causal_lm import CausalLM
-from tests.plugins.pretrain.test_optimizing import TINY, inputs  # noqa: F401  (a fixture)
+from tests.plugins.pretrain.test_optimizers import TINY
 from tests.tiny import perform, tiny_model, tiny_tokenizer
 
 
-def test_samples_are_written_on_the_way_and_change_no_weight(tmp_path, inputs):  # noqa: F811
-    asked, metrics = perform(
+def test_samples_are_written_on_the_way_and_change_no_weight(tmp_path, inputs):
+    sampled, metrics = perform(
         CausalLM,
-        tmp_path / "asked",
+        tmp_path / "sampled",
         dc.replace(TINY, sample_every=0.25, prompts=["the cat"]),
         **inputs,
     )
     quiet, _ = perform(CausalLM, tmp_path / "quiet", TINY, **inputs)
-    rows, steps = tables.read_lines(asked.path / "samples.jsonl"), int(metrics["updates"])
-    assert [row["step"] for row in rows] == [
-        round(steps * share) for share in (0.25, 0.5, 0.75, 1.0)
-    ]
-    assert (
-        {row["prompt"] for row in rows} == {"the cat"}
-        and "sat on the mat" in rows[-1]["text"]
-        and rows[0]["text"] != rows[-1]["text"]
-    )
+    rows = tables.read_lines(sampled.path / "samples.jsonl")
+    steps = int(metrics["updates"])
+    expected_steps = [round(steps * share) for share in (0.25, 0.5, 0.75, 1.0)]
+    assert [row["step"] for row in rows] == expected_steps
+    assert {row["prompt"] for row in rows} == {"the cat"}
+    assert "sat on the mat" in rows[-1]["text"]
+    assert rows[0]["text"] != rows[-1]["text"]
     assert not (quiet.path / "samples.jsonl").exists()
     for name in ("model.safetensors", "log.jsonl", "config.json", "generation_config.json"):
-        assert (asked.path / name).read_bytes() == (quiet.path / name).read_bytes(), name
+        assert (sampled.path / name).read_bytes() == (quiet.path / name).read_bytes(), name
 
 
-def test_without_prompts_held_out_documents_are_gone_on_with(tmp_path, inputs):  # noqa: F811
+def test_without_prompts_held_out_documents_are_continued(tmp_path, inputs):
     made, _ = perform(
         CausalLM, tmp_path / "one", dc.replace(TINY, epochs=0.2, sample_every=1.0), **inputs
     )
     rows = tables.read_lines(made.path / "samples.jsonl")
-    assert len(rows) == 2 and all(row["prompt"] for row in rows)
+    assert len(rows) == 2
+    assert all(row["prompt"] for row in rows)
 
 
-def test_bits_per_byte_follow_from_the_bytes_of_the_text(tmp_path, inputs):  # noqa: F811
+def test_bits_per_byte_follow_from_the_bytes_of_the_text(tmp_path, inputs):
     import numpy as np
 
     from llmstages.text import chat_format
@@ -54,12 +53,12 @@ def test_bits_per_byte_follow_from_the_bytes_of_the_text(tmp_path, inputs):  # n
     ids = chat_format.document_ids(tiny_tokenizer(), [text])[0]
     labels = np.array([-100, *ids[1:], -100, tiny_tokenizer().bos_token_id])
     size = len(chat_format.spaced(tiny_tokenizer(), [text])[0].encode())
-    assert causal_lm.tokens_per_byte([{"labels": labels}], tiny_tokenizer()) == pytest.approx(
-        len(ids) / size
-    )
+    ratio = validation.tokens_per_byte([{"labels": labels}], tiny_tokenizer())
+    assert ratio == pytest.approx(len(ids) / size)
     _, metrics = perform(CausalLM, tmp_path / "one", dc.replace(TINY, epochs=0.2), **inputs)
     ratio = metrics["validation_bits_per_byte"] / metrics["validation_loss"]
-    assert 0.2 / math.log(2) < ratio < 1 / math.log(2) and metrics["mfu"] > 0
+    assert 0.2 / math.log(2) < ratio < 1 / math.log(2)
+    assert metrics["mfu"] > 0
 
 
 @pytest.mark.parametrize(
@@ -82,10 +81,9 @@ def test_gpus_are_known_by_name(name, peak):
 
 def test_flops_count_the_head_once_and_no_look_up():
     model = tiny_model(tiny_tokenizer())
-    weights = sum(p.numel() for p in model.parameters())
-    assert (
-        throughput.flops_per_token(model, 64) == 6 * weights + 12 * 2 * 32 * 64
-    )  # tied: the embedding is the head
+    # The embedding is the head, so all weights multiply.
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    assert throughput.flops_per_token(model, 64) == 6 * weights + 12 * 2 * 32 * 64
 
 
 def test_the_stopwatch_leaves_out_the_first_update_and_what_is_not_training(monkeypatch):
@@ -93,12 +91,10 @@ def test_the_stopwatch_leaves_out_the_first_update_and_what_is_not_training(monk
     monkeypatch.setattr(throughput, "clock", lambda: now[0])
     watch = throughput.stopwatch()
     for step in range(1, 13):
-        state, control = (
-            SimpleNamespace(global_step=step, max_steps=12),
-            SimpleNamespace(should_evaluate=step % 4 == 0, should_save=False),
-        )
+        state = SimpleNamespace(global_step=step, max_steps=12)
+        control = SimpleNamespace(should_evaluate=step % 4 == 0, should_save=False)
         watch.on_step_begin(None, state, control)
         now[0] += 100 if step == 1 else 2
         watch.on_step_end(None, state, control)
-        now[0] += 50 if step % 4 == 0 or step == 1 else 0  # an evaluation
+        now[0] += 50 if step % 4 == 0 or step == 1 else 0  # time of an evaluation
     assert (watch.updates, watch.seconds) == (11, 22.0)

@@ -15,10 +15,10 @@ SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 
 def test_gsm8k_keeps_the_number_and_the_worked_solution():
-    found = problem(
+    result = problem(
         {"question": "How many?", "answer": "600 + 634 = <<600+634=1234>>1,234.\n#### 1,234"}
     )
-    assert found == {
+    assert result == {
         "prompt": [message("user", "How many?")],
         "answer": "1234",
         "task": "gsm8k",
@@ -29,7 +29,7 @@ def test_gsm8k_keeps_the_number_and_the_worked_solution():
 
 
 @pytest.mark.parametrize(
-    "row, answer, more",
+    "row, answer, expected",
     [
         (
             {"question": "Where?", "answer": "Paris, France"},
@@ -52,19 +52,22 @@ def test_gsm8k_keeps_the_number_and_the_worked_solution():
             {"group": "Algebra", "solution": "So \\boxed{\\frac{1}{2}}."},
         ),
         (
+            {"problem": "Where?", "solution": "So 5.\n#### 5"},
+            "5",
+            {"task": "gsm8k", "solution": "So 5."},
+        ),
+        (
             {"problem": "Where?", "solution": "Thus 5.", "answer": "5", "task": "math"},
             "5",
             {"task": "math", "solution": "Thus 5."},
         ),
     ],
 )
-def test_plain_rows(row, answer, more):
-    found = problem(row)
-    assert (
-        found["answer"] == answer
-        and found["prompt"] == [message("user", "Where?")]
-        and {key: found[key] for key in more} == more
-    )
+def test_plain_rows(row, answer, expected):
+    result = problem(row)
+    assert result["answer"] == answer
+    assert result["prompt"] == [message("user", "Where?")]
+    assert {key: result[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize(
@@ -94,11 +97,9 @@ def test_stage(tmp_path):
         Context("problems", tmp_path / "out", tmp_path, {}),
     )
     row = tables.load(tmp_path / "out" / "data")[0]
-    assert (
-        (row["task"], row["answer"]) == ("places", "There")
-        and metrics["examples"] == 1
-        and metrics["dropped"] == 1
-    )
+    assert (row["task"], row["answer"]) == ("places", "There")
+    assert metrics["examples"] == 1
+    assert metrics["dropped"] == 1
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the development data")
@@ -108,4 +109,5 @@ def test_all_of_gsm8k_has_a_number(tmp_path):
         Context("problems", tmp_path, tmp_path, {}),
     )
     answers = tables.load(tmp_path / "data")["answer"][:]
-    assert metrics["examples"] == 7473 and all(float(answer) is not None for answer in answers)
+    assert metrics["examples"] == 7473
+    assert all(float(answer) is not None for answer in answers)

@@ -1,11 +1,13 @@
-"""The grammar of claims: values from metrics, targets, and what is said of what is missing."""
+"""The grammar of claims: values from metrics, targets, and messages about missing metrics."""
 
 from __future__ import annotations
 
 import pytest
 
+from llmstages.core.config import build_config
 from llmstages.core.errors import StageError
 from llmstages.plugins.report import claims
+from llmstages.plugins.report.html import HTML
 
 METRICS = {
     "rl": {"length_first": 10.0, "length_last": 14.5, "kl": None, "flag": True},
@@ -18,7 +20,7 @@ METRICS = {
 
 
 def claim(value, target=">= 0"):
-    return claims.read(
+    return claims.measure(
         "a claim", {"value": value, "target": target, "about": "why"}, METRICS, targeted=True
     )
 
@@ -33,8 +35,10 @@ def claim(value, target=">= 0"):
     ],
 )
 def test_values(value, expected):
-    found = claim(value)
-    assert found.value == pytest.approx(expected) and found.met and not found.missing
+    measured = claim(value)
+    assert measured.value == pytest.approx(expected)
+    assert measured.met
+    assert not measured.missing
 
 
 @pytest.mark.parametrize(
@@ -54,16 +58,14 @@ def test_targets(target, met):
 
 
 def test_a_missing_term_is_named_and_the_claim_missed():
-    found = claim("rl:length_last - rl:lenght_first", "<= 100")
-    assert (
-        found.value is None
-        and not found.met
-        and found.missing == ("rl:lenght_first (Did you mean 'length_first'?)",)
-    )
+    measured = claim("rl:length_last - rl:lenght_first", "<= 100")
+    assert measured.value is None
+    assert not measured.met
+    assert measured.missing == ("rl:lenght_first (Did you mean 'length_first'?)",)
     assert claim("ppo:reward").missing == ("ppo:reward (no step ppo in this run)",)
     assert claim("rl:kl").value is None, "a metric that was not finite is recorded as null"
     assert claim("rl:flag").value is None
-    assert found.row() == {
+    assert measured.row() == {
         "name": "a claim",
         "value": None,
         "target": "<= 100",
@@ -79,31 +81,44 @@ def test_a_missing_term_is_named_and_the_claim_missed():
         ({"value": "rl:a - ", "target": ">= 1", "abuot": ""}, ["'abuot'", "Did you mean 'about'"]),
         ({"value": "rl:a", "target": "about 3"}, ["'about 3'", ">= 0.9"]),
         ({"value": "rl:a"}, ["target"]),
-        ("rl:a", ["says no value"]),
+        ("rl:a", ["has no value"]),
     ],
 )
-def test_mistakes_are_told(spec, words):
-    with pytest.raises(StageError) as told:
-        claims.read("x", spec, METRICS, targeted=True)
-    assert all(word in str(told.value) for word in words), told.value
+def test_mistakes_are_named(spec, words):
+    with pytest.raises(StageError) as error:
+        claims.measure("x", spec, METRICS, targeted=True)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("group", ["claims", "numbers"])
+def test_mistakes_are_found_before_the_run(group):
+    with pytest.raises(StageError, match=rf"report\.{group}\.x: 'length'"):
+        build_config(HTML.Config, {group: {"x": {"value": "length", "target": ">= 1"}}}, "report")
 
 
 def test_numbers_need_no_target_and_order_is_kept():
-    found = claims.read_all(
-        {"b": {"value": "rl:length_last"}, "a": {"value": "rl:gone"}},
-        METRICS,
-        targeted=False,
-        group="numbers",
-    )
-    assert [(n.name, n.value) for n in found] == [("b", 14.5), ("a", None)]
+    specs = {"b": {"value": "rl:length_last"}, "a": {"value": "rl:gone"}}
+    numbers = claims.measure_all(specs, METRICS, targeted=False, group="numbers")
+    assert [(number.name, number.value) for number in numbers] == [("b", 14.5), ("a", None)]
 
 
-def test_the_story_claims_speak_of_its_steps():
+@pytest.mark.parametrize("recipe", ["story", "smoke"])
+def test_claims_and_chapters_of_a_recipe_name_its_steps(recipe):
     from llmstages.pipeline.compose import compose
 
-    story = compose([])
-    claims = story.slots["report"]["claims"] | story.slots["report"]["numbers"]
-    assert len(story.slots["report"]["claims"]) >= 14
-    for name, claim in claims.items():
-        terms = claim["value"].replace(" - ", "\n").replace(" + ", "\n").splitlines()
-        assert {term.split(":")[0] for term in terms} <= set(story.steps), name
+    composed = compose([f"recipe={recipe}"])
+    report = composed.slots["report"]
+    for name, claim in (report["claims"] | report["numbers"]).items():
+        for term in claims.parse_formula(claim["value"], name):
+            assert term.step in composed.steps, name
+    for id, chapter in report["chapters"].items():
+        assert set(chapter.get("steps", ())) <= set(composed.steps), id
+
+
+def test_the_story_makes_claims_in_chapters():
+    from llmstages.pipeline.compose import compose
+
+    report = compose([]).slots["report"]
+    assert len(report["claims"]) >= 14
+    assert len(report["chapters"]) >= 10

@@ -16,33 +16,22 @@ from llmstages.plugins.report.plots import Series
 )
 def test_ticks_span_the_values(low, high):
     marks = plots.ticks(low, high)
-    assert (
-        marks[0] <= low
-        and marks[-1] >= high
-        and 2 <= len(marks) <= 8
-        and marks == sorted(set(marks))
-    )
+    assert marks[0] <= low
+    assert marks[-1] >= high
+    assert 2 <= len(marks) <= 8
+    assert marks == sorted(set(marks))
 
 
-def test_a_chart_is_well_formed_and_tells_itself_in_words():
-    text = str(
-        plots.lines(
-            "loss <b>",
-            [
-                Series("train", [(i, math.exp(-i / 50)) for i in range(1000)]),
-                Series("held & out", [(0, 1.0)], "s1"),
-            ],
-            limits=[(0.5, "unigram")],
-        )
-    )
+def test_a_chart_is_well_formed_and_described_in_words():
+    train = Series("train", [(i, math.exp(-i / 50)) for i in range(1000)])
+    held_out = Series("held & out", [(0, 1.0)], "s1")
+    text = str(plots.lines("loss <b>", [train, held_out], limits=[(0.5, "unigram")]))
     root = ElementTree.fromstring(text)
-    svg = root.find("svg")
-    assert (
-        "train: 1 at update 0" in svg.get("aria-label")
-        and root.find("figcaption").text == "loss <b>"
-    )
+    assert "train: 1 at update 0" in root.find("svg").get("aria-label")
+    assert root.find("figcaption").text == "loss <b>"
     assert len(text) < 20_000, "a long log is thinned"
 
 
 def test_empty_and_broken_series_give_nothing():
-    assert plots.lines("x", []) == "" and plots.lines("x", [Series("a", [(1, math.nan)])]) == ""
+    assert plots.lines("x", []) == ""
+    assert plots.lines("x", [Series("a", [(1, math.nan)])]) == ""

@@ -1,4 +1,4 @@
-"""DPO: the margin moves, on pairs it has not seen too; only answers carry loss; no text of a pair forges a turn."""
+"""DPO: the margin moves, also on unseen pairs; only answers carry loss; no text forges a turn."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_same_seed_gives_the_same_bits(tmp_path, inputs):
     one, two = (
         perform(dpo.DPO, tmp_path / name, CONFIG, **inputs)[0].path for name in ("one", "two")
     )
-    for name in ("model.safetensors", "log.jsonl", "gates.json"):
+    for name in ("model.safetensors", "log.jsonl", "checks.json"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
@@ -81,7 +81,7 @@ def test_loss_is_on_answers_and_no_text_forges_a_turn(tmp_path):
         dpo.DPOConfig(test_fraction=0.0), Context("rl", tmp_path, tmp_path, inputs)
     )
     batch = DataCollatorForPreference(pad_token_id=0)(
-        [dict(row) for row in dpo.answers(made.train)]
+        [dict(row) for row in dpo.pairs_dataset(made.train)]
     )
     starts = control_ids(tiny_tokenizer())[START]
     assert (batch["input_ids"] == starts).sum().item() == 2 * len(

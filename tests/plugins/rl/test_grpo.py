@@ -1,4 +1,4 @@
-"""RL on tiny models: it runs, it changes weights, rewards see what was said, prompts cannot forge turns."""
+"""RL on tiny models: it changes weights, rewards see the answers, prompts cannot forge turns."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 
 import pytest
 
+from llmstages.core.config import build_config
 from llmstages.core.errors import StageError
 from llmstages.data import tables
 from llmstages.plugins.rl import policy
@@ -67,11 +68,11 @@ def test_grpo_climbs_its_reward_and_logs_it(tmp_path, inputs, monkeypatch):
 
 
 def test_grpo_needs_whole_groups_rewards_and_room(tmp_path, inputs):
-    with pytest.raises(ValueError, match="multiple"):
-        GRPOConfig(batch_size=10, num_generations=8)
-    with pytest.raises(ValueError, match="above 0"):
-        GRPOConfig(learning_rate=0.0)
-    with pytest.raises(StageError, match="nothing to optimise"):
+    with pytest.raises(StageError, match="multiple"):
+        build_config(GRPOConfig, {"batch_size": 10, "num_generations": 8}, "rl")
+    with pytest.raises(StageError, match="learning_rate is 0, but it must be > 0"):
+        build_config(GRPOConfig, {"learning_rate": 0.0}, "rl")
+    with pytest.raises(StageError, match="nothing to optimize"):
         perform(GRPO, tmp_path / "b", GRPOConfig(rewards={}), **inputs)
     with pytest.raises(StageError, match="needs a reward model"):
         perform(GRPO, tmp_path / "c", GRPOConfig(rewards={"x": {"use": "reward_model"}}), **inputs)
@@ -81,7 +82,7 @@ def test_grpo_needs_whole_groups_rewards_and_room(tmp_path, inputs):
         )
 
 
-def test_trl_still_has_the_seam_we_hang_on():
+def test_trl_still_has_the_method_that_we_replace():
     from trl import GRPOTrainer
 
     assert list(inspect.signature(GRPOTrainer._tokenize_prompts).parameters) == ["self", "prompts"]
@@ -118,14 +119,87 @@ def test_rewards_read_the_answer_not_the_control_tokens():
         + [tokenizer.eos_token_id]
         + [tokenizer.pad_token_id] * 3
     )
-    policy.reward_functions({"spy": Spy()}, tokenizer)[0](
-        prompts=[[]], completion_ids=[ids], answer=["4"]
-    )
     call = tokenizer("<CALC_START>4<CALC_END>", add_special_tokens=False)["input_ids"]
-    policy.reward_functions({"spy": Spy()}, tokenizer)[0](
-        prompts=[[]], completion_ids=[call], answer=["4"]
-    )
+    function = policy.reward_functions({"spy": Spy()}, tokenizer, ROWS)[0]
+    function(prompts=[[]] * 2, completion_ids=[ids, call], problem=[2, 2])
     assert seen == ["answer 4", ""]
+
+
+class Recorder(Short):
+    """A reward that keeps what it is shown."""
+
+    def __init__(self):
+        self.rows = []
+
+    def score(self, prompts, completions, rows):
+        assert len(prompts) == len(completions) == len(rows["prompt"])
+        self.rows.append({name: list(values) for name, values in rows.items()})
+        return [float(index) for index in range(len(completions))]
+
+
+def test_every_variant_shows_rewards_the_same_columns(tmp_path, inputs, monkeypatch):
+    """All columns of the problems, also those whose names mean something to TRL."""
+    rows = [{**row, "completion": "", "image": str(i)} for i, row in enumerate(ROWS)]
+    inputs["problems"] = saved(tmp_path / "p", "problems", rows)
+    shown = {}
+    for stage, config in (
+        (GRPO, GRPOConfig(max_steps=1, batch_size=8, num_generations=8, max_completion_length=4)),
+        (Rejection, RejectionConfig(questions=8, num_generations=1, max_completion_length=4)),
+    ):
+        recorder = Recorder()
+        monkeypatch.setattr(policy, "open_rewards", lambda *_, reward=recorder: {"it": reward})
+        perform(stage, tmp_path / stage.__name__, config, **inputs)
+        shown[stage] = recorder.rows[0]
+    names = {"prompt", "answer", "group", "task", "meta", "role", "completion", "image"}
+    assert set(shown[GRPO]) == set(shown[Rejection]) == names
+    for columns in shown.values():
+        for number, image in enumerate(columns["image"]):
+            row = rows[int(image)]
+            assert columns["prompt"][number] == row["prompt"]
+            assert columns["answer"][number] == row["answer"]
+            assert columns["meta"][number] == "{}"
+
+
+def test_dialogues_are_problems_too(tmp_path):
+    from llmstages.core.stage import Context
+
+    talk = [message("user", "1+1=?"), message("assistant", "2")]
+    rows = [{"messages": talk, "source": "book"}, {"messages": talk[:1], "source": "none"}]
+    ctx = Context("rl", tmp_path, tmp_path, {"problems": saved(tmp_path / "p", "dialogues", rows)})
+    assert policy.problems(ctx, "problems", 0) == [
+        {
+            "source": "book",
+            "prompt": talk[:1],
+            "answer": "2",
+            "group": "all",
+            "task": "",
+            "meta": "{}",
+        }
+    ]
+
+
+def test_a_variant_changes_the_arguments_and_the_trainer(tmp_path, inputs):
+    made = []
+
+    class Variant(GRPO):
+        def trainer_arguments(self, *args, **kwargs):
+            arguments = super().trainer_arguments(*args, **kwargs)
+            return {**arguments, "lr_scheduler_type": "linear", "loss_type": "dr_grpo"}
+
+        def trainer_class(self):
+            class Trainer(super().trainer_class()):
+                def __init__(self, *args, **kwargs):
+                    super().__init__(*args, **kwargs)
+                    made.append(self)
+
+            return Trainer
+
+    config = GRPOConfig(
+        max_steps=1, batch_size=8, num_generations=8, max_completion_length=4, rewards=RIGHT
+    )
+    _, metrics = perform(Variant, tmp_path / "rl", config, **inputs)
+    assert made[0].args.lr_scheduler_type == "linear" and made[0].loss_type == "dr_grpo"
+    assert metrics["updates"] == 1 and metrics["answers"] == 8
 
 
 def test_problems_leave_the_test_rows_out(tmp_path):
@@ -186,6 +260,6 @@ def test_prompts_that_leave_no_room_for_an_answer_stop_before_step_one(
 ):
     with pytest.raises(
         StageError,
-        match=r"share of dialogues too long: 1 .*problems:0.*lower max_completion_length",
+        match=r"dialogues_too_long \(.*\): 1, limit .*problems:0.*lower max_completion_length",
     ):
         perform(stage, tmp_path / "rl", config, **inputs)

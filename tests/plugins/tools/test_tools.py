@@ -87,12 +87,13 @@ def test_a_failing_or_unknown_tool_is_a_result():
     def broken(argument):
         raise RuntimeError("no network")
 
-    assert generate.call({"search": broken}, "search", "x") == "error: no network"
-    assert generate.call({}, "weather", "x") == "error: there is no tool weather"
+    assert generate.call_tool({"search": broken}, "search", "x") == "error: no network"
+    assert generate.call_tool({}, "weather", "x") == "error: there is no tool weather"
 
 
 def test_queries_are_guessed_from_names():
-    assert search_tokens.guess([message("user", "Where was Bo Li born?")]) == "Bo Li"
+    assert search_tokens.guess_query([message("user", "Where was Bo Li born?")]) == "Bo Li"
     assert (
-        search_tokens.guess([message("user", "describe making crepes")]) == "describe making crepes"
+        search_tokens.guess_query([message("user", "describe making crepes")])
+        == "describe making crepes"
     )

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from llmstages.core.config import build_config
 from llmstages.core.errors import StageError
 from llmstages.data import tables
 from llmstages.data.readers import read_warc
@@ -115,5 +116,5 @@ def test_other_pages_are_refused_with_a_way_out(tmp_path):
 
 
 def test_a_world_of_too_few_is_refused():
-    with pytest.raises(ValueError, match="8 to 10000 people"):
-        pages.PagesConfig(frequent=4)
+    with pytest.raises(StageError, match=r"pages.frequent is 4, but it must be >= 8, <= 10000"):
+        build_config(pages.PagesConfig, {"frequent": 4}, "pages")

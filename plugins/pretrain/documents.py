@@ -1,0 +1,80 @@
+"""The documents of pretraining: drawn from their sources, cut to rows, and split for validation.
+
+A corpus is encoded once into memory-mapped tokens (llmstages/data/token_store.py), so it may be
+larger than memory. Dialogues stay in memory.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from llmstages.core.errors import StageError
+from llmstages.core.stage import Artifact, Context
+from llmstages.data import dialogues, token_store
+from llmstages.data.packing import Segments, Tokens
+
+
+def load_documents(config: Any, ctx: Context, tokenizer: Any) -> tuple[Segments, Segments]:
+    """The segments of all sources.
+
+    Args:
+        config: a CausalLMConfig, resolved or not.
+
+    Returns:
+        (segments to train on, segments for validation). A document that occurs twice is never held
+        out: the model would be measured on what it was trained on.
+
+    Raises:
+        StageError: nothing to train on, or a weight for a step that is not an input.
+    """
+    from llmstages.train.trainer import check_names
+
+    sources = [*ctx.many("corpus"), *ctx.many("dialogues")]
+    check_names(ctx, "mixture_weights", list(config.mixture_weights), sources)
+    # One generator for all sources: their order is part of the result.
+    rng = random.Random(config.seed)
+    train, validation = [], []
+    for corpus in ctx.many("corpus"):
+        train_part, validation_part = _split_corpus(config, ctx, corpus, tokenizer, rng)
+        train.append(train_part)
+        validation.append(validation_part)
+    drawn = dialogues.load(ctx.many("dialogues"), config.mixture_weights, rng)
+    train.append(Segments.of(dialogues.render_dialogues(tokenizer, drawn)))
+    train_segments = Segments.join(train)
+    validation_segments = Segments.join(validation)
+    if not len(train_segments):
+        raise StageError(
+            f"step {ctx.step!r} has no documents to train on; wire steps.{ctx.step}.corpus"
+        )
+    if not len(validation_segments):
+        ctx.say(
+            f"{ctx.step}: too few documents to hold any out "
+            f"(validation_stride={config.validation_stride}): "
+            "the validation loss is of a training document"
+        )
+        validation_segments = train_segments.first(1)
+    return train_segments, validation_segments
+
+
+def _split_corpus(
+    config: Any, ctx: Context, corpus: Artifact, tokenizer: Any, rng: random.Random
+) -> tuple[Segments, Segments]:
+    """(segments to train on, segments for validation) of one corpus."""
+    import numpy as np
+
+    shard = token_store.tokens(ctx, corpus, tokenizer)
+    drawn = dialogues.share_of(len(shard), config.mixture_weights.get(corpus.name, 1.0), rng)
+    # shard.same gives equal documents the same number.
+    copies = np.bincount(shard.same[drawn], minlength=len(shard))[shard.same[drawn]]
+    is_due = np.arange(len(drawn)) % config.validation_stride == config.validation_stride - 1
+    held_out = is_due & (copies == 1)
+    tokens = Tokens(shard.ids, bos=tokenizer.bos_token_id)
+
+    def cut(documents: Any) -> Segments:
+        starts = shard.starts[documents]
+        lengths = shard.starts[documents + 1] - starts
+        # Every segment begins with BOS, which needs a place in the row.
+        return Segments.cut(tokens, starts, lengths, config.max_length - 1)
+
+    return cut(drawn[~held_out]), cut(drawn[held_out])

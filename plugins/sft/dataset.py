@@ -1,0 +1,173 @@
+"""What a chat model is trained on: dialogues of all sources, less those held out, and replay."""
+
+from __future__ import annotations
+
+import dataclasses as dc
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmstages.core.errors import StageError
+from llmstages.core.stage import Artifact, Context
+from llmstages.data.dialogues import Dialogue, Prepared
+from llmstages.text import templates
+from llmstages.text.messages import Message
+from llmstages.text.render import Rendered
+
+
+@dataclass
+class PreparedChats(Prepared):
+    """Prepared rows, and what is kept apart from them.
+
+    Attributes:
+        held_out: rows for the loss on dialogues that are not trained on.
+        format_dialogues: dialogues for the checks of the format (format_eval.py).
+        template_tokens: ids of the control tokens of a newly installed template. The model may
+            have them already, but untrained, like the reserved tokens of Llama.
+        passes: how often the sources were drawn; the rows hold all draws.
+    """
+
+    held_out: list[Rendered] = field(default_factory=list)
+    format_dialogues: list[Sequence[Message]] = field(default_factory=list)
+    template_tokens: list[int] = field(default_factory=list)
+    passes: int = 1
+
+
+def install_template(
+    tokenizer: Any, template: str, template_file: str, where: str
+) -> tuple[list[str], list[int]]:
+    """Give the tokenizer another chat template.
+
+    Args:
+        template: a name of templates.NAMED, or "keep": the template of ``template_file`` works
+            with the control tokens that the tokenizer has.
+        where: the option that names the file, for messages.
+
+    Returns:
+        (control tokens that are new to the tokenizer, ids of all that the template uses).
+    """
+    from llmstages.text import chat_format
+
+    text = templates.read(template_file, where) if template_file else ""
+    name = templates.OWN if template == "keep" else template
+    new_tokens = templates.install(tokenizer, name, text)
+    control = chat_format.control_tokens(tokenizer)
+    used = list(control.heads)
+    if control.end is not None:
+        used.append(control.end)
+    return new_tokens, used
+
+
+def draw_dialogues(
+    sources: Sequence[Artifact], weights: Mapping[str, float], seed: int, passes: int
+) -> list[Dialogue]:
+    """The dialogues of all sources, drawn once for each pass.
+
+    Args:
+        weights: step name -> share of its dialogues in one draw.
+    """
+    from llmstages.data import dialogues
+
+    drawn: list[Dialogue] = []
+    # Each pass has a generator of its own, so the first draw is the same for any number of passes.
+    for number in range(passes):
+        drawn += dialogues.load(sources, weights, random.Random(seed + number))
+    return drawn
+
+
+def evaluation_questions(ctx: Context) -> list[str]:
+    """The questions that a model will be measured on.
+
+    These are the problems of the role ``test``; of a source without roles, all of them.
+    """
+    from llmstages.data import tables
+
+    questions = []
+    for source in ctx.many("evaluations"):
+        rows = list(tables.load(source.path / "data"))
+        tests = [row for row in rows if row.get("role") == "test"]
+        for row in tests or rows:
+            questions.append(row["prompt"][-1]["content"])
+    return questions
+
+
+def replayed_documents(ctx: Context, tokenizer: Any, count: int, seed: int) -> list[Rendered]:
+    """Random documents of the corpus, with loss on all tokens.
+
+    Only the documents drawn are read and encoded: the corpus may hold a million times as many.
+    """
+    from llmstages.data import tables
+    from llmstages.text import chat_format
+
+    corpus = ctx.maybe("corpus")
+    if not count or corpus is None:
+        return []
+    table = tables.load(corpus.path / "data")
+    drawn = random.Random(seed).sample(range(len(table)), min(count, len(table)))
+    texts = table.select_columns(["text"])[drawn]["text"]
+    encoded = chat_format.document_ids(tokenizer, texts)
+    return [Rendered(ids, [True] * len(ids)) for ids in encoded]
+
+
+def hold_out(
+    prepared: PreparedChats,
+    dialogues: Sequence[Dialogue],
+    *,
+    num_test: int,
+    format_samples: int,
+    step: str,
+) -> PreparedChats:
+    """Take ``num_test`` dialogues out of training, with all rows of the same tokens.
+
+    Args:
+        prepared: all rows; row i is made from dialogue i.
+        format_samples: how many dialogues are chosen for the checks of the format, of those held
+            out, or of all where none are held out.
+
+    Raises:
+        StageError: nothing would be left to train on.
+    """
+    # A dialogue may have several rows: its parts (NAME/1, NAME/2), and one for each draw.
+    bases = [name.partition("/")[0] for name in prepared.names]
+    by_last_row = list(dict.fromkeys(reversed(bases)))[::-1]
+    chosen = set(_evenly_spaced(by_last_row, num_test))
+    held_out = []
+    # A dialogue that was drawn several times is held out once.
+    seen_names = set()
+    for index, name in enumerate(prepared.names):
+        if bases[index] in chosen and name not in seen_names:
+            held_out.append(index)
+        seen_names.add(name)
+    held_out_ids = {tuple(prepared.rows[index].ids) for index in held_out}
+    # Other dialogues may have the same tokens: trained on, they would give away what is held out.
+    train = []
+    for index, row in enumerate(prepared.rows):
+        if bases[index] not in chosen and tuple(row.ids) not in held_out_ids:
+            train.append(index)
+    if held_out and not train:
+        raise StageError(
+            f"{step}.num_test={num_test} leaves none of {len(by_last_row)} dialogues to train on; "
+            "choose a lower number"
+        )
+    facts = dict(prepared.facts)
+    if held_out:
+        facts["held out"] = len(dialogues) - len(train)
+    sampled = [dialogues[index] for index in held_out] or dialogues
+    chats = [dialogue.messages for dialogue in sampled if not dialogue.plain]
+    return dc.replace(
+        prepared,
+        rows=[prepared.rows[index] for index in train],
+        names=[prepared.names[index] for index in train],
+        held_out=[prepared.rows[index] for index in held_out],
+        format_dialogues=_evenly_spaced(chats, format_samples),
+        facts=facts,
+    )
+
+
+def _evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
+    """``count`` items at equal distances, or all where there are fewer."""
+    if not count:
+        return []
+    step = max(1, len(items) // count)
+    return list(items[::step][:count])
