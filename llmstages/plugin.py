@@ -17,21 +17,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from llmstages.core.artifacts import ArtifactKind
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, Progress, Stage, option
+from llmstages.data.filtering import Check, Document, Drop, Edit, Rules, Signatures, Verdict
 from llmstages.text.messages import Message, message
-
-if TYPE_CHECKING:
-    from llmstages.data.filtering import Document, Signatures, Verdict
 
 __all__ = [
     "Artifact",
     "ArtifactKind",
+    "Check",
     "Component",
     "Context",
+    "Document",
+    "Drop",
+    "Edit",
     "Evaluator",
     "Extractor",
     "Filter",
@@ -39,9 +41,12 @@ __all__ = [
     "Message",
     "Progress",
     "Reward",
+    "Rules",
+    "Signatures",
     "Stage",
     "StageError",
     "Tool",
+    "Verdict",
     "message",
     "option",
 ]
@@ -60,7 +65,7 @@ class Filter(Protocol):
     """A filter of the corpus: keeps, drops or edits documents (group ``llmstages.filters``).
 
     Most filters are a list of rules: inherit ``Rules`` and yield ``Check``s
-    (llmstages.data.filtering).
+    .
 
     Attributes:
         kind: "judge" (drops), "edit" (changes texts), or "group" (compares documents: GroupFilter).

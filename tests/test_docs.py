@@ -12,7 +12,7 @@ import pytest
 from llmstages.cli.main import _parse, main
 from llmstages.core import registry
 from llmstages.pipeline.compose import compose, expand
-from llmstages.plugins.corpus.filter import Document, Drop
+from llmstages.data.filtering import Document, Drop
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -10,7 +10,7 @@ from llmstages.core.stage import Artifact, Context
 from llmstages.text.messages import message
 from llmstages.text.templates import NAMED, ROLES
 
-CONTROL = NAMED["chatml"].tokens
+CONTROL = NAMED["chatml"].tokens()
 __all__ = ["CONTROL", "ROLES"]
 
 PAD, BOS, START, _, END = CONTROL[:5]

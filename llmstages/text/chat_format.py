@@ -19,9 +19,9 @@ from llmstages.text import encode
 from llmstages.text.messages import Message, message
 from llmstages.text.render import Rendered, render
 from llmstages.text.special_tokens import special_tokens_of
-from llmstages.text.templates import CALLS, ROLES, template_of
+from llmstages.text.templates import ROLES, calls_in, template_of
 
-__all__ = ["CALLS", "ROLES", "Message", "Rendered", "render", "template_of"]
+__all__ = ["ROLES", "Message", "Rendered", "render", "template_of"]
 PROBE = "9173"  # an answer that shows what a template writes around answers
 
 
@@ -96,7 +96,7 @@ def _call_tokens(tokenizer: Any) -> dict[str, tuple[int, int]]:
     added = tokenizer.get_added_vocab()
     return {
         tool: (added[first], added[last])
-        for tool, (first, last) in CALLS.items()
+        for tool, (first, last) in calls_in(template_of(tokenizer)).items()
         if first in added and last in added
     }
 

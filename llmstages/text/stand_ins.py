@@ -14,7 +14,7 @@ from typing import Any
 
 from llmstages.text.special_tokens import SpecialTokens
 from llmstages.text.template_input import reads_tool_field
-from llmstages.text.templates import CALLS
+from llmstages.text.templates import calls_in
 
 MESSAGE_KEYS = {"role", "content", "tool", "tool_calls", "arguments", "input"}
 TOOL_KEYS = {"type", "function", "name", "description", "parameters", "strict"}
@@ -61,7 +61,8 @@ class StandIns:
         """Whether the value is one that templates compare with, so that it must stay as it is."""
         if key == "role":
             return True
-        return key == "tool" and value in CALLS and reads_tool_field(self._template)
+        is_tool = key == "tool" and value in calls_in(self._template)
+        return is_tool and reads_tool_field(self._template)
 
     def _protect_key(self, key: str) -> str:
         return key if key in TEMPLATE_KEYS else self._protect_text(key)

@@ -10,23 +10,52 @@ they fit.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from llmstages.core import registry
 from llmstages.core.errors import StageError
 
 ROLES = ("system", "user", "assistant", "tool")
 RESULT = ("<RESULT_START>", "<RESULT_END>")
-CALLS = {
-    "search": ("<SEARCH_START>", "<SEARCH_END>"),
-    "calculator": ("<CALC_START>", "<CALC_END>"),
-    "code": ("<CODE_START>", "<CODE_END>"),
-    "": ("<TOOL_START>", "<TOOL_END>"),
-}
-TOOLS = (*RESULT, *(token for pair in CALLS.values() for token in pair))
+ANY_TOOL = ("<TOOL_START>", "<TOOL_END>")  # around calls of tools without marks of their own
+DEFAULT_TOOLS = ("search", "calculator", "code")  # tools whose calls get marks of their own
 OWN = "own"
+Marks = tuple[str, str]  # the control tokens before and after a call
+STYLE_LINE = re.compile(r"\{%- set style = (\{.*\}) -%\}")
+
+
+def marks_of(tool: str) -> Marks:
+    """The control tokens around the calls of a tool.
+
+    A registered tool may bring them along in its attribute ``marks``.
+    """
+    if tool in registry.entries("tools"):
+        marks = getattr(registry.load_checked("tools", tool), "marks", None)
+        if marks:
+            return tuple(marks)
+    return f"<{tool.upper()}_START>", f"<{tool.upper()}_END>"
+
+
+def call_marks(tools: Sequence[str] = DEFAULT_TOOLS) -> dict[str, Marks]:
+    """Tool -> the control tokens around its calls; "" stands for every other tool."""
+    return {**{tool: marks_of(tool) for tool in tools}, "": ANY_TOOL}
+
+
+@cache
+def calls_in(template: str) -> Mapping[str, Marks]:
+    """Tool -> the control tokens around its calls, as a template names them.
+
+    Templates from elsewhere have none of their own: the usual ones are assumed.
+    """
+    match = STYLE_LINE.match(template)
+    if not match:
+        return call_marks()
+    return {tool: (first, last) for tool, (first, last) in json.loads(match[1])["calls"].items()}
 
 
 @dataclass(frozen=True)
@@ -47,16 +76,16 @@ class Style:
     trim: bool = False
     space: bool = False
 
-    @property
-    def tokens(self) -> tuple[str, ...]:
-        """All control tokens, including those of tools."""
-        return (self.pad, self.bos, *self.marks, self.end, *TOOLS)
+    def tokens(self, tools: Sequence[str] = DEFAULT_TOOLS) -> tuple[str, ...]:
+        """All control tokens, including those around the calls of tools."""
+        calls = [token for pair in call_marks(tools).values() for token in pair]
+        return (self.pad, self.bos, *self.marks, self.end, *RESULT, *calls)
 
-    def text(self, leading_space: bool) -> str:
+    def text(self, leading_space: bool, tools: Sequence[str] = DEFAULT_TOOLS) -> str:
         """The template as Jinja.
 
         leading_space: the tokenizer encodes every text with one leading space
-        (chat_format.encode_texts).
+        (chat_format.encode_texts). tools: those whose calls have marks of their own.
         """
         # The turns of the fourth role, tool, stand inside those of the assistant.
         heads = {role: self.head.format(role=role, Role=role.capitalize()) for role in ROLES[:3]}
@@ -68,7 +97,7 @@ class Style:
             "trim": self.trim,
             "space": self.space or leading_space,
             "result": RESULT,
-            "calls": CALLS,
+            "calls": call_marks(tools),
         }
         return "{%- set style = " + json.dumps(style) + " -%}\n" + _dialogue_jinja()
 
@@ -117,9 +146,9 @@ NAMED = {
 DEFAULT = "chatml"
 
 
-def tokens(name: str) -> tuple[str, ...]:
+def tokens(name: str, tools: Sequence[str] = DEFAULT_TOOLS) -> tuple[str, ...]:
     """The control tokens of a named template."""
-    return NAMED[name].tokens
+    return NAMED[name].tokens(tools)
 
 
 def template_of(tokenizer: Any) -> str:
@@ -143,18 +172,24 @@ def read(path: str, where: str) -> str:
     return text
 
 
-def install(tokenizer: Any, name: str = DEFAULT, text: str = "") -> list[str]:
+def install(
+    tokenizer: Any,
+    name: str = DEFAULT,
+    text: str = "",
+    tools: Sequence[str] = DEFAULT_TOOLS,
+) -> list[str]:
     """Give a tokenizer a chat template and the control tokens that it lacks; returns these tokens.
 
     name: one of NAMED, or "own" for the tokens and the template that the tokenizer already has.
-    text: Jinja to use instead of the named template. Raises StageError where "own" is chosen and
+    text: Jinja to use instead of the named template. tools: those whose calls get control tokens
+    of their own. Raises StageError where "own" is chosen and
     there is no template.
     """
     before = set(tokenizer.get_vocab())
     if name == OWN:
         _keep_own(tokenizer, text)
     else:
-        _install_style(tokenizer, NAMED[name], text)
+        _install_style(tokenizer, NAMED[name], text, tools)
     added = set(tokenizer.get_vocab()) - before
     return sorted(added, key=tokenizer.convert_tokens_to_ids)
 
@@ -172,9 +207,9 @@ def _keep_own(tokenizer: Any, text: str) -> None:
     tokenizer.chat_template = template
 
 
-def _install_style(tokenizer: Any, style: Style, text: str) -> None:
+def _install_style(tokenizer: Any, style: Style, text: str, tools: Sequence[str]) -> None:
     special = {"bos_token": style.bos, "eos_token": style.end, "pad_token": style.pad}
-    extra = [token for token in style.tokens if token not in special.values()]
+    extra = [token for token in style.tokens(tools) if token not in special.values()]
     tokenizer.add_special_tokens({**special, "extra_special_tokens": extra})
     leading_space = bool(tokenizer.init_kwargs.get("leading_space"))
-    tokenizer.chat_template = text or style.text(leading_space)
+    tokenizer.chat_template = text or style.text(leading_space, tools)

@@ -19,8 +19,8 @@ from llmstages.core.registry import load_component
 from llmstages.data.readers import clean
 from llmstages.plugins.corpus import extraction_pool
 from llmstages.plugins.corpus.extraction import Extracted, Settings, extract
-from llmstages.plugins.corpus.filter import Check, Document, Drop, Edit, Filter, Verdict
-from llmstages.plugins.corpus.words import splitter
+from llmstages.data.filtering import Check, Document, Drop, Edit, Verdict
+from llmstages.data.words import splitter
 
 BATCH = 64
 EXCERPT = 200
@@ -187,10 +187,10 @@ class Chain:
         return frozenset(at for at, part in enumerate(self.parts) if part.kind == "extract")
 
 
-_filters: dict[tuple[int, int, str], Filter] = {}
+_filters: dict[tuple[int, int, str], Any] = {}
 
 
-def open_filter(chain: Chain, at: int) -> Filter:
+def open_filter(chain: Chain, at: int) -> Any:
     """The filter at a position, made once in each process."""
     part = chain.parts[at]
     key = (os.getpid(), at, repr((part, chain.sources)))
@@ -290,14 +290,14 @@ class Work:
             fate.at, fate.drop = at, drop
 
     def _measure(
-        self, at: int, each: Filter, alive: Sequence[int], batch: Sequence[Document]
+        self, at: int, each: Any, alive: Sequence[int], batch: Sequence[Document]
     ) -> None:
         if hasattr(each, "measure"):
             for i, checks in zip(alive, each.measure(batch), strict=True):
                 self.fates[i].checks += [(at, check) for check in checks]
 
 
-def judge(name: str, each: Filter, batch: Sequence[Document]) -> Sequence[Verdict]:
+def judge(name: str, each: Any, batch: Sequence[Document]) -> Sequence[Verdict]:
     """The verdicts of one filter. An exception costs the document that causes it; a filter that fails on all stops the stage."""
     try:
         verdicts = each.judge(batch)
@@ -318,7 +318,7 @@ def judge(name: str, each: Filter, batch: Sequence[Document]) -> Sequence[Verdic
     return verdicts
 
 
-def _alone(each: Filter, document: Document) -> Verdict:
+def _alone(each: Any, document: Document) -> Verdict:
     try:
         return each.judge([document])[0]
     except Exception as error:  # counted and written to dropped/ with its text

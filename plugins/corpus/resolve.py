@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmstages.core.errors import StageError
-from llmstages.plugins.corpus.filter import Drop, Signed
+from llmstages.data.filtering import Drop, Signatures
 from llmstages.plugins.corpus.filter_pipeline import KEPT, Chain, open_filter, shown
 
 
@@ -82,7 +82,7 @@ def compare(made: Outcomes, position: int, reached: Any, work: Path) -> Any:
     signatures = _signatures(made, position, reached, work)
     each = open_filter(made.chain, position)
     try:
-        return each.compare(Signed(made.rows[where], _Ids(made.ids, where), signatures))
+        return each.compare(Signatures(made.rows[where], _Ids(made.ids, where), signatures))
     except StageError:
         raise
     except Exception as error:

@@ -29,7 +29,7 @@ EXCERPT = 80  # characters of an answer that a reason quotes
 
 def _template_marks() -> re.Pattern[str]:
     """Marks of the chat templates that are in use, and of those that this package knows."""
-    known = {mark for style in templates.NAMED.values() for mark in style.tokens}
+    known = {mark for style in templates.NAMED.values() for mark in style.tokens()}
     return re.compile(
         r"<[|｜][^<>\s]{1,40}[|｜]>|\[/?INST\]|<(?:start|end)_of_turn>|"
         + "|".join(re.escape(mark) for mark in sorted(known))

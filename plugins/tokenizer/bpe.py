@@ -57,7 +57,7 @@ def build(texts: Iterable[str], config: BPEConfig) -> Any:
     arguments: dict[str, Any] = {
         "vocab_size": config.vocab_size,
         "min_frequency": config.min_frequency,
-        "special_tokens": list(templates.tokens(config.template)),
+        "special_tokens": list(templates.tokens(config.template, config.tools)),
         "initial_alphabet": sorted(pre_tokenizers.ByteLevel.alphabet()),
         "show_progress": False,
     }
@@ -77,7 +77,7 @@ class BPE(Trained):
     bytes_per_word: ClassVar[int] = 1300
 
     def minimum_vocabulary(self, config: BPEConfig) -> tuple[int, str]:
-        control = len(templates.tokens(config.template))
+        control = len(templates.tokens(config.template, config.tools))
         return 256 + control, f"256 bytes and {control} control tokens"
 
     pre_tokenizer = staticmethod(pre_tokenizer)

@@ -32,6 +32,10 @@ class PretrainedConfig:
         choices=(*templates.NAMED, templates.OWN),
     )
     template_file: str = option("", "a chat template of your own in Jinja, instead", file=True)
+    tools: list[str] = option(
+        help="tools whose calls get control tokens of their own",
+        factory=lambda: list(templates.DEFAULT_TOOLS),
+    )
 
 
 class Pretrained:
@@ -46,7 +50,8 @@ class Pretrained:
         """The entries of a well-known tokenizer, control tokens included."""
         if config.name not in ENTRIES or config.folder or config.template == templates.OWN:
             return {}
-        added = set(templates.tokens(config.template)) - set(OWN_CONTROL_TOKENS[config.name])
+        control_tokens = templates.tokens(config.template, config.tools)
+        added = set(control_tokens) - set(OWN_CONTROL_TOKENS[config.name])
         return {"vocab_size": ENTRIES[config.name] + len(added)}
 
     def run(self, config: PretrainedConfig, ctx: Context) -> Mapping[str, float]:

@@ -60,6 +60,10 @@ class TrainedConfig:
         "a chat template of your own in Jinja, with the control tokens of ``template``",
         file=True,
     )
+    tools: list[str] = option(
+        help="tools whose calls get control tokens of their own",
+        factory=lambda: list(templates.DEFAULT_TOOLS),
+    )
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def finish(tokenizer: Any, config: Any) -> Any:
     text = ""
     if config.template_file:
         text = templates.read(config.template_file, "template_file")
-    templates.install(tokenizer, config.template, text)
+    templates.install(tokenizer, config.template, text, config.tools)
     tokenizer.padding_side = "left"
     # Where no length is set, transformers writes 10^30, which other programs cannot hold in an
     # integer.

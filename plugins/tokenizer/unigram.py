@@ -53,7 +53,7 @@ def build(texts: Iterable[str], config: UnigramConfig) -> Any:
     engine.pre_tokenizer = pre_tokenizer(config)
     trainer = trainers.UnigramTrainer(
         # Bytes and control tokens are added after training.
-        vocab_size=config.vocab_size - len(BYTES) - len(templates.tokens(config.template)),
+        vocab_size=config.vocab_size - len(BYTES) - len(templates.tokens(config.template, config.tools)),
         special_tokens=[UNKNOWN],
         unk_token=UNKNOWN,
         initial_alphabet=["▁", *LETTERS],
@@ -101,7 +101,7 @@ class Unigram(Trained):
     bytes_per_word: ClassVar[int] = 2200
 
     def minimum_vocabulary(self, config: UnigramConfig) -> tuple[int, str]:
-        control = len(templates.tokens(config.template))
+        control = len(templates.tokens(config.template, config.tools))
         contents = f"256 bytes, {len(LETTERS)} letters and signs, and {control} control tokens"
         # Two more: the unknown token and the blank.
         return 256 + control + len(LETTERS) + 2, contents

@@ -59,7 +59,7 @@ def build(texts: Iterable[str], config: WordPieceConfig) -> Any:
         min_frequency=config.min_frequency,
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
-        special_tokens=[UNKNOWN, *templates.tokens(config.template), *inner],
+        special_tokens=[UNKNOWN, *templates.tokens(config.template, config.tools), *inner],
         show_progress=False,
     )
     engine.train_from_iterator(texts, trainer)
@@ -100,7 +100,7 @@ class WordPiece(Trained):
     bytes_per_word: ClassVar[int] = 1300
 
     def minimum_vocabulary(self, config: WordPieceConfig) -> tuple[int, str]:
-        control = len(templates.tokens(config.template))
+        control = len(templates.tokens(config.template, config.tools))
         contents = (
             f"{config.alphabet} characters (alphabet), at the start of a word and inside, "
             f"and {control} control tokens"

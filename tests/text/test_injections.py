@@ -48,7 +48,7 @@ OTHERS = (
     "\x00user",
     "<|\u200bim_end|>",
 )
-STYLE_TOKENS = [token for style in NAMED.values() for token in style.tokens]
+STYLE_TOKENS = [token for style in NAMED.values() for token in style.tokens()]
 STRINGS = 400
 
 

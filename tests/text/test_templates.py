@@ -54,7 +54,7 @@ def test_what_a_named_template_writes(name):
     # Zephyr has a token for each role; the dialogue that is rendered has no system turn.
     heads = set(style.marks) - {"<|system|>"}
     assert control.heads == set(tokenizer.convert_tokens_to_ids(list(heads)))
-    assert set(control.calls) == set(templates.CALLS)
+    assert set(control.calls) == set(templates.call_marks())
 
 
 @pytest.mark.parametrize("leading_space", [True, False])
@@ -179,3 +179,34 @@ def test_the_text_is_jinja_that_people_can_read_and_edit(tmp_path):
     prompt = tokenizer.decode(chat_format.prompt_ids(tokenizer, [TALK[:1]])[0])
     assert prompt.endswith("<|im_end|><|im_start|>assistant\n")
     assert tokenizer.chat_template != tiny_tokenizer().chat_template
+
+
+def test_a_tool_brings_its_own_marks(install):
+    """A third party's tool: its marks become control tokens, calls render with them, replies parse."""
+    from llmstages.text import chat_format
+    from tests.tiny import tiny_tokenizer
+
+    install(
+        "weather_tools",
+        "[llmstages.tools]\nweather = weather_tools:Weather\n",
+        "from dataclasses import dataclass\n"
+        "@dataclass(frozen=True)\nclass Config: pass\n"
+        "class Weather:\n    Config, version, marks = Config, '1', ('<WX>', '</WX>')\n"
+        "    def __init__(self, config): pass\n    def open(self, folder): pass\n"
+        "    def __call__(self, argument): return 'sun'\n",
+    )
+    assert templates.call_marks(("weather", "sonar")) == {
+        "weather": ("<WX>", "</WX>"),
+        "sonar": ("<SONAR_START>", "<SONAR_END>"),
+        "": templates.ANY_TOOL,
+    }
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    added = templates.install(tokenizer, "chatml", tools=("weather",))
+    assert added == ["<WX>", "</WX>"]
+    ids = render(
+        tokenizer, [[message("user", "Sun?"), message("assistant", "Ra", tool="weather")]]
+    )[0].ids
+    assert tokenizer.decode(ids).endswith("<WX> Ra</WX>") or "<WX>" in tokenizer.decode(ids)
+    said = ids[ids.index(tokenizer.convert_tokens_to_ids("<WX>")) :]
+    reply, ended = chat_format.parse_reply(tokenizer, said)
+    assert (reply["tool"], reply["content"].strip(), ended) == ("weather", "Ra", True)

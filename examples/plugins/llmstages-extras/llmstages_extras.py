@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from llmstages.core.stage import option
-from llmstages.plugins.corpus.filter import Check, Rules
+from llmstages.data.filtering import Check, Rules
 from llmstages.plugins.rl.grpo import GRPO
 
 

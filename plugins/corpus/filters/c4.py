@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from llmstages.core.stage import option
-from llmstages.plugins.corpus.filter import Check, Document, Drop, Edit, Verdict
+from llmstages.data.filtering import Check, Document, Drop, Edit, Verdict
 
 CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 TERMINAL = (".", "?", "!", '"', "'")

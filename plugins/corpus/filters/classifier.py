@@ -15,7 +15,7 @@ from typing import Any
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import option
-from llmstages.plugins.corpus.filter import Check, Document, Rules
+from llmstages.data.filtering import Check, Document, Rules
 
 
 class Classifier(Rules):

@@ -19,8 +19,8 @@ from typing import Any
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import option
-from llmstages.plugins.corpus.filter import Check, Document, Rules
-from llmstages.plugins.corpus.words import Splitter
+from llmstages.data.filtering import Check, Document, Rules
+from llmstages.data.words import Splitter
 
 QUESTION, ANSWER = (
     ("prompt", "question", "query", "input"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from llmstages.plugins.corpus.filter import Drop
+from llmstages.data.filtering import Drop
 
 
 class Duplicates(Mapping):

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from llmstages.core.stage import option
-from llmstages.plugins.corpus.filter import Document, Drop, Signed
+from llmstages.data.filtering import Document, Drop, Signatures
 from llmstages.plugins.corpus.filters.duplicates import Duplicates, equal
 
 
@@ -35,7 +35,7 @@ class ExactDedup:
             digest_size=16,
         ).digest()
 
-    def compare(self, signed: Signed) -> Mapping[int, Drop]:
+    def compare(self, signed: Signatures) -> Mapping[int, Drop]:
         import numpy as np
 
         if not len(signed):

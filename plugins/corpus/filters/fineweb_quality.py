@@ -10,8 +10,8 @@ import dataclasses as dc
 from collections.abc import Iterator
 
 from llmstages.core.stage import option
-from llmstages.plugins.corpus.filter import Check, Document, Rules
-from llmstages.plugins.corpus.words import SENTENCE_ENDS
+from llmstages.data.filtering import Check, Document, Rules
+from llmstages.data.words import SENTENCE_ENDS
 
 
 class FineWebQuality(Rules):

@@ -11,7 +11,7 @@ import dataclasses as dc
 from collections.abc import Iterator
 
 from llmstages.core.stage import option
-from llmstages.plugins.corpus.filter import Check, Document, Rules
+from llmstages.data.filtering import Check, Document, Rules
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 BULLETS = ("•", "-")

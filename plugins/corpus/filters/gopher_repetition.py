@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmstages.core.stage import option
-from llmstages.plugins.corpus.filter import Check, Document, Rules
+from llmstages.data.filtering import Check, Document, Rules
 
 TOP = (2, 3, 4)
 ALL = (5, 6, 7, 8, 9, 10)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 
 from llmstages.core.stage import option
-from llmstages.plugins.corpus.filter import Check, Document, Rules
+from llmstages.data.filtering import Check, Document, Rules
 
 
 class Language(Rules):

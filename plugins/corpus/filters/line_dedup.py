@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llmstages.core.stage import option
-from llmstages.plugins.corpus.filter import Document, Drop, Edit, Signed, Verdict
+from llmstages.data.filtering import Document, Drop, Edit, Signatures, Verdict
 
 ROUND = 1 << 24  # lines counted at a time: 128 MB of digests
 
@@ -52,7 +52,7 @@ class LineDedup:
             return b""
         return hashlib.blake2b(line.encode("utf-8", "replace"), digest_size=8).digest()
 
-    def compare(self, signed: Signed) -> Any:
+    def compare(self, signed: Signatures) -> Any:
         """The digests (uint64, ascending) of the lines that too many documents have."""
         import numpy as np
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llmstages.core.stage import option
-from llmstages.plugins.corpus.filter import Document, Drop, Signed
+from llmstages.data.filtering import Document, Drop, Signatures
 from llmstages.plugins.corpus.filters.duplicates import Duplicates, equal, join
 
 BLOCK = (
@@ -113,7 +113,7 @@ class MinHashDedup:
             np.minimum.reduceat(hashed, begins, out=least[i])
         return least
 
-    def compare(self, signed: Signed) -> Mapping[int, Drop]:
+    def compare(self, signed: Signatures) -> Mapping[int, Drop]:
         import numpy as np
 
         if not len(signed):

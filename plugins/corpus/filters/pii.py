@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import option
-from llmstages.plugins.corpus.filter import Check, Document, Edit, Verdict
+from llmstages.data.filtering import Check, Document, Edit, Verdict
 from llmstages.plugins.corpus.filters import pii_patterns
 
 Spans = Callable[[str], Iterator[tuple[int, int]]]

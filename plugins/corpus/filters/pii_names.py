@@ -13,7 +13,7 @@ from typing import Any
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import option
-from llmstages.plugins.corpus.filter import Document, Edit, Verdict
+from llmstages.data.filtering import Document, Edit, Verdict
 
 
 class PIINames:

@@ -20,8 +20,8 @@ from typing import Any
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import option
-from llmstages.plugins.corpus.filter import Check, Document, Rules
-from llmstages.plugins.corpus.words import Splitter
+from llmstages.data.filtering import Check, Document, Rules
+from llmstages.data.words import Splitter
 
 BLOCK = 4096  # lines of the reference counted at a time
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import option
-from llmstages.plugins.corpus.filter import Document, Drop, Verdict
+from llmstages.data.filtering import Document, Drop, Verdict
 
 WORD = re.compile(r"[^\W_\d]+")
 FRONT = re.compile(r"(?:https?:)?(?://)?(?:www\.)?")

@@ -9,8 +9,8 @@ import pytest
 
 from llmstages.core.errors import StageError
 from llmstages.core.registry import entries, load, load_component
-from llmstages.plugins.corpus.filter import Check, Document, Drop, Edit, Signed
-from llmstages.plugins.corpus.words import splitter
+from llmstages.data.filtering import Check, Document, Drop, Edit, Signatures
+from llmstages.data.words import splitter
 
 PROSE = (
     "The old miller went to the market in the morning and bought fresh bread for the children. They had waited that "
@@ -46,7 +46,7 @@ def signed(docs, signatures, edits=False):
         if docs
         else np.zeros((0, 0), np.uint8)
     )
-    return Signed(np.array([d.row for d in docs], np.int64), [d.id for d in docs], table)
+    return Signatures(np.array([d.row for d in docs], np.int64), [d.id for d in docs], table)
 
 
 def apply(name, texts, /, batch=0, words="fast", **fields):

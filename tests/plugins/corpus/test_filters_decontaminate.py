@@ -7,7 +7,7 @@ import pytest
 
 from llmstages.core.errors import StageError
 from llmstages.data import tables
-from llmstages.plugins.corpus.filter import Drop
+from llmstages.data.filtering import Drop
 from llmstages.text.messages import message
 
 from .test_filters import PROSE, documents, make, measured

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from llmstages.plugins.corpus.filter import Drop, Edit
+from llmstages.data.filtering import Drop, Edit
 from llmstages.plugins.corpus.filters.duplicates import Duplicates, equal, join
 
 from .test_filters import PROSE, apply, documents, make, signed

@@ -3,7 +3,7 @@
 import pytest
 
 from llmstages.core.errors import StageError
-from llmstages.plugins.corpus.filter import Edit
+from llmstages.data.filtering import Edit
 
 from .test_filters import apply, make, measured
 

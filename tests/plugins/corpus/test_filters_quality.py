@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from llmstages.core.errors import StageError
-from llmstages.plugins.corpus.filter import Drop, Edit
+from llmstages.data.filtering import Drop, Edit
 
 from .test_filters import PROSE, apply, measured, rule
 
@@ -269,7 +269,7 @@ MIXED = [
 
 def test_fast_words_are_nearly_those_of_spacy():
     pytest.importorskip("spacy")
-    from llmstages.plugins.corpus.words import splitter
+    from llmstages.data.words import splitter
 
     pairs = [(splitter("spacy").words(text), splitter("fast").words(text)) for text in MIXED]
     common = sum((Counter(ours) & Counter(theirs)).total() for theirs, ours in pairs)

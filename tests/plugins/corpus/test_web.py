@@ -12,7 +12,7 @@ from llmstages.core.stage import Artifact, Context
 from llmstages.data import tables
 from llmstages.plugins.corpus import filter_pipeline, web
 from llmstages.plugins.corpus.extraction import decode
-from llmstages.plugins.corpus.filter import Edit
+from llmstages.data.filtering import Edit
 from llmstages.plugins.corpus.web import Web
 
 from .test_filters import GERMAN, PROSE

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from llmstages.plugins.corpus.word_rules import cut_piece
+from llmstages.data.word_rules import cut_piece
 
 # Each piece with its words, separated by blanks.
 PIECES = [

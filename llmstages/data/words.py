@@ -23,7 +23,7 @@ from itertools import chain
 from typing import Any
 
 from llmstages.core.errors import StageError
-from llmstages.plugins.corpus.word_rules import cut_piece
+from llmstages.data.word_rules import cut_piece
 
 MAX_REMEMBERED = 2_000_000  # distinct words, and distinct pieces, that a process remembers
 MAX_REMEMBERED_LENGTH = 100  # longer pieces between blanks are cut anew each time
