@@ -1,13 +1,15 @@
-"""Memory of pretraining: what ``llmstages plan`` expects beside what the stage takes, on the CPU.
+"""Memory of pretraining on the CPU: what ``llmstages plan`` expects, beside what the stage takes.
 
-    python benchmarks/memory.py                         # four sizes, each in its own process
-    python benchmarks/memory.py --sizes 256x2048x16     # WIDTHxENTRIESxROWS: width of the model, vocabulary, rows an update
-    python benchmarks/memory.py --live                  # what tensors take at one time: malloc gives freed blocks back at once
-    python benchmarks/memory.py --json                  # the last line for programs
+    python benchmarks/memory.py                       # four sizes, each in its own process
+    python benchmarks/memory.py --sizes 256x2048x16   # WIDTHxENTRIESxROWS
+    python benchmarks/memory.py --live                # what tensors take at one time
+    python benchmarks/memory.py --json                # the last line for programs
 
-Each process first trains a model of no size, so that every import and buffer is there; what it holds then is the
-baseline. Then it runs pretrain.causal_lm for three updates with its evaluations and reads the kernel's own peak
-(VmHWM, reset before). Both figures are above the baseline. Linux only.
+A size is the width of the model, the entries of its vocabulary, and the rows of an update. Each
+process first trains a model of almost no size, so that every import and buffer is there; what it
+holds then is the baseline. Then it runs pretrain.causal_lm for three updates with its evaluations
+and reads the kernel's own peak (VmHWM, reset before). Both figures are above the baseline. With
+--live malloc gives freed blocks back at once. Linux only.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import gc
 import json
 import os
 import random
+import string
 import subprocess
 import sys
 import tempfile
@@ -24,17 +27,26 @@ import time
 from pathlib import Path
 from typing import Any
 
-SIZES = (
-    "128x1024x16",
-    "256x2048x8",
-    "384x4096x4",
-    "512x8192x4",
-)  # tokens an update fall as the model grows: some seconds each
+# Tokens in an update fall as the model grows, so that each size takes only some seconds.
+SIZES = ("128x1024x16", "256x2048x8", "384x4096x4", "512x8192x4")
 UPDATES = 3  # the second is the first with optimizer state
+ROW_TOKENS = 256  # the default of pretrain.causal_lm
 
 
 def main() -> None:
     """Make texts and tokenizers, measure every size, print."""
+    args = parse_arguments()
+    if args.prepare:
+        vocabularies = {int(size.split("x")[1]) for size in args.sizes}
+        prepare(Path(args.prepare), sorted(vocabularies))
+    elif args.one:
+        size, folder = args.one
+        print(json.dumps(measure(size, Path(folder), args)))
+    else:
+        print_table(args)
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -54,43 +66,48 @@ def main() -> None:
         help="compare the live tensors, without what glibc's malloc keeps",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    # How this program calls itself in other processes.
     parser.add_argument("--one", nargs=2, metavar=("SIZE", "FOLDER"), help=argparse.SUPPRESS)
     parser.add_argument("--prepare", metavar="FOLDER", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.prepare:
-        prepare(Path(args.prepare), sorted({int(size.split("x")[1]) for size in args.sizes}))
-    elif args.one:
-        print(json.dumps(one(args.one[0], Path(args.one[1]), args)))
-    else:
-        show(args)
+    return parser.parse_args()
 
 
-def show(args: argparse.Namespace) -> None:
-    """The table."""
-    rows = []
+def print_table(args: argparse.Namespace) -> None:
+    """Measure each size in a process of its own, one line each."""
+    results = []
     with tempfile.TemporaryDirectory() as folder:
-        again([__file__, "--prepare", folder, "--sizes", *args.sizes])
+        run_self(["--prepare", folder, "--sizes", *args.sizes])
         print(
-            f"{'width':>6} {'entries':>8} {'rows':>5} {'parameters':>11} {'baseline':>9} {'estimate':>9} {'measured':>9} {'ratio':>6} {'time':>7}"
+            f"{'width':>6} {'entries':>8} {'rows':>5} {'parameters':>11} {'baseline':>9} "
+            f"{'estimate':>9} {'measured':>9} {'ratio':>6} {'time':>7}"
         )
+        options = ["--architecture", args.architecture]
+        if args.live:
+            options.append("--live")
         for size in args.sizes:
-            more = ["--architecture", args.architecture, *(["--live"] if args.live else [])]
-            told = json.loads(again([__file__, *more, "--one", size, folder]).splitlines()[-1])
-            rows.append(told)
+            output = run_self([*options, "--one", size, folder])
+            result = json.loads(output.splitlines()[-1])
+            results.append(result)
+            ratio = result["estimate"] / result["measured"]
             print(
-                f"{told['width']:6} {told['entries']:8} {told['rows']:5} {told['parameters']:11,} {told['baseline'] / 1e6:6.0f} MB "
-                f"{told['estimate'] / 1e6:6.0f} MB {told['measured'] / 1e6:6.0f} MB {told['estimate'] / told['measured']:6.2f} {told['seconds']:5.1f} s",
+                f"{result['width']:6} {result['entries']:8} {result['rows']:5} "
+                f"{result['parameters']:11,} {result['baseline'] / 1e6:6.0f} MB "
+                f"{result['estimate'] / 1e6:6.0f} MB {result['measured'] / 1e6:6.0f} MB "
+                f"{ratio:6.2f} {result['seconds']:5.1f} s",
                 flush=True,
             )
     if args.json:
-        print(json.dumps({"sizes": rows}))
+        print(json.dumps({"sizes": results}))
 
 
-def again(words: list[str]) -> str:
-    """This program in a process of its own; with --live all but small blocks are mapped, and so unmapped when they are freed."""
-    malloc = {"MALLOC_MMAP_THRESHOLD_": "131072"} if "--live" in words else {}
+def run_self(arguments: list[str]) -> str:
+    """The output of this program in a process of its own."""
+    environment = dict(os.environ)
+    if "--live" in arguments:
+        # All but small blocks are then mapped, and so unmapped when they are freed.
+        environment["MALLOC_MMAP_THRESHOLD_"] = "131072"
     done = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, env={**os.environ, **malloc}
+        [sys.executable, __file__, *arguments], capture_output=True, text=True, env=environment
     )
     if done.returncode:
         sys.exit(done.stderr)
@@ -103,59 +120,51 @@ def prepare(folder: Path, vocabularies: list[int]) -> None:
     from llmstages.plugins.tokenizer.bpe import BPEConfig, build
 
     rng = random.Random(0)
-    words = [
-        "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(4, 10)))
-        for _ in range(4000)
-    ]
+    words = []
+    for _ in range(4000):
+        words.append("".join(rng.choices(string.ascii_lowercase, k=rng.randint(4, 10))))
     texts = [" ".join(rng.choices(words, k=100)) for _ in range(240)]
-    tables.save(
-        [{"id": str(i), "url": "u", "text": text} for i, text in enumerate(texts)],
-        folder / "corpus" / "data",
-    )
+    rows = [{"id": str(i), "url": "u", "text": text} for i, text in enumerate(texts)]
+    tables.save(rows, folder / "corpus" / "data")
     for entries in vocabularies:
-        build([" " + text for text in texts], BPEConfig(vocab_size=entries)).save_pretrained(
-            folder / f"tokenizer-{entries}"
-        )
+        tokenizer = build([" " + text for text in texts], BPEConfig(vocab_size=entries))
+        tokenizer.save_pretrained(folder / f"tokenizer-{entries}")
 
 
-def one(size: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Estimate and measure one size."""
+def measure(size: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Estimate and measure one size; all figures of memory are in bytes."""
     from llmstages.cost.model import training_memory
     from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
     from llmstages.train.trainer import load_tokenizer
 
     width, entries, rows = map(int, size.split("x"))
-    start = "plain" if args.architecture == "gpt2" else "copy_friendly"
     config = CausalLMConfig(
         architecture=args.architecture,
-        start=start,
+        init="plain" if args.architecture == "gpt2" else "copy_friendly",
         hidden_size=width,
         num_attention_heads=width // 32,
         intermediate_size=3 * width,
         batch_size=rows,
         validation_stride=5,
-        max_tokens=UPDATES * rows * 256,
+        max_tokens=UPDATES * rows * ROW_TOKENS,
     )
-    train(
-        CausalLMConfig(
-            hidden_size=8,
-            num_attention_heads=1,
-            num_hidden_layers=1,
-            intermediate_size=8,
-            batch_size=1,
-            row=16,
-            validation_stride=600,
-            max_tokens=16,
-        ),
-        entries,
-        folder,
-        "warm",
+    warm_up = CausalLMConfig(
+        hidden_size=8,
+        num_attention_heads=1,
+        num_hidden_layers=1,
+        intermediate_size=8,
+        batch_size=1,
+        max_length=16,
+        validation_stride=600,
+        max_tokens=16,
     )
+    train(warm_up, entries, folder, "warm")
     vocabulary = len(load_tokenizer(folder / f"tokenizer-{entries}"))
     gc.collect()
-    baseline = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
-    began = time.perf_counter()
+    baseline = process_status("VmRSS")
+    # Resets the peak.
+    Path("/proc/self/clear_refs").write_text("5")
+    start = time.perf_counter()
     metrics = train(config, entries, folder, "real")
     known = {
         "tokenizer": [{"name": "tokenizer", "vocab_size": vocabulary}],
@@ -163,16 +172,17 @@ def one(size: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         "dialogues": [],
         "model": [],
     }
-    work = CausalLM().estimate(config, known)["training"]
+    training = CausalLM().estimate(config, known)["training"]
+    memory = training_memory(training, cpu=True)
     return {
         "width": width,
         "entries": vocabulary,
         "rows": rows,
         "parameters": int(metrics["parameters"]),
         "baseline": baseline,
-        "estimate": training_memory(work, cpu=True)["live" if args.live else "peak"],
-        "measured": status("VmHWM") - baseline,
-        "seconds": time.perf_counter() - began,
+        "estimate": memory["live" if args.live else "peak"],
+        "measured": process_status("VmHWM") - baseline,
+        "seconds": time.perf_counter() - start,
     }
 
 
@@ -181,22 +191,24 @@ def train(config: Any, entries: int, folder: Path, name: str) -> dict[str, float
     from llmstages.core.stage import Artifact, Context
     from llmstages.plugins.pretrain.causal_lm import CausalLM
 
-    with tempfile.TemporaryDirectory() as made:
-        for part in ("out", "work"):
-            (Path(made) / part).mkdir()
-        corpus = Artifact("corpus", "corpus", folder / "corpus", "corpus")
-        tokenizer = Artifact("tokenizer", "tokenizer", folder / f"tokenizer-{entries}", "tokenizer")
-        inputs = {"corpus": (corpus,), "tokenizer": tokenizer, "dialogues": (), "model": None}
-        return CausalLM().run(
-            config,
-            Context(name, Path(made) / "out", Path(made) / "work", inputs, cache=folder / "cache"),
-        )
+    corpus = Artifact("corpus", "corpus", folder / "corpus", "corpus")
+    tokenizer = Artifact("tokenizer", "tokenizer", folder / f"tokenizer-{entries}", "tokenizer")
+    inputs = {"corpus": (corpus,), "tokenizer": tokenizer, "dialogues": (), "model": None}
+    with tempfile.TemporaryDirectory() as scratch:
+        out, work = Path(scratch) / "out", Path(scratch) / "work"
+        out.mkdir()
+        work.mkdir()
+        ctx = Context(name, out, work, inputs, cache=folder / "cache")
+        return dict(CausalLM().run(config, ctx))
 
 
-def status(key: str) -> int:
+def process_status(key: str) -> int:
     """Bytes of an entry of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            kilobytes = int(line.split()[1])
+            return kilobytes * 1024
+    raise SystemExit(f"/proc/self/status has no {key}: this benchmark needs Linux")
 
 
 if __name__ == "__main__":

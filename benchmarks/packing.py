@@ -1,10 +1,11 @@
-"""What packing gives: dialogues packed whole into rows against dialogues padded to the longest of their batch, in one process, in turns.
+"""What packing gives: dialogues packed whole into rows, against dialogues padded to their batch.
 
-    python benchmarks/packing.py --dialogues alpaca.json                   # any file that dialogues=files reads
-    python benchmarks/packing.py --dialogues alpaca.json --row 512 --rounds 5
+    python benchmarks/packing.py --dialogues alpaca.json     # any file that dialogues=files reads
+    python benchmarks/packing.py --dialogues alpaca.json --max-length 512 --rounds 5
 
-Both sides are bare loops over the same dialogues, model and optimizer. A batch of either side holds batch_size rows. Tokens are
-those of dialogues alone, never padding, so the ratio is what a user waits less for the same pass over the data.
+Both sides are bare loops over the same dialogues, model and optimizer, in one process, in turns. A
+batch of either side holds batch-size rows. Tokens are those of dialogues alone, never padding, so
+the ratio is how much sooner the same pass over the data is finished.
 """
 
 from __future__ import annotations
@@ -12,59 +13,66 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 
 def main() -> None:
     """Measure and print."""
+    args = parse_arguments()
+    rows, tokenizer = render_dialogues(args)
+    tokens = sum(len(row.ids) for row in rows)
+    batches = {
+        "packed": packed_batches(rows, args, tokenizer.pad_token_id),
+        "padded": padded_batches(rows, args, tokenizer.pad_token_id),
+    }
+    ratios = []
+    for number in range(args.rounds):
+        speeds = {}
+        # Who goes first changes, so that neither side always finds warm caches.
+        for side in sorted(batches, reverse=number % 2 == 0):
+            seconds = train_seconds(batches[side], len(tokenizer), args.max_length)
+            speeds[side] = tokens / seconds
+        ratios.append(speeds["packed"] / speeds["padded"])
+        print(
+            f"round {number + 1}: packed {speeds['packed']:,.0f} tokens/s, "
+            f"padded {speeds['padded']:,.0f}, ratio {ratios[-1]:.2f}",
+            flush=True,
+        )
+    filled = {}
+    for side in batches:
+        filled[side] = tokens / sum(batch["input_ids"].numel() for batch in batches[side])
+    print(
+        f"\n{len(rows)} dialogues, {tokens:,} tokens; rows of {args.max_length} x "
+        f"{args.batch_size}; full of tokens: packed {filled['packed']:.0%}, "
+        f"padded {filled['padded']:.0%}"
+    )
+    median = statistics.median(ratios)
+    print(f"ratio {median:.2f}, spread {min(ratios):.2f}-{max(ratios):.2f}")
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dialogues", type=Path, required=True, help="a file of dialogues")
     parser.add_argument(
-        "--row",
+        "--max-length",
         type=int,
         default=512,
         help="tokens in a row; longer dialogues are left out (default 512)",
     )
-    parser.add_argument("--batch-rows", type=int, default=4, help="rows in a batch (default 4)")
+    parser.add_argument("--batch-size", type=int, default=4, help="rows in a batch (default 4)")
     parser.add_argument("--count", type=int, default=300, help="dialogues (default 300)")
     parser.add_argument(
         "--rounds", type=int, default=5, help="pairs, the median counts (default 5)"
     )
-    args = parser.parse_args()
-    sides = {"packed": packed, "padded": padded}
-    rows, tokenizer = rendered(args)
-    tokens = sum(len(row.ids) for row in rows)
-    batches = {name: made(rows, args, tokenizer.pad_token_id) for name, made in sides.items()}
-    pairs = []
-    for turn in range(args.rounds):
-        found = {
-            name: tokens / seconds(batches[name], len(tokenizer), args.row)
-            for name in sorted(sides, reverse=turn % 2 == 0)
-        }
-        pairs.append(found["packed"] / found["padded"])
-        print(
-            f"round {turn + 1}: packed {found['packed']:,.0f} tokens/s, padded {found['padded']:,.0f}, ratio {pairs[-1]:.2f}",
-            flush=True,
-        )
-    filled = {
-        name: tokens / sum(batch["input_ids"].numel() for batch in some)
-        for name, some in batches.items()
-    }
-    print(
-        f"\n{len(rows)} dialogues, {tokens:,} tokens; rows of {args.row} x {args.batch_size}; full of tokens: packed {filled['packed']:.0%}, padded {filled['padded']:.0%}"
-    )
-    print(f"ratio {statistics.median(pairs):.2f}, spread {min(pairs):.2f}-{max(pairs):.2f}")
+    return parser.parse_args()
 
 
-def rendered(args: argparse.Namespace) -> tuple[list[Any], Any]:
+def render_dialogues(args: argparse.Namespace) -> tuple[list[Any], Any]:
     """(dialogues as tokens, tokenizer), by the product's own stages."""
     from llmstages.core.stage import Context
     from llmstages.data import tables
@@ -72,74 +80,72 @@ def rendered(args: argparse.Namespace) -> tuple[list[Any], Any]:
     from llmstages.plugins.tokenizer.bpe import BPEConfig, build
     from llmstages.text.render import render
 
-    with tempfile.TemporaryDirectory() as folder:
-        Files().run(
-            Files.Config(path=str(args.dialogues), limit=args.count),
-            Context("dialogues", Path(folder), Path(folder), {}),
-        )
-        dialogues = list(tables.load(Path(folder) / "data")["messages"])
-    tokenizer = build((m["content"] for d in dialogues for m in d), BPEConfig(vocab_size=4096))
-    return [row for row in render(tokenizer, dialogues) if len(row.ids) <= args.row], tokenizer
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = Files.Config(path=str(args.dialogues), limit=args.count)
+        Files().run(config, Context("dialogues", folder, folder, {}))
+        dialogues = list(tables.load(folder / "data")["messages"])
+    texts = [message["content"] for messages in dialogues for message in messages]
+    tokenizer = build(texts, BPEConfig(vocab_size=4096))
+    rows = [row for row in render(tokenizer, dialogues) if len(row.ids) <= args.max_length]
+    return rows, tokenizer
 
 
-def packed(rows: list[Any], args: argparse.Namespace, pad: int) -> list[dict[str, Any]]:
+def packed_batches(rows: list[Any], args: argparse.Namespace, pad: int) -> list[dict[str, Any]]:
     """Batches as sft=chat makes them."""
-    from llmstages.data import packing
+    from llmstages.data.packing import Packed, Segments
     from llmstages.train.trainer import collate
 
-    made = packing.Packed(packing.Segments.of(rows), args.row, pad, 0)
-    return [
-        collate([made[i] for i in range(at, min(at + args.batch_size, len(made)))])
-        for at in range(0, len(made), args.batch_size)
-    ]
+    packed = Packed(Segments.of(rows), args.max_length, pad, 0)
+    batches = []
+    for start in range(0, len(packed), args.batch_size):
+        end = min(start + args.batch_size, len(packed))
+        batches.append(collate([packed[index] for index in range(start, end)]))
+    return batches
 
 
-def padded(rows: list[Any], args: argparse.Namespace, pad: int) -> list[dict[str, Any]]:
-    """Batches padded to their longest dialogue, drawn at random, as a plain collator makes them."""
+def padded_batches(rows: list[Any], args: argparse.Namespace, pad: int) -> list[dict[str, Any]]:
+    """Random batches padded to their longest dialogue, as a plain collator makes them."""
     import torch
 
-    rows, out = random.Random(0).sample(rows, len(rows)), []
-    for at in range(0, len(rows), args.batch_size):
-        some = rows[at : at + args.batch_size]
-        width = max(len(row.ids) for row in some)
-        fill = [width - len(row.ids) for row in some]
-        out.append(
+    shuffled = random.Random(0).sample(rows, len(rows))
+    batches = []
+    for start in range(0, len(shuffled), args.batch_size):
+        batch = shuffled[start : start + args.batch_size]
+        width = max(len(row.ids) for row in batch)
+        ids, labels, masks = [], [], []
+        for row in batch:
+            padding = width - len(row.ids)
+            supervised = zip(row.ids, row.supervised, strict=True)
+            ids.append(row.ids + [pad] * padding)
+            labels.append([token if on else -100 for token, on in supervised] + [-100] * padding)
+            masks.append([1] * len(row.ids) + [0] * padding)
+        batches.append(
             {
-                "input_ids": torch.tensor(
-                    [row.ids + [pad] * more for row, more in zip(some, fill, strict=True)]
-                ),
-                "labels": torch.tensor(
-                    [
-                        [i if on else -100 for i, on in zip(row.ids, row.supervised, strict=True)]
-                        + [-100] * more
-                        for row, more in zip(some, fill, strict=True)
-                    ]
-                ),
-                "attention_mask": torch.tensor(
-                    [[1] * len(row.ids) + [0] * more for row, more in zip(some, fill, strict=True)]
-                ),
+                "input_ids": torch.tensor(ids),
+                "labels": torch.tensor(labels),
+                "attention_mask": torch.tensor(masks),
                 "use_cache": False,
             }
         )
-    return out
+    return batches
 
 
-def seconds(batches: list[dict[str, Any]], vocabulary: int, row: int) -> float:
-    """Of one pass with updates; the first batch is gone through once before the clock starts."""
+def train_seconds(batches: list[dict[str, Any]], vocab_size: int, max_length: int) -> float:
+    """Seconds of one pass with updates; the first batch runs once before the clock starts."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
     set_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=128,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            intermediate_size=384,
-            max_position_embeddings=row,
-        )
-    ).train()
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=384,
+        max_position_embeddings=max_length,
+    )
+    model = LlamaForCausalLM(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     model(**batches[0]).loss.backward()
     optimizer.zero_grad()

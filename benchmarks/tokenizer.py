@@ -1,12 +1,14 @@
-"""Encoders side by side on the same documents: Hugging Face's own calls, llmstages, and tiktoken and gigatoken where installed.
+"""Encoders side by side on the same documents: Hugging Face's own calls, llmstages, and others.
 
-    python benchmarks/tokenizer.py                      # 32k BPE trained on what installed packages say about themselves
-    python benchmarks/tokenizer.py --text a.jsonl b.txt  # your own: a JSON line or a file is a document
+    python benchmarks/tokenizer.py                       # 32k BPE on texts of installed packages
+    python benchmarks/tokenizer.py --text a.jsonl b.txt  # a JSON line or a file is a document
     python benchmarks/tokenizer.py --pattern gpt4 --rounds 7
 
-All run in one process, in turn, round after round; the table shows medians. "first" makes a new encoder in each round and
-so encodes every word anew, "later" goes on with what it remembers. Ids are compared document by document with those of
-``tokenizer(texts, add_special_tokens=False, split_special_tokens=True)``. Only ratios within one run mean something.
+tiktoken and gigatoken are measured where they are installed. All run in one process, in turn, round
+after round; the table shows medians. "first" makes a new encoder in each round and so encodes every
+word anew, "later" continues with what it remembers. Ids are compared document by document with
+those of ``tokenizer(texts, add_special_tokens=False, split_special_tokens=True)``. Only ratios
+within one run mean something.
 """
 
 from __future__ import annotations
@@ -23,12 +25,28 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-ONE = r"'(?:[sdmt]|ll|ve|re)|\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"  # Digits and GPT-2's expression in one
-BASE = "transformers: encode_batch_fast"
+# The pre-tokenizers Digits and ByteLevel (with GPT-2's expression) as one expression.
+DIGITS_AND_GPT2 = r"'(?:[sdmt]|ll|ve|re)|\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
+BASELINE = "transformers: encode_batch_fast"
 
 
 def main() -> None:
     """Train, encode, print."""
+    args = parse_arguments()
+    if args.text:
+        documents = read_documents(args.text)
+    else:
+        from texts import texts
+
+        documents = texts(int(args.megabytes * 1e6))
+    size = total_bytes(documents)
+    tokenizer = make_tokenizer(args, documents, size)
+    if tokenizer.init_kwargs.get("leading_space"):
+        documents = [text if text.startswith(" ") else " " + text for text in documents]
+    measure(tokenizer, documents, args.rounds, size)
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -64,114 +82,117 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=5, help="rounds, the median counts (default 5)"
     )
-    args = parser.parse_args()
-    documents = read(args.text) if args.text else _installed(int(args.megabytes * 1e6))
-    size = sum(len(text.encode()) for text in documents)
-    tokenizer = made(args, documents, size)
-    if tokenizer.init_kwargs.get("leading_space"):
-        documents = [text if text.startswith(" ") else " " + text for text in documents]
-    run(tokenizer, documents, args.rounds, size)
+    return parser.parse_args()
 
 
-def _installed(minimum: int) -> list[str]:
-    from texts import texts
-
-    return texts(minimum)
+def total_bytes(texts: Sequence[str]) -> int:
+    return sum(len(text.encode()) for text in texts)
 
 
-def read(paths: Sequence[Path]) -> list[str]:
-    """Documents of files."""
-    found = []
+def read_documents(paths: Sequence[Path]) -> list[str]:
+    """Documents of files: each line of a jsonl file, or a whole text file."""
+    documents = []
     for path in paths:
         text = path.read_text(encoding="utf-8", errors="replace")
-        rows = (
-            [json.loads(line) for line in text.splitlines() if line.strip()]
-            if path.suffix == ".jsonl"
-            else [text]
-        )
-        found += [row if isinstance(row, str) else row["text"] for row in rows]
-    return found
+        if path.suffix != ".jsonl":
+            documents.append(text)
+            continue
+        for line in text.splitlines():
+            if line.strip():
+                row = json.loads(line)
+                documents.append(row if isinstance(row, str) else row["text"])
+    return documents
 
 
-def made(args: argparse.Namespace, documents: Sequence[str], size: int) -> Any:
-    """The tokenizer to measure."""
+def make_tokenizer(args: argparse.Namespace, documents: Sequence[str], size: int) -> Any:
+    """The tokenizer to measure: loaded from a folder, or trained on every n-th document."""
     if args.tokenizer:
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(args.tokenizer)
     from llmstages.plugins.tokenizer import bpe, unigram
 
-    part = documents[:: max(1, round(size / 1e6 / args.train_megabytes))]
-    module, config = (
-        (bpe, bpe.BPEConfig) if args.kind == "bpe" else (unigram, unigram.UnigramConfig)
-    )
+    options = {
+        "vocab_size": args.vocab_size,
+        "pattern": args.pattern,
+        "split_digits": args.pattern == "gpt2",
+    }
+    sample = documents[:: max(1, round(size / 1e6 / args.train_megabytes))]
+    spaced = (" " + text for text in sample)
     start = time.perf_counter()
-    tokenizer = module.build(
-        (" " + text for text in part),
-        config(
-            vocab_size=args.vocab_size, pattern=args.pattern, split_digits=args.pattern == "gpt2"
-        ),
-    )
+    if args.kind == "bpe":
+        tokenizer = bpe.build(spaced, bpe.BPEConfig(**options))
+    else:
+        tokenizer = unigram.build(spaced, unigram.UnigramConfig(**options))
     print(
-        f"{args.kind} of {len(tokenizer):,} entries trained on {sum(len(t.encode()) for t in part) / 1e6:.1f} MB in {time.perf_counter() - start:.1f} s"
+        f"{args.kind} of {len(tokenizer):,} entries trained on {total_bytes(sample) / 1e6:.1f} MB "
+        f"in {time.perf_counter() - start:.1f} s"
     )
     return tokenizer
 
 
-def run(tokenizer: Any, documents: list[str], rounds: int, size: int) -> None:
-    """Measure every encoder in turn and print medians."""
+def measure(tokenizer: Any, documents: list[str], rounds: int, size: int) -> None:
+    """Run every encoder in turn and print medians."""
     from llmstages.text import encode
 
-    wanted = encode.encode_plain(tokenizer, documents)
-    others = dict(encoders(tokenizer, documents))
+    expected = encode.encode_plain(tokenizer, documents)
+    encoders = dict(make_encoders(tokenizer, documents))
     print(
-        f"{len(documents):,} documents, {size / 1e6:.1f} MB, {sum(map(len, wanted)):,} tokens; {os.cpu_count()} cores, {rounds} rounds\n"
+        f"{len(documents):,} documents, {size / 1e6:.1f} MB, {sum(map(len, expected)):,} tokens; "
+        f"{os.cpu_count()} cores, {rounds} rounds\n"
     )
-    seconds: dict[str, list[float]] = {name: [] for name in others}
+    seconds: dict[str, list[float]] = {name: [] for name in encoders}
     equal: dict[str, int] = {}
     for _ in range(rounds):
-        for name, encode_all in others.items():
+        for name, encode_all in encoders.items():
             start = time.perf_counter()
-            ids = encode_all()
+            encoded = encode_all()
             seconds[name].append(time.perf_counter() - start)
             if name not in equal:
-                equal[name] = sum(list(a) == b for a, b in zip(ids, wanted, strict=True))
-            del ids
-    base = statistics.median(seconds[BASE])
+                pairs = zip(encoded, expected, strict=True)
+                equal[name] = sum(list(ids) == row for ids, row in pairs)
+            # Freed before the next encoder starts, so that none has less memory than another.
+            del encoded
+    baseline = statistics.median(seconds[BASELINE])
     print(f"{'encoder':44} {'MB/s':>7} {'spread':>13} {'ratio':>6}  equal ids")
-    for name, took in seconds.items():
-        middle = statistics.median(took)
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        slowest, fastest = size / 1e6 / max(times), size / 1e6 / min(times)
         print(
-            f"{name:44} {size / 1e6 / middle:7.1f} {size / 1e6 / max(took):6.1f}-{size / 1e6 / min(took):<6.1f} {base / middle:6.1f}  {equal[name]:,} of {len(wanted):,}"
+            f"{name:44} {size / 1e6 / median:7.1f} {slowest:6.1f}-{fastest:<6.1f} "
+            f"{baseline / median:6.1f}  {equal[name]:,} of {len(expected):,}"
         )
 
 
-def encoders(tokenizer: Any, documents: list[str]) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """(name, a call that encodes all documents)."""
+def make_encoders(tokenizer: Any, documents: list[str]) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """(name, function that encodes all documents) of each encoder on this machine."""
     from llmstages.text import encode
 
     engine = tokenizer.backend_tokenizer
 
-    def fast() -> list[list[int]]:
-        engine.encode_special_tokens = True  # as split_special_tokens does
-        return [one.ids for one in engine.encode_batch_fast(documents, add_special_tokens=False)]
+    def encode_batch_fast() -> list[list[int]]:
+        # The tokenizer sets it too where split_special_tokens is asked for.
+        engine.encode_special_tokens = True
+        encodings = engine.encode_batch_fast(documents, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
-    yield BASE, fast
+    yield BASELINE, encode_batch_fast
     yield "transformers: tokenizer(texts)", lambda: encode.encode_plain(tokenizer, documents)
     try:
         later = encode.FastEncoder(tokenizer)
     except encode.UnsupportedTokenizer as reason:
-        print(f"llmstages has no quick way here: {reason}")
+        print(f"llmstages has no fast encoder for this tokenizer: {reason}")
     else:
         later.arrays(documents)
         yield "llmstages, first, lists", lambda: encode.FastEncoder(tokenizer).lists(documents)
         yield "llmstages, first, arrays", lambda: encode.FastEncoder(tokenizer).arrays(documents)
         yield "llmstages, later, lists", lambda: later.lists(documents)
         yield "llmstages, later, arrays", lambda: later.arrays(documents)
-    for name, make in (("tiktoken", _tiktoken), ("gigatoken", _gigatoken)):
+    for name, make in (("tiktoken", make_tiktoken), ("gigatoken", make_gigatoken)):
         try:
             encode_with = make(tokenizer)
-        except Exception as error:  # what is not installed, or cannot take this tokenizer, is left out with its reason
+        except Exception as error:
+            # Not installed, or unable to take this tokenizer: left out with the reason.
             print(f"without {name}: {type(error).__name__}: {str(error).splitlines()[0]}")
         else:
             yield (
@@ -180,64 +201,63 @@ def encoders(tokenizer: Any, documents: list[str]) -> Iterator[tuple[str, Callab
             )
 
 
-def expression(tokenizer: Any) -> str:
-    """The pre-tokenizer as one regular expression; ValueError where it is none."""
+def pre_tokenizer_expression(tokenizer: Any) -> str:
+    """The pre-tokenizer as one regular expression; ValueError where that is not possible."""
     from llmstages.text import pretokenize
 
     spec = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"]
-    parts = [
-        {k: v for k, v in part.items() if k in ("type", "pattern", "use_regex")}
-        for part in spec.get("pretokenizers", [spec])
-    ]
-    if [part["type"] for part in parts] == ["Digits", "ByteLevel"]:
-        return ONE
-    if [part["type"] for part in parts] == ["ByteLevel"]:
+    parts = spec.get("pretokenizers", [spec])
+    types = [part["type"] for part in parts]
+    if types == ["Digits", "ByteLevel"]:
+        return DIGITS_AND_GPT2
+    if types == ["ByteLevel"]:
         return pretokenize.GPT2
-    if [part["type"] for part in parts] == ["Split", "ByteLevel"]:
+    if types == ["Split", "ByteLevel"]:
         return str(parts[0]["pattern"]["Regex"])
-    raise ValueError("the pre-tokenizer is no single expression")
+    raise ValueError("the pre-tokenizer is not a single expression")
 
 
-def _tiktoken(tokenizer: Any) -> Callable[[list[str]], Any]:
+def make_tiktoken(tokenizer: Any) -> Callable[[list[str]], Any]:
     import tiktoken
 
     from llmstages.text.token_view import byte_characters
 
-    table, control = byte_characters(), set(tokenizer.get_added_vocab())
-    ranks = {
-        bytes(table[c] for c in token): id
-        for token, id in tokenizer.get_vocab().items()
-        if token not in control
-    }
-    made = tiktoken.Encoding(
-        "same", pat_str=expression(tokenizer), mergeable_ranks=ranks, special_tokens={}
+    byte_of = byte_characters()
+    control = set(tokenizer.get_added_vocab())
+    ranks = {}
+    for token, id in tokenizer.get_vocab().items():
+        if token not in control:
+            ranks[bytes(byte_of[character] for character in token)] = id
+    encoding = tiktoken.Encoding(
+        "same",
+        pat_str=pre_tokenizer_expression(tokenizer),
+        mergeable_ranks=ranks,
+        special_tokens={},
     )
-    return lambda texts: made.encode_ordinary_batch(texts, num_threads=os.cpu_count() or 1)
+    threads = os.cpu_count() or 1
+    return lambda texts: encoding.encode_ordinary_batch(texts, num_threads=threads)
 
 
-def _gigatoken(tokenizer: Any) -> Callable[[list[str]], Any]:
+def make_gigatoken(tokenizer: Any) -> Callable[[list[str]], Any]:
     import gigatoken
 
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
     split = {
         "type": "Split",
-        "pattern": {"Regex": expression(tokenizer)},
+        "pattern": {"Regex": pre_tokenizer_expression(tokenizer)},
         "behavior": "Isolated",
         "invert": False,
     }
-    whole = {
+    byte_level = {
         "type": "ByteLevel",
         "add_prefix_space": False,
         "trim_offsets": True,
         "use_regex": False,
     }
-    spec = {
-        **spec,
-        "added_tokens": [],
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, whole]},
-    }
-    made = gigatoken.Tokenizer.from_json(json.dumps(spec))
-    return lambda texts: made.encode_batch_list(texts)
+    spec["added_tokens"] = []
+    spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, byte_level]}
+    encoder = gigatoken.Tokenizer.from_json(json.dumps(spec))
+    return lambda texts: encoder.encode_batch_list(texts)
 
 
 if __name__ == "__main__":

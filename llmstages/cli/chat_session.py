@@ -70,6 +70,7 @@ class ChatSession:
         start = len(self.turns)  # of this exchange
         self.turns.append(message("user", text))
         max_new_tokens = min(MAX_NEW_TOKENS, max(self.context // 4, 1))
+        # After a tool call the model is asked again, with the result in the prompt.
         for _ in range(MAX_TOOL_CALLS):
             prompt = self._fit(start, show, max_new_tokens)
             start = min(start, len(self.turns) - 1)
@@ -95,6 +96,7 @@ class ChatSession:
         try:
             stream(self, prompt, new_ids, show, max_new_tokens)
         finally:
+            # Also what a reply had when Ctrl-C stopped it can be looked at.
             self.last_exchange = [*prompt, *new_ids]
         if self.is_base:
             return message("assistant", chat_format.decode(self.tokenizer, new_ids)), True
@@ -229,6 +231,7 @@ def open_session(artifact: StoredArtifact, keeps_history: bool | None = None) ->
     context = int(getattr(model.config, "max_position_embeddings", None) or UNKNOWN_CONTEXT)
     if keeps_history is None:
         keeps_history = context > SMALL_CONTEXT
+    # Tools are opened only for a model that can call them: an index may be large.
     session = ChatSession(
         artifact.name,
         model,

@@ -36,6 +36,7 @@ def trace_lines(step: str, url: str, overrides: Sequence[str] = ()) -> Iterator[
     Raises:
         StageError: no page has this URL; the message lists near ones.
     """
+    # Other overrides describe a configuration, which need not be the one that was run last.
     only_choose_run = all(override.startswith(PAST_RUN_KEYS) for override in overrides)
     if only_choose_run or "/" in step:
         artifact = history.find(step, history.last_run(overrides), "corpus")

@@ -218,7 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # `llmstages list | head`
+    except BrokenPipeError:
+        # `llmstages list | head`: at exit Python would flush to the closed pipe and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
@@ -229,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(words: list[str]) -> argparse.Namespace:
     """The parsed command line; overrides may stand on both sides of an option."""
     args, rest = make_parser().parse_known_args(words)
+    # argparse gives up on positional arguments after an option, so overrides there are in `rest`.
     takes_overrides = hasattr(args, "overrides")
     for word in rest:
         if word.startswith("-") or not takes_overrides:

@@ -138,6 +138,7 @@ def find(given: str, run: PastRun, kind: str) -> StoredArtifact:
     """
     if given in run.steps:
         return run.steps[given]
+    # Names of the run go first, so that a folder called `sft` does not hide the step.
     for path in (Path(given).expanduser(), run.store / given):
         if path.is_dir():
             return StoredArtifact(given, path.resolve(), read_artifact(path).record)

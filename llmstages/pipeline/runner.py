@@ -182,6 +182,7 @@ def _reuse_or_make(
         return "reused", run.store.record(plan.key)
     say(f"\n{step.name} {'resumes' if plan.state == 'resumed' else 'runs'}")
     with run.store.making(plan.key, say) as folder:
+        # Another run may have made it while this one waited for the lock.
         if run.store.damage(plan.key) is None:
             say(f"{step.name} reused: another run has just made it")
             return "reused", run.store.record(plan.key)
@@ -191,6 +192,7 @@ def _reuse_or_make(
         inputs = {name: _freeze_input(value, done) for name, value in step.inputs.items()}
         _freeze(folder, step, run, inputs)
         subprocess_runner.clear_result(folder)
+        # A worker changes its working directory before it reads the folder.
         metrics = _start(folder.resolve(), step, run)
         seconds = time.perf_counter() - clock
         record = step_record.make_record(plan, run.launch, metrics, started, seconds)

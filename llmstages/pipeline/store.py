@@ -138,6 +138,7 @@ class Store:
                 (folder / "work").mkdir(parents=True, exist_ok=True)
                 (folder / "out").mkdir()
                 yield folder
+                # Without a commit the work stays, so that the next run can resume.
                 if self.damage(key) is None:
                     shutil.rmtree(folder, ignore_errors=True)
 
@@ -163,6 +164,7 @@ class Store:
         files = _digest_and_flush(out)
         whole = {**mask(dict(record)), "files": files, "digest": sha256(canonical(files))}
         text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
+        # The record comes after all other files are on the disk: with it, the step counts.
         (out / RECORD).write_text(text + "\n", encoding="utf-8")
         flush(out / RECORD)
         for path in out.rglob("*"):

@@ -128,6 +128,7 @@ def main() -> int:
     """Run the step named on the command line and return the exit code of the process."""
     folder = Path(sys.argv[1]).resolve()
     frozen = json.loads((folder / "step.json").read_text(encoding="utf-8"))
+    # Relative paths in a configuration count from where the run was started.
     os.chdir(frozen["cwd"])
     launch: Launch = build_config(Launch, frozen["launch"], "launch")
     os.environ.update(launch.request_variables())

@@ -156,11 +156,12 @@ def from_phrasings(
                 f"{ctx.step}.{topic.group}"
             )
             continue
-        if topic.questions not in splits:
-            splits[topic.questions] = hold_out(topic.questions, config.test_fraction, rng)
+        # Drawn also where the split is known, so that every topic uses as many random numbers.
+        drawn = hold_out(topic.questions, config.test_fraction, rng)
+        held_out = splits.setdefault(topic.questions, drawn)
         rows: list[Row] = []
         for phrasing, text in ask(topic, values, own):
-            if phrasing in splits[topic.questions]:
+            if phrasing in held_out:
                 questions.append(
                     {
                         "prompt": [message("user", text)],

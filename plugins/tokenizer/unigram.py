@@ -53,7 +53,9 @@ def build(texts: Iterable[str], config: UnigramConfig) -> Any:
     engine.pre_tokenizer = pre_tokenizer(config)
     trainer = trainers.UnigramTrainer(
         # Bytes and control tokens are added after training.
-        vocab_size=config.vocab_size - len(BYTES) - len(templates.tokens(config.template, config.tools)),
+        vocab_size=config.vocab_size
+        - len(BYTES)
+        - len(templates.tokens(config.template, config.tools)),
         special_tokens=[UNKNOWN],
         unk_token=UNKNOWN,
         initial_alphabet=["▁", *LETTERS],

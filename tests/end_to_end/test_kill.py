@@ -1,4 +1,7 @@
-"""kill -9 at random moments of the whole chain: nothing half is ever visible, and the end is that of an undisturbed run."""
+"""kill -9 at random moments of the whole chain.
+
+Nothing half is ever visible, and the end is that of an undisturbed run.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from tests.end_to_end.chain import (
     environment,
     llmstages,
 )
+from tests.end_to_end.conftest import Chain
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
@@ -35,17 +39,17 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def killed(folder: Path, moment: float) -> bool:
+def kill_after(folder: Path, seconds: float) -> bool:
     """Start the chain and kill it after so many seconds; False if it was done before."""
     process = start(folder)
     try:
-        process.wait(moment)
+        process.wait(seconds)
     except subprocess.TimeoutExpired:
         os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    for _ in range(100):  # helpers of the killed process end by themselves
-        if not alive(process.pid):
-            break
+    # The helpers of the killed process end by themselves.
+    deadline = time.monotonic() + 10
+    while alive(process.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not alive(process.pid), "processes outlive the run"
     return process.returncode == -signal.SIGKILL
@@ -59,29 +63,35 @@ def alive(session: int) -> bool:
     return True
 
 
-def disturbed(folder: Path, kills: int, seed: int, seconds: float) -> None:
-    """Kill the chain so many times, at moments spread over it, going on from what each attempt left."""
-    rng, done, before = random.Random(seed), 0, set()
+def kill_repeatedly(folder: Path, kills: int, seed: int, seconds: float) -> None:
+    """Kill the chain so many times, at moments spread over its duration.
+
+    Each attempt continues from what the one before it left.
+    """
+    rng = random.Random(seed)
+    done = 0
+    finished: set[str] = set()
     while done < kills:
-        if killed(folder, rng.uniform(0.3, seconds)):
+        if kill_after(folder, rng.uniform(0.3, seconds)):
             done += 1
-            after = assert_nothing_half(folder) if (folder / "store").exists() else set()
-            assert before <= after, "a finished step is gone"
-            before = after
-        else:  # done before its time: begin anew
+            now_finished = assert_nothing_half(folder) if (folder / "store").exists() else set()
+            assert finished <= now_finished, "a finished step is gone"
+            finished = now_finished
+        else:
+            # It was done before its time: begin anew.
             assert_nothing_half(folder)
             shutil.rmtree(folder / "store")
-            before = set()
+            finished = set()
 
 
-def check_end(folder: Path, smoke) -> None:
+def check_end(folder: Path, smoke: Chain) -> None:
+    """The next run reuses what was finished, and makes what an undisturbed run makes."""
     kept = assert_nothing_half(folder)
     done = llmstages(*SMOKE, folder=folder)
-    reused = {
-        Path(os.readlink(folder / step["path"])).name
-        for step in done.json["steps"].values()
-        if step["state"] == "reused"
-    }
+    reused = set()
+    for step in done.json["steps"].values():
+        if step["state"] == "reused":
+            reused.add((folder / step["path"]).readlink().name)
     assert reused == kept, "what was finished before a kill is used after it"
     assert digests(folder) == digests(smoke.folder)
     assert not list((folder / "store/.tmp").iterdir()), "no leftovers"
@@ -89,13 +99,13 @@ def check_end(folder: Path, smoke) -> None:
 
 
 def test_killed_three_times_the_chain_ends_as_if_undisturbed(smoke, tmp_path):
-    disturbed(tmp_path, 3, seed=0, seconds=smoke.seconds)
+    kill_repeatedly(tmp_path, 3, seed=0, seconds=smoke.seconds)
     check_end(tmp_path, smoke)
 
 
 @pytest.mark.slow
 def test_killed_twenty_times_the_chain_ends_as_if_undisturbed(smoke, tmp_path):
-    disturbed(tmp_path, 20, seed=1, seconds=smoke.seconds)
+    kill_repeatedly(tmp_path, 20, seed=1, seconds=smoke.seconds)
     check_end(tmp_path, smoke)
 
 
@@ -103,15 +113,9 @@ def test_two_runs_at_once_share_the_work(smoke, tmp_path):
     processes = [start(tmp_path) for _ in range(2)]
     outs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    states = [
-        {name: step["state"] for name, step in json.loads(out.splitlines()[-1])["steps"].items()}
-        for out in outs
-    ]
-    twice = [
-        name
-        for name in states[0]
-        if sorted([states[0][name], states[1][name]]) != ["new", "reused"]
-    ]
-    assert twice == [], "each step is made once, by one of the two"
+    first, second = [json.loads(out.splitlines()[-1])["steps"] for out in outs]
+    for name, step in first.items():
+        states = {step["state"], second[name]["state"]}
+        assert states == {"new", "reused"}, f"{name} is made once, by one of the two"
     assert_nothing_half(tmp_path)
     assert digests(tmp_path) == digests(smoke.folder)

@@ -5,6 +5,7 @@ Each gives the tokens of transformers' own call, replies are read back, tokenize
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -183,8 +184,6 @@ def test_the_text_is_jinja_that_people_can_read_and_edit(tmp_path):
 
 def test_a_tool_brings_its_own_marks(install):
     """A third party's tool: its marks become control tokens, calls render with them, replies parse."""
-    from llmstages.text import chat_format
-    from tests.tiny import tiny_tokenizer
 
     install(
         "weather_tools",

@@ -32,6 +32,7 @@ HELP = """/tokens         the last exchange token by token, control tokens visib
 
 def main(args: argparse.Namespace) -> int:
     """Choose the model, and talk until the input ends."""
+    # transformers and huggingface_hub read these when they are imported, so they are set first.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     run = history.last_run(args.overrides)
@@ -75,6 +76,7 @@ class Terminal:
 
         self.past_run = past_run
         self.keeps_history = keeps_history
+        # rich would color numbers and break lines in what the model writes.
         self.console = Console(highlight=False, soft_wrap=True)
         self.at_line_start = True
         self._session: ChatSession | None = None
@@ -117,6 +119,7 @@ class Terminal:
         """Open a model and introduce it."""
         from transformers.utils import logging as transformers_logging
 
+        # Their bars and warnings would stand in the middle of the conversation.
         transformers_logging.disable_progress_bar()
         logging.getLogger("transformers").setLevel(logging.ERROR)
         session = self.session = open_session(artifact, self.keeps_history)
@@ -144,6 +147,7 @@ class Terminal:
         """Lines of the user, until Ctrl-D or the end of a pipe."""
         if not sys.stdin.isatty():
             for line in sys.stdin:
+                # Nobody types into a pipe, so each question is repeated above its answer.
                 if line.strip():
                     self.print_line(f"> {without_control_characters(line.strip())}", "dim")
                 yield line
@@ -221,7 +225,7 @@ class Terminal:
         try:
             value = float(text)
         except ValueError:
-            value = -1.0
+            value = -1.0  # refused below, with the same message as any other wrong number
         if not 0 <= value <= MAX_TEMPERATURE:
             self.print_line(
                 f"/temperature takes a number from 0 to {MAX_TEMPERATURE}, not {text!r}; "

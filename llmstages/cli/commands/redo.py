@@ -21,6 +21,7 @@ def main(args: argparse.Namespace) -> int:
     before = prepared.store.record(plan.key) if plan.state == "reused" else None
     kept = rm.kept_dependents(prepared, args.step)
     rm.forget(prepared.store, plan.key, console)
+    # Planned anew, since the step is no longer there; steps after it are not part of this run.
     prepared = prepare.prepare([*args.overrides, f"only={args.step}"])
     outcome = run.perform(prepared, console)
     run.finish(outcome, console)

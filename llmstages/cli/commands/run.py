@@ -88,6 +88,7 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
         runs.append((label, outcome))
         if outcome.error:
             console.say(f"error: {outcome.error}")
+        # A failure of one combination says nothing about the others; a signal means all of them.
         if outcome.code in (REQUEUE, INTERRUPTED):
             break
     _compare(runs, console)

@@ -46,6 +46,7 @@ def main(args: argparse.Namespace) -> int:
     columns = []
     for name, tokenizer in tokenizers:
         columns.append((name, view_tokens(tokenizer, encode(tokenizer, text))))
+    # rich would color numbers and break lines of its own accord.
     console = Console(highlight=False, soft_wrap=True)
     size = len(text.encode())
     for name, tokens in columns:

@@ -88,7 +88,7 @@ def test_a_tokenizer_of_others_gets_the_control_tokens(tmp_path):
     PreTrainedTokenizerFast(tokenizer_object=engine, eos_token="<eos>").save_pretrained(
         tmp_path / "foreign"
     )
-    made, metrics = perform(
+    _, metrics = perform(
         Pretrained, tmp_path / "tokenizer", PretrainedConfig(folder=str(tmp_path / "foreign"))
     )
     assert metrics["added"] == len(CONTROL)

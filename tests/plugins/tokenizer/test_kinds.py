@@ -79,8 +79,8 @@ def test_any_text_comes_back(tmp_path, kind):
         # It comes back as a blank, as the docstring of unigram.py says.
         if kind == "unigram" and "▁" in text:
             continue
-        ids = chat_format.encode_texts(tokenizer, [text])[0]
-        assert tokenizer.decode(ids).removeprefix(" ") == text.removeprefix(" ")
+        spaced = " " + text
+        assert tokenizer.decode(chat_format.encode_texts(tokenizer, [spaced])[0]) == spaced
     assert metrics["round_trip_failures"] == 0
 
 
