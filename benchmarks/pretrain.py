@@ -84,7 +84,7 @@ def parse_arguments(defaults: dict[str, Any]) -> argparse.Namespace:
     parser.add_argument(
         "--cpu-time",
         action="store_true",
-        help="count CPU time of this process instead of the wall's, for a machine that others share",
+        help="count CPU time of this process instead of wall time, on a machine that others share",
     )
     return parser.parse_args()
 

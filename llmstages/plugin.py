@@ -1,7 +1,8 @@
 """The public API of plugin authors, on one page. The rest of the core may move.
 
 A stage fills a slot of a run (``rl=mine``). A component is a smaller plugin that a stage is made
-of: a filter, an extractor, a reward, a tool, an evaluator. Both are classes that a package registers
+of: a filter, an extractor, a reward, a tool, an evaluator. Both are classes that a package
+registers
 by an entry point, and both are checked against these contracts when they are loaded:
 
     [project.entry-points."llmstages.stages"]     "rl.mine" = "my_package:Mine"

@@ -153,21 +153,22 @@ class Stage(Protocol):
             number, and the nearest one if it is not wired; ``"corpus*?"`` takes none unless wired.
             ``"problems|dialogues"`` takes either kind; ``"*"`` alone takes artifacts of any kind.
         output: the kind of artifact that run() makes.
-        version: raise it when new code gives new results. The versions of inherited classes count
-        too.
+        version: raise it when new code gives new results. The versions of inherited classes
+            count too.
 
     Optional attributes and methods, looked for by name:
         components (mapping): Config field -> default components, for a field that holds
             components of the group of the same name: ``{"filters": ("url", "language")}``, or
             ``{"extractors": {"html": "trafilatura"}}`` where each member has a role.
-        smoke (mapping): Config field -> a small value, taken by ``recipe=smoke`` and
-        ``smoke=true``. trains (bool): a launcher may spread the stage over processes. Other
-        stages run in one. estimate(config, known): for ``llmstages plan``, the metrics that run()
-        is expected to return
-            (``{"documents": 100}``) and, for a stage that trains, ``training``: a Training
-            (cost/model.py) that gives memory, time and cost; or ``no_estimate``: what is missing
-            for one. known: input name -> a mapping for each source, with its ``name`` and its
-            metrics. It is pure and light: it reads no file and imports nothing heavy.
+        smoke (mapping): Config field -> a small value for ``recipe=smoke`` and ``smoke=true``.
+        validate(config, step): raises StageError where values do not fit each other; called by
+            ``llmstages plan``, before any work. It is pure and light.
+        trains (bool): a launcher may spread the stage over processes; others run in one.
+        estimate(config, known): for ``llmstages plan``, the metrics that run() is expected to
+            return (``{"documents": 100}``) and, for a stage that trains, ``training``: a
+            Training (cost/model.py) that gives memory, time and cost; or ``no_estimate``: what is
+            missing for one. known: input name -> a mapping for each source, with its ``name``
+            and its metrics. It is pure and light: no file, no heavy import.
         prepare(config, ctx): for stages that train, a Prepared (data/dialogues.py) with the
             tokens, the mask and the checks of what run() will train on; ``llmstages inspect``
             shows it.

@@ -87,6 +87,8 @@ def make_step(
     stage: Any = registry.load_stage(uses)
     options = {key: value for key, value in values.items() if key != "stage"}
     config = build_config(stage.Config, registry.fill_components(stage, options), name)
+    if hasattr(stage, "validate"):
+        stage().validate(config, name)
     unknown = [wired for wired in wires if wired not in stage.inputs]
     notes: list[str] = []
     for wired in unknown:

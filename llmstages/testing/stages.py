@@ -45,6 +45,8 @@ def run_stage(
     cls: Any = registry.load_stage(stage) if isinstance(stage, str) else stage
     name = stage if isinstance(stage, str) else cls.__name__
     typed = build_config(cls.Config, registry.fill_components(cls, config or {}), name)
+    if hasattr(cls, "validate"):
+        cls().validate(typed, name)
     folder.mkdir(parents=True, exist_ok=True)
     out, work = folder / "out", folder / "work"
     out.mkdir()

@@ -128,7 +128,9 @@ def _reward_model(folder: Path) -> None:
     from transformers import LlamaConfig, LlamaForSequenceClassification, set_seed
 
     set_seed(0)
-    LlamaForSequenceClassification(LlamaConfig(**_sizes(), num_labels=1)).save_pretrained(folder)
+    config = LlamaConfig(**_sizes())
+    config.num_labels = 1
+    LlamaForSequenceClassification(config).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
 
 
@@ -171,6 +173,7 @@ def problem_rows() -> list[dict[str, Any]]:
             "task": "facts",
             "group": "all",
             "meta": "{}",
+            "role": "test",
             "style": "chat",
         }
         for question, answer in QUESTIONS

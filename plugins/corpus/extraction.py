@@ -1,8 +1,8 @@
-"""From the bytes of a page to clean text: decode, extract, hold against the limits.
+"""From the bytes of a page to clean text: decode, extract, check against the limits.
 
-The extractor is a plugin (``extractors/``). Whatever a page does, it costs only itself: the time limit counts CPU time, so
-that a busy machine drops nothing that an idle one keeps, and the process an extractor runs in is ended when even that does
-not stop it (see extraction_pool.py).
+The extractor is a plugin (``extractors/``). Whatever a page does, it costs only itself. The time
+limit counts CPU time, so that a busy machine drops nothing that an idle one keeps, and the process
+an extractor runs in is ended if even that does not stop it (see extraction_pool.py).
 """
 
 from __future__ import annotations
@@ -25,30 +25,24 @@ BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 TAG = re.compile(r"<(/?)([a-zA-Z][\w-]*+)[^<>]*+>")  # possessive, so linear in any input
-VOID = frozenset(
-    "area base br col embed hr img input link meta param source track wbr p li td tr th dt dd option".split()
-)  # or closed implicitly
-# Encodings of pages that declare none or lie (WHATWG Encoding, legacy); without DOS code pages, which decode anything.
-GUESSES = (
-    "cp1250",
-    "cp1251",
-    "cp1252",
-    "cp1253",
-    "cp1254",
-    "cp1255",
-    "cp1256",
-    "koi8_r",
-    "shift_jis",
-    "euc_jp",
-    "gb18030",
-    "big5",
-    "euc_kr",
+# Elements without an end tag, and those that are often closed implicitly.
+UNCLOSED = frozenset(
+    "area base br col embed hr img input link meta param source track wbr "
+    "p li td tr th dt dd option".split()
 )
+# Encodings of pages that declare none or a wrong one (WHATWG Encoding, legacy). DOS code pages are
+# left out, since they decode anything.
+GUESSES = [
+    *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r"),
+    *("shift_jis", "euc_jp", "gb18030", "big5", "euc_kr"),
+]
+GUESS_BYTES = 20_000
+EXCERPT = 200
 
 
 @dc.dataclass(frozen=True)
 class Settings:
-    """How to extract; the fields of the stage's Config that a worker needs."""
+    """How to extract: the fields of the stage's Config that an extraction process needs."""
 
     seconds: float = 10.0
     max_bytes: int = 10_000_000
@@ -61,7 +55,10 @@ class Settings:
 
 @dc.dataclass(frozen=True)
 class Extracted:
-    """The text, or the rule that the page broke. excerpt: the start of the source, for pages without text."""
+    """The text, or the rule that the page broke.
+
+    excerpt: the start of the source, for pages without text.
+    """
 
     text: str
     rule: str = ""
@@ -70,15 +67,19 @@ class Extracted:
     excerpt: str = ""
 
 
+def dropped(rule: str, value: float | str, limit: str, source: str = "") -> Extracted:
+    """A page that broke a rule."""
+    return Extracted("", rule, value, limit, source[:EXCERPT])
+
+
 class _OutOfTime(BaseException):
-    """No Exception, because trafilatura catches those."""
+    """Not an Exception, because trafilatura catches those."""
 
 
 @contextmanager
 def _cpu_limit(seconds: float) -> Iterator[None]:
-    if (
-        threading.current_thread() is not threading.main_thread() or seconds <= 0
-    ):  # signals reach the main thread only
+    # Signals reach the main thread only.
+    if threading.current_thread() is not threading.main_thread() or seconds <= 0:
         yield
         return
 
@@ -95,10 +96,17 @@ def _cpu_limit(seconds: float) -> Iterator[None]:
 
 
 def decode(body: bytes, declared: str = "", html: bool = True) -> str:
-    """Bytes to text: byte order mark, UTF-8 if it is valid, the declared charset, a sure guess, UTF-8 with U+FFFD.
+    """Bytes to text, by the first of these that applies.
 
-    Valid UTF-8 goes first because servers misdeclare it more often than another encoding looks like UTF-8 by chance.
-    A guess must recognise a language, for some encoding always decodes random bytes to letters.
+    A byte order mark; UTF-8 if it is valid; the declared charset; a certain guess; UTF-8 with
+    U+FFFD. Valid UTF-8 is tried first because servers misdeclare it more often than another
+    encoding looks like UTF-8 by chance. A guess must recognize a language, since some encoding
+    always decodes random bytes to letters.
+
+    Args:
+        body: the bytes.
+        declared: the charset of the response's headers, or "".
+        html: whether a <meta> element may declare one.
     """
     for mark, encoding in BOMS:
         if body.startswith(mark):
@@ -111,139 +119,124 @@ def decode(body: bytes, declared: str = "", html: bool = True) -> str:
     meta = META.search(body[:4096]) if html else None
     for name in (declared, meta.group(1).decode("ascii", "ignore") if meta else ""):
         encoding = _codec(name)
-        if (
-            encoding and encoding != "utf-8"
-        ):  # a few stray bytes do not unsay it; browsers replace them too
+        # A few stray bytes do not make declared UTF-8 wrong; browsers replace them too.
+        if encoding and encoding != "utf-8":
             return body.decode(encoding, "replace")
     lenient = body.decode("utf-8", "replace")
     replaced = lenient.count("\ufffd")
-    if sum(character > "\x7f" for character in lenient) > 2 * replaced:
-        return lenient  # mostly valid sequences: damaged UTF-8
-    from charset_normalizer import from_bytes
-
-    found = {
-        match.encoding: match
-        for match in from_bytes(body[:20_000], cp_isolation=list(GUESSES))
-        if match.chaos < 0.05 and match.coherence > 0
-    }
-    if not found:
-        return lenient
-    best = max(
-        found.values(),
-        key=lambda match: (
-            match.coherence - match.chaos + 0.1 * (match.encoding == "cp1252"),
-            match.encoding,
-        ),
-    )
-    return body.decode(best.encoding, "replace")
+    not_ascii = sum(character > "\x7f" for character in lenient)
+    # Mostly valid sequences are damaged UTF-8.
+    encoding = "" if not_ascii > 2 * replaced else _guess(body)
+    return body.decode(encoding, "replace") if encoding else lenient
 
 
 def _codec(name: str) -> str:
-    """Python's name of a declared charset, "" for none it knows. Latin-1 means cp1252, as in browsers (WHATWG Encoding)."""
+    """Python's name of a declared charset, "" for an unknown one.
+
+    Latin-1 means cp1252, as in browsers (WHATWG Encoding).
+    """
     try:
-        found = codecs.lookup(name.strip()).name if name else ""
+        codec = codecs.lookup(name.strip()).name if name else ""
     except LookupError:
         return ""
-    return "cp1252" if found in ("iso8859-1", "ascii") else found
+    return "cp1252" if codec in ("iso8859-1", "ascii") else codec
+
+
+def _guess(body: bytes) -> str:
+    """The encoding in which the bytes are text of some language, or ""."""
+    from charset_normalizer import from_bytes
+
+    matches = {}
+    for match in from_bytes(body[:GUESS_BYTES], cp_isolation=GUESSES):
+        if match.chaos < 0.05 and match.coherence > 0:
+            matches[match.encoding] = match
+    if not matches:
+        return ""
+
+    def quality(match: Any) -> tuple[float, str]:
+        bonus = 0.1 * (match.encoding == "cp1252")  # by far the most frequent one
+        return match.coherence - match.chaos + bonus, match.encoding
+
+    return max(matches.values(), key=quality).encoding
 
 
 def extract(
     body: bytes, media: str, charset: str, url: str, settings: Settings, extractor: Any
 ) -> Extracted:
-    """The text of one document. Whatever the page does, this returns: a page that breaks the extractor breaks a rule.
+    """The text of one document, or the rule that it broke; never raises for what a page does.
 
-    extractor: used where media is "text/html"; other texts are only decoded.
+    extractor: used if media is "text/html"; other texts are only decoded.
     """
     if len(body) > settings.max_bytes:
-        return Extracted("", "too_large", len(body), f"<= {settings.max_bytes} bytes")
+        return dropped("too_large", len(body), f"<= {settings.max_bytes} bytes")
     source = ""
     try:
         with _cpu_limit(settings.seconds):
-            source = decode(body, charset, media == "text/html")
+            source = text = decode(body, charset, media == "text/html")
             if media == "text/html":
-                if (deep := depth(source, settings.max_depth)) > settings.max_depth:
-                    return Extracted(
-                        "",
-                        "html_depth",
-                        deep,
-                        f"<= {settings.max_depth} elements inside each other",
-                        clean(source[:200]),
-                    )
-                source_text = extractor.extract(source, url)
-            else:
-                source_text = source
+                levels = depth(source, settings.max_depth)
+                if levels > settings.max_depth:
+                    limit = f"<= {settings.max_depth} elements inside each other"
+                    return dropped("html_depth", levels, limit, clean(source[:EXCERPT]))
+                text = extractor.extract(source, url)
     except _OutOfTime:
-        return Extracted(
-            "",
-            "timeout",
-            settings.seconds,
-            f"<= {settings.seconds:g} s of CPU time",
-            clean(source[:200]),
-        )
+        limit = f"<= {settings.seconds:g} s of CPU time"
+        return dropped("timeout", settings.seconds, limit, clean(source[:EXCERPT]))
     except MemoryError:
-        return Extracted(
-            "", "memory", settings.memory_mb, f"<= {settings.memory_mb} MB", clean(source[:200])
-        )
-    except (
-        Exception,
-        RecursionError,
-    ) as error:  # any failure of a parser belongs to this page alone, and is recorded
-        return Extracted(
-            "",
-            "error",
-            f"{type(error).__name__}: {error}"[:200],
-            "extraction without error",
-            clean(source[:200]),
-        )
-    return held(
-        clean(source_text.replace("\r\n", "\n").replace("\r", "\n")).strip(), source, settings
-    )
+        limit = f"<= {settings.memory_mb} MB"
+        return dropped("memory", settings.memory_mb, limit, clean(source[:EXCERPT]))
+    # Any failure of a parser belongs to this page alone, and is recorded.
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"[:EXCERPT]
+        return dropped("error", message, "extraction without error", clean(source[:EXCERPT]))
+    text = clean(text.replace("\r\n", "\n").replace("\r", "\n")).strip()
+    return within_limits(text, source, settings)
 
 
-def held(text: str, source: str, settings: Settings) -> Extracted:
-    """A text held against the limits. source: what it came from, for the excerpt of a page without text."""
+def within_limits(text: str, source: str, settings: Settings) -> Extracted:
+    """The text if it keeps the limits, or the rule that it broke.
+
+    source: what it was extracted from, for the excerpt of a page without text.
+    """
     if not text:
-        return Extracted("", "empty", 0, "some text", clean(source[:200]))
+        return dropped("empty", 0, "some text", clean(source[:EXCERPT]))
     if len(text) > settings.max_characters:
-        return Extracted(
-            "", "too_long", len(text), f"<= {settings.max_characters} characters", text[:200]
-        )
-    if (
-        len(text) > settings.max_word
-        and (longest := max(map(len, text.split()))) > settings.max_word
-    ):
-        return Extracted(
-            "",
-            "longest_word",
-            longest,
-            f"<= {settings.max_word} characters without a blank",
-            text[:200],
-        )
+        return dropped("too_long", len(text), f"<= {settings.max_characters} characters", text)
+    if len(text) > settings.max_word:
+        longest = max(map(len, text.split()))
+        if longest > settings.max_word:
+            limit = f"<= {settings.max_word} characters without a blank"
+            return dropped("longest_word", longest, limit, text)
     replaced = text.count("\ufffd") / len(text)
     if replaced > settings.max_replaced:
-        return Extracted(
-            "", "encoding", replaced, f"<= {settings.max_replaced} replaced characters", text[:200]
-        )
+        limit = f"<= {settings.max_replaced} replaced characters"
+        return dropped("encoding", replaced, limit, text)
     return Extracted(text)
 
 
 def depth(source: str, limit: int) -> int:
-    """How many elements stand inside each other at most; counted only where the page has enough tags to pass the limit."""
-    if source.count("<") <= limit or _at_most(source) <= limit:
+    """How many elements stand inside each other at most.
+
+    Counted only if the page has enough tags to pass the limit; else 0.
+    """
+    if source.count("<") <= limit or _max_depth_at_most(source) <= limit:
         return 0
-    most = now = 0
-    for found in TAG.finditer(source):
-        closing, name = found.groups()
-        if name.lower() not in VOID and not found.group().endswith("/>"):
-            now = max(now - 1, 0) if closing else now + 1
-            most = max(most, now)
+    most = current = 0
+    for tag in TAG.finditer(source):
+        closing, name = tag.groups()
+        if name.lower() in UNCLOSED or tag.group().endswith("/>"):
+            continue
+        current = max(current - 1, 0) if closing else current + 1
+        most = max(most, current)
     return most
 
 
-def _at_most(source: str) -> int:
-    """An upper bound of the depth, much faster: every tag that is not closed counts, also those that never are."""
+def _max_depth_at_most(source: str) -> int:
+    """An upper bound of the depth, much faster: every tag counts until it is closed."""
     import numpy as np
 
-    signs = np.frombuffer(source.encode("utf-8", "replace") + b"  ", np.uint8)
-    follows = signs[np.flatnonzero(signs == 60) + 1]  # what comes after each <
-    return int(np.cumsum(np.where(follows == 47, -1, (follows | 32) >= 97)).max(initial=0))
+    characters = np.frombuffer(source.encode("utf-8", "replace") + b"  ", np.uint8)
+    after_bracket = characters[np.flatnonzero(characters == ord("<")) + 1]
+    opens = (after_bracket | 32) >= ord("a")
+    steps = np.where(after_bracket == ord("/"), -1, opens)
+    return int(np.cumsum(steps).max(initial=0))

@@ -1,9 +1,10 @@
 """What one process does to a batch of documents: extraction and all filters, in one go.
 
-Group filters (duplicates) need all documents, so here they only sign them; what follows them is done as if nothing were a
-duplicate, and settled afterwards (settling.py) by the order of the filters. So words are computed once, texts cross a
-process boundary once, and only a group that edits (line_dedup) makes a second pass. Batch in, Arrow table out: the same
-``Chain`` runs under every engine.
+Group filters (duplicates) need all documents, so here they only sign them. The filters after a
+group work as if it had found no duplicate, and resolve.py settles its verdicts afterwards, by the
+order of the filters. So words are computed once, texts cross a process boundary once, and only a
+group that edits (line_dedup) needs a second pass. A batch goes in, an Arrow table comes out: the
+same ``FilterPipeline`` runs under every engine.
 """
 
 from __future__ import annotations
@@ -16,20 +17,30 @@ from typing import Any
 
 from llmstages.core.errors import StageError
 from llmstages.core.registry import load_component
+from llmstages.data.filtering import Check, Document, Drop, Edit, Verdict
 from llmstages.data.readers import clean
+from llmstages.data.words import splitter
 from llmstages.plugins.corpus import extraction_pool
 from llmstages.plugins.corpus.extraction import Extracted, Settings, extract
-from llmstages.data.filtering import Check, Document, Drop, Edit, Verdict
-from llmstages.data.words import splitter
 
-BATCH = 64
-EXCERPT = 200
+BATCH = 64  # documents handed to the filters at a time
+EXCERPT = 200  # characters of a dropped document that are shown
 KEPT = -1
+FEW = 7  # a filter may fail on all documents of a batch that is as small as this
 
 
 @dc.dataclass
-class Fate:
-    """What happened to a document so far. at: the position of the step that dropped it, KEPT while none did."""
+class Outcome:
+    """What happened to a document so far.
+
+    Attributes:
+        at: the position of the component that dropped it, KEPT while none did.
+        drop: why it was dropped.
+        excerpt: the beginning of a dropped document.
+        edits: (position, places changed) of the filters that edited it.
+        checks: (position, Check) of the filters that measured it.
+        signatures: position of a group -> what it remembers of the document.
+    """
 
     at: int = KEPT
     drop: Drop = Drop("", "", "")
@@ -40,8 +51,8 @@ class Fate:
 
 
 @dc.dataclass(frozen=True)
-class Part:
-    """One step of the chain: the extraction, or a filter with its spec."""
+class Component:
+    """The extraction, or a filter with its spec. kind: "extract", "judge", "edit" or "group"."""
 
     name: str
     kind: str
@@ -49,14 +60,22 @@ class Part:
 
 
 @dc.dataclass(frozen=True)
-class Chain:
-    """The parts from ``first`` up to ``last`` (the next group that edits, or the end), as a function from a batch to its outcomes. Pickles.
+class FilterPipeline:
+    """One pass over the documents, as a function from a batch to its outcomes. Pickles.
 
-    finding: what the editing group at ``first`` found. sources: folders of evaluation steps. progress: a file that grows by
-    a byte a document.
+    Attributes:
+        components: all of them, in the order they run.
+        last: where the pass ends: the position of the next group that edits, or the end.
+        first: where the pass begins.
+        finding: what the group that edits at ``first`` found.
+        settings: of the extraction.
+        words, language: how texts are cut into words.
+        annotate: measure everything and let only the extraction drop.
+        sources: folders of the artifacts wired as evaluations.
+        progress: a file that grows by a byte for each document; "" for none.
     """
 
-    parts: tuple[Part, ...]
+    components: tuple[Component, ...]
     last: int
     first: int = 0
     finding: Any = None
@@ -70,33 +89,43 @@ class Chain:
     @property
     def settled(self) -> list[int]:
         """Positions of the groups whose verdict this pass prepares."""
-        return [
-            at
-            for at in range(self.first, self.last)
-            if self.parts[at].kind == "group" and at != self.edited
-        ]
+        positions = range(self.first, self.last)
+        groups = [at for at in positions if self.components[at].kind == "group"]
+        return [at for at in groups if at != self.edited]
 
     @property
     def signed(self) -> list[int]:
-        """Positions of the groups that sign in this pass: those, and the group that edits in the next one."""
-        return [*self.settled, *([self.last] if self.last < len(self.parts) else [])]
+        """Positions of the groups that sign in this pass.
+
+        These are the settled ones, and the group that edits in the next pass.
+        """
+        if self.last == len(self.components):
+            return self.settled
+        return [*self.settled, self.last]
 
     @property
     def edited(self) -> int:
         """Position of the group that edits in this pass, or KEPT."""
-        return self.first if self.parts[self.first].kind == "group" else KEPT
+        return self.first if self.components[self.first].kind == "group" else KEPT
+
+    @property
+    def hard(self) -> frozenset[int]:
+        """Positions that drop even if filters only annotate: no text, no document."""
+        positions = enumerate(self.components)
+        return frozenset(at for at, component in positions if component.kind == "extract")
 
     def preload(self) -> None:
         """Import in this process what processes forked from it will need."""
-        for part in self.parts:
-            if part.kind == "extract":
-                load_component("extractors", part.spec)
+        for component in self.components:
+            if component.kind == "extract":
+                load_component("extractors", component.spec)
 
     def schema(self) -> Any:
         """Arrow schema of the outcomes."""
         import pyarrow as pa
 
         text = pa.string()
+        edit = pa.struct([("at", pa.int32()), ("count", pa.int64())])
         check = pa.struct(
             [
                 ("at", pa.int32()),
@@ -117,87 +146,88 @@ class Chain:
                 ("value", text),
                 ("limit", text),
                 ("excerpt", text),
-                ("edits", pa.list_(pa.struct([("at", pa.int32()), ("count", pa.int64())]))),
+                ("edits", pa.list_(edit)),
                 ("checks", pa.list_(check)),
                 *((f"sign{at}", pa.binary()) for at in self.signed),
             ]
         )
 
     def __call__(self, table: Any, rows: Sequence[int]) -> Any:
-        """Outcomes (pa.Table) of documents (pa.Table: id, url and body, media, charset or text)."""
+        """Outcomes (pa.Table) of documents.
+
+        Args:
+            table: pa.Table with id, url and either body, media and charset, or text and row.
+            rows: their rows in the documents artifact, for a table without row.
+        """
         columns = table.to_pydict()
         texts = columns.get("text")
         words = splitter(self.words, self.language)
         words.trim()
+        keys = zip(columns["id"], columns["url"], columns.get("row") or rows, strict=True)
         documents = [
             Document(id, url, texts[i] if texts else "", row, words)
-            for i, (id, url, row) in enumerate(
-                zip(columns["id"], columns["url"], columns.get("row") or rows, strict=True)
-            )
+            for i, (id, url, row) in enumerate(keys)
         ]
-        fates = [Fate() for _ in documents]
-        work = Work(self, documents, fates, columns)
-        for at in range(self.first, min(self.last + 1, len(self.parts))):
-            work.step(at)
+        outcomes = [Outcome() for _ in documents]
+        batch = Batch(self, documents, outcomes, columns)
+        for at in range(self.first, min(self.last + 1, len(self.components))):
+            batch.apply(at)
         if self.progress:
-            with open(self.progress, "ab") as file:
+            with Path(self.progress).open("ab") as file:
                 file.write(b"." * len(documents))
-        return self._table(documents, fates)
+        return self._table(documents, outcomes)
 
-    def _table(self, documents: Sequence[Document], fates: Sequence[Fate]) -> Any:
+    def _table(self, documents: Sequence[Document], outcomes: Sequence[Outcome]) -> Any:
         import pyarrow as pa
 
         hard, schema = self.hard, self.schema()
+        texts = []
+        for document, outcome in zip(documents, outcomes, strict=True):
+            stays = outcome.at == KEPT or (self.annotate and outcome.at not in hard)
+            texts.append(document.text if stays else "")
         columns = {
-            "row": [d.row for d in documents],
-            "id": [d.id for d in documents],
-            "url": [d.url for d in documents],
-            "text": [
-                d.text if f.at == KEPT or self.annotate and f.at not in hard else ""
-                for d, f in zip(documents, fates, strict=True)
-            ],
-            "at": [f.at for f in fates],
-            "rule": [f.drop.rule for f in fates],
-            "value": [shown(f.drop.value) for f in fates],
-            "limit": [f.drop.limit for f in fates],
-            "excerpt": [f.excerpt for f in fates],
-            "edits": [[{"at": at, "count": count} for at, count in f.edits] for f in fates],
-            "checks": [
-                [
-                    {
-                        "at": at,
-                        "rule": c.rule,
-                        "value": float(c.value),
-                        "least": c.least,
-                        "most": c.most,
-                    }
-                    for at, c in f.checks
-                ]
-                for f in fates
-            ],
-            **{f"sign{at}": [f.signatures.get(at) for f in fates] for at in self.signed},
+            "row": [document.row for document in documents],
+            "id": [document.id for document in documents],
+            "url": [document.url for document in documents],
+            "text": texts,
+            "at": [outcome.at for outcome in outcomes],
+            "rule": [outcome.drop.rule for outcome in outcomes],
+            "value": [shown(outcome.drop.value) for outcome in outcomes],
+            "limit": [outcome.drop.limit for outcome in outcomes],
+            "excerpt": [outcome.excerpt for outcome in outcomes],
+            "edits": [_edit_rows(outcome) for outcome in outcomes],
+            "checks": [_check_rows(outcome) for outcome in outcomes],
         }
-        return pa.table(
-            [pa.array(columns[field.name], field.type) for field in schema], schema=schema
-        )
+        for at in self.signed:
+            columns[f"sign{at}"] = [outcome.signatures.get(at) for outcome in outcomes]
+        arrays = [pa.array(columns[field.name], field.type) for field in schema]
+        return pa.table(arrays, schema=schema)
 
-    @property
-    def hard(self) -> frozenset[int]:
-        """Positions that drop also when filters only annotate: no text, no document."""
-        return frozenset(at for at, part in enumerate(self.parts) if part.kind == "extract")
+
+def _edit_rows(outcome: Outcome) -> list[dict[str, int]]:
+    return [{"at": at, "count": count} for at, count in outcome.edits]
+
+
+def _check_rows(outcome: Outcome) -> list[dict[str, Any]]:
+    rows = []
+    for at, check in outcome.checks:
+        row = {"at": at, "rule": check.rule, "value": float(check.value)}
+        rows.append(row | {"least": check.least, "most": check.most})
+    return rows
 
 
 _filters: dict[tuple[int, int, str], Any] = {}
 
 
-def open_filter(chain: Chain, at: int) -> Any:
+def open_filter(pipeline: FilterPipeline, at: int) -> Any:
     """The filter at a position, made once in each process."""
-    part = chain.parts[at]
-    key = (os.getpid(), at, repr((part, chain.sources)))
+    component = pipeline.components[at]
+    key = (os.getpid(), at, repr((component, pipeline.sources)))
     if key not in _filters:
-        _filters[key] = load_component("filters", part.spec)
-        if getattr(_filters[key], "wants", "") == "evaluations":
-            _filters[key].open(chain.sources)
+        made = load_component("filters", component.spec)
+        if getattr(made, "wants", "") == "evaluations":
+            made.open(pipeline.sources)
+        _filters[key] = made
     return _filters[key]
 
 
@@ -207,133 +237,136 @@ def shown(value: float | str) -> str:
 
 
 @dc.dataclass
-class Work:
-    """One batch on its way through the chain."""
+class Batch:
+    """One batch of documents on its way through the pipeline."""
 
-    chain: Chain
+    pipeline: FilterPipeline
     documents: list[Document]
-    fates: list[Fate]
+    outcomes: list[Outcome]
     columns: Mapping[str, list[Any]]
 
-    def step(self, at: int) -> None:
-        """Take the documents that are left through one part."""
-        part, hard = self.chain.parts[at], self.chain.hard
-        alive = [
-            i
-            for i, fate in enumerate(self.fates)
-            if fate.at == KEPT or self.chain.annotate and fate.at not in hard
-        ]
+    def apply(self, at: int) -> None:
+        """Take the documents that are left through one component."""
+        component = self.pipeline.components[at]
+        alive = self._alive()
         if not alive:
             return
-        if part.kind == "extract":
+        if component.kind == "extract":
             self._extract(at, alive)
             return
-        each, batch = open_filter(self.chain, at), [self.documents[i] for i in alive]
-        if at in self.chain.signed:
-            for i, signature in zip(alive, _sign(part.name, each, batch), strict=True):
-                self.fates[i].signatures[at] = signature
+        filter = open_filter(self.pipeline, at)
+        documents = [self.documents[i] for i in alive]
+        if at in self.pipeline.signed:
+            signatures = _sign(component.name, filter, documents)
+            for i, signature in zip(alive, signatures, strict=True):
+                self.outcomes[i].signatures[at] = signature
             return
-        if self.chain.annotate:
-            self._measure(at, each, alive, batch)
-        verdicts = (
-            each.judge(batch, self.chain.finding)
-            if at == self.chain.edited
-            else judge(part.name, each, batch)
-        )
+        if self.pipeline.annotate and hasattr(filter, "measure"):
+            for i, checks in zip(alive, filter.measure(documents), strict=True):
+                self.outcomes[i].checks += [(at, check) for check in checks]
+        if at == self.pipeline.edited:
+            verdicts = filter.judge(documents, self.pipeline.finding)
+        else:
+            verdicts = judge(component.name, filter, documents)
         for i, verdict in zip(alive, verdicts, strict=True):
             if isinstance(verdict, Drop):
                 self._drop(i, at, verdict)
             elif isinstance(verdict, Edit):
-                self.fates[i].edits.append((at, verdict.count))
+                self.outcomes[i].edits.append((at, verdict.count))
                 self.documents[i].text = verdict.text
 
-    def _extract(self, at: int, alive: Sequence[int]) -> None:
-        columns, settings = self.columns, self.chain.settings
-        pages = [i for i in alive if columns["media"][i] == "text/html"]
-        charsets = columns.get("charset") or [""] * len(columns["id"])
-        jobs = [
-            (columns["body"][i] or b"", "text/html", charsets[i] or "", columns["url"][i])
-            for i in pages
-        ]
-        spec = tuple(sorted(self.chain.parts[at].spec.items()))
-        found = dict(
-            zip(
-                pages,
-                extraction_pool.shared().run(jobs, settings, spec) if jobs else (),
-                strict=True,
-            )
-        )
-        for i in alive:
-            if i not in found:
-                found[i] = extract(
-                    columns["body"][i] or b"",
-                    columns["media"][i],
-                    charsets[i] or "",
-                    columns["url"][i],
-                    settings,
-                    None,
-                )
-            self._take(i, at, found[i])
+    def _alive(self) -> list[int]:
+        """Indices of the documents that the next component sees."""
+        annotate, hard = self.pipeline.annotate, self.pipeline.hard
+        alive = []
+        for i, outcome in enumerate(self.outcomes):
+            if outcome.at == KEPT or (annotate and outcome.at not in hard):
+                alive.append(i)
+        return alive
 
-    def _take(self, i: int, at: int, found: Extracted) -> None:
-        if found.rule:
-            self._drop(i, at, Drop(found.rule, found.value, found.limit), found.excerpt)
-        else:
-            self.documents[i].text = found.text
+    def _extract(self, at: int, alive: Sequence[int]) -> None:
+        """Pages go to the extraction process; other texts are only decoded, in this process."""
+        columns, settings = self.columns, self.pipeline.settings
+        charsets = columns.get("charset") or [""] * len(columns["id"])
+        jobs: dict[int, extraction_pool.Job] = {}
+        for i in alive:
+            body, media = columns["body"][i] or b"", columns["media"][i]
+            jobs[i] = (body, media, charsets[i] or "", columns["url"][i])
+        pages = [i for i in alive if columns["media"][i] == "text/html"]
+        results: dict[int, Extracted] = {}
+        if pages:
+            spec = tuple(sorted(self.pipeline.components[at].spec.items()))
+            page_jobs = [jobs[i] for i in pages]
+            extracted = extraction_pool.shared().run(page_jobs, settings, spec)
+            results = dict(zip(pages, extracted, strict=True))
+        for i in alive:
+            result = results[i] if i in results else extract(*jobs[i], settings, None)
+            if result.rule:
+                drop = Drop(result.rule, result.value, result.limit)
+                self._drop(i, at, drop, result.excerpt)
+            else:
+                self.documents[i].text = result.text
 
     def _drop(self, i: int, at: int, drop: Drop, excerpt: str = "") -> None:
-        fate = self.fates[i]
-        if fate.at == KEPT:
-            fate.at, fate.drop = at, drop
-            fate.excerpt = excerpt or clean(self.documents[i].text[:EXCERPT])
-        if at in self.chain.hard:
-            fate.at, fate.drop = at, drop
-
-    def _measure(
-        self, at: int, each: Any, alive: Sequence[int], batch: Sequence[Document]
-    ) -> None:
-        if hasattr(each, "measure"):
-            for i, checks in zip(alive, each.measure(batch), strict=True):
-                self.fates[i].checks += [(at, check) for check in checks]
+        outcome = self.outcomes[i]
+        if outcome.at == KEPT:
+            outcome.at, outcome.drop = at, drop
+            outcome.excerpt = excerpt or clean(self.documents[i].text[:EXCERPT])
+        # While annotating, a filter that runs before the extraction may have been first.
+        if at in self.pipeline.hard:
+            outcome.at, outcome.drop = at, drop
 
 
-def judge(name: str, each: Any, batch: Sequence[Document]) -> Sequence[Verdict]:
-    """The verdicts of one filter. An exception costs the document that causes it; a filter that fails on all stops the stage."""
+def judge(name: str, filter: Any, documents: Sequence[Document]) -> Sequence[Verdict]:
+    """The verdicts of one filter.
+
+    An exception costs only the document that causes it.
+
+    Raises:
+        StageError: the filter fails on all documents, or does not give one verdict for each.
+    """
     try:
-        verdicts = each.judge(batch)
+        verdicts = filter.judge(documents)
     except StageError:
         raise
     except Exception as error:
-        verdicts = [_alone(each, document) for document in batch]
+        verdicts = [_judge_alone(filter, document) for document in documents]
         failed = [v for v in verdicts if isinstance(v, Drop) and v.rule == "error"]
-        if len(failed) == len(batch) > 7:
+        if len(failed) == len(documents) > FEW:
             raise StageError(
-                f"filter {name} failed on {len(failed)} of {len(batch)} documents (first: {failed[0].value}); "
-                f"mend it, or take it out with ~corpus.filters.{name}"
+                f"filter {name} failed on {len(failed)} of {len(documents)} documents "
+                f"(first: {failed[0].value}); fix it, or remove it with ~corpus.filters.{name}"
             ) from error
-    if len(verdicts) != len(batch):
+    if len(verdicts) != len(documents):
         raise StageError(
-            f"filter {name} gave {len(verdicts)} verdicts for {len(batch)} documents; it must give one each"
+            f"filter {name} gave {len(verdicts)} verdicts for {len(documents)} documents; "
+            "it must give one for each"
         )
+    for verdict in verdicts:
+        if verdict is not None and not isinstance(verdict, (Drop, Edit)):
+            raise StageError(
+                f"filter {name} gave a verdict of type {type(verdict).__name__}; "
+                "it must give None, a Drop or an Edit for each document"
+            )
     return verdicts
 
 
-def _alone(each: Any, document: Document) -> Verdict:
+def _judge_alone(filter: Any, document: Document) -> Verdict:
     try:
-        return each.judge([document])[0]
+        return filter.judge([document])[0]
     except Exception as error:  # counted and written to dropped/ with its text
-        return Drop(
-            "error", f"{type(error).__name__}: {error}"[:EXCERPT], "a verdict without error"
-        )
+        message = f"{type(error).__name__}: {error}"[:EXCERPT]
+        return Drop("error", message, "a verdict without error")
 
 
-def _sign(name: str, each: Any, batch: Sequence[Document]) -> Sequence[bytes]:
+def _sign(name: str, filter: Any, documents: Sequence[Document]) -> Sequence[bytes]:
     try:
-        return each.sign(batch)
+        return filter.sign(documents)
     except StageError:
         raise
     except Exception as error:
         raise StageError(
-            f"filter {name} failed while it signed {len(batch)} documents ({type(error).__name__}: {error}); "
-            f"take it out with ~corpus.filters.{name}, or report it to its author"
+            f"filter {name} failed while it signed {len(documents)} documents "
+            f"({type(error).__name__}: {error}); remove it with ~corpus.filters.{name}, "
+            "or report it to its author"
         ) from error

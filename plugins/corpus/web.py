@@ -1,8 +1,9 @@
 """Web pages to a training corpus: extract the text, filter, remove duplicates and personal data.
 
-The order of the filters is the order of the mapping; filters that need the URL alone run before extraction. Nothing is
-lost in silence: what is read is kept or stands in ``dropped/`` with the rule, the value and the limit, and the stage
-fails if the two do not add up. Memory does not grow with the texts: they stay in Arrow files from beginning to end.
+The order of the filters is the order of the mapping; filters that need the URL alone run before
+extraction. Nothing is lost in silence: every document that is read is kept, or stands in
+``dropped/`` with the rule, the value and the limit, and the stage fails if the two do not add up.
+Memory does not grow with the texts: they stay in Arrow files from beginning to end.
 """
 
 from __future__ import annotations
@@ -27,14 +28,13 @@ DEFAULT = (
     "minhash_dedup",
     "pii",
 )
-FEW, SMALL = (
-    200,
-    20_000_000,
-)  # documents and bytes; with less than this, a second process costs more than it saves
+# With less than this, a second process costs more than it saves.
+FEW_DOCUMENTS = 200
+SMALL_BYTES = 20_000_000
 
 
 class Web:
-    """Extraction, then filters in the order given; what is dropped, edited and why is written down."""
+    """Extraction, then filters in the order given; what is dropped or edited is recorded."""
 
     @dc.dataclass(frozen=True)
     class Config:
@@ -49,59 +49,70 @@ class Web:
         )
         words: str = option(
             "fast",
-            "how texts are cut into words: fast; spacy, for the decisions of datatrove; whitespace, for technical text",
+            "how texts are cut into words: fast; spacy, for the decisions of datatrove; "
+            "whitespace, for technical text",
             choices=("fast", "spacy", "whitespace"),
         )
         words_language: str = option("en", "ISO code of the language for words=spacy")
         mode: str = option(
             "drop",
-            "annotate: keep every document and write down every value of every rule (annotations/, sweep.json)",
+            "annotate: keep every document and write every value of every rule "
+            "(annotations/, sweep.json)",
             choices=("drop", "annotate"),
         )
-        seconds: float = option(10.0, "CPU seconds one page may take to extract")
+        seconds: float = option(10.0, "CPU seconds that one page may take to extract", gt=0)
         memory_mb: int = option(
-            2048, "memory an extraction process may take before the page is dropped"
+            2048,
+            "megabytes that an extraction process may take before the page is dropped",
+            ge=1,
         )
         max_bytes: int = option(
-            10_000_000, "pages larger than this many bytes are dropped unparsed"
+            10_000_000, "pages larger than this many bytes are dropped unparsed", ge=1
         )
         max_characters: int = option(
-            1_000_000, "texts longer than this many characters are dropped"
+            1_000_000, "texts longer than this many characters are dropped", ge=1
         )
         max_word: int = option(
-            100_000, "texts with more characters than this between two blanks are dropped"
+            100_000, "texts with more characters than this between two blanks are dropped", ge=1
         )
         max_depth: int = option(
-            1000, "pages with more elements inside each other are dropped unparsed"
+            1000, "pages with more elements inside each other are dropped unparsed", ge=1
         )
         max_replaced: float = option(
-            0.01, "largest share of U+FFFD (undecodable) characters in a text"
+            0.01, "largest share of U+FFFD (undecodable) characters in a text", ge=0, le=1
         )
         split: str = option(
             "none",
-            "paragraph: every line of a kept page becomes a document of its own, after all filters",
+            "paragraph: every line of a kept page becomes a document, after all filters",
             choices=("none", "paragraph"),
         )
         min_paragraph_words: int = option(
             0,
-            "with split=paragraph: shorter paragraphs (headings) are skipped; unit: words between blanks",
+            "with split=paragraph: shorter paragraphs (headings) are skipped; "
+            "unit: words between blanks",
+            ge=0,
         )
         max_error_rate: float = option(
-            0.01, "share of documents on which a filter may fail before the stage stops"
+            0.01, "share of documents on which a filter may fail before the stage stops", ge=0, le=1
         )
         engine: str = option(
             "datasets",
-            "what spreads the work: datasets (this machine), or datatrove (its executors, many machines)",
+            "what spreads the work: datasets (this machine), or datatrove (its executors, "
+            "many machines)",
             choices=("datasets", "datatrove"),
             identity=False,
         )
         engine_options: dict[str, str] = option(
-            help="for engine=datatrove: executor=local|slurm|ray, tasks, and what that executor takes",
+            help="for engine=datatrove: executor=local|slurm|ray, tasks, and the options of that "
+            "executor",
             factory=dict,
             identity=False,
         )
         workers: int = option(
-            0, "processes; 0: one a CPU, and one alone for little work", identity=False
+            0,
+            "processes; 0: one for each CPU, and a single one for little work",
+            ge=0,
+            identity=False,
         )
 
     inputs = {"documents": "documents", "evaluations": "problems|dialogues|preferences*"}
@@ -112,158 +123,166 @@ class Web:
     def estimate(
         self, config: Config, known: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> Mapping[str, float]:
-        """At most as many documents as come in; what the filters leave is known once they have run."""
-        return {
-            name: value
-            for facts in known["documents"]
-            for name, value in facts.items()
-            if name == "documents"
-        }
+        """At most as many documents as come in; the filters decide how many are left."""
+        estimates: dict[str, float] = {}
+        for facts in known["documents"]:
+            if "documents" in facts:
+                estimates["documents"] = facts["documents"]
+        return estimates
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
         from llmstages.plugins.corpus import engines
         from llmstages.plugins.corpus.filter_pipeline import KEPT
-        from llmstages.plugins.corpus.resolve import Ledger, compare, settle
-        from llmstages.plugins.corpus.writing import Writing, watched
+        from llmstages.plugins.corpus.resolve import Funnel, compare, settle
+        from llmstages.plugins.corpus.writing import CorpusWriter, progress_of
 
         source = ctx.one("documents").path
-        files, read = sorted((source / "data").glob("*.arrow")), len(tables.load(source / "data"))
-        chain, ends = _chain(config, ctx)
-        ledger, writing, rows = (
-            Ledger(chain),
-            Writing(chain, ctx.out, config.split, config.min_paragraph_words),
-            read,
-        )
+        files = sorted((source / "data").glob("*.arrow"))
+        read = count = len(tables.load(source / "data"))
+        pipeline, ends = _pipeline(config, ctx)
+        funnel = Funnel(pipeline)
+        writer = CorpusWriter(pipeline, ctx.out, config.split, config.min_paragraph_words)
         for number, last in enumerate(ends):
             work = ctx.work / f"pass-{number}"
-            chain = dc.replace(chain, last=last, progress=str(work / "progress"))
-            with watched(
-                ctx,
-                work / "progress",
-                rows,
-                "extracting and filtering"
-                if number == 0
-                else f"filtering again after {chain.parts[chain.first].name}",
-            ):
+            progress = work / "progress"
+            pipeline = dc.replace(pipeline, last=last, progress=str(progress))
+            description = "extracting and filtering"
+            if number > 0:
+                description = f"filtering again after {pipeline.components[pipeline.first].name}"
+            workers = _workers(config, files, count)
+            with progress_of(ctx, progress, count, description):
                 outcomes = engines.run(
-                    config.engine,
-                    chain,
-                    files,
-                    rows,
-                    work,
-                    _workers(config, files, rows),
-                    config.engine_options,
+                    config.engine, pipeline, files, count, work, workers, config.engine_options
                 )
-            made = settle(chain, outcomes, work)
-            ledger.pass_(made)
-            files, rows = writing.take(made, ledger, work, last == ends[-1])
-            if last != ends[-1]:
-                chain = dc.replace(
-                    chain, first=last, finding=compare(made, last, made.at == KEPT, work)
-                )
-        ledger.check(config.max_error_rate)
-        metrics = writing.close(ctx, read, ledger)
-        return metrics | _gold(ctx, source, writing.drops, config)
+            result = settle(pipeline, outcomes, work)
+            funnel.count_pass(result)
+            final = last == ends[-1]
+            files, count = writer.write_pass(result, funnel, work, final)
+            if not final:
+                finding = compare(result, last, result.at == KEPT, work)
+                pipeline = dc.replace(pipeline, first=last, finding=finding)
+        funnel.check_errors(config.max_error_rate)
+        metrics = writer.close(ctx, read, funnel)
+        return metrics | _gold(ctx, source, writer.rule_by_url, config)
 
 
-def _chain(config: Web.Config, ctx: Context) -> tuple[Any, list[int]]:
-    """The chain, and where its passes end."""
+def _pipeline(config: Web.Config, ctx: Context) -> tuple[Any, list[int]]:
+    """The pipeline of the first pass, and the positions where the passes end."""
     from llmstages.plugins.corpus.extraction import Settings
-    from llmstages.plugins.corpus.filter_pipeline import Chain, Part
+    from llmstages.plugins.corpus.filter_pipeline import Component, FilterPipeline
 
     if set(config.extractors) != {"html"}:
         raise StageError(
-            f"{ctx.step}.extractors needs one member, html; it has {', '.join(config.extractors) or 'none'}. "
+            f"{ctx.step}.extractors needs one member, html; it has "
+            f"{', '.join(config.extractors) or 'none'}. "
             f"Choose with extractors@{ctx.step}.extractors.html=resiliparse"
         )
-    early, late = [], []
+    early: list[Component] = []
+    late: list[Component] = []
+    editing_groups: set[str] = set()
     for name, spec in _ordered(config, ctx.step):
         cls, _ = component_config("filters", spec)
-        if getattr(cls, "wants", "") == "evaluations" and not (
-            ctx.many("evaluations") or spec.get("path")
-        ):
-            raise StageError(
-                f"{ctx.step}.filters.{name} needs texts to look for: wire the steps that evaluate, "
-                f"steps.{ctx.step}.evaluations=[problems] (a step that stands before {ctx.step} in the recipe), or give "
-                f"{ctx.step}.filters.{name}.path=FILE"
-            )
-        if getattr(cls, "edits", False) and config.mode == "annotate":
-            raise StageError(
-                f"{ctx.step}.mode=annotate keeps texts as they are, but {name} edits by what all documents have; "
-                f"take it out with ~{ctx.step}.filters.{name}"
-            )
-        (early if getattr(cls, "early", False) else late).append(
-            (Part(name, cls.kind, dict(spec)), getattr(cls, "edits", False))
-        )
-    steps = [*early, (Part("extract", "extract", dict(config.extractors["html"])), False), *late]
-    parts = tuple(part for part, _ in steps)
-    ends = [at for at, (part, edits) in enumerate(steps) if edits and part.kind == "group"] + [
-        len(parts)
-    ]
-    settings = Settings(
-        **{field.name: getattr(config, field.name) for field in dc.fields(Settings)}
-    )
-    return Chain(
-        parts,
-        ends[0],
-        settings=settings,
+        _check_filter(name, spec, cls, config, ctx)
+        component = Component(name, cls.kind, dict(spec))
+        if getattr(cls, "early", False):
+            early.append(component)
+        else:
+            late.append(component)
+        if cls.kind == "group" and getattr(cls, "edits", False):
+            editing_groups.add(name)
+    extraction = Component("extract", "extract", dict(config.extractors["html"]))
+    components = (*early, extraction, *late)
+    # An editing group ends a pass, since what follows it must see the edited texts.
+    ends = []
+    for at, component in enumerate(components):
+        if component.kind == "group" and component.name in editing_groups:
+            ends.append(at)
+    ends.append(len(components))
+    fields = [field.name for field in dc.fields(Settings)]
+    pipeline = FilterPipeline(
+        components,
+        last=ends[0],
+        settings=Settings(**{name: getattr(config, name) for name in fields}),
         words=config.words,
         language=config.words_language,
         annotate=config.mode == "annotate",
         sources=tuple(artifact.path for artifact in ctx.many("evaluations")),
-    ), ends
+    )
+    return pipeline, ends
+
+
+def _check_filter(name: str, spec: Any, cls: type, config: Web.Config, ctx: Context) -> None:
+    """Raise StageError for a filter that cannot work in this step."""
+    step = ctx.step
+    wants_evaluations = getattr(cls, "wants", "") == "evaluations"
+    if wants_evaluations and not ctx.many("evaluations") and not spec.get("path"):
+        raise StageError(
+            f"{step}.filters.{name} needs texts to look for: wire the steps that evaluate, "
+            f"steps.{step}.evaluations=[problems] (a step that stands before {step} in the "
+            f"recipe), or give {step}.filters.{name}.path=FILE"
+        )
+    if getattr(cls, "edits", False) and config.mode == "annotate":
+        raise StageError(
+            f"{step}.mode=annotate keeps texts as they are, but {name} edits them by what all "
+            f"documents have; remove it with ~{step}.filters.{name}"
+        )
 
 
 def _ordered(config: Web.Config, step: str) -> list[tuple[str, Any]]:
-    """Filters in the order they run."""
+    """Names and specs of the filters, in the order they run."""
+    first = []
     for name in config.order:
-        if name not in config.filters and name not in entries(
-            "filters"
-        ):  # one taken out may still be named
+        if name in config.filters:
+            first.append(name)
+        # The order may still name a known filter that an override removed.
+        elif name not in entries("filters"):
             raise StageError(
-                f"{step}.order names {name!r}, which is no filter.{near(name, config.filters)} There are: {', '.join(config.filters)}"
+                f"{step}.order names {name!r}, which is not a filter."
+                f"{near(name, config.filters)} There are: {', '.join(config.filters)}"
             )
-    first = [name for name in config.order if name in config.filters]
-    return [
-        (name, config.filters[name])
-        for name in [*first, *(name for name in config.filters if name not in first)]
-    ]
+    others = [name for name in config.filters if name not in first]
+    return [(name, config.filters[name]) for name in first + others]
 
 
-def _workers(config: Web.Config, files: Sequence[Path], rows: int) -> int:
+def _workers(config: Web.Config, files: Sequence[Path], documents: int) -> int:
     if config.workers:
         return config.workers
     size = sum(file.stat().st_size for file in files)
-    return 1 if rows < FEW or size < SMALL and rows < 20 * FEW else os.cpu_count() or 1
+    if documents < FEW_DOCUMENTS or (size < SMALL_BYTES and documents < 20 * FEW_DOCUMENTS):
+        return 1
+    return os.cpu_count() or 1
 
 
 def _gold(
-    ctx: Context, source: Path, drops: Mapping[str, str], config: Web.Config
+    ctx: Context, source: Path, rule_by_url: Mapping[str, str], config: Web.Config
 ) -> dict[str, float]:
-    """Write gold.json and return its overall figures, if the documents carry gold labels. drops: url -> rule that dropped it."""
+    """Write gold.json and return its overall figures, if the documents carry gold labels.
+
+    rule_by_url: the rule that dropped each document.
+    """
     labels = tables.read_lines(source / "gold.jsonl")
     if not labels:
         return {}
     from llmstages.plugins.corpus.gold import measure, personal_removed
 
-    families = {
-        name: getattr(component_config("filters", spec)[0], "family", "")
-        for name, spec in config.filters.items()
-    }
-    by_url = {}
-    for url, rule in drops.items():
+    families = {}
+    for name, spec in config.filters.items():
+        cls, _ = component_config("filters", spec)
+        families[name] = getattr(cls, "family", "")
+    family_by_url = {}
+    for url, rule in rule_by_url.items():
         name = rule.removeprefix("extract.").split(".")[0]
-        by_url[url] = families.get(name) or name
-    result = measure(labels, by_url, set(tables.load(source / "data")["url"]))
+        family_by_url[url] = families.get(name) or name
+    result = measure(labels, family_by_url, set(tables.load(source / "data")["url"]))
     tables.write_json(ctx.out / "gold.json", result)
-    overall = result["overall"]
-    paragraphs: dict[str, list[str]] = {}  # one per page, several where pages are split
+    # One paragraph for each page, or several if pages are split.
+    paragraphs: dict[str, list[str]] = {}
     for row in tables.load(ctx.out / "data"):
         paragraphs.setdefault(row["url"], []).append(row["text"] + "\n")
     texts = {url: "".join(parts) for url, parts in paragraphs.items()}
-    found = {
-        "precision": overall["precision"],
-        "recall": overall["recall"],
+    metrics = {
+        "precision": result["overall"]["precision"],
+        "recall": result["overall"]["recall"],
         "personal_removed": personal_removed(labels, texts),
     }
-    return {f"gold_{name}": value for name, value in found.items() if value is not None}
+    return {f"gold_{name}": value for name, value in metrics.items() if value is not None}

@@ -39,7 +39,7 @@ MAX_INSPECTED = 1000  # segments that `llmstages inspect` can show
 class CausalLMConfig(Optimization):
     depth: int = option(
         0,
-        "number of layers of a compute-optimal run: all that is 0 below follows from it "
+        "number of layers of a compute-optimal run: all that is 0 or null below follows from it "
         "(depth_scaling.py); 0 = off, a small model",
         ge=0,
     )
@@ -59,25 +59,25 @@ class CausalLMConfig(Optimization):
     )
     warmup_steps: int = option(50, "updates of linear warm-up", ge=0, renamed_from="warmup")
     architecture: str = option("llama", "model type known to transformers' AutoConfig")
-    hidden_size: int = option(
-        0, "width of the model; 0 = 128, or by depth", ge=0, renamed_from="hidden"
+    hidden_size: int | None = option(
+        None, "width of the model; null: 128, or by depth", ge=1, renamed_from="hidden"
     )
-    num_hidden_layers: int = option(
-        0, "transformer layers; 0 = 4, or the depth", ge=0, renamed_from="layers"
+    num_hidden_layers: int | None = option(
+        None, "transformer layers; null: 4, or the depth", ge=1, renamed_from="layers"
     )
-    num_attention_heads: int = option(
-        0, "attention heads; 0 = 4, or by depth", ge=0, renamed_from="heads"
+    num_attention_heads: int | None = option(
+        None, "attention heads; null: 4, or by depth", ge=1, renamed_from="heads"
     )
-    num_key_value_heads: int = option(
-        0,
-        "key-value heads, fewer than heads for grouped-query attention; 0 = as many as heads",
-        ge=0,
+    num_key_value_heads: int | None = option(
+        None,
+        "key-value heads, fewer than heads for grouped-query attention; null: as many as heads",
+        ge=1,
         renamed_from="kv_heads",
     )
-    intermediate_size: int = option(
-        0,
-        "width of the feed-forward layer; 0 = 384, or by depth",
-        ge=0,
+    intermediate_size: int | None = option(
+        None,
+        "width of the feed-forward layer; null: 384, or by depth",
+        ge=1,
         renamed_from="intermediate",
     )
     max_position_embeddings: int = option(

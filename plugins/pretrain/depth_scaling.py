@@ -132,7 +132,7 @@ def _round_up(value: int, multiple: int) -> int:
 
 
 def scaling_weights(
-    architecture: str, shape: Mapping[str, Any], num_key_value_heads: int, vocab_size: int
+    architecture: str, shape: Mapping[str, Any], num_key_value_heads: int | None, vocab_size: int
 ) -> int:
     """Weights of the layers' matrices and the output head.
 

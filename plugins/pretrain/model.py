@@ -82,7 +82,7 @@ def model_sizes(config: Any, vocab_size: int) -> Model:
         config.num_hidden_layers,
         config.num_attention_heads,
         config.intermediate_size,
-        config.num_key_value_heads,
+        config.num_key_value_heads or 0,
         # Rotary embeddings are computed; only GPT-2 has weights for positions.
         positions=config.max_position_embeddings if config.architecture == "gpt2" else 0,
         bias=config.init == "copy_friendly",
@@ -96,7 +96,7 @@ def _check_heads(config: Any) -> None:
         raise StageError(
             f"pretrain: hidden_size={config.hidden_size} must be a multiple of "
             f"num_attention_heads={heads}, and that a multiple of "
-            f"num_key_value_heads={config.num_key_value_heads}"
+            f"num_key_value_heads={key_value_heads}"
         )
 
 
@@ -106,7 +106,7 @@ def _check_copy_friendly(model: Any, config: Any) -> None:
             f"pretrain.init=copy_friendly needs a model like llama, not {config.architecture}; "
             "use pretrain.init=plain"
         )
-    if config.num_key_value_heads not in (0, config.num_attention_heads):
+    if config.num_key_value_heads not in (None, config.num_attention_heads):
         raise StageError(
             "pretrain.init=copy_friendly needs as many key-value heads as heads, not "
             f"{config.num_key_value_heads}; use pretrain.init=plain"

@@ -137,6 +137,15 @@ class Trained:
         """A tokenizer trained on texts."""
         raise NotImplementedError
 
+    def validate(self, config: Any, step: str) -> None:
+        """Refuse a vocabulary without room for what every tokenizer of the kind has."""
+        minimum, contents = self.minimum_vocabulary(config)
+        if config.vocab_size < minimum:
+            raise StageError(
+                f"{step}.vocab_size={config.vocab_size} is below {minimum}, "
+                f"the room that {contents} need"
+            )
+
     def estimate(self, config: Any, known: Mapping[str, Any]) -> Mapping[str, float]:
         """As many entries as are asked for; a small corpus gives fewer."""
         return {"vocab_size": config.vocab_size}
@@ -146,12 +155,7 @@ class Trained:
         from llmstages.plugins.tokenizer import measure
         from llmstages.plugins.tokenizer.sample import Sample
 
-        minimum, contents = self.minimum_vocabulary(config)
-        if config.vocab_size < minimum:
-            raise StageError(
-                f"{ctx.step}.vocab_size={config.vocab_size} is below {minimum}, "
-                f"the room that {contents} need"
-            )
+        self.validate(config, ctx.step)
         sample = Sample(
             tables.load(ctx.one("corpus").path / "data"),
             [tables.load(source.path / "data") for source in ctx.many("dialogues")],

@@ -110,7 +110,7 @@ def test_wiring_from_the_command_line(toys):
         ("steps.tuned.base=./nowhere", "no such folder"),
         ("toymodel=distilled", "needs a model as its input 'teacher'"),
         ("launch=dpd", "Did you mean 'ddp'"),
-        ("launch.processes=2", "needs how=torchrun"),
+        ("launch.processes=2", "needs backend=torchrun"),
         ("foo", "cannot read 'foo'"),
         ("toymodel.x=Zoë", "needs quotes of its own: \"KEY='VALUE'\""),
         ("store=", "store and runs need the name of a folder"),

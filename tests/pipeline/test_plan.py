@@ -128,7 +128,9 @@ def test_from_python_wrong_keys_inputs_and_choices_are_refused(toys):
         step("model", "toymodel.plain", {}, corpse="x")
     with pytest.raises(StageError, match="none of fast, slow"):
         chain(mode="fats")
-    with pytest.raises(StageError, match="model.learning_rate is 'fast', which is not of type float"):
+    with pytest.raises(
+        StageError, match="model.learning_rate is 'fast', which is not of type float"
+    ):
         chain(rate="fast")
     assert chain(rate=1)[-1].config.learning_rate == 1.0
     with pytest.raises(StageError, match="documents: .*no step before it|needs a documents"):

@@ -1,7 +1,7 @@
 """No text becomes a control token.
 
-Hostile strings stand in every field and take every way that a text can take, with tokenizers and chat
-templates of many kinds: 400 strings for each of ten tokenizers.
+Hostile strings stand in every field and take every way that a text can take, with tokenizers and
+chat templates of many kinds: 400 strings for each of ten tokenizers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Chat templates by name.
 
-Each gives the tokens of transformers' own call, replies are read back, tokenizers get what they lack.
+Each gives the tokens of transformers' own call; replies are read back; tokenizers get what they
+lack.
 """
 
 from __future__ import annotations

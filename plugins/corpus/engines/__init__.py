@@ -1,7 +1,7 @@
 """How the filter pipeline is spread over processes or machines; all engines give one result.
 
-An engine is a function ``run(chain, files, rows, work, workers, options) -> list[Path]``: it
-reads the Arrow streams in ``files`` (``rows`` rows in all), hands them to the chain in batches
+An engine is a function ``run(pipeline, files, rows, work, workers, options) -> list[Path]``: it
+reads the Arrow streams in ``files`` (``rows`` rows in all), hands them to the pipeline in batches
 and returns Arrow streams of outcomes, in the order of the rows. Left out on purpose: any
 knowledge of filters.
 """
@@ -17,16 +17,16 @@ CHOICES = ("datasets", "datatrove")
 
 def run(
     name: str,
-    chain: Any,
+    pipeline: Any,
     files: Sequence[Path],
     rows: int,
     work: Path,
     workers: int,
     options: Mapping[str, str],
 ) -> list[Path]:
-    """Run the chain under the engine of a name (one of CHOICES)."""
+    """Run the pipeline under an engine (one of CHOICES)."""
     from llmstages.plugins.corpus.engines import datasets, datatrove
 
     engine = {"datasets": datasets, "datatrove": datatrove}[name]
     work.mkdir(parents=True, exist_ok=True)
-    return engine.run(chain, files, rows, work, workers, options)
+    return engine.run(pipeline, files, rows, work, workers, options)

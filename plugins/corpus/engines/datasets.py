@@ -11,7 +11,7 @@ from llmstages.plugins.corpus.filter_pipeline import BATCH
 
 
 def run(
-    chain: Any,
+    pipeline: Any,
     files: Sequence[Path],
     rows: int,
     work: Path,
@@ -28,23 +28,23 @@ def run(
 
     if options:
         raise StageError(
-            f"engine=datasets takes no engine_options, but was given {', '.join(options)}; they"
-            " belong to engine=datatrove"
+            f"engine=datasets takes no engine_options, but was given {', '.join(options)}; "
+            "they belong to engine=datatrove"
         )
     datasets.disable_progress_bars()
     if workers > 1:
-        chain.preload()
+        pipeline.preload()
     table = datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
     try:
-        done = table.with_format("arrow").map(
-            chain,
+        outcomes = table.with_format("arrow").map(
+            pipeline,
             batched=True,
             batch_size=BATCH,
             with_indices=True,
             remove_columns=table.column_names,
             writer_batch_size=4 * BATCH,
             num_proc=workers if workers > 1 else None,
-            features=datasets.Features.from_arrow_schema(chain.schema()),
+            features=datasets.Features.from_arrow_schema(pipeline.schema()),
             cache_file_name=str(work / "outcomes.arrow"),
             load_from_cache_file=False,
             new_fingerprint="outcomes",
@@ -53,7 +53,7 @@ def run(
         if "abruptly died" not in str(error):
             raise
         raise StageError(
-            f"one of the {workers} corpus processes was ended from outside, most likely for lack of"
-            " memory; take fewer: corpus.workers=1"
+            f"one of the {workers} corpus processes was ended from outside, most likely for lack "
+            "of memory; use fewer: corpus.workers=1"
         ) from error
-    return [Path(file["filename"]) for file in done.cache_files]
+    return [Path(file["filename"]) for file in outcomes.cache_files]
