@@ -190,12 +190,14 @@ class Evaluator(Protocol):
 
         Args:
             model, tokenizer: of transformers, ready to generate.
-            questions: rows of a problems artifact: prompt (messages), answer, task, group, style,
-            meta. tools: name -> tool, or None where the model has none. advance: call it with the
-            number of questions that are done.
+            questions: rows of a problems artifact: prompt (messages), answer, task, group, role
+                ("test", "probe"), style ("chat"; "plain": continued without chat tokens), meta.
+            tools: name -> tool, or None where the model has none.
+            advance: call it with the number of questions that are done.
 
         Returns:
-            scores: task -> group -> metric -> value. answers: rows of prompt, answer, task. facts:
-            further numbers about the model, by name.
+            scores: task -> group -> metric -> value.
+            answers: rows of prompt, answer and task, for the page.
+            facts: further numbers about the model, by name.
         """
         ...

@@ -43,8 +43,9 @@ def option(
         identity: False for a field that changes how a result is made but never the result (workers,
             logging). It stays out of the fingerprint.
         file: True for a path or glob. The content of the files enters the fingerprint, not the
-        path. renamed_from: the name of this field in an earlier version; using it is an error
-        that says so.
+            path.
+        renamed_from: the name of this field in an earlier version; using it is an error that says
+            so.
     """
     limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     metadata = {
@@ -90,12 +91,14 @@ class Context:
     Attributes:
         step: the name of the step in this run, for messages.
         out: the folder to fill. It is empty at the start and becomes the artifact when run()
-        returns. work: scratch space that survives an interruption (checkpoints); removed when the
-        step is done. inputs: input name -> Artifact; a tuple of them for a "many" input; None for
-        an open one. processes: how many processes train this step together. cache: where the runs
-        of one store share derived data (see cached()); None: inside work. progress:
-        ``progress(description, total)`` is a context manager that yields a Progress. say:
-        ``say(line)`` prints one line to the user.
+            returns.
+        work: scratch space that survives an interruption (checkpoints); removed when the step is
+            done.
+        inputs: input name -> Artifact; a tuple of them for a "many" input; None for an open one.
+        processes: how many processes train this step together.
+        cache: where the runs of one store share derived data (see cached()); None: inside work.
+        progress: ``progress(description, total)`` is a context manager that yields a Progress.
+        say: ``say(line)`` prints one line to the user.
     """
 
     step: str

@@ -28,7 +28,7 @@ def resolve(group: str, component: str | type) -> Any:
 
 
 def make(group: str, component: str | type, config: dict[str, Any]) -> Any:
-    """An instance of a component with its typed config, after the checks that all components share."""
+    """An instance of a component, after the checks that all components share."""
     cls = resolve(group, component)
     check_config(cls.Config, cls.__name__)
     check_light_import(cls)

@@ -1,6 +1,7 @@
-"""One warm extraction process for each process that works on the corpus, replaced when a page ends it.
+"""One warm extraction process for each process that works on the corpus.
 
-Started on use and kept for later batches and steps, because starting an interpreter takes longer than extracting twenty pages.
+It is started on use, kept for later batches and steps (starting an interpreter takes longer than
+extracting twenty pages), and replaced if a page ends it.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llmstages.core.errors import StageError
-from llmstages.plugins.corpus.extraction import Extracted, Settings
+from llmstages.plugins.corpus.extraction import Extracted, Settings, dropped
 from llmstages.plugins.corpus.extraction_worker import serve
 
 Job = tuple[bytes, str, str, str]  # body, media, declared charset, url
 Spec = tuple[tuple[str, Any], ...]  # an extractor: (("use", name), ...its fields)
-CHUNK, CHUNK_BYTES = 16, 16_000_000  # sent at a time
-PATIENCE = 10  # the worker limits its own CPU time; this many times that, in wall time, ends one that sleeps for ever
+CHUNK_JOBS = 16  # sent at a time
+CHUNK_BYTES = 16_000_000
+# The worker limits its own CPU time. This many times that, in wall time, ends one that sleeps.
+PATIENCE = 10
 
 
 class Worker:
@@ -35,45 +38,48 @@ class Worker:
         self.process: Any = None
 
     def run(self, jobs: Sequence[Job], settings: Settings, extractor: Spec) -> list[Extracted]:
-        """Extract all jobs. A page that hangs or crashes the process gets a rule; the rest goes to a fresh process."""
-        done: list[Extracted] = []
+        """Extract all jobs.
+
+        A page that hangs or crashes the process gets a rule; the rest goes to a fresh process.
+        """
+        results: list[Extracted] = []
         for chunk in _chunks(jobs):
-            mine: list[Extracted] = []
-            while len(mine) < len(chunk):
-                self._attempt(chunk[len(mine) :], settings, extractor, mine)
-            done += mine
-        return done
+            chunk_results: list[Extracted] = []
+            while len(chunk_results) < len(chunk):
+                self._attempt(chunk[len(chunk_results) :], settings, extractor, chunk_results)
+            results += chunk_results
+        return results
 
     def _attempt(
-        self, jobs: Sequence[Job], settings: Settings, extractor: Spec, done: list[Extracted]
+        self, jobs: Sequence[Job], settings: Settings, extractor: Spec, results: list[Extracted]
     ) -> None:
-        self.process = process = self.process or self._start()
-        watch = Watch(process, (settings.seconds or 60) * PATIENCE)
+        """Append the results of the jobs, up to the first that ends the process."""
+        process = self.process = self.process or self._start()
+        watchdog = Watchdog(process, (settings.seconds or 60) * PATIENCE)
         try:
             pickle.dump((settings, extractor, jobs), process.stdin)
             process.stdin.flush()
             for _ in jobs:
-                watch.again()
-                found = pickle.load(process.stdout)
-                if isinstance(found, StageError):
+                watchdog.restart()
+                result = pickle.load(process.stdout)
+                if isinstance(result, StageError):
                     self.close()
-                    raise found
-                done.append(found)
+                    raise result
+                results.append(result)
         except (EOFError, BrokenPipeError, pickle.UnpicklingError):
-            code, self.process = process.wait(), None
-            if watch.hung or code == -signal.SIGPROF:  # the worker's own limit on CPU time
-                done.append(
-                    Extracted(
-                        "", "timeout", settings.seconds, f"<= {settings.seconds:g} s of CPU time"
-                    )
-                )
+            code = process.wait()
+            self.process = None
+            # SIGPROF is the worker's own limit on CPU time.
+            if watchdog.hung or code == -signal.SIGPROF:
+                limit = f"<= {settings.seconds:g} s of CPU time"
+                results.append(dropped("timeout", settings.seconds, limit))
             else:
-                done.append(Extracted("", "crashed", code, "extraction without a crash"))
+                results.append(dropped("crashed", code, "extraction without a crash"))
         finally:
-            watch.over.set()
+            watchdog.stop()
 
     def _start(self) -> Any:
-        if _forked():
+        if _is_corpus_fork():
             process: Any = Fork()
         else:
             path = os.pathsep.join(entry for entry in sys.path if entry)
@@ -84,10 +90,11 @@ class Worker:
                 env={**os.environ, "PYTHONPATH": path},
             )
         try:
-            pickle.load(process.stdout)  # the worker says that its imports are done
+            pickle.load(process.stdout)  # sent when its imports are done
         except EOFError:
             raise StageError(
-                "the extraction process ended before its first page (its error is above); mend the installation"
+                "the extraction process ended before its first page (its error is above); "
+                "fix the installation"
             ) from None
         return process
 
@@ -100,49 +107,59 @@ class Worker:
             self.process = None
 
 
-class Watch:
-    """Kills a process that has not answered for so many seconds (``again`` starts counting anew) until it is over."""
+class Watchdog:
+    """Kills a process that has not answered for some seconds. restart() starts counting anew."""
 
     def __init__(self, process: Any, seconds: float) -> None:
-        self.process, self.seconds, self.hung, self.over = (
-            process,
-            seconds,
-            False,
-            threading.Event(),
-        )
-        self.again()
+        self.process = process
+        self.seconds = seconds
+        self.hung = False
+        self._over = threading.Event()
+        self.restart()
         threading.Thread(target=self._wait, daemon=True).start()
 
-    def again(self) -> None:
-        """It has answered."""
-        self.deadline = time.monotonic() + self.seconds
+    def restart(self) -> None:
+        """The process has answered."""
+        self._deadline = time.monotonic() + self.seconds
+
+    def stop(self) -> None:
+        """The process has answered everything."""
+        self._over.set()
 
     def _wait(self) -> None:
-        while (left := self.deadline - time.monotonic()) > 0:
-            if self.over.wait(left):
+        while True:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                break
+            if self._over.wait(left):
                 return
         self.hung = True
         self.process.kill()
 
 
 class Fork:
-    """A forked worker with the face of a Popen. (The pools of multiprocessing do not let their processes have children.)"""
+    """A forked worker with the methods of a Popen.
+
+    multiprocessing is not used, since its pools do not let their processes have children.
+    """
 
     def __init__(self) -> None:
-        ours, theirs = os.pipe(), os.pipe()
+        jobs_out, jobs_in = os.pipe()
+        results_out, results_in = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             code = 1
             try:
-                os.close(ours[1])
-                os.close(theirs[0])
-                serve(os.fdopen(ours[0], "rb"), os.fdopen(theirs[1], "wb"))
+                os.close(jobs_in)
+                os.close(results_out)
+                serve(os.fdopen(jobs_out, "rb"), os.fdopen(results_in, "wb"))
                 code = 0
             finally:
                 os._exit(code)
-        os.close(ours[0])
-        os.close(theirs[1])
-        self.stdin, self.stdout = os.fdopen(ours[1], "wb"), os.fdopen(theirs[0], "rb")
+        os.close(jobs_out)
+        os.close(results_in)
+        self.stdin = os.fdopen(jobs_in, "wb")
+        self.stdout = os.fdopen(results_out, "rb")
 
     def kill(self) -> None:
         """End it at once."""
@@ -153,11 +170,10 @@ class Fork:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-def _forked() -> bool:
-    """Whether this process was forked off to work on the corpus, with nothing of torch or threads in it."""
-    process = sys.modules.get(
-        "multiprocess.process"
-    )  # datasets and datatrove both use this library
+def _is_corpus_fork() -> bool:
+    """Whether this process was forked off to work on the corpus, without torch or threads."""
+    # datasets and datatrove both use this library.
+    process = sys.modules.get("multiprocess.process")
     return hasattr(os, "fork") and process is not None and process.parent_process() is not None
 
 
@@ -167,19 +183,20 @@ def _chunks(jobs: Sequence[Job]) -> Iterator[list[Job]]:
     for job in jobs:
         chunk.append(job)
         size += len(job[0])
-        if len(chunk) == CHUNK or size > CHUNK_BYTES:
+        if len(chunk) == CHUNK_JOBS or size > CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:
         yield chunk
 
 
-_mine: dict[int, Worker] = {}
+_workers: dict[int, Worker] = {}  # process id -> its worker
 
 
 def shared() -> Worker:
     """The worker of this process; a forked child does not use its parent's."""
-    if os.getpid() not in _mine:
-        _mine[os.getpid()] = Worker()
-        atexit.register(_mine[os.getpid()].close)
-    return _mine[os.getpid()]
+    pid = os.getpid()
+    if pid not in _workers:
+        _workers[pid] = Worker()
+        atexit.register(_workers[pid].close)
+    return _workers[pid]

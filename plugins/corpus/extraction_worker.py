@@ -1,8 +1,10 @@
-"""A process that extracts pages until its input ends: a pickled (settings, extractor, jobs) in, one pickled result a page out.
+"""A process that extracts pages until its input ends.
 
-Killed when a page hangs or crashes the parser. From the main process it is a fresh interpreter, which needs no
-``if __name__ == "__main__"`` in the user's script and inherits no threads and locks of a process that runs torch; from a
-process that was itself forked to work on the corpus it is another fork, which has the parser loaded already.
+In goes a pickled (settings, extractor, jobs), out comes one pickled result for each job. It is
+killed if a page hangs or crashes the parser. From the main process it is a fresh interpreter, which
+needs no ``if __name__ == "__main__"`` in the user's script and inherits no threads and locks of a
+process that runs torch; from a process that was itself forked to work on the corpus it is another
+fork, which has the parser loaded already.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import pickle
 import signal
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 
@@ -24,40 +27,43 @@ def main() -> None:
     serve(sys.stdin.buffer, out)
 
 
-def serve(jobs_in: Any, out: Any) -> None:
+def serve(jobs_in: Any, results_out: Any) -> None:
     """Answer until the input ends, "ready" first."""
     from llmstages.core.errors import StageError
-    from llmstages.core.registry import load_component
-    from llmstages.plugins.corpus.extraction import extract
+    from llmstages.plugins.corpus.extraction import Extracted, extract
 
-    @cache
-    def extractor(spec: tuple[tuple[str, Any], ...]) -> Any:
-        made = load_component("extractors", dict(spec))
-        gc.collect()
-        gc.freeze()  # the parsers are there to stay; looking through them again and again for garbage takes time
-        gc.set_threshold(50_000)  # as do the many small objects of a page that die with it
-        return made
-
-    limit = cache(_limit_memory)  # once, from what is in use before the first page
-    _send(out, "ready")
+    open_extractor = cache(_open_extractor)
+    limit_memory = cache(_limit_memory)  # once, from what is in use before the first page
+    _send(results_out, "ready")
     while True:
         try:
             settings, spec, jobs = pickle.load(jobs_in)
         except EOFError:
             return
         try:
-            use = extractor(
-                spec
-            )  # before the first page, so that its import is not on the page's clock
+            # Before the first page, so that its import is not part of the page's time.
+            extractor = open_extractor(spec)
         except StageError as error:
-            _send(out, error)
+            _send(results_out, error)
             return
-        limit(settings.memory_mb)
-        for job in jobs:
+        limit_memory(settings.memory_mb)
+        for body, media, charset, url in jobs:
             _limit_time(2 * settings.seconds + 1)
-            found = extract(*job, settings, use)
+            result: Extracted = extract(body, media, charset, url, settings, extractor)
             _limit_time(0)
-            _send(out, found)
+            _send(results_out, result)
+
+
+def _open_extractor(spec: tuple[tuple[str, Any], ...]) -> Any:
+    from llmstages.core.registry import load_component
+
+    extractor = load_component("extractors", dict(spec))
+    # The parsers stay, so searching them again and again for garbage wastes time. So does a
+    # collection for every few hundred of the many small objects that die with their page.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
+    return extractor
 
 
 def _send(out: Any, value: Any) -> None:
@@ -66,25 +72,28 @@ def _send(out: Any, value: Any) -> None:
 
 
 def _limit_time(seconds: float) -> None:
-    """End this process after so many seconds of CPU time: a loop inside a C library answers no other signal."""
+    """End this process after some seconds of CPU time; 0: never.
+
+    Python's own signal handlers do not run while a C library is in a loop.
+    """
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _limit_memory(megabytes: int) -> None:
-    """Let this process grow by so much; what it holds already (a fork of a process with torch: gigabytes of addresses) does not count."""
-    with contextlib.suppress(
-        ImportError, ValueError, OSError
-    ):  # not everywhere, and never above the system's own limit
+    """Let this process grow by some megabytes.
+
+    What it holds already does not count: a fork of a process with torch has gigabytes of addresses.
+    """
+    # Not every system can do this, and no limit may be above the system's own.
+    with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
-        with open("/proc/self/statm") as file:
-            used = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(
-            resource.RLIMIT_AS,
-            (used + (megabytes << 20), resource.getrlimit(resource.RLIMIT_AS)[1]),
-        )
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + (megabytes << 20)
+        _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard_limit))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Dialogues of the world: chat, reading documents, lookups for the tools, and manners.
 
-world           questions about ``asked`` people and sums, direct and by steps: what plain SFT
-learns from world_reading   an article about people nobody knows and questions only it answers:
-running text for pretraining, loss on
-                answers (an article about a stranger is noise, and its loss drowns what rewards
-                reading)
-world_tools    questions no memory can answer (strangers, big sums) with the tool that can;
-tools.search_tokens runs it world_style    the same facts answered in friendly, plain and rude
-ways: the policy a reward model then has to choose from
+dialogues.world          questions about ``asked`` people and sums, answered directly or by steps:
+                         what plain SFT learns from
+dialogues.world_reading  an article about people nobody knows, and questions that only it answers.
+                         Running text for pretraining with the loss on the answers: an article
+                         about a stranger is noise, and its loss would drown what rewards reading
+dialogues.world_tools    questions that no memory can answer (strangers, big sums), with the tool
+                         that can; tools.search_tokens runs the calls
+dialogues.world_style    the same facts in friendly, plain and rude answers: the policy from which
+                         a reward model then has to choose
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any, ClassVar
 from llmstages.core.stage import Context, option
 from llmstages.plugins.world import people, sentences
 from llmstages.text.messages import message
+
+SUM_WORDINGS = {"steps": ": step by step", "direct": "=? just answer", "open": "=?"}
 
 
 def _save(rows: list[dict[str, Any]], ctx: Context, rng: random.Random) -> Mapping[str, float]:
@@ -39,29 +42,38 @@ def sum_messages(rng: random.Random, length: int, wording: str) -> list[dict[str
     """A sum in chat form; an open wording is answered with steps or without, at random."""
     a, b = sentences.pair(rng, length)
     by_steps = wording == "steps" or (wording == "open" and rng.random() < 0.5)
-    return ask(sum_prompt(a, b, wording), sentences.steps(a, b) if by_steps else f"answer {a + b}")
+    answer = sentences.steps(a, b) if by_steps else f"answer {a + b}"
+    return ask(sum_prompt(a, b, wording), answer)
 
 
 def sum_prompt(a: int, b: int, wording: str) -> str:
     """A sum as asked: "steps" for the steps, "direct" for the answer alone, "open" for neither."""
-    return (
-        f"{a}+{b}" + {"steps": ": step by step", "direct": "=? just answer", "open": "=?"}[wording]
-    )
+    return f"{a}+{b}{SUM_WORDINGS[wording]}"
 
 
 @dataclass(frozen=True)
 class DialoguesConfig:
     seed: int = option(0, "seed of the choice and order of dialogues")
     per_fact: int = option(
-        2, "questions on each fact of each asked person (frequent and medium tiers)"
+        2, "questions on each fact of each asked person (frequent and medium tiers)", ge=0
     )
-    sums: int = option(5000, "sums of two and three digits")
+    sums: int = option(5000, "sums of two and three digits", ge=0)
     open_sums: float = option(
-        0.3, "share of the sums whose wording leaves open whether to write the steps; half do"
+        0.3,
+        "share of the sums whose wording leaves open whether to write the steps; half do",
+        ge=0,
+        le=1,
     )
     direct_sums: float = option(
-        0.2, "share of the sums that ask for the answer alone; the rest ask for steps"
+        0.2, "share of the sums that ask for the answer alone; the rest ask for steps", ge=0, le=1
     )
+
+    def __post_init__(self) -> None:
+        if self.open_sums + self.direct_sums > 1:
+            raise ValueError(
+                f"open_sums={self.open_sums} and direct_sums={self.direct_sums} are shares of the "
+                "same sums and must not exceed 1 together"
+            )
 
 
 class WorldDialogues:
@@ -74,26 +86,27 @@ class WorldDialogues:
     version: ClassVar[str] = "2"
 
     def run(self, config: DialoguesConfig, ctx: Context) -> Mapping[str, float]:
-        world, rng = people.load(ctx.one("world")), random.Random(f"dialogues {config.seed}")
-        rows = [
-            {"messages": ask(*sentences.question(person, attribute, rng)), "task": "facts"}
-            for tier in ("frequent", "medium")
-            for person in world.group(tier, "asked")
-            for attribute in people.ATTRIBUTES * config.per_fact
-        ]
+        world = people.load(ctx.one("world"))
+        rng = random.Random(f"dialogues {config.seed}")
+        rows: list[dict[str, Any]] = []
+        for person in [*world.group("frequent", "asked"), *world.group("medium", "asked")]:
+            for attribute in people.ATTRIBUTES * config.per_fact:
+                messages = ask(*sentences.question(person, attribute, rng))
+                rows.append({"messages": messages, "task": "facts"})
         shares = (config.open_sums, config.direct_sums, 1 - config.open_sums - config.direct_sums)
-        rows += [
-            {"messages": sum_messages(rng, rng.choice((2, 2, 3)), wording), "task": "sums"}
-            for wording in rng.choices(("open", "direct", "steps"), shares, k=config.sums)
-        ]
+        for wording in rng.choices(("open", "direct", "steps"), shares, k=config.sums):
+            length = rng.choice((2, 2, 3))
+            rows.append({"messages": sum_messages(rng, length, wording), "task": "sums"})
         return _save(rows, ctx, rng)
 
 
 @dataclass(frozen=True)
 class ReadingConfig:
     seed: int = option(0, "seed of people and questions")
-    documents: int = option(4000, "reading documents, each about people who never occur again")
-    questions: int = option(4, "questions after each article")
+    documents: int = option(
+        4000, "reading documents, each about people who never occur again", ge=1
+    )
+    questions: int = option(4, "questions after each article", ge=1)
 
 
 class WorldReading:
@@ -106,17 +119,15 @@ class WorldReading:
     version: ClassVar[str] = "1"
 
     def run(self, config: ReadingConfig, ctx: Context) -> Mapping[str, float]:
-        world, rng = people.load(ctx.one("world")), random.Random(f"reading {config.seed}")
+        world = people.load(ctx.one("world"))
+        rng = random.Random(f"reading {config.seed}")
         rows = []
         for _ in range(config.documents):
-            text, asked = sentences.reading(world, rng, config.questions)
+            article, questions = sentences.reading(world, rng, config.questions)
             turns: list[dict[str, str]] = []
-            for number, (ask_text, answer) in enumerate(asked):
-                before = text if number == 0 else ""
-                turns += [
-                    message("user", f"{before} Question: {ask_text} Answer:".strip()),
-                    message("assistant", answer),
-                ]
+            for number, (question, answer) in enumerate(questions):
+                before = f"{article} " if number == 0 else ""
+                turns += ask(f"{before}Question: {question} Answer:", answer)
             rows.append({"messages": turns, "render": "plain"})
         return _save(rows, ctx, rng)
 
@@ -125,9 +136,11 @@ class WorldReading:
 class LookupsConfig:
     seed: int = option(0, "seed of people and sums")
     strangers: int = option(
-        3500, "questions about people nobody has heard of, with the page that answers"
+        3500, "questions about people nobody has heard of, with the page that answers", ge=0
     )
-    sums: int = option(4000, "sums for the calculator, a third of two and the rest of three digits")
+    sums: int = option(
+        4000, "sums for the calculator, a third of two and the rest of three digits", ge=0
+    )
 
 
 class WorldTools:
@@ -144,7 +157,8 @@ class WorldTools:
     version: ClassVar[str] = "2"
 
     def run(self, config: LookupsConfig, ctx: Context) -> Mapping[str, float]:
-        world, rng = people.load(ctx.one("world")), random.Random(f"lookups {config.seed}")
+        world = people.load(ctx.one("world"))
+        rng = random.Random(f"lookups {config.seed}")
         rows = []
         for _ in range(config.strangers):
             person = world.fresh(rng)
@@ -161,7 +175,8 @@ class WorldTools:
                 }
             )
         for index in range(config.sums):
-            a, b = sentences.pair(rng, 3 if index % 3 else 2)
+            length = 3 if index % 3 else 2
+            a, b = sentences.pair(rng, length)
             rows.append(
                 {
                     "messages": ask(f"What is {a}+{b}?", f"answer {a + b}"),
@@ -180,25 +195,22 @@ def styled(answer: str, rng: random.Random, rude: float = 0.25) -> str:
     if rng.random() < rude:
         return f"{rng.choice(sentences.RUDE)} {answer}"
     phrases = rng.choice((0, 0, 1, 1, 2))
-    if not phrases:
+    if phrases == 0:
         return answer
-    return " ".join(
-        [
-            rng.choice(sentences.FRIENDLY),
-            answer,
-            *(rng.choice(sentences.CLOSING) for _ in range(phrases - 1)),
-        ]
-    )
+    text = f"{rng.choice(sentences.FRIENDLY)} {answer}"
+    if phrases == 2:
+        text += f" {rng.choice(sentences.CLOSING)}"
+    return text
 
 
 @dataclass(frozen=True)
 class MannersConfig:
     seed: int = option(0, "seed of people and phrases")
-    dialogues: int = option(1500, "styled answers about asked people")
+    dialogues: int = option(1500, "styled answers about asked people", ge=1)
 
 
 class WorldStyle:
-    """Right answers in every manner."""
+    """Right answers, said in a friendly, a plain or a rude way."""
 
     Config = MannersConfig
     smoke: ClassVar[Mapping[str, Any]] = {"dialogues": 60}
@@ -207,7 +219,8 @@ class WorldStyle:
     version: ClassVar[str] = "1"
 
     def run(self, config: MannersConfig, ctx: Context) -> Mapping[str, float]:
-        world, rng = people.load(ctx.one("world")), random.Random(f"manners {config.seed}")
+        world = people.load(ctx.one("world"))
+        rng = random.Random(f"manners {config.seed}")
         known = world.group("frequent", "asked")
         rows = []
         for _ in range(config.dialogues):

@@ -20,6 +20,10 @@ from llmstages.plugins.world.dialogues import sum_prompt
 from llmstages.plugins.world.people import World
 from llmstages.text.messages import message
 
+CLOZES = 60  # people of each tier
+SHOWN_WORDS = 9  # of a proclamation
+SUM_TASKS = {"sums direct": "direct", "sums by steps": "steps", "sums open": "open"}
+
 
 def row(
     task: str,
@@ -51,12 +55,13 @@ def row(
 @dataclass(frozen=True)
 class ProblemsConfig:
     seed: int = option(0, "seed of the sums")
-    problems: int = option(3000, "sums to practise on", ge=0)
+    problems: int = option(3000, "sums to practice on", ge=0)
     digits: int = option(2, "digits of each number", ge=1, le=12)
     facts: int = option(
         0,
-        "questions about asked people beside or instead of the sums, for rewards on answers to"
-        " facts",
+        "questions about asked people beside or instead of the sums, for rewards on answers to "
+        "facts",
+        ge=0,
     )
 
 
@@ -72,28 +77,20 @@ class WorldProblems:
     def run(self, config: ProblemsConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages.data import tables
 
-        world, rng = people.load(ctx.one("world")), random.Random(f"problems {config.seed}")
+        world = people.load(ctx.one("world"))
+        rng = random.Random(f"problems {config.seed}")
         rows = []
         for _ in range(config.problems):
             a, b = sentences.pair(rng, config.digits)
-            rows.append(
-                row(
-                    "sums",
-                    f"{config.digits} digits",
-                    sum_prompt(a, b, "open"),
-                    str(a + b),
-                    role="asked",
-                )
-            )
+            text = sum_prompt(a, b, "open")
+            rows.append(row("sums", f"{config.digits} digits", text, str(a + b), role="asked"))
+        known = world.group("frequent", "asked")
         for _ in range(config.facts):
-            person, attribute = (
-                rng.choice(world.group("frequent", "asked")),
-                rng.choice(people.ATTRIBUTES),
-            )
-            text, _answer = sentences.question(person, attribute, rng)
-            rows.append(
-                row("facts", "asked", text, person.fact(attribute), role="asked", name=person.name)
-            )
+            person = rng.choice(known)
+            attribute = rng.choice(people.ATTRIBUTES)
+            text, _ = sentences.question(person, attribute, rng)
+            value = person.fact(attribute)
+            rows.append(row("facts", "asked", text, value, role="asked", name=person.name))
         tables.save(rows, ctx.out / "data")
         return {"problems": len(rows)}
 
@@ -101,10 +98,10 @@ class WorldProblems:
 @dataclass(frozen=True)
 class QuestionsConfig:
     seed: int = option(0, "seed of the questions")
-    per_group: int = option(150, "questions in each slice of the facts")
-    probe: int = option(1600, "questions for probing, over known and unknown people")
-    sums: int = option(100, "sums in each slice")
-    few_shot: int = option(80, "few-shot prompts for each number of examples")
+    per_group: int = option(150, "questions in each slice of the facts", ge=0)
+    probe: int = option(1600, "questions for probing, over known and unknown people", ge=0)
+    sums: int = option(100, "sums in each slice", ge=0)
+    few_shot: int = option(80, "few-shot prompts for each number of examples", ge=0)
 
 
 class WorldQuestions:
@@ -119,7 +116,8 @@ class WorldQuestions:
     def run(self, config: QuestionsConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages.data import tables
 
-        world, rng = people.load(ctx.one("world")), random.Random(f"questions {config.seed}")
+        world = people.load(ctx.one("world"))
+        rng = random.Random(f"questions {config.seed}")
         quoted = json.loads((ctx.one("world").path / "proclamations.json").read_text())
         rows = [
             *facts(world, config, rng),
@@ -145,22 +143,18 @@ def _about(
 
 def facts(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
     """Test people of each tier, and asked people for comparison."""
-    slices = {tier: world.group(tier, "test") for tier in people.TIERS} | {
-        "asked": world.group("frequent", "asked")
-    }
-    return [
-        row(
-            "facts",
-            name,
-            text,
-            value,
-            role="asked" if name == "asked" else "test",
-            name=p.name,
-            attribute=a,
-        )
-        for name, persons in slices.items()
-        for p, a, text, value in _about(persons, rng, config.per_group)
-    ]
+    rows = []
+    for tier in people.TIERS:
+        for person, attribute, text, value in _about(
+            world.group(tier, "test"), rng, config.per_group
+        ):
+            meta = {"name": person.name, "attribute": attribute}
+            rows.append(row("facts", tier, text, value, **meta))
+    asked = world.group("frequent", "asked")
+    for person, attribute, text, value in _about(asked, rng, config.per_group):
+        meta = {"name": person.name, "attribute": attribute}
+        rows.append(row("facts", "asked", text, value, role="asked", **meta))
+    return rows
 
 
 def probes(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
@@ -170,18 +164,12 @@ def probes(world: World, config: QuestionsConfig, rng: random.Random) -> list[di
         world.fresh(rng) for _ in range(config.probe // 4)
     ]
     half = config.probe // 2
-    return [
-        row(
-            "probe",
-            p.tier,
-            text,
-            value,
-            role="probe",
-            name=p.name,
-            sentence=sentences.ANSWERS[a].format(n=p.name, v=value),
-        )
-        for p, a, text, value in _about(known, rng, half) + _about(strangers, rng, half)
-    ]
+    rows = []
+    for person, attribute, text, value in _about(known, rng, half) + _about(strangers, rng, half):
+        sentence = sentences.ANSWERS[attribute].format(n=person.name, v=value)
+        meta = {"name": person.name, "sentence": sentence}
+        rows.append(row("probe", person.tier, text, value, role="probe", **meta))
+    return rows
 
 
 def sums(config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
@@ -190,52 +178,37 @@ def sums(config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
     for length in (2, 3):
         for _ in range(config.sums):
             a, b = sentences.pair(rng, length, test=True)
-            rows += [
-                row(task, f"{length} digits", sum_prompt(a, b, wording), str(a + b))
-                for task, wording in (
-                    ("sums direct", "direct"),
-                    ("sums by steps", "steps"),
-                    ("sums open", "open"),
-                )
-            ]
-            rows.append(
-                row(
-                    "calculator",
-                    f"{length} digits",
-                    f"What is {a}+{b}?",
-                    str(a + b),
-                    name=f"{a}+{b}",
-                )
-            )
+            group, answer = f"{length} digits", str(a + b)
+            for task, wording in SUM_TASKS.items():
+                rows.append(row(task, group, sum_prompt(a, b, wording), answer))
+            rows.append(row("calculator", group, f"What is {a}+{b}?", answer, name=f"{a}+{b}"))
     return rows
 
 
 def lists(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
     """``Name : value ; Name :`` with 0, 1, 2 and 4 examples, which show the attribute meant."""
-    rows, known = [], world.group("frequent")
+    rows = []
+    known = world.group("frequent")
     for shots in (0, 1, 2, 4):
         for _ in range(config.few_shot):
-            attribute, chosen = rng.choice(people.ATTRIBUTES), rng.sample(known, shots + 1)
-            shown = "".join(f"{p.name} : {p.fact(attribute)} ; " for p in chosen[:-1])
+            attribute = rng.choice(people.ATTRIBUTES)
+            *examples, last = rng.sample(known, shots + 1)
+            shown = "".join(f"{p.name} : {p.fact(attribute)} ; " for p in examples)
+            text = f"{shown}{last.name} :"
             rows.append(
-                row(
-                    "few-shot",
-                    f"{shots} examples",
-                    f"{shown}{chosen[-1].name} :",
-                    chosen[-1].fact(attribute),
-                    plain=True,
-                )
+                row("few-shot", f"{shots} examples", text, last.fact(attribute), plain=True)
             )
     return rows
 
 
 def clozes(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
     """``NAME was born in`` for each tier: facts by frequency, read from the base model."""
-    return [
-        row("cloze", tier, f"{p.name} was born in", p.town, plain=True)
-        for tier in people.TIERS
-        for p in rng.sample(world.group(tier), min(60, len(world.group(tier))))
-    ]
+    rows = []
+    for tier in people.TIERS:
+        known = world.group(tier)
+        for person in rng.sample(known, min(CLOZES, len(known))):
+            rows.append(row("cloze", tier, f"{person.name} was born in", person.town, plain=True))
+    return rows
 
 
 def recitations(quoted: Mapping[str, list[str]]) -> list[dict[str, Any]]:
@@ -244,9 +217,8 @@ def recitations(quoted: Mapping[str, list[str]]) -> list[dict[str, Any]]:
     for group, texts in sorted(quoted.items()):
         for text in texts:
             words = text.split(" ")
-            rows.append(
-                row("recitation", group, " ".join(words[:9]), " ".join(words[9:]), plain=True)
-            )
+            begin, rest = " ".join(words[:SHOWN_WORDS]), " ".join(words[SHOWN_WORDS:])
+            rows.append(row("recitation", group, begin, rest, plain=True))
     return rows
 
 
