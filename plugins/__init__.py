@@ -1,1 +1,1 @@
-"""The built-in stages: one folder a slot, one file a variant. Installed as ``llmstages.plugins``."""
+"""The built-in stages, one folder a slot, one file a variant: ``llmstages.plugins``."""

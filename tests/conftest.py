@@ -1,4 +1,4 @@
-"""Shared fixtures: a third-party package of toy stages, packages made on the spot, and the command line as a user meets it."""
+"""Shared fixtures: toy stages, packages made on the spot, and the command line as users meet it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def fresh_registry():
 
 @pytest.fixture
 def install(tmp_path, monkeypatch) -> Callable[..., None]:
-    """install(name, entry_points, module_text): a package on the path with a dist-info, as pip would leave it."""
+    """install(name, entry_points, module_text): a package on the path, as pip would leave it."""
 
     def make(name: str, points: str, text: str = "") -> None:
         folder = tmp_path / f"site-{name}"
@@ -71,7 +71,10 @@ def toys(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def cli(toys) -> Callable[..., Any]:
-    """cli("plan", "seed=1"): the command in its own process; .code, .out, .err, .json (last line), never a traceback."""
+    """cli("plan", "seed=1"): the command in its own process, never a traceback.
+
+    The result has code, out, err, and json: the object on the last line, if there is one.
+    """
 
     def call(*words: str, **environment: str) -> SimpleNamespace:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the README shows works: its commands plan, its plugin runs. The scripts in examples/ are run by end_to_end/test_examples.py."""
+"""What the README and the guides show works; end_to_end/test_examples.py runs examples/."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from llmstages.cli.main import _parse, main
 from llmstages.core import registry
-from llmstages.pipeline.compose import compose, expand
 from llmstages.data.filtering import Document, Drop
+from llmstages.pipeline.compose import compose, expand
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -24,7 +24,7 @@ BLOCKS = re.findall(
 
 
 def commands() -> list[str]:
-    """Commands of the bash blocks of the README and of the guides in docs/, continued lines joined, comments left out."""
+    """Commands of the bash blocks of the README and the guides, without comments."""
     text = "\n".join(body for language, body in BLOCKS if language == "bash").replace("\\\n", " ")
     return [
         line.split("  #")[0].strip() for line in text.splitlines() if line.startswith("llmstages ")

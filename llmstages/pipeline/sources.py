@@ -14,7 +14,7 @@ MODELS = ("model", "reward_model", "tokenizer")
 
 
 def fetch(source: Source) -> Artifact:
-    """The artifact of a source; a hub repository is downloaded once, into the Hugging Face cache."""
+    """The artifact of a source; a hub repository is downloaded once, into the HF cache."""
     fingerprint = sha256(source.name)[:10]
     if not source.name.startswith("hub:"):
         path = Path(source.name).expanduser().resolve()

@@ -21,7 +21,10 @@ from typing import Any
 
 
 def main() -> None:
-    """Serve jobs from standard input. Results go to a private copy of standard output; prints of libraries do not."""
+    """Serve jobs from standard input.
+
+    Results go to a private copy of standard output, which prints of libraries do not reach.
+    """
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(sys.stdin.buffer, out)

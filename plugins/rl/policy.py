@@ -171,7 +171,7 @@ def score_completions(
     reward: Any, problems: Sequence[Problem], completions: Sequence[str]
 ) -> Sequence[float]:
     """The scores of completions, one per problem: the only place that calls a reward."""
-    names = problems[0] if problems else ()
+    names = problems[0] if problems else ()  # all rows of a table have the same columns
     columns = {name: [problem[name] for problem in problems] for name in names}
     return reward.score([problem["prompt"] for problem in problems], completions, columns)
 

@@ -126,6 +126,7 @@ class Rejection:
             }
             if right:
                 solved += 1
+            # Sorted, since the order of a set differs from run to run.
             for text in sorted(right)[: config.keep]:
                 kept.append([*problem["prompt"], message("assistant", text)])
         number_right = sum(total >= config.threshold for total in totals)

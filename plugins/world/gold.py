@@ -1,6 +1,6 @@
 """The reward nobody can buy: what a careful reader of the world would give an answer.
 
-A reward model learns from rankings made with this score, and a policy is then optimised against
+A reward model learns from rankings made with this score, and a policy is then optimized against
 the reward model. Logged with weight 0, the gold score shows when the policy stops pleasing the
 reader and starts pleasing the model (Gao et al. 2022, "Scaling Laws for Reward Model
 Overoptimization").

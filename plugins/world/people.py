@@ -4,7 +4,7 @@ People carry three facts (birth town, job, instrument). How often their articles
 is their *tier*:
 frequent, medium, rare, or unseen (only the search index knows them). What may be asked about them
 is their *role*: ``asked`` people occur in chat training, ``probe`` people only in knowledge
-probing, ``test`` people in neither, so a right answer about a test person was learnt from
+probing, ``test`` people in neither, so a right answer about a test person was learned from
 articles alone. Names are pairs of two-syllable words, towns are open-class words of several
 tokens: guessing one right is a 1 in 300 chance.
 """

@@ -148,11 +148,11 @@ def facts(world: World, config: QuestionsConfig, rng: random.Random) -> list[dic
         for person, attribute, text, value in _about(
             world.group(tier, "test"), rng, config.per_group
         ):
-            meta = {"name": person.name, "attribute": attribute}
+            meta: dict[str, Any] = {"name": person.name, "attribute": attribute}
             rows.append(row("facts", tier, text, value, **meta))
     asked = world.group("frequent", "asked")
     for person, attribute, text, value in _about(asked, rng, config.per_group):
-        meta = {"name": person.name, "attribute": attribute}
+        meta: dict[str, Any] = {"name": person.name, "attribute": attribute}
         rows.append(row("facts", "asked", text, value, role="asked", **meta))
     return rows
 
@@ -167,7 +167,7 @@ def probes(world: World, config: QuestionsConfig, rng: random.Random) -> list[di
     rows = []
     for person, attribute, text, value in _about(known, rng, half) + _about(strangers, rng, half):
         sentence = sentences.ANSWERS[attribute].format(n=person.name, v=value)
-        meta = {"name": person.name, "sentence": sentence}
+        meta: dict[str, Any] = {"name": person.name, "sentence": sentence}
         rows.append(row("probe", person.tier, text, value, role="probe", **meta))
     return rows
 

@@ -1,4 +1,4 @@
-"""Derived data: made once whoever asks, used whole or made again, and no concern of the store's steps."""
+"""Derived data: made once whoever asks, used whole or made again, apart from the store."""
 
 import subprocess
 import sys
@@ -91,9 +91,10 @@ def test_a_cache_deleted_underneath_is_said(tmp_path):
 
 def test_of_processes_that_come_at_once_one_makes_and_the_others_wait(tmp_path):
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom llmstages.core.cache import cached\n"
-        "def make(folder):\n    print('made')\n    time.sleep(1)\n    (folder / 'x').write_text('whole')\n"
-        f"print((cached(Path({str(tmp_path)!r}), 'k', make, print) / 'x').read_text())"
+        "import sys, time\nfrom pathlib import Path\nfrom llmstages.core.cache import cached\ndef"
+        " make(folder):\n    print('made')\n    time.sleep(1)\n    (folder /"
+        f" 'x').write_text('whole')\nprint((cached(Path({str(tmp_path)!r}), 'k', make, print) /"
+        " 'x').read_text())"
     )
     several = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -163,7 +164,10 @@ class Keeps:
 
     def run(self, config, ctx):
         made = []
-        folder = ctx.cached("shared", lambda folder: made.append((folder / "x").write_text("derived")))
+        def make(folder):
+            made.append((folder / "x").write_text("derived"))
+
+        folder = ctx.cached("shared", make)
         (ctx.out / "data").mkdir()
         (ctx.out / "data" / "x").write_text((folder / "x").read_text() + config.text)
         return {"made": len(made)}

@@ -1,4 +1,4 @@
-"""The example package of a third party, installed by pip: listed with its name, run by override, typos told."""
+"""The example package, installed by pip: listed with its name, run by override, typos explained."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def test_origins_tell_presets_from_the_command_line(toys):
 
 
 def test_our_way_into_hydra_gives_what_its_compose_gives(toys):
-    """compose.py goes under Hydra's public API for speed; this fails when a new version composes differently."""
+    """compose.py goes under Hydra's public API; a version that composes otherwise fails here."""
     import hydra
     from omegaconf import OmegaConf
 

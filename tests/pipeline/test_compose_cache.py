@@ -1,4 +1,4 @@
-"""A remembered composition is the same run, costs no Hydra, and is forgotten when anything it was made from changes."""
+"""A remembered composition is the same run, needs no Hydra, and follows the files it is made of."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def test_what_is_remembered_equals_what_was_composed(cache):
 
 
 def test_the_second_time_hydra_is_not_imported(tmp_path):
-    script = "import sys; from llmstages.pipeline import compose_cache; compose_cache.compose(['recipe=smoke']); print('hydra' in sys.modules)"
+    script = (
+        "import sys; from llmstages.pipeline import compose_cache;"
+        " compose_cache.compose(['recipe=smoke']); print('hydra' in sys.modules)"
+    )
     told = [
         subprocess.run(
             [sys.executable, "-c", script],
@@ -50,7 +53,8 @@ def test_a_changed_file_is_composed_afresh(tmp_path, monkeypatch, install):
     (preset.parent / "__init__.py").write_text("")
     for rate in (1e-5, 2e-5):
         (preset / "mine.yaml").write_text(
-            f"defaults:\n  - grpo\n  - _self_\nlearning_rate: {rate}\nmax_steps: {int(rate * 1e6)}\n"
+            f"defaults:\n  - grpo\n  - _self_\nlearning_rate: {rate}\nmax_steps:"
+            f" {int(rate * 1e6)}\n"
         )
         assert compose_cache.compose(["rl=mine"]).slots["rl"]["learning_rate"] == rate
 

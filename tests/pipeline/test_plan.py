@@ -1,4 +1,4 @@
-"""Fingerprints and reasons: what makes a step new, what does not, and what the plan says about it."""
+"""Fingerprints and reasons: what makes a step new, what does not, and how the plan says it."""
 
 import pytest
 

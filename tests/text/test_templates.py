@@ -184,7 +184,7 @@ def test_the_text_is_jinja_that_people_can_read_and_edit(tmp_path):
 
 
 def test_a_tool_brings_its_own_marks(install):
-    """A third party's tool: its marks become control tokens, calls render with them, replies parse."""
+    """The marks of a third party's tool become control tokens; calls render and replies parse."""
 
     install(
         "weather_tools",

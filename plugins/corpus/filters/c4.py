@@ -1,4 +1,4 @@
-"""The rules of C4: lines that are no sentences go, and documents with too little left.
+"""The rules of C4: drops lines that are not sentences, then documents with too little left.
 
 Source: Raffel et al. 2020 (arXiv 1910.10683), section 2.2, as FineWeb uses them (without the rule
 of terminal punctuation) and as datatrove 0.10 decides. The text of a document that stays is made
@@ -93,7 +93,8 @@ class C4Quality:
 
         A search in the whole text spares searches in each line.
         """
-        c, lowered = self.config, text.lower()
+        c = self.config
+        lowered = text.lower()
         lorem = c.lorem_ipsum and "lorem ipsum" in lowered
         script = c.javascript and "javascript" in lowered
         bracket = c.curly_bracket and "{" in text
@@ -101,12 +102,9 @@ class C4Quality:
         policies = [phrase for phrase in POLICY if phrase in lowered] if c.policy else []
         for line in text.splitlines():
             line = line.strip()
-            if (
-                c.max_word_length
-                and len(line) > c.max_word_length
-                and max(map(len, line.split())) > c.max_word_length
-            ):
+            if c.max_word_length and _longest_word_above(c.max_word_length, line):
                 continue
+            # Citation marks count as words, as in datatrove.
             words = len(line.split(None, c.min_words_per_line)) if c.min_words_per_line else 0
             if citations:
                 line = CITATION.sub("", line)
@@ -115,13 +113,17 @@ class C4Quality:
             if words < c.min_words_per_line:
                 continue
             if lorem or script or bracket or policies:
-                small = line.lower()
-                if lorem and "lorem ipsum" in small:
+                lowered_line = line.lower()
+                if lorem and "lorem ipsum" in lowered_line:
                     yield Drop("lorem_ipsum", "lorem ipsum", "no filler text")
-                if script and "javascript" in small:
+                if script and "javascript" in lowered_line:
                     continue
                 if bracket and "{" in line:
                     yield Drop("curly_bracket", "{", "no curly bracket")
-                if any(phrase in small for phrase in policies):
+                if any(phrase in lowered_line for phrase in policies):
                     continue
             yield line
+
+
+def _longest_word_above(length: int, line: str) -> bool:
+    return len(line) > length and max(map(len, line.split())) > length

@@ -51,9 +51,7 @@ class Classifier(Rules):
                 f"classifier.model={config.model}: there is no such file; it is a fastText model"
                 " for classification (.ftz or .bin)"
             )
-        self._label = (
-            config.label if config.label.startswith("__label__") else f"__label__{config.label}"
-        )
+        self._label = f"__label__{config.label.removeprefix('__label__')}"
         self._model: Any = None
 
     def rules(self, document: Document) -> Iterator[Check]:
@@ -61,17 +59,18 @@ class Classifier(Rules):
             self._model = self._load()
         c = self.config
         text = document.text[: c.characters] if c.characters else document.text
-        score = self._score(" ".join(text.lower().split() if c.lower_case else text.split()))
+        if c.lower_case:
+            text = text.lower()
+        score = self._score(" ".join(text.split()))
         name = self._label.removeprefix("__label__")
         yield Check("below", score, least=c.min_score, unit=f"for {name}")
         yield Check("above", score, most=c.max_score, unit=f"for {name}")
 
     def _score(self, line: str) -> float:
         labels, scores = self._model.predict(line, k=-1)
-        found = dict(zip(labels, scores, strict=True))
-        return min(
-            float(found.get(self._label, 0.0)), 1.0
-        )  # fastText's own sums come out a little above 1
+        score_by_label = dict(zip(labels, scores, strict=True))
+        # fastText's own sums come out a little above 1.
+        return min(float(score_by_label.get(self._label, 0.0)), 1.0)
 
     def _load(self) -> Any:
         try:

@@ -22,10 +22,8 @@ from llmstages.core.stage import option
 from llmstages.data.filtering import Check, Document, Rules
 from llmstages.data.words import Splitter
 
-QUESTION, ANSWER = (
-    ("prompt", "question", "query", "input"),
-    ("answer", "label", "target", "output", "text", "completion", "solution"),
-)
+QUESTION_KEYS = ("prompt", "question", "query", "input")
+ANSWER_KEYS = ("answer", "label", "target", "output", "text", "completion", "solution", "chosen")
 MIX = 0x9E3779B97F4A7C15
 
 
@@ -91,31 +89,38 @@ class Decontaminate(Rules):
             )
         import numpy as np
 
-        names, rows, numbers = [], [np.zeros((0, c.ngram), np.uint32)], []
-        for text in (
-            *(text for folder in self._folders for text in _artifact(folder)),
-            *(_file(Path(c.path).expanduser()) if c.path else ()),
-        ):
-            question, answer = (_words(part, splitter) for part in (text.question, text.answer))
-            middle = np.concatenate(
-                [question[max(0, len(question) - c.ngram + 1) :], answer[: c.ngram - 1]]
-            )
-            for part, looked_for in (
-                (answer, c.answers),
-                (middle, c.overlaps and len(question) and len(answer)),
-                (question, c.questions),
-            ):
-                if looked_for and len(part) >= c.ngram:
-                    rows.append(np.lib.stride_tricks.sliding_window_view(part, c.ngram))
-                    numbers += [len(names)] * len(rows[-1])
+        names: list[str] = []
+        grams = [np.zeros((0, c.ngram), np.uint32)]
+        name_numbers: list[int] = []
+        for text in self._texts():
+            question = _words(text.question, splitter)
+            answer = _words(text.answer, splitter)
+            parts = []
+            if c.answers:
+                parts.append(answer)
+            if c.overlaps and len(question) and len(answer):
+                question_end = question[max(0, len(question) - c.ngram + 1) :]
+                parts.append(np.concatenate([question_end, answer[: c.ngram - 1]]))
+            if c.questions:
+                parts.append(question)
+            for part in parts:
+                if len(part) >= c.ngram:
+                    grams.append(np.lib.stride_tricks.sliding_window_view(part, c.ngram))
+                    name_numbers += [len(names)] * len(grams[-1])
             names.append(text.name)
-        if not numbers:
+        if not name_numbers:
+            advice = "" if c.questions else ", or questions=true where the answers are short"
             raise StageError(
-                f"decontaminate found no run of {c.ngram} words in the {len(names)} texts it should"
-                " look for; take a smaller ngram"
-                + ("" if c.questions else ", or questions=true where the answers are short")
+                f"decontaminate found no run of {c.ngram} words in the {len(names)} texts it "
+                f"should look for; use a smaller ngram{advice}"
             )
-        return _Wanted(names, np.concatenate(rows), np.array(numbers), c.ngram)
+        return _Wanted(names, np.concatenate(grams), np.array(name_numbers), c.ngram)
+
+    def _texts(self) -> Iterator[Text]:
+        for folder in self._folders:
+            yield from _artifact(folder)
+        if self.config.path:
+            yield from _file(Path(self.config.path).expanduser())
 
 
 class _Wanted:
@@ -157,9 +162,8 @@ class _Wanted:
         starts, at = starts[exact], at[exact]
         if not len(starts):
             return 0, ""
-        run = " ".join(
-            document.words[place] for place in places[starts[0] : starts[0] + self._size]
-        )
+        first = starts[0]
+        run = " ".join(document.words[place] for place in places[first : first + self._size])
         shown = f"{self._names[self._numbers[at[0]]]}: {run}"
         if len(starts) > 1:
             shown += f" (and {len(starts) - 1} more)"
@@ -167,7 +171,7 @@ class _Wanted:
 
 
 def _hashes(columns: Sequence[Any]) -> Any:
-    """uint64, one an n-gram, of its words one after the other (uint32 arrays)."""
+    """A hash (uint64) of each n-gram, from its first words, second words and so on (uint32)."""
     import numpy as np
 
     keys = np.zeros(len(columns[0]), np.uint64)
@@ -197,23 +201,25 @@ def _file(path: Path) -> Iterator[Text]:
     """The texts of a .jsonl or .txt file."""
     if not path.is_file():
         raise StageError(
-            f"decontaminate.path={path}: there is no such file; it holds one text (.txt) or one"
-            " JSON object (.jsonl) a line"
+            f"decontaminate.path={path}: there is no such file; it has one text (.txt) or one "
+            "JSON object (.jsonl) per line"
         )
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines()):
-        if line.strip() and path.suffix not in (".jsonl", ".json"):
-            yield Text(f"{path.name}:{number}", "", line)
-        elif line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise StageError(
-                    f"decontaminate.path={path}: line {number + 1} is no JSON ({error}); one object"
-                    " a line, or name the file .txt"
-                ) from error
-            yield from _texts(
-                row if isinstance(row, dict) else {"text": str(row)}, f"{path.name}:{number}"
-            )
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines):
+        if not line.strip():
+            continue
+        name = f"{path.name}:{number}"
+        if path.suffix not in (".jsonl", ".json"):
+            yield Text(name, "", line)
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise StageError(
+                f"decontaminate.path={path}: line {number + 1} is not JSON ({error}); "
+                "write one object per line, or name the file .txt"
+            ) from error
+        yield from _texts(row if isinstance(row, dict) else {"text": str(row)}, name)
 
 
 def _texts(row: Mapping[str, Any], name: str) -> Iterator[Text]:
@@ -224,17 +230,17 @@ def _texts(row: Mapping[str, Any], name: str) -> Iterator[Text]:
             if turn["role"] == "assistant":
                 yield Text(name, _plain(turns[:i]), turn["content"] or "")
         return
-    question = next((_plain(row[key]) for key in QUESTION if row.get(key)), "")
-    answers = [_plain(row[key]) for key in (*ANSWER, "chosen") if row.get(key)]
+    question = next((_plain(row[key]) for key in QUESTION_KEYS if row.get(key)), "")
+    answers = [_plain(row[key]) for key in ANSWER_KEYS if row.get(key)]
     for answer in answers or [""]:
         yield Text(name, question, answer)
 
 
 def _plain(value: Any) -> str:
     """A string as it is, messages as their contents."""
-    if isinstance(value, (list, tuple)):
-        return "\n".join(
-            str(turn.get("content") or "") if isinstance(turn, Mapping) else str(turn)
-            for turn in value
-        )
-    return str(value)
+    if not isinstance(value, (list, tuple)):
+        return str(value)
+    contents = []
+    for turn in value:
+        contents.append(turn.get("content") or "" if isinstance(turn, Mapping) else turn)
+    return "\n".join(map(str, contents))

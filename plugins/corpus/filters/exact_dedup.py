@@ -30,10 +30,9 @@ class ExactDedup:
 
     def _digest(self, text: str) -> bytes:
         text = " ".join(text.split())
-        return hashlib.blake2b(
-            (text.lower() if self.config.ignore_case else text).encode("utf-8", "replace"),
-            digest_size=16,
-        ).digest()
+        if self.config.ignore_case:
+            text = text.lower()
+        return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
 
     def compare(self, signed: Signatures) -> Mapping[int, Drop]:
         import numpy as np
@@ -42,11 +41,12 @@ class ExactDedup:
             return {}
         halves = np.ascontiguousarray(signed.signatures).view("<u8")
         firsts, others = equal(halves[:, 0])
-        really = halves[firsts, 1] == halves[others, 1]
-        firsts, others = firsts[really], others[really]
+        both_equal = halves[firsts, 1] == halves[others, 1]
+        firsts, others = firsts[both_equal], others[both_equal]
         order = np.argsort(signed.rows[others])
-        firsts, rows = firsts[order], signed.rows[others[order]]
-        return Duplicates(
-            rows,
-            lambda i: Drop("", f"same as {signed.ids[int(firsts[i])]}", "no equal text before it"),
-        )
+        firsts = firsts[order]
+
+        def drop(i: int) -> Drop:
+            return Drop("", f"same as {signed.ids[int(firsts[i])]}", "no equal text before it")
+
+        return Duplicates(signed.rows[others[order]], drop)

@@ -36,30 +36,29 @@ class FineWebQuality(Rules):
     family = "quality"
 
     def rules(self, document: Document) -> Iterator[Check]:
-        c, text = self.config, document.text
+        c = self.config
+        text = document.text
         lines = [line for line in text.split("\n") if line and not line.isspace()]
         count = max(len(lines), 1)
-        yield Check(
-            "line_punct_ratio",
-            sum(line[-1] in SENTENCE_ENDS for line in lines) / count,
-            least=c.min_punctuated_lines,
-        )
-        yield Check(
-            "short_line_ratio",
-            sum(len(line) <= c.short_line for line in lines) / count,
-            most=c.max_short_lines,
-        )
-        repeated, seen = 0, set()
-        if len(set(lines)) < len(lines):
-            for line in lines:
-                repeated += len(line) if line in seen else 0
-                seen.add(line)
+        punctuated = sum(line[-1] in SENTENCE_ENDS for line in lines) / count
+        yield Check("line_punct_ratio", punctuated, least=c.min_punctuated_lines)
+        short = sum(len(line) <= c.short_line for line in lines) / count
+        yield Check("short_line_ratio", short, most=c.max_short_lines)
         newlines = text.count("\n")
-        yield Check(
-            "char_dup_ratio",
-            repeated / max(len(text) - newlines, 1),
-            most=c.max_duplicate_characters,
-        )
-        yield Check(
-            "list_ratio", newlines / max(len(document.codes), 1), most=c.max_newlines_per_word
-        )
+        repeated = _repeated_characters(lines) / max(len(text) - newlines, 1)
+        yield Check("char_dup_ratio", repeated, most=c.max_duplicate_characters)
+        newlines_per_word = newlines / max(len(document.codes), 1)
+        yield Check("list_ratio", newlines_per_word, most=c.max_newlines_per_word)
+
+
+def _repeated_characters(lines: list[str]) -> int:
+    """Characters of the lines that occurred before."""
+    if len(set(lines)) == len(lines):
+        return 0
+    seen: set[str] = set()
+    characters = 0
+    for line in lines:
+        if line in seen:
+            characters += len(line)
+        seen.add(line)
+    return characters

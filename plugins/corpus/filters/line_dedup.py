@@ -40,10 +40,11 @@ class LineDedup:
 
     def sign(self, documents: Sequence[Document]) -> list[bytes]:
         """8 bytes for each different line that is long enough."""
-        return [
-            b"".join(dict.fromkeys(filter(None, map(self._digest, document.text.split("\n")))))
-            for document in documents
-        ]
+        signatures = []
+        for document in documents:
+            digests = map(self._digest, document.text.split("\n"))
+            signatures.append(b"".join(dict.fromkeys(filter(None, digests))))
+        return signatures
 
     def _digest(self, line: str) -> bytes:
         """Of a line without the blanks around it; nothing where it is too short."""
@@ -56,21 +57,19 @@ class LineDedup:
         """The digests (uint64, ascending) of the lines that too many documents have."""
         import numpy as np
 
+        most = self.config.max_documents
         rounds = sum(map(len, signed.signatures)) // (8 * ROUND) + 1
-        found = []
+        frequent = []
         for number in range(rounds):
-            digests = np.concatenate(
-                [block[block % np.uint64(rounds) == number] for block in _blocks(signed.signatures)]
-                or [np.zeros(0, np.uint64)]
-            )
+            blocks = [np.zeros(0, np.uint64)]
+            for block in _blocks(signed.signatures):
+                blocks.append(block[block % np.uint64(rounds) == number])
+            digests = np.concatenate(blocks)
             digests.sort()
-            most = (
-                self.config.max_documents
-            )  # one in more documents equals the one so many places on
-            found.append(
-                np.unique(digests[most:][digests[most:] == digests[: len(digests) - most]])
-            )
-        return np.sort(np.concatenate(found))
+            # The digest of a line in more documents equals the one ``most`` places before it.
+            repeats = digests[most:] == digests[: len(digests) - most]
+            frequent.append(np.unique(digests[most:][repeats]))
+        return np.sort(np.concatenate(frequent))
 
     def judge(self, documents: Sequence[Document], finding: Any) -> list[Verdict]:
         return [self._edit(document, finding) for document in documents]
@@ -78,29 +77,27 @@ class LineDedup:
     def _edit(self, document: Document, frequent: Any) -> Verdict:
         import numpy as np
 
+        if not len(frequent):
+            return None
         lines = document.text.split("\n")
         digests = [self._digest(line) for line in lines]
         wanted = [i for i, digest in enumerate(digests) if digest]
         own = np.frombuffer(b"".join(digests), "<u8")
-        places = np.minimum(np.searchsorted(frequent, own), max(len(frequent) - 1, 0))
-        removed = (
-            {wanted[i] for i in np.flatnonzero(frequent[places] == own)} if len(frequent) else set()
-        )
+        places = np.minimum(np.searchsorted(frequent, own), len(frequent) - 1)
+        removed = {wanted[i] for i in np.flatnonzero(frequent[places] == own)}
         if not removed:
             return None
         text = "\n".join(line for i, line in enumerate(lines) if i not in removed).strip()
-        return (
-            Edit(text, len(removed))
-            if text
-            else Drop("empty", len(removed), "a line that few pages have")
-        )
+        if not text:
+            return Drop("empty", len(removed), "a line that few pages have")
+        return Edit(text, len(removed))
 
 
-def _blocks(signatures: Sequence[bytes], many: int = 4096) -> Iterator[Any]:
-    """The digests of many documents at a time (uint64)."""
+def _blocks(signatures: Sequence[bytes], documents: int = 4096) -> Iterator[Any]:
+    """The digests of some thousand documents at a time (uint64)."""
     import numpy as np
 
-    for start in range(0, len(signatures), many):
-        yield np.frombuffer(
-            b"".join(signatures[i] for i in range(start, min(start + many, len(signatures)))), "<u8"
-        )
+    for start in range(0, len(signatures), documents):
+        end = min(start + documents, len(signatures))
+        block = b"".join(signatures[i] for i in range(start, end))
+        yield np.frombuffer(block, "<u8")

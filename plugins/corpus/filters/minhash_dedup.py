@@ -127,23 +127,21 @@ class MinHashDedup:
             ones, others = ones[apart], others[apart]
             found = _shared(table, columns, ones, others) == c.rows
             if c.min_similarity > 0:
-                found &= (
-                    _shared(table, slice(None), ones, others) >= c.min_similarity * table.shape[1]
-                )
+                shared = _shared(table, slice(None), ones, others)
+                found &= shared >= c.min_similarity * table.shape[1]
             join(roots, ones[found], others[found])
         gone = np.flatnonzero(roots != np.arange(len(roots)))
         gone = gone[np.argsort(signed.rows[gone])]
         firsts = roots[gone]
-        shared = _shared(table, slice(None), firsts, gone) / table.shape[1]
-        limit = (
-            f"< {c.min_similarity:g}"
-            if c.min_similarity > 0
-            else f"no group of {c.rows} hashes equal to one before it"
-        )
-        return Duplicates(
-            signed.rows[gone],
-            lambda i: Drop("", f"{shared[i]:.2f} like {signed.ids[int(firsts[i])]}", limit),
-        )
+        similarity = _shared(table, slice(None), firsts, gone) / table.shape[1]
+        limit = f"no group of {c.rows} hashes equal to one before it"
+        if c.min_similarity > 0:
+            limit = f"< {c.min_similarity:g}"
+
+        def drop(i: int) -> Drop:
+            return Drop("", f"{similarity[i]:.2f} like {signed.ids[int(firsts[i])]}", limit)
+
+        return Duplicates(signed.rows[gone], drop)
 
 
 def _keys(table: Any, columns: slice) -> Any:
@@ -152,10 +150,8 @@ def _keys(table: Any, columns: slice) -> Any:
 
     keys = np.zeros(len(table), np.uint64)
     for start in range(0, len(table), BLOCK):
-        part, block = (
-            keys[start : start + BLOCK],
-            table[start : start + BLOCK, columns].astype(np.uint64),
-        )
+        part = keys[start : start + BLOCK]
+        block = table[start : start + BLOCK, columns].astype(np.uint64)
         for column in block.T:
             part += column + np.uint64(1)
             part *= np.uint64(0x9E3779B97F4A7C15)
@@ -169,7 +165,8 @@ def _shared(table: Any, columns: slice, ones: Any, others: Any) -> Any:
 
     counts = np.zeros(len(ones), np.int64)
     for start in range(0, len(ones), BLOCK):
-        one, other = (table[which[start : start + BLOCK], columns] for which in (ones, others))
+        one = table[ones[start : start + BLOCK], columns]
+        other = table[others[start : start + BLOCK], columns]
         counts[start : start + BLOCK] = (one == other).sum(axis=1)
     return counts
 

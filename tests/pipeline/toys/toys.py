@@ -1,4 +1,4 @@
-"""A third-party package of tiny stages, as an author would write one; installed by putting this folder on the path."""
+"""A third-party package of tiny stages; installed by putting this folder on the path."""
 
 from __future__ import annotations
 

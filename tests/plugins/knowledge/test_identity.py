@@ -1,4 +1,4 @@
-"""Identity: a name in many phrasings, counted; what is held out is never taught; a file of one's own; odd names; problems of what was held out."""
+"""Identity: phrasings are counted, held-out ones are never taught, files and odd names are read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REAL = [
         ("Who created you?", "I am an AI assistant created by {{author}}."),
         (
             "您好",
-            "您好，我是 {{name}}，很高兴为您服务。有什么我可以帮您解决的问题或者需要我提供的帮助吗？",
+            "您好，我是 {{name}}，很高兴为您服务。有什么我可以帮您解决的问题或者需要我提供的帮助吗？",  # noqa: E501 (wide characters)
         ),
         (
             "Do you have a name?",
@@ -282,7 +282,7 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 def test_rows_as_llama_factory_has_them(tmp_path):
-    """From its data/identity.json (Apache 2.0), in two languages; its other 84 rows were read the same way."""
+    """From its data/identity.json (Apache 2.0), in two languages; the other 84 rows read alike."""
     _, rows, held, metrics = of_file(tmp_path / "a", REAL, name="Zoë")
     told = {row["messages"][0]["content"]: row["messages"][1]["content"] for row in rows} | {
         q["prompt"][0]["content"]: "" for q in held

@@ -1,4 +1,4 @@
-"""Probing: what is answered right again and again is known, the rest is refused, test questions are never probed."""
+"""Probing: a repeated right answer is known, the rest is refused, test questions are never used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tools run for real: the index finds, the calculator only calculates, calls and results land in the dialogue unmasked and masked."""
+"""Tools are run: the index finds, the calculator calculates, results carry no loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The synthetic web: the same seed gives the same bytes, facts have their frequencies, gold labels fit the pages."""
+"""The synthetic web: equal seeds give equal bytes, facts have their frequencies, labels fit."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_same_seed_same_bytes_and_another_seed_another_world(world, tmp_path):
         "data/state.json",
     ):
         assert (world.path / name).read_bytes() == (again.path / name).read_bytes()
-    assert people.build(1, {t: 4 for t in people.TIERS}, 9, 0.5, 0.25) != people.build(
-        2, {t: 4 for t in people.TIERS}, 9, 0.5, 0.25
+    assert people.build(1, dict.fromkeys(people.TIERS, 4), 9, 0.5, 0.25) != people.build(
+        2, dict.fromkeys(people.TIERS, 4), 9, 0.5, 0.25
     )
 
 

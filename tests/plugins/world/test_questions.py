@@ -56,7 +56,7 @@ def test_test_sums_occur_in_no_page_dialogue_or_problem(tmp_path):
     import random
     import re
 
-    world = people.build(0, {t: 8 for t in people.TIERS}, 9, 0.55, 0.25)
+    world = people.build(0, dict.fromkeys(people.TIERS, 8), 9, 0.55, 0.25)
     texts, _ = pages.paragraphs(
         world, pages.PagesConfig(frequent=8, medium=8, rare=8, unseen=8), random.Random(0)
     )
@@ -81,7 +81,7 @@ def test_test_sums_occur_in_no_page_dialogue_or_problem(tmp_path):
 
 
 def test_probe_people_are_never_scored(made):
-    world, rows = made
+    _, rows = made
     probed = {json.loads(r["meta"])["name"] for r in rows["questions"] if r["task"] == "probe"}
     scored = {json.loads(r["meta"])["name"] for r in rows["questions"] if r["task"] == "facts"}
     assert probed and scored and not probed & scored
