@@ -1,4 +1,4 @@
-"""The corpus stage beside datatrove and trafilatura, on the same documents, in turns; prints medians and ratios.
+"""The corpus stage compared with datatrove and trafilatura on the same documents, in turns.
 
   python benchmarks/corpus.py                         5,000 documents and 30 MB of text from
   installed packages python benchmarks/corpus.py --text web.jsonl --pages pages.warc.gz
@@ -74,7 +74,7 @@ def environment() -> Path:
 
 
 def documents(files: Sequence[str], least: int, megabytes: float) -> list[dict[str, str]]:
-    """At least so many documents and megabytes: rows of the given files, or text from installed packages."""
+    """At least so many documents and megabytes: of the given files, or of installed packages."""
     if files:
         texts = [
             json.loads(line)["text"] for file in files for line in open(file, encoding="utf-8")
@@ -100,7 +100,7 @@ def ours(
     words: str = "fast",
     engine: str = "datasets",
 ) -> tuple[float, Path]:
-    """Seconds from the files to the corpus artifact, and its folder: the stages pages.files and corpus.web."""
+    """Seconds from the files to the corpus artifact, and its folder."""
     from llmstages.core.stage import Artifact, Context
     from llmstages.plugins.corpus.web import Web
     from llmstages.plugins.pages.files import Files
@@ -138,7 +138,7 @@ def fates(corpus: Path) -> dict[str, tuple[str | None, str | None]]:
 def in_turns(
     rounds: int, one: Callable[[], float], other: Callable[[], float], name: str, target: str
 ) -> None:
-    """Time both, one after the other, each round beginning with the other one; print the medians and the median ratio."""
+    """Time both in turns, each round beginning with the other one; print medians and a ratio."""
     pairs = []
     for number in range(rounds):
         if number % 2:
@@ -229,7 +229,7 @@ def speed(
 def decisions(
     args: argparse.Namespace, rows: list[dict[str, str]], theirs: Datatrove, folder: Path
 ) -> None:
-    """The share of documents with the same verdict as datatrove, and of our engines with each other."""
+    """The share of documents with the same verdict as datatrove, and of our engines."""
     source = folder / "some"
     source.mkdir()
     step = max(1, len(rows) // args.decisions)

@@ -43,7 +43,12 @@ from llmstages.pipeline import hydra_errors, smoke, steps_check
 from llmstages.pipeline.hydra_errors import SETTINGS
 from llmstages.pipeline.run_config import RunConfig, check_run_name
 
-RECIPE_KEYS = {"steps", "name", "smoke"}  # all that a recipe may say besides its defaults list
+RECIPE_KEYS = {
+    "steps",
+    "name",
+    "smoke",
+    "chat",
+}  # all that a recipe may say besides its defaults list
 Loaded = tuple[DictConfig, DefaultsList, IConfigRepository]
 
 
@@ -252,6 +257,7 @@ def _read(
         runs=str(config.runs),
         name=name,
         only=config.only,
+        chat=config.chat,
         slots=slots,
         steps=steps,
         **settings,

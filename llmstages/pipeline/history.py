@@ -46,11 +46,13 @@ class PastRun:
         steps: name -> step.
         where: the folder in which they were found, for messages.
         store: the store of the run.
+        chat: the step whose model the recipe chooses to talk to, if it does.
     """
 
     steps: Mapping[str, StoredArtifact]
     where: str
     store: Path
+    chat: str | None = None
 
     def of_kind(self, kind: str) -> list[StoredArtifact]:
         """The steps that made artifacts of a kind, in the order in which they were finished."""
@@ -70,7 +72,7 @@ def last_run(overrides: Sequence[str] = ()) -> PastRun:
     runs = Path(composed.runs or "runs")
     if any(override.startswith(("name=", "recipe=")) for override in overrides):
         folder = runs / composed.name
-        return PastRun(_steps_of_run(folder), str(folder), store)
+        return PastRun(_steps_of_run(folder), str(folder), store, composed.chat)
     newest: PastRun | None = None
     newest_time = 0.0
     for folder in runs.glob("*"):
@@ -82,9 +84,9 @@ def last_run(overrides: Sequence[str] = ()) -> PastRun:
         # The folder's own time counts too: a run that reused every step changed only its links.
         changed = max(folder.stat().st_mtime, *(step.finished for step in steps.values()))
         if newest is None or changed > newest_time:
-            newest = PastRun(steps, str(folder), store)
+            newest = PastRun(steps, str(folder), store, composed.chat)
             newest_time = changed
-    return newest or PastRun(_newest_of_store(store), str(store), store)
+    return newest or PastRun(_newest_of_store(store), str(store), store, composed.chat)
 
 
 def _steps_of_run(folder: Path) -> dict[str, StoredArtifact]:

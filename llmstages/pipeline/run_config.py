@@ -23,6 +23,7 @@ class RunConfig:
     runs: str
     name: str
     only: str | None
+    chat: str | None
     launch: Launch
     hardware: Hardware
     slots: Mapping[str, Mapping[str, Any]]

@@ -3,21 +3,20 @@
 A step is made in ``.tmp/KEY/out`` under a lock. Its files are digested and flushed, ``record.json``
 is written last, and one rename puts the folder in place. A process killed at any moment leaves
 either the finished folder or a leftover that the next run clears (``work`` stays, for resuming).
-Left out on purpose: NFS, where neither flock nor rename keep these promises, and any deletion that
-the user did not ask for.
+Left out on purpose: file systems where locks or renames do not keep their promises (NFS), and any
+deletion that the user did not ask for.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from llmstages.core.artifacts import CHECKPOINT_PREFIX, CHECKPOINTS
 from llmstages.core.atomic import flush
@@ -126,12 +125,7 @@ class Store:
         A step has one writer at a time. If another process holds the lock, ``waiting`` gets a
         message.
         """
-        with self._open_lock(key) as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting(f"another run is making {key}; waiting for it")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._locked(key, waiting):
             folder = self.temporary(key)
             with self._explain_full_disk(folder):
                 shutil.rmtree(folder / "out", ignore_errors=True)
@@ -142,17 +136,29 @@ class Store:
                 if self.damage(key) is None:
                     shutil.rmtree(folder, ignore_errors=True)
 
-    def _open_lock(self, key: str) -> TextIO:
-        # It is never deleted: two processes could hold a lock that was deleted in between.
+    @contextmanager
+    def _locked(self, key: str, waiting: Callable[[str], None]) -> Iterator[None]:
+        """Hold the lock of a step."""
+        from filelock import FileLock, Timeout
+
+        # The file is never deleted: two processes could hold a lock that was deleted in between.
         path = self.path / ".locks" / f"{key}.lock"
+        lock = FileLock(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return path.open("w")
+            lock.acquire(blocking=False)
+        except Timeout:
+            waiting(f"another run is making {key}; waiting for it")
+            lock.acquire()
         except OSError as error:
             raise StageError(
                 f"cannot write to the store {str(self.path)!r}: {error.strerror}. "
                 "Choose another: store=FOLDER"
             ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def commit(self, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
         """Turn ``out`` into the finished step; call it inside making().

@@ -249,7 +249,7 @@ def test_a_chat_model_goes_before_a_base_model_that_was_made_later(last):
     only_base = history.PastRun({"base": base}, last.where, last.store)
     assert command.default_model(only_base) == base
     preferred = history.StoredArtifact("rl", base.path, {"kind": "model"})
-    run = history.PastRun({**last.steps, "rl": preferred}, last.where, last.store)
+    run = history.PastRun({**last.steps, "rl": preferred}, last.where, last.store, "rl")
     assert command.default_model(run) == preferred
 
 

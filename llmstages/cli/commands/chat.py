@@ -16,8 +16,6 @@ from llmstages.core.errors import StageError
 from llmstages.pipeline import history
 from llmstages.pipeline.history import PastRun, StoredArtifact
 
-# The main line of the story ends in this step. Later steps are experiments beside it.
-PREFERRED_STEP = "rl"
 MAX_TEMPERATURE = 10
 NUM_EXAMPLES = 3
 HELP = """/tokens         the last exchange token by token, control tokens visible
@@ -42,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def default_model(run: PastRun) -> StoredArtifact:
-    """The model of the step ``rl``, otherwise the last model of the run that was trained on chat.
+    """The model that the recipe chooses, otherwise the last one that was trained on chat.
 
     If there are only base models, it is the last of them.
 
@@ -57,7 +55,7 @@ def default_model(run: PastRun) -> StoredArtifact:
             "llmstages chat hub:ORG/NAME@REVISION"
         )
     for model in models:
-        if model.name == PREFERRED_STEP:
+        if model.name == run.chat:
             return model
     for model in reversed(models):
         if not is_base_model(model):

@@ -19,7 +19,8 @@ class Plain:
     def __init__(self, config: Config) -> None:
         from trafilatura import html2txt
 
-        self._extract, self.config = html2txt, config
+        self._extract = html2txt
+        self.config = config
 
     def extract(self, source: str, url: str) -> str:
         return self._extract(source, clean=self.config.clean) or ""

@@ -29,10 +29,11 @@ class Resiliparse:
             from resiliparse.extract.html2text import extract_plain_text
         except ImportError as error:
             raise StageError(
-                f"the extractor resiliparse is not installed ({error}): pip install"
-                " 'llmstages[resiliparse]'"
+                f"the extractor resiliparse is not installed ({error}). "
+                "Run: pip install 'llmstages[resiliparse]'"
             ) from error
-        self._extract, self.config = extract_plain_text, config
+        self._extract = extract_plain_text
+        self.config = config
 
     def extract(self, source: str, url: str) -> str:
         c = self.config

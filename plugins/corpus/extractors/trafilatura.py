@@ -13,7 +13,7 @@ from llmstages.core.stage import option
 
 
 class Trafilatura:
-    """The article of a page: the best main text, at some 30 pages a second."""
+    """The article of a page: the best main text, at some 30 pages per second."""
 
     @dc.dataclass(frozen=True)
     class Config:
@@ -33,25 +33,24 @@ class Trafilatura:
     def __init__(self, config: Config) -> None:
         import trafilatura
 
-        self._extract, self.config = trafilatura.extract, config
-        _one_class()
+        self._extract = trafilatura.extract
+        self.config = config
+        _use_one_element_class()
 
     def extract(self, source: str, url: str) -> str:
         c = self.config
-        return (
-            self._extract(
-                source,
-                include_comments=c.comments,
-                include_tables=c.tables,
-                fast=c.fast,
-                favor_precision=c.favor_precision,
-                deduplicate=False,
-            )
-            or ""
+        text = self._extract(
+            source,
+            include_comments=c.comments,
+            include_tables=c.tables,
+            fast=c.fast,
+            favor_precision=c.favor_precision,
+            deduplicate=False,
         )
+        return text or ""
 
 
-def _one_class() -> None:
+def _use_one_element_class() -> None:
     """Let trafilatura's parser make every element an HtmlElement.
 
     By default lxml asks a Python function for the class of each element (some have their own, for
@@ -60,7 +59,8 @@ def _one_class() -> None:
     from lxml import html
     from trafilatura import utils
 
-    if parser := getattr(utils, "HTML_PARSER", None):
+    parser = getattr(utils, "HTML_PARSER", None)
+    if parser is not None:
         parser.set_element_class_lookup(
             html.etree.ElementDefaultClassLookup(
                 element=html.HtmlElement,

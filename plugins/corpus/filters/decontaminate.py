@@ -242,5 +242,8 @@ def _plain(value: Any) -> str:
         return str(value)
     contents = []
     for turn in value:
-        contents.append(turn.get("content") or "" if isinstance(turn, Mapping) else turn)
-    return "\n".join(map(str, contents))
+        if isinstance(turn, Mapping):
+            contents.append(str(turn.get("content") or ""))
+        else:
+            contents.append(str(turn))
+    return "\n".join(contents)

@@ -45,33 +45,34 @@ class PII:
         )
 
     kind = "edit"
-    version = "2"
+    version = "3"
 
     def __init__(self, config: Config) -> None:
-        kinds: dict[str, Spans] = {
-            **pii_patterns.KINDS
-        }  # in this order: a card number may hold what looks like a phone number
+        # In this order, since a card number may contain what looks like a phone number.
+        kinds: dict[str, Spans] = dict(pii_patterns.KINDS)
         if config.phone and config.phone_regions:
             kinds["phone"] = _phones(config.phone_regions)
         self._kinds = [
             (name, find, getattr(config, name))
             for name, find in kinds.items()
-            if getattr(config, name)
+            if getattr(config, name)  # the placeholder; "" leaves this kind in the text
         ]
 
     def judge(self, documents: Sequence[Document]) -> Sequence[Verdict]:
         verdicts: list[Verdict] = []
         for document in documents:
             text, counts = self._replace(document.text)
-            verdicts.append(Edit(text, sum(counts.values())) if any(counts.values()) else None)
+            count = sum(counts.values())
+            verdicts.append(Edit(text, count) if count else None)
         return verdicts
 
     def measure(self, documents: Sequence[Document]) -> list[list[Check]]:
         """How many of each kind."""
-        return [
-            [Check(name, count) for name, count in self._replace(document.text)[1].items()]
-            for document in documents
-        ]
+        measured = []
+        for document in documents:
+            _, counts = self._replace(document.text)
+            measured.append([Check(name, count) for name, count in counts.items()])
+        return measured
 
     def _replace(self, text: str) -> tuple[str, dict[str, int]]:
         counts = dict.fromkeys((name for name, _, _ in self._kinds), 0)
@@ -79,11 +80,14 @@ class PII:
         for name, find, placeholder in self._kinds:
             if name not in possible:
                 continue
-            parts, end = [], 0
+            parts: list[str] = []
+            end = 0
             for start, stop in find(text):
+                # Of spans that overlap, the first counts.
                 if start >= end:
                     parts += [text[end:start], placeholder]
-                    end, counts[name] = stop, counts[name] + 1
+                    end = stop
+                    counts[name] += 1
             if parts:
                 text = "".join([*parts, text[end:]])
         return text, counts
@@ -95,22 +99,21 @@ def _phones(regions: Sequence[str]) -> Spans:
         import phonenumbers  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
         raise StageError(
-            "pii.phone_regions needs the package phonenumbers: pip install 'llmstages[phone]', or"
-            " leave phone_regions empty"
+            "pii.phone_regions needs the package phonenumbers. Run: pip install "
+            "'llmstages[phone]', or leave phone_regions empty"
         ) from error
     unknown = sorted(set(regions) - set(phonenumbers.SUPPORTED_REGIONS))
     if unknown:
         raise StageError(
-            f"pii.phone_regions: {', '.join(unknown)} is no region that phonenumbers knows; give"
-            " ISO codes of countries, such as DE or US"
+            f"pii.phone_regions: {', '.join(unknown)} is not a region that phonenumbers knows; "
+            "give ISO codes of countries, such as DE or US"
         )
 
     def find(text: str) -> Iterator[tuple[int, int]]:
         spans = {*pii_patterns.phones(text)}
         for region in regions:
-            spans.update(
-                (match.start, match.end) for match in phonenumbers.PhoneNumberMatcher(text, region)
-            )
+            for match in phonenumbers.PhoneNumberMatcher(text, region):
+                spans.add((match.start, match.end))
         yield from sorted(spans, key=lambda span: (span[0], -span[1]))
 
     return find

@@ -59,7 +59,7 @@ class PIINames:
             import spacy
         except ImportError as error:
             raise StageError(
-                f"pii_names needs spaCy ({error}): pip install 'llmstages[spacy]'"
+                f"pii_names needs spaCy ({error}). Run: pip install 'llmstages[spacy]'"
             ) from error
         try:
             pipeline = spacy.load(self.config.model)
@@ -73,19 +73,26 @@ class PIINames:
         return pipeline
 
     def _judge(self, text: str) -> Verdict:
-        parts, end, count = [], 0, 0
-        labels = frozenset(self.config.labels)
+        spans = self._spans(text)
+        if not spans:
+            return None
+        parts = []
+        end = 0
+        for start, stop in spans:
+            parts += [text[end:start], self.config.placeholder]
+            end = stop
+        parts.append(text[end:])
+        return Edit("".join(parts), len(spans))
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        """(start, end) of the entities to replace."""
+        spans = []
         for offset, piece in _pieces(text, self.config.characters):
             with self._pipeline.memory_zone():
-                found = [
-                    (offset + entity.start_char, offset + entity.end_char)
-                    for entity in self._pipeline(piece).ents
-                    if entity.label_ in labels
-                ]
-            for start, stop in found:
-                parts += [text[end:start], self.config.placeholder]
-                end, count = stop, count + 1
-        return Edit("".join([*parts, text[end:]]), count) if count else None
+                for entity in self._pipeline(piece).ents:
+                    if entity.label_ in self.config.labels:
+                        spans.append((offset + entity.start_char, offset + entity.end_char))
+        return spans
 
 
 def _pieces(text: str, most: int) -> Iterator[tuple[int, str]]:
@@ -94,11 +101,11 @@ def _pieces(text: str, most: int) -> Iterator[tuple[int, str]]:
     while start < len(text):
         end = start + most
         if end < len(text):
-            end = (
-                max(text.rfind("\n", start, end), start) + 1
-                if "\n" in text[start:end]
-                else max(text.rfind(" ", start, end), start) + 1
-            )
-            end = end if end > start + 1 else start + most
+            cut = text.rfind("\n", start, end)
+            if cut < 0:
+                cut = text.rfind(" ", start, end)
+            # A piece of one character would be a blank alone: rather cut inside a word.
+            if cut > start:
+                end = cut + 1
         yield start, text[start:end]
         start = end

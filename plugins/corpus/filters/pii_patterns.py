@@ -15,23 +15,23 @@ Span = tuple[int, int]
 
 LOCAL = re.compile(r"[\w.+%-]{1,65}")  # read backwards
 DOMAIN = re.compile(r"@(?:[^\W_][\w-]{0,62}\.){1,8}[^\W\d_]{2,24}(?![\w-])")
-PLUS = re.compile(  # +49 30 1234567, +1 (212) 555-0187, +33 1 42 68 53 00
-    r"\+[1-9][0-9]{0,14}+(?:(?:[ .-]?\([0-9]{1,5}\)[ .-]?|[ ./-])[0-9]{1,14}+)?+(?:["
-    r" ./-][0-9]{2,14}+){0,6}+(?:-[0-9])?+(?![\w]|[.-][0-9])"
+# +49 30 1234567, +1 (212) 555-0187, +33 1 42 68 53 00
+PLUS = re.compile(
+    r"\+[1-9][0-9]{0,14}+(?:(?:[ .-]?\([0-9]{1,5}\)[ .-]?|[ ./-])[0-9]{1,14}+)?+"
+    r"(?:[ ./-][0-9]{2,14}+){0,6}+(?:-[0-9])?+(?![\w]|[.-][0-9])"
 )
-LOCAL_PHONE = re.compile(
-    r"[-.)] ?[0-9]{3}[-.][0-9]{4}(?![\w-]|\.[0-9])"
-)  # the end of (212) 555-0187 and 212-555-0187
+# The end of (212) 555-0187 and 212-555-0187
+LOCAL_PHONE = re.compile(r"[-.)] ?[0-9]{3}[-.][0-9]{4}(?![\w-]|\.[0-9])")
 AREA = re.compile(r"(?<![\w+.-])(?:1[ .-])?(?:[0-9]{3}|\([0-9]{3}\))$")
-DOTTED = re.compile(
-    r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9][0-9.]*+"
-)  # the end of 8.8.8.8, with all digits and dots that follow
+# The end of 8.8.8.8, with all digits and dots that follow
+DOTTED = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9][0-9.]*+")
+LAST_DIGITS = re.compile(r"[0-9]{1,3}$")
 VERSION = re.compile(r"(?:\b[Vv](?:er(?:sion)?)?\.?[ :]{0,2}|[\w+.-]|[<>=~!]=)$")
 COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]*+")
 HEX = re.compile(r"[0-9A-Fa-f]{1,4}$")
 CARD = re.compile(
-    r"[2-6](?<![\w.+-].)(?:[0-9]{12,18}+|[0-9]{3}(["
-    r" -])(?:[0-9]{4}\1[0-9]{4}\1[0-9]{4}|[0-9]{6}\1[0-9]{4,5}))(?!\w|[.-][0-9])"
+    r"[2-6](?<![\w.+-].)(?:[0-9]{12,18}+|[0-9]{3}([ -])"
+    r"(?:[0-9]{4}\1[0-9]{4}\1[0-9]{4}|[0-9]{6}\1[0-9]{4,5}))(?!\w|[.-][0-9])"
 )
 # (digits, first, last): the numbers that cards of that length begin with, by the ranges of the
 # large networks (ISO/IEC 7812)
@@ -55,9 +55,10 @@ BRANDS = (
     (19, 62, 62),
 )
 IBAN = re.compile(r"[A-Z](?<!\w.)[A-Z][0-9]{2}[ -]?(?=[A-Z0-9]{4})[A-Z0-9 -]{10,40}")
-COUNTRIES = {
+# Country -> characters of an IBAN (ISO 13616 registry)
+IBAN_LENGTHS = {
     entry[:2]: int(entry[2:])
-    for entry in (  # characters of an IBAN (ISO 13616 registry)
+    for entry in (
         "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28"
         " EE20 EG29 ES24 FI18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26"
         " IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MR27 MT31 MU30"
@@ -70,9 +71,13 @@ DIGIT = re.compile("[0-9]")
 
 def possible(text: str) -> set[str]:
     """The kinds that the text may hold, by a glance at it."""
-    kinds = {"email"} if "@" in text else set()
+    kinds = set()
+    if "@" in text:
+        kinds.add("email")
     if DIGIT.search(text):
-        kinds |= {"iban", "card", "ip", "phone"} | ({"ipv6"} if ":" in text else set())
+        kinds |= {"iban", "card", "ip", "phone"}
+        if ":" in text:
+            kinds.add("ipv6")
     return kinds
 
 
@@ -91,40 +96,53 @@ def phones(text: str) -> Iterator[Span]:
     spans = []
     for match in PLUS.finditer(text):
         start, end = match.span()
-        while (
-            sum(map(str.isdigit, text[start:end])) > 15
-        ):  # ITU E.164: a number that follows is another number
-            end = max(map(text.rfind, " ./-", [start] * 4, [end] * 4))
-            if end < start:
-                break
-        alone = start == 0 or not (text[start - 1].isalnum() or text[start - 1] in "_+.-")
-        if alone and sum(map(str.isdigit, text[start:end])) >= 8:
+        # A number has at most 15 digits (ITU E.164); what follows is another number.
+        while _count_digits(text[start:end]) > 15:
+            end = max(text.rfind(separator, start, end) for separator in " ./-")
+            if end < start:  # nothing separates the digits, so they are not a phone number
+                end = start
+        before = text[start - 1 : start] if start else ""
+        alone = not before.isalnum() and before not in {"_", "+", ".", "-"}
+        if alone and _count_digits(text[start:end]) >= 8:
             spans.append((start, end))
     for match in LOCAL_PHONE.finditer(text):
-        tail = match.group()
-        middle = match.start() + (tail[0] == ")")
-        area = AREA.search(text, max(0, middle - 8), middle)
-        if area and (
-            area.group().endswith(")") if tail[0] == ")" else tail[0] == tail[-5] and tail[1] != " "
-        ):
-            spans.append((area.start(), match.end()))
+        start = _start_of_local_phone(text, match)
+        if start >= 0:
+            spans.append((start, match.end()))
     yield from sorted(spans)
+
+
+def _count_digits(text: str) -> int:
+    return sum(map(str.isdigit, text))
+
+
+def _start_of_local_phone(text: str, match: re.Match[str]) -> int:
+    """Where the area code before a match of LOCAL_PHONE starts, or -1."""
+    tail = match.group()
+    closes_bracket = tail[0] == ")"
+    area_end = match.start() + closes_bracket
+    area = AREA.search(text, max(0, area_end - 8), area_end)
+    if area is None:
+        return -1
+    if closes_bracket:
+        fits = area.group().endswith(")")
+    else:
+        # Both separators must be the same, as in 212-555-0187.
+        fits = tail[0] == tail[-5] and tail[1] != " "
+    return area.start() if fits else -1
 
 
 def ipv4(text: str) -> Iterator[Span]:
     """8.8.8.8, but no private address, and nothing that is called a version."""
     for match in DOTTED.finditer(text):
-        start = match.start()
-        first = re.search(r"[0-9]{1,3}$", text[max(0, start - 3) : start])
-        found = (first.group() if first else "") + match.group().rstrip(".")
-        begin = match.end() - len(match.group()) - (len(first.group()) if first else 0)
-        end = begin + len(found)
-        if (
-            first
-            and not VERSION.search(text[max(0, begin - 12) : begin])
-            and not text[end : end + 1].isalnum()
-            and _public(found)
-        ):
+        first = LAST_DIGITS.search(text[max(0, match.start() - 3) : match.start()])
+        if first is None:
+            continue
+        begin = match.start() - len(first.group())
+        address = first.group() + match.group().rstrip(".")
+        end = begin + len(address)
+        is_version = VERSION.search(text[max(0, begin - 12) : begin])
+        if not is_version and not text[end : end + 1].isalnum() and _is_public(address):
             yield begin, end
 
 
@@ -134,24 +152,23 @@ def ipv6(text: str) -> Iterator[Span]:
         if len(match.group()) > 45:
             continue
         first = HEX.search(text[max(0, match.start() - 4) : match.start()])
-        begin = match.start() - (len(first.group()) if first else 0)
-        end = match.end() - (len(match.group()) - len(match.group().rstrip(".")))
+        if first is None or first.group()[0] not in "23":
+            continue
+        begin = match.start() - len(first.group())
+        end = match.start() + len(match.group().rstrip("."))
+        # A colon behind the address is not part of it; two of them are.
         if text[end - 1] == ":" and text[end - 2] != ":":
             end -= 1
-        edge = text[begin - 1 : begin] + text[end : end + 1]
-        if (
-            first
-            and text[begin] in "23"
-            and not any(c.isalnum() or c in ":_" for c in edge)
-            and _public(text[begin:end])
-        ):
+        neighbors = text[begin - 1 : begin] + text[end : end + 1]
+        alone = not any(c.isalnum() or c in ":_" for c in neighbors)
+        if alone and _is_public(text[begin:end]):
             yield begin, end
 
 
-def _public(found: str) -> bool:
+def _is_public(address: str) -> bool:
     try:
-        return ipaddress.ip_address(found).is_global
-    except ValueError:  # 999.1.1.1 is no address
+        return ipaddress.ip_address(address).is_global
+    except ValueError:  # 999.1.1.1 is not an address
         return False
 
 
@@ -162,12 +179,15 @@ def cards(text: str) -> Iterator[Span]:
     """
     for match in CARD.finditer(text):
         digits = match.group().replace(" ", "").replace("-", "")
-        known = any(
-            len(digits) == length and low <= int(digits[: len(str(low))]) <= high
-            for length, low, high in BRANDS
-        )
-        if known and _luhn(digits):
+        if _is_of_known_network(digits) and _luhn(digits):
             yield match.span()
+
+
+def _is_of_known_network(digits: str) -> bool:
+    for length, low, high in BRANDS:
+        if len(digits) == length and low <= int(digits[: len(str(low))]) <= high:
+            return True
+    return False
 
 
 def _luhn(digits: str) -> bool:
@@ -177,18 +197,26 @@ def _luhn(digits: str) -> bool:
 
 def ibans(text: str) -> Iterator[Span]:
     """DE89 3704 0044 0532 0130 00: length of its country and checksum (ISO 7064, modulo 97)."""
-    at = 0
-    while match := IBAN.search(text, at):
-        start = match.start()
-        at = start + 4
-        length, end, letters = COUNTRIES.get(match.group()[:2], 0), start, ""
-        while len(letters) < length and end < match.end():
-            letters += text[end].strip(" -")
+    match = IBAN.search(text)
+    while match:
+        start = end = match.start()
+        length = IBAN_LENGTHS.get(match.group()[:2], 0)
+        characters = ""
+        while len(characters) < length and end < match.end():
+            characters += text[end].strip(" -")
             end += 1
-        whole = len(letters) == length > 0 and not text[end : end + 1].isalnum()
-        if whole and int("".join(str(int(c, 36)) for c in letters[4:] + letters[:4])) % 97 == 1:
+        whole = len(characters) == length > 0 and not text[end : end + 1].isalnum()
+        if whole and _has_iban_checksum(characters):
             yield start, end
-            at = end
+        else:
+            end = start + 4  # another one may start inside this match
+        match = IBAN.search(text, end)
+
+
+def _has_iban_checksum(characters: str) -> bool:
+    # Letters count as two digits: A is 10, Z is 35.
+    digits = "".join(str(int(c, 36)) for c in characters[4:] + characters[:4])
+    return int(digits) % 97 == 1
 
 
 KINDS = {"email": emails, "iban": ibans, "card": cards, "ipv6": ipv6, "ip": ipv4, "phone": phones}

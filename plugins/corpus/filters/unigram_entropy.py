@@ -83,16 +83,17 @@ class UnigramEntropy(Rules):
 
         known, total = np.zeros(0, np.uint32), np.zeros(0)
         counted = self._counted()
-        while block := list(islice(counted, BLOCK)):
-            parts = [
-                Document("", "", text, splitter=splitter).feature("hashes") for text, _ in block
-            ]
+        block = list(islice(counted, BLOCK))
+        while block:
+            documents = [Document("", "", text, splitter=splitter) for text, _ in block]
+            parts = [document.feature("hashes") for document in documents]
             counts = [count for _, count in block]
-            repeated = np.repeat(counts, [len(part) for part in parts])
             hashes = np.concatenate([known, *parts])
-            weights = np.concatenate([total, repeated])
-            known, where = np.unique(hashes[hashes != 0], return_inverse=True)
-            total = np.bincount(where, weights[hashes != 0], len(known))
+            weights = np.concatenate([total, np.repeat(counts, list(map(len, parts)))])
+            is_word = hashes != 0
+            known, where = np.unique(hashes[is_word], return_inverse=True)
+            total = np.bincount(where, weights[is_word], len(known))
+            block = list(islice(counted, BLOCK))
         if not len(known):
             raise StageError(
                 f"unigram_entropy found no word in {self.config.counts or self.config.texts}"
@@ -112,28 +113,28 @@ class UnigramEntropy(Rules):
         ]
         if not files:
             raise StageError(f"unigram_entropy: there is no file {given}")
+        parse = _parse_count if self.config.counts else _parse_text
+        wanted = "a JSON object with a field text"
+        if self.config.counts:
+            wanted = "a word, a tab and its count"
         for file in files:
             with file.open(encoding="utf-8", errors="replace") as stream:
                 for number, line in enumerate(stream, 1):
                     try:
-                        if self.config.counts and line.strip():
-                            word, count = line.rstrip("\n").split("\t")
-                            yield word, float(count)
-                        elif not self.config.counts:
-                            yield (
-                                (
-                                    str(json.loads(line)["text"])
-                                    if file.suffix == ".jsonl" and line.strip()
-                                    else line
-                                ),
-                                1.0,
-                            )
+                        yield from parse(line, file.suffix)
                     except (ValueError, KeyError, TypeError) as error:
-                        wanted = (
-                            "a word, a tab and its count"
-                            if self.config.counts
-                            else "a JSON object with a field text"
-                        )
                         raise StageError(
                             f"{file}, line {number}: not {wanted} ({type(error).__name__}: {error})"
                         ) from error
+
+
+def _parse_count(line: str, suffix: str) -> Iterator[tuple[str, float]]:
+    if line.strip():
+        word, count = line.rstrip("\n").split("\t")
+        yield word, float(count)
+
+
+def _parse_text(line: str, suffix: str) -> Iterator[tuple[str, float]]:
+    if suffix == ".jsonl" and line.strip():
+        line = str(json.loads(line)["text"])
+    yield line, 1.0

@@ -23,6 +23,7 @@ from llmstages.data.filtering import Document, Drop, Verdict
 
 WORD = re.compile(r"[^\W_\d]+")
 FRONT = re.compile(r"(?:https?:)?(?://)?(?:www\.)?")
+COMMENT = re.compile(r"(?:^|\s)#")
 MIDDLE = {"ac", "co", "com", "edu", "go", "gov", "ne", "net", "or", "org"}  # of example.co.uk
 
 
@@ -60,14 +61,10 @@ class URL:
         own = Path(__file__).parent if config.shipped else None
         self.config = config
         mixed = list(_lines("blocklist", config.blocklist))
-        domains = [
-            *_lines("domains", config.domains, own),
-            *(entry for entry in mixed if "." in entry),
-        ]
-        words = [
-            *_lines("words", config.words, own),
-            *(entry for entry in mixed if "." not in entry),
-        ]
+        domains = list(_lines("domains", config.domains, own))
+        words = list(_lines("words", config.words, own))
+        for entry in mixed:
+            (domains if "." in entry else words).append(entry)
         self._domains = {entry.removeprefix("www.") for entry in domains}
         self._most_labels = max((entry.count(".") + 1 for entry in self._domains), default=0)
         self._urls = {_bare(entry) for entry in _lines("urls", config.urls)}
@@ -89,20 +86,14 @@ class URL:
         for start in range(max(0, len(labels) - self._most_labels), len(labels) - 1):
             domain = ".".join(labels[start:])
             if domain in self._domains:
-                return Drop(
-                    "domain" if _registered(labels[start:]) else "subdomain",
-                    domain,
-                    "a domain that is not listed",
-                )
+                rule = "domain" if _registered(labels[start:]) else "subdomain"
+                return Drop(rule, domain, "a domain that is not listed")
         if self._urls and _bare(url.lower()) in self._urls:
             return Drop("url", url[:200], "an address that is not listed")
         words = WORD.findall(url.lower())
-        joined = f" {' '.join(words)} "
-        word = next((word for word in words if word in self._words), "") or next(
-            (p for p in self._phrases if f" {p} " in joined), ""
-        )
-        if word:
-            return Drop("word", word, "no listed word in the URL")
+        listed = self._listed_word(words)
+        if listed:
+            return Drop("word", listed, "no listed word in the URL")
         soft = dict.fromkeys(word for word in words if word in self._soft)
         if len(soft) >= self.config.min_soft_words:
             return Drop(
@@ -112,9 +103,21 @@ class URL:
             )
         if self._substrings:
             letters = "".join(filter(str.isalnum, url.lower()))
-            if part := next((part for part in self._substrings if part in letters), ""):
-                return Drop("substring", part, "no listed part in the URL")
+            for part in self._substrings:
+                if part in letters:
+                    return Drop("substring", part, "no listed part in the URL")
         return None
+
+    def _listed_word(self, words: Sequence[str]) -> str:
+        """The first listed word or phrase among the words of a URL, or ""."""
+        for word in words:
+            if word in self._words:
+                return word
+        joined = f" {' '.join(words)} "
+        for phrase in self._phrases:
+            if f" {phrase} " in joined:
+                return phrase
+        return ""
 
 
 def _bare(url: str) -> str:
@@ -146,5 +149,6 @@ def _entries(path: Path) -> Iterator[str]:
     data = path.read_bytes()
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8", "replace")
     for line in text.splitlines():
-        if entry := re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip().lower():
+        entry = COMMENT.split(line, maxsplit=1)[0].strip().lower()
+        if entry:
             yield entry

@@ -140,7 +140,7 @@ def test_nothing_to_look_for_is_an_error(tmp_path, content, said):
     with pytest.raises(StageError, match="there is no such file"):
         judge(["a"], path=str(tmp_path / "missing.txt"))
     (tmp_path / "b.jsonl").write_text('{"text": "a"}\n{bad\n')
-    with pytest.raises(StageError, match="line 2 is no JSON"):
+    with pytest.raises(StageError, match="line 2 is not JSON"):
         judge(["a"], path=str(tmp_path / "b.jsonl"))
 
 

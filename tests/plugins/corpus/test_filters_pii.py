@@ -54,6 +54,7 @@ LEFT = [
     "8.8.8.8.8 neither",
     "ISBN 978-3-16-148410-0",
     "+5 points, +000000120, +1 2 3",
+    "Call +123456789012345(12345)1 and keep this text.",
     "Clause 252.227-7013 (c)",
     "std::vector a::b dead::beef fe80::1 ::1 2001:db8::1 00:1a:2b:3c:4d:5e",
     "4111 1111 1111 1112 and 1234567890123456",
@@ -107,7 +108,7 @@ def test_phones_by_region():
     assert apply("pii", [text], phone_regions=["DE"]) == [
         Edit("Ruf [phone] an oder [phone], am 12.03.2020.", 2)
     ]
-    with pytest.raises(StageError, match="XX is no region"):
+    with pytest.raises(StageError, match="XX is not a region"):
         make("pii", phone_regions=["XX"])
 
 
