@@ -1,7 +1,7 @@
 """The corpus stage compared with datatrove and trafilatura on the same documents, in turns.
 
-  python benchmarks/corpus.py                         5,000 documents and 30 MB of text from
-  installed packages python benchmarks/corpus.py --text web.jsonl --pages pages.warc.gz
+  python benchmarks/corpus.py        5,000 documents and 30 MB of text from installed packages
+  python benchmarks/corpus.py --text web.jsonl --pages pages.warc.gz
 
 Both sides are warm: imports and spaCy's start are outside the clock; reading the documents and
 writing the results are inside. datatrove runs in a virtual environment of its own, made on first
@@ -55,12 +55,8 @@ class Datatrove:
 
 def environment() -> Path:
     """The python of an environment with datatrove, made on first use."""
-    folder = (
-        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        / "llmstages"
-        / "benchmarks"
-        / "datatrove"
-    )
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "llmstages" / "benchmarks" / "datatrove"
     python = folder / "bin" / "python"
     if not (folder / "done").exists():
         print(

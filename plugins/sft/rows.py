@@ -54,8 +54,8 @@ def length_grouped_order(
             waiting += rng.sample(range(len(rows)), len(rows))
         block = sorted(waiting[:block_size], key=lambda index: len(rows[index]["input_ids"]))
         waiting = waiting[block_size:]
-        shuffled = [block[at : at + batch_size] for at in range(0, block_size, batch_size)]
-        rng.shuffle(shuffled)
-        for batch in shuffled:
-            order += batch
+        starts = list(range(0, block_size, batch_size))
+        rng.shuffle(starts)
+        for start in starts:
+            order += block[start : start + batch_size]
     return order[: batches * batch_size]

@@ -93,7 +93,7 @@ def _limit_bytes(documents: Sequence[str]) -> list[str]:
 
 def _warn(report: dict[str, Any], vocab_size: int, ctx: Context) -> None:
     """Say what is unusual for a tokenizer of this size, and what is unsafe."""
-    split_words = []
+    split_words: list[str] = []
     for word in report["words"]["split"]:
         if word["rank"] <= MOST_FREQUENT_WORDS:
             split_words.append(word["word"])
@@ -249,7 +249,9 @@ def injection(tokenizer: Any) -> dict[str, Any]:
     marks = dict(special_tokens_of(tokenizer).ids)
     # The unknown token comes from unknown characters; producing it does no harm.
     marks.pop(tokenizer.unk_token, None)
-    control_ids = {id for id, _, _ in marks.values()}
+    control_ids = set()
+    for id, _, _ in marks.values():
+        control_ids.add(id)
     texts = [form.format(mark) for mark in marks for form in INJECTIONS]
     produced = 0
     examples = []
