@@ -45,6 +45,7 @@ class Worker:
         results: list[Extracted] = []
         for chunk in _chunks(jobs):
             chunk_results: list[Extracted] = []
+            # Each attempt ends with the chunk, or with the page that ended the process.
             while len(chunk_results) < len(chunk):
                 self._attempt(chunk[len(chunk_results) :], settings, extractor, chunk_results)
             results += chunk_results
@@ -82,6 +83,7 @@ class Worker:
         if _is_corpus_fork():
             process: Any = Fork()
         else:
+            # The child must find the same packages, also those added at run time.
             path = os.pathsep.join(entry for entry in sys.path if entry)
             process = subprocess.Popen(
                 [sys.executable, *self.command],

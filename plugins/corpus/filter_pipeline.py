@@ -162,6 +162,7 @@ class FilterPipeline:
         columns = table.to_pydict()
         texts = columns.get("text")
         words = splitter(self.words, self.language)
+        # Only here, since codes must stay valid for the whole batch.
         words.trim()
         keys = zip(columns["id"], columns["url"], columns.get("row") or rows, strict=True)
         documents = [
@@ -181,6 +182,7 @@ class FilterPipeline:
         import pyarrow as pa
 
         hard, schema = self.hard, self.schema()
+        # The texts of dropped documents go no further; their excerpts do.
         texts = []
         for document, outcome in zip(documents, outcomes, strict=True):
             stays = outcome.at == KEPT or (self.annotate and outcome.at not in hard)
@@ -222,6 +224,7 @@ _filters: dict[tuple[int, int, str], Any] = {}
 def open_filter(pipeline: FilterPipeline, at: int) -> Any:
     """The filter at a position, made once in each process."""
     component = pipeline.components[at]
+    # A forked process must not share an open filter, such as a model, with its parent.
     key = (os.getpid(), at, repr((component, pipeline.sources)))
     if key not in _filters:
         made = load_component("filters", component.spec)
@@ -257,6 +260,7 @@ class Batch:
         filter = open_filter(self.pipeline, at)
         documents = [self.documents[i] for i in alive]
         if at in self.pipeline.signed:
+            # Its verdict needs all documents: resolve.py asks for it after the pass.
             signatures = _sign(component.name, filter, documents)
             for i, signature in zip(alive, signatures, strict=True):
                 self.outcomes[i].signatures[at] = signature

@@ -65,6 +65,7 @@ def settle(pipeline: FilterPipeline, files: Sequence[Path], work: Path) -> PassR
         for batch in _stream(file):
             at.append(batch["at"].to_numpy())
             rows.append(batch["row"].to_numpy())
+            # Offsets of 32 bits would overflow at 2 GB of ids.
             ids.append(batch["id"].cast(pa.large_string()))
     empty = np.zeros(0, np.int64)
     result = PassResult(
@@ -76,6 +77,7 @@ def settle(pipeline: FilterPipeline, files: Sequence[Path], work: Path) -> PassR
         drops={},
     )
     for position in pipeline.settled:
+        # What a later component dropped did reach this group.
         reached = (result.at == KEPT) | (result.at > position)
         drops = compare(result, position, reached, work)
         result.drops[position] = drops
@@ -161,6 +163,7 @@ class Funnel:
         """Count how many documents each component of a pass saw."""
         import numpy as np
 
+        # One more, since KEPT is -1.
         dropped = np.bincount(result.at + 1, minlength=len(self.components) + 1)
         left = int(dropped.sum())
         for position in range(result.pipeline.first, result.pipeline.last):
@@ -236,6 +239,7 @@ def settled_documents(result: PassResult, funnel: Funnel) -> Iterator[dict[str, 
                     document["limit"] = drop.limit
                     document["excerpt"] = document["excerpt"] or document["text"][:200]
                 document["rule"] = funnel.count_drop(at, document["rule"])
+            # Edits behind the component that dropped the document never happened.
             for edit in document["edits"]:
                 if at == KEPT or edit["at"] < at:
                     funnel.edited[edit["at"]] += edit["count"]

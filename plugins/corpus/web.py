@@ -271,6 +271,7 @@ def _gold(
         families[name] = getattr(cls, "family", "")
     family_by_url = {}
     for url, rule in rule_by_url.items():
+        # Rules are FILTER.RULE, or extract.RULE, where the gold names the rule itself.
         name = rule.removeprefix("extract.").split(".")[0]
         family_by_url[url] = families.get(name) or name
     result = measure(labels, family_by_url, set(tables.load(source / "data")["url"]))

@@ -55,6 +55,7 @@ class Classifier(Rules):
         self._model: Any = None
 
     def rules(self, document: Document) -> Iterator[Check]:
+        # Not in __init__, which also runs where only the plan is made.
         if self._model is None:
             self._model = self._load()
         c = self.config

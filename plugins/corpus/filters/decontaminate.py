@@ -138,6 +138,7 @@ class _Wanted:
         self._keys = keys[order]
         self._grams = np.ascontiguousarray(grams[order])
         self._numbers = numbers[order]
+        # 16 bits or more for each n-gram, so that nearly no other n-gram passes the table.
         bits = min(max(int(16 * len(keys)).bit_length(), 12), 28)
         self._shift = np.uint64(64 - bits)
         self._maybe = np.zeros(1 << bits, bool)
@@ -155,6 +156,7 @@ class _Wanted:
             return 0, ""
         keys = _hashes([words[i : i + count] for i in range(self._size)])
         starts = np.flatnonzero(self._maybe[keys >> self._shift])
+        # Equal hashes are compared word by word, so a collision is not a hit.
         at = np.minimum(np.searchsorted(self._keys, keys[starts]), len(self._keys) - 1)
         same = self._keys[at] == keys[starts]
         starts, at = starts[same], at[same]

@@ -65,7 +65,8 @@ def join(roots: Any, ones: Any, others: Any) -> None:
             return
         ones, others, a, b = ones[apart], others[apart], a[apart], b[apart]
         np.minimum.at(roots, np.maximum(a, b), np.minimum(a, b))
-        while True:  # point at the first itself, not at one on the way
+        # Let every position point at the first one itself, not at one on the way.
+        while True:
             further = roots[roots]
             if np.array_equal(further, roots):
                 break

@@ -41,6 +41,7 @@ class ExactDedup:
             return {}
         halves = np.ascontiguousarray(signed.signatures).view("<u8")
         firsts, others = equal(halves[:, 0])
+        # Equal halves of 64 bits are rare among different texts; the other half decides.
         both_equal = halves[firsts, 1] == halves[others, 1]
         firsts, others = firsts[both_equal], others[both_equal]
         order = np.argsort(signed.rows[others])

@@ -53,6 +53,7 @@ class GopherQuality(Rules):
     def rules(self, document: Document) -> Iterator[Check]:
         c, text, lengths = self.config, document.text, document.feature("lengths")
         real = lengths[~document.feature("symbols")]
+        # The rules have the names of datatrove's, so that funnels can be compared.
         yield Check("short_doc", len(real), least=c.min_words, unit="words")
         yield Check("long_doc", len(real), most=c.max_words, unit="words")
         mean = float(real.mean()) if len(real) else 0.0

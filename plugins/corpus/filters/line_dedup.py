@@ -80,6 +80,7 @@ class LineDedup:
         if not len(frequent):
             return None
         lines = document.text.split("\n")
+        # Short lines have an empty digest, so the joined digests are those of ``wanted``.
         digests = [self._digest(line) for line in lines]
         wanted = [i for i, digest in enumerate(digests) if digest]
         own = np.frombuffer(b"".join(digests), "<u8")

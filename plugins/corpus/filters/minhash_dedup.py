@@ -123,6 +123,7 @@ class MinHashDedup:
         for band in range(c.bands):
             columns = slice(band * c.rows, (band + 1) * c.rows)
             ones, others = equal(_keys(table, columns))
+            # Pairs that are in one cluster already need no comparison.
             apart = roots[ones] != roots[others]
             ones, others = ones[apart], others[apart]
             found = _shared(table, columns, ones, others) == c.rows

@@ -85,6 +85,7 @@ def emails(text: str) -> Iterator[Span]:
     """anna.b+news@mail.example.org"""
     for match in DOMAIN.finditer(text):
         at = match.start()
+        # Reversed, since an expression cannot be matched backwards.
         before = LOCAL.match(text[max(0, at - 65) : at][::-1])
         local = before.group()[::-1].lstrip("._+%-") if before else ""
         if 0 < len(local) < 65:
@@ -149,7 +150,7 @@ def ipv4(text: str) -> Iterator[Span]:
 def ipv6(text: str) -> Iterator[Span]:
     """2a00:1450:4001:82a::200e: global unicast addresses, which begin with 2 or 3."""
     for match in COLONS.finditer(text):
-        if len(match.group()) > 45:
+        if len(match.group()) > 45:  # characters of the longest address
             continue
         first = HEX.search(text[max(0, match.start() - 4) : match.start()])
         if first is None or first.group()[0] not in "23":

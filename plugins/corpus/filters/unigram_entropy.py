@@ -69,6 +69,7 @@ class UnigramEntropy(Rules):
         hashes = hashes[hashes != 0]
         at = np.searchsorted(self._known, hashes)
         at = np.minimum(at, len(self._known) - 1)
+        # The last entry belongs to unknown words.
         bits = np.where(self._known[at] == hashes, self._bits[at], self._bits[-1])
         value = float(bits.mean()) if len(bits) else 0.0
         yield Check("too_common", value, least=self.config.min_bits, unit="bits per word")

@@ -1,4 +1,4 @@
-"""corpus.mode=annotate: nothing is dropped, every value of every rule is written down, and limits can be swept."""
+"""corpus.mode=annotate: nothing is dropped, all values of all rules are written, limits swept."""
 
 import json
 
@@ -14,10 +14,8 @@ def test_annotate_keeps_what_drop_drops_and_says_why(tmp_path):
     source = documents(tmp_path / "in", MIXED)
     _, _, dropped, _ = run(source, tmp_path / "drop", filters=DEFAULT)
     metrics, data, hard, funnel = run(source, tmp_path / "note", filters=DEFAULT, mode="annotate")
-    assert {row["rule"] for row in hard} == {
-        "extract.empty",
-        "extract.encoding",
-    }  # without a text there is no document
+    # Without a text there is no document.
+    assert {row["rule"] for row in hard} == {"extract.empty", "extract.encoding"}
     assert metrics["kept"] == 8 and sum(row["dropped"] for row in funnel) == 2
     verdicts = {row["id"]: row["verdict"] for row in data if row["verdict"]}
     assert verdicts == {
@@ -37,9 +35,8 @@ def test_every_rule_has_a_value_for_every_document(tmp_path):
     notes = tables.load(tmp_path / "out" / "annotations")
     short = {row["id"]: row["value"] for row in notes if row["rule"] == "short_doc"}
     assert len(short) == 8 and short["p:4"] < 50 and short["p:0"] > 50
-    assert (
-        len({row["rule"] for row in notes if row["id"] == "p:4"}) == 10
-    )  # also the rules after the broken one
+    # Also the rules after the broken one.
+    assert len({row["rule"] for row in notes if row["id"] == "p:4"}) == 10
     sweep = json.loads((tmp_path / "out" / "sweep.json").read_text())
     rule = next(row for row in sweep if row["rule"] == "short_doc")
     assert rule["least"] == 50 and rule["most"] is None and len(rule["quantiles"]) == 101

@@ -1,4 +1,4 @@
-"""engine=datasets and engine=datatrove run the same chain: same documents, same reasons, in the same order."""
+"""engine=datasets and engine=datatrove: same documents, same reasons, in the same order."""
 
 import random
 
@@ -9,7 +9,7 @@ from llmstages.data import tables
 
 from .test_web import DEFAULT, MIXED, WORDS, documents, html, run, story
 
-CHAIN = {
+FILTERS = {
     **DEFAULT,
     "c4": {"use": "c4"},
     "fineweb_quality": {"use": "fineweb_quality"},
@@ -19,23 +19,22 @@ CHAIN = {
 
 def pages(count):
     """Good pages, near copies, short ones and repetitive ones."""
-    rng, made = random.Random(0), []
+    rng = random.Random(0)
+    made = []
     for i in range(count):
         kind = i % 7
-        text = (
-            story(i)
-            if kind < 4
-            else story(i - kind) + ["One more."]
-            if kind == 4
-            else rng.choices(WORDS, k=8)
-            if kind == 5
-            else ["spam offer " * 40]
-        )
-        made.append(
-            (f"http://a.example/{i}", html(*text), "text/html")
-            if i % 3
-            else (f"http://a.example/{i}", "\n".join(text).encode(), "text/plain")
-        )
+        if kind < 4:
+            text = story(i)
+        elif kind == 4:
+            text = [*story(i - kind), "One more."]
+        elif kind == 5:
+            text = rng.choices(WORDS, k=8)
+        else:
+            text = ["spam offer " * 40]
+        if i % 3:
+            made.append((f"http://a.example/{i}", html(*text), "text/html"))
+        else:
+            made.append((f"http://a.example/{i}", "\n".join(text).encode(), "text/plain"))
     return made + MIXED
 
 
@@ -43,7 +42,7 @@ def pages(count):
 def reference(tmp_path_factory):
     folder = tmp_path_factory.mktemp("engines")
     source = documents(folder / "in", pages(250))
-    return source, run(source, folder / "one", filters=CHAIN, workers=1)
+    return source, run(source, folder / "one", filters=FILTERS, workers=1)
 
 
 def same(one, other):
@@ -52,7 +51,7 @@ def same(one, other):
 
 
 def test_two_processes_of_datasets_give_the_same(reference, tmp_path):
-    same(reference[1], run(reference[0], tmp_path / "out", filters=CHAIN, workers=2))
+    same(reference[1], run(reference[0], tmp_path / "out", filters=FILTERS, workers=2))
 
 
 @pytest.mark.parametrize("tasks", ["2", "5"])
@@ -61,7 +60,7 @@ def test_datatrove_gives_the_same(reference, tmp_path, tasks):
     found = run(
         reference[0],
         tmp_path / "out",
-        filters=CHAIN,
+        filters=FILTERS,
         workers=2,
         engine="datatrove",
         engine_options={"tasks": tasks},
@@ -76,13 +75,15 @@ def test_engine_options_are_checked(tmp_path):
         run(source, tmp_path / "a", engine_options={"tasks": "2"})
     with pytest.raises(StageError, match="executor=cloud is none of local, slurm, ray"):
         run(source, tmp_path / "b", engine="datatrove", engine_options={"executor": "cloud"})
+    with pytest.raises(StageError, match="tasks=many is not a whole number"):
+        run(source, tmp_path / "c", engine="datatrove", engine_options={"tasks": "many"})
 
 
 def test_fates_do_not_depend_on_where_batches_end(reference, tmp_path, monkeypatch):
     from llmstages.plugins.corpus.engines import datasets
 
     monkeypatch.setattr(datasets, "BATCH", 7)
-    same(reference[1], run(reference[0], tmp_path / "out", filters=CHAIN, workers=1))
+    same(reference[1], run(reference[0], tmp_path / "out", filters=FILTERS, workers=1))
 
 
 def test_every_document_read_is_kept_or_dropped(reference):

@@ -1,4 +1,4 @@
-"""Extraction: limits, and a process that whatever a page does costs that page alone."""
+"""Extraction: its limits, and its process: whatever a page does, it costs that page alone."""
 
 import time
 
@@ -30,10 +30,8 @@ def test_a_page_that_breaks_a_limit_gets_a_rule():
 
 
 def test_elements_inside_each_other_are_counted_but_not_those_side_by_side():
-    deep, wide = (
-        b"<div>" * 2000 + b"x" + b"</div>" * 2000,
-        b"<div>x</div>" * 2000 + b"<br>x<p>y" * 3000,
-    )
+    deep = b"<div>" * 2000 + b"x" + b"</div>" * 2000
+    wide = b"<div>x</div>" * 2000 + b"<br>x<p>y" * 3000
     assert extract(deep).rule == "html_depth" and extract(deep).value == 2000
     assert extraction.depth(wide.decode(), 1000) <= 1000 and extract(wide).rule == ""
 
@@ -68,7 +66,10 @@ def test_other_extractors(name):
     ids=["open", "signs", "entities", "attributes", "paragraphs", "long"],
 )
 def test_hostile_pages_end_within_their_time(body):
-    """Each ends with a text or a rule, well within its limit of CPU time doubled (the second limit is for loops inside libraries)."""
+    """Each ends with a text or a rule, well within twice its limit of CPU time.
+
+    The second limit is for loops inside libraries.
+    """
     worker = extraction_pool.Worker()
     start = time.monotonic()
     found, after = worker.run(
@@ -78,7 +79,7 @@ def test_hostile_pages_end_within_their_time(body):
     )
     worker.close()
     assert found.text or found.rule
-    assert story(1)[0] in after.text  # the next page is none the worse
+    assert story(1)[0] in after.text  # the next page is extracted as ever
     assert time.monotonic() - start < 60
 
 

@@ -1,4 +1,7 @@
-"""Filters that look at a document or its URL: each with a page that must go and one that must stay. Helpers for the other test_filter files."""
+"""Filters that look at a document or its URL: each with a page to drop and one to keep.
+
+The helpers serve the other test_filters files too.
+"""
 
 import json
 import math
@@ -13,11 +16,15 @@ from llmstages.data.filtering import Check, Document, Drop, Edit, Signatures
 from llmstages.data.words import splitter
 
 PROSE = (
-    "The old miller went to the market in the morning and bought fresh bread for the children. They had waited that "
-    "day by the river, and were glad to be home before the rain. In the evening he told them a story of a king who "
-    "lived with two birds in a tower, and nobody in the house wanted to sleep until it came to an end."
+    "The old miller went to the market in the morning and bought fresh bread for the children. "
+    "They had waited that day by the river, and were glad to be home before the rain. In the "
+    "evening he told them a story of a king who lived with two birds in a tower, and nobody in "
+    "the house wanted to sleep until it came to an end."
 )
-GERMAN = "Der alte Müller ging am Morgen zum Markt und kaufte frisches Brot für die Kinder, die am Fluss gewartet hatten."
+GERMAN = (
+    "Der alte Müller ging am Morgen zum Markt und kaufte frisches Brot für die Kinder, "
+    "die am Fluss gewartet hatten."
+)
 
 
 def documents(texts, words="fast"):
@@ -39,31 +46,29 @@ def signed(docs, signatures, edits=False):
     """What the stage hands to compare()."""
     import numpy as np
 
-    table = (
-        signatures
-        if edits
-        else np.frombuffer(b"".join(signatures), np.uint8).reshape(len(docs), -1)
-        if docs
-        else np.zeros((0, 0), np.uint8)
-    )
+    table = signatures
+    if not docs:
+        table = np.zeros((0, 0), np.uint8)
+    elif not edits:
+        table = np.frombuffer(b"".join(signatures), np.uint8).reshape(len(docs), -1)
     return Signatures(np.array([d.row for d in docs], np.int64), [d.id for d in docs], table)
 
 
 def apply(name, texts, /, batch=0, words="fast", **fields):
-    """What filter ``name`` says of each text, in batches of ``batch`` (0: all at once)."""
-    filter, docs = make(name, **fields), documents(texts, words)
-    batches = [docs[i : i + batch] for i in range(0, len(docs), batch)] if batch else [docs]
+    """The verdict of filter ``name`` on each text, in batches of ``batch`` (0: all at once)."""
+    filter = make(name, **fields)
+    docs = documents(texts, words)
+    batches = [docs]
+    if batch:
+        batches = [docs[i : i + batch] for i in range(0, len(docs), batch)]
     if filter.kind != "group":
         return [verdict for part in batches for verdict in filter.judge(part)]
     edits = getattr(filter, "edits", False)
-    finding = filter.compare(
-        signed(docs, [signature for part in batches for signature in filter.sign(part)], edits)
-    )
-    return (
-        [v for part in batches for v in filter.judge(part, finding)]
-        if edits
-        else [finding.get(d.row) for d in docs]
-    )
+    signatures = [signature for part in batches for signature in filter.sign(part)]
+    finding = filter.compare(signed(docs, signatures, edits))
+    if edits:
+        return [verdict for part in batches for verdict in filter.judge(part, finding)]
+    return [finding.get(document.row) for document in docs]
 
 
 def rule(name, text, /, **fields):
@@ -72,7 +77,7 @@ def rule(name, text, /, **fields):
 
 
 def measured(name, text, /, words="fast", **fields):
-    """rule -> Check"""
+    """The checks of a text: rule -> Check."""
     return {
         check.rule: check for check in make(name, **fields).measure(documents([text], words))[0]
     }
@@ -229,9 +234,8 @@ def test_language():
 
 
 def test_language_is_measured_by_the_score_of_what_is_wanted():
-    assert (
-        measured("language", GERMAN)[""].value == 0.0
-    )  # the likeliest one is not wanted, so no limit would keep it
+    # The likeliest one is not wanted, so no limit would keep it.
+    assert measured("language", GERMAN)[""].value == 0.0
     check = measured("language", GERMAN, languages=["fr", "de"])[""]
     assert (
         check.value > 0.9
@@ -239,9 +243,8 @@ def test_language_is_measured_by_the_score_of_what_is_wanted():
         and check.limit == ">= 0.65 for fr or de"
         and not check.broken
     )
-    assert (
-        measured("language", PROSE, min_score=check.value)[""].least > check.value
-    )  # must be exceeded
+    # The score must exceed the limit.
+    assert measured("language", PROSE, min_score=check.value)[""].least > check.value
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +323,7 @@ def test_unigram_entropy_counts_words_in_texts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, content, said",
+    "name, content, message",
     [
         ("counts", "the\tmany\n", "line 1: not a word, a tab and its count"),
         ("counts", "the 5\n", "line 1"),
@@ -328,9 +331,9 @@ def test_unigram_entropy_counts_words_in_texts(tmp_path):
         ("texts", "", "found no word"),
     ],
 )
-def test_unigram_entropy_says_what_is_wrong_with_its_reference(tmp_path, name, content, said):
+def test_unigram_entropy_says_what_is_wrong_with_its_reference(tmp_path, name, content, message):
     (tmp_path / "file").write_text(content)
-    with pytest.raises(StageError, match=said):
+    with pytest.raises(StageError, match=message):
         apply("unigram_entropy", [PROSE], **{name: str(tmp_path / "file")})
     with pytest.raises(StageError, match="give either unigram_entropy.counts"):
         make("unigram_entropy")

@@ -12,9 +12,15 @@ from llmstages.text.messages import message
 
 from .test_filters import PROSE, documents, make, measured
 
-QUESTION = "How many apples does Anna have when she buys three more apples and then gives two of them to Tom?"
+QUESTION = (
+    "How many apples does Anna have when she buys three more apples and then gives two of them "
+    "to Tom?"
+)
 ANSWER = "She has exactly seven apples."
-LONG = "First she had six apples, then she bought three more of them, and in the end she gave two to Tom."
+LONG = (
+    "First she had six apples, then she bought three more of them, and in the end she gave two "
+    "to Tom."
+)
 
 
 def artifact(folder, rows):
@@ -125,15 +131,15 @@ def test_texts_of_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content, said",
+    "content, message",
     [
         ("", "found no run of 12 words in the 0 texts"),
         ("too short\n", "found no run of 12 words in the 1 texts"),
     ],
 )
-def test_nothing_to_look_for_is_an_error(tmp_path, content, said):
+def test_nothing_to_look_for_is_an_error(tmp_path, content, message):
     (tmp_path / "a.txt").write_text(content)
-    with pytest.raises(StageError, match=said):
+    with pytest.raises(StageError, match=message):
         judge(["a"], path=str(tmp_path / "a.txt"))
     with pytest.raises(StageError, match="wire the steps that evaluate"):
         judge(["a"])
@@ -156,18 +162,22 @@ def test_the_number_of_hits_is_measured(tmp_path):
 
 
 def test_hits_are_those_of_plain_code(tmp_path):
-    """Against sets of word tuples, on texts of few different words, where many n-grams nearly agree."""
+    """Texts of few different words, in which many n-grams nearly agree."""
     rng = random.Random(5)
+    n = 5
 
     def text(count):
         return " ".join(rng.choices(["red", "green", "blue", "grey"], k=count))
 
-    wanted, texts, n = [text(30) for _ in range(20)], [text(200) for _ in range(50)], 5
+    def grams(text):
+        words = text.split()
+        return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+    wanted = [text(30) for _ in range(20)]
+    texts = [text(200) for _ in range(50)]
     (tmp_path / "a.txt").write_text("\n".join(wanted))
-    grams = {tuple(w.split()[i : i + n]) for w in wanted for i in range(30 - n + 1)}
-    expected = [
-        sum(tuple(t.split()[i : i + n]) in grams for i in range(200 - n + 1)) for t in texts
-    ]
+    wanted_grams = {gram for text in wanted for gram in grams(text)}
+    expected = [sum(gram in wanted_grams for gram in grams(text)) for text in texts]
     filter = make("decontaminate", path=str(tmp_path / "a.txt"), ngram=n)
     assert [checks[0].value for checks in filter.measure(documents(texts))] == expected and sum(
         expected

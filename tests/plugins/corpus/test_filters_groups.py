@@ -1,4 +1,4 @@
-"""Filters that compare documents with each other: exact and near duplicates, lines that many pages have."""
+"""Filters that compare documents: exact and near duplicates, lines that many pages have."""
 
 import random
 
@@ -81,7 +81,7 @@ def test_minhash_finds_near_copies_alone():
 
 
 def test_minhash_estimates_jaccard():
-    """Without bias: the mean error over 40 pairs of all similarities is far below the error of one estimate (0.03)."""
+    """The mean error over 40 pairs of all similarities is far below that of one (0.03)."""
     import numpy as np
 
     filter = make("minhash_dedup", bands=32, rows=8)
@@ -132,11 +132,8 @@ def test_minhash_is_the_same_everywhere():
     )
     assert one == two
     first = np.frombuffer(make("minhash_dedup").sign(documents([PROSE]))[0], "<u4")[:3].tolist()
-    assert first == [
-        30230374,
-        44257286,
-        32395050,
-    ]  # changes here change every corpus: bump the filter's version
+    # A change here changes every corpus: bump the filter's version.
+    assert first == [30230374, 44257286, 32395050]
     assert make("minhash_dedup", hash_seed=2).sign(documents([PROSE])) != make(
         "minhash_dedup"
     ).sign(documents([PROSE]))

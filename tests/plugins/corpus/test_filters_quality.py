@@ -1,4 +1,4 @@
-"""The four quality filters, rule by rule: values against counts made by hand or by plain code, limits on both sides."""
+"""The four quality filters, rule by rule: values counted by hand or by plain code, and limits."""
 
 import random
 from collections import Counter
@@ -13,8 +13,10 @@ from .test_filters import PROSE, apply, measured, rule
 STORY = "\n".join(
     [
         PROSE,
-        "A neighbour came by with a basket of apples and asked whether the road to the mill was open again after the flood.",
-        "Nobody could say, and so they went to look for themselves. The water had gone, but the bridge was not safe to cross.",
+        "A neighbour came by with a basket of apples and asked whether the road to the mill was "
+        "open again after the flood.",
+        "Nobody could say, and so they went to look for themselves. The water had gone, but the "
+        "bridge was not safe to cross.",
     ]
 )
 
@@ -47,7 +49,8 @@ def test_gopher_quality(text, expected):
 
 
 def test_gopher_quality_values_by_hand():
-    text = "# The cat sat ... on the mat,\nand 3 dogs looked…\n- at it\n"  # words: # The cat sat ... on the mat , and 3 dogs looked … - at it
+    # Words: # The cat sat ... on the mat , and 3 dogs looked … - at it
+    text = "# The cat sat ... on the mat,\nand 3 dogs looked…\n- at it\n"
     found = {name: check.value for name, check in measured("gopher_quality", text).items()}
     assert found == {
         "short_doc": 12,
@@ -148,9 +151,8 @@ def test_repetition_counts_as_plain_code_does():
 def test_repetition_drops_by_the_first_limit_broken():
     text = "spam offer " * 50
     checks = measured("gopher_repetition", text)
-    assert (
-        checks["top_2_gram"].broken and checks["duplicated_10_n_grams"].broken
-    )  # all are measured
+    # All rules are measured, also after the broken one.
+    assert checks["top_2_gram"].broken and checks["duplicated_10_n_grams"].broken
     assert apply("gopher_repetition", [text])[0] == Drop(
         "top_2_gram", checks["top_2_gram"].value, "<= 0.2"
     )

@@ -26,53 +26,19 @@ def context(name, **inputs):
 source, out = map(Path, sys.argv[1:3])
 Files().run(Files.Config(path=str(source)), context("pages"))
 config = Web.Config(filters={name: {"use": name} for name in DEFAULT}, workers=int(sys.argv[3]))
-metrics = Web().run(config, context("corpus", documents=Artifact("pages", "documents", out / "pages", "pages")))
+pages = Artifact("pages", "documents", out / "pages", "pages")
+metrics = Web().run(config, context("corpus", documents=pages))
 print(int(metrics["kept"]), int(metrics["dropped"]))
 """
-WORDS = "the of and to in is was for that on with as by at from it an be are this which or had not but have they one you were all her she there would".split()
-WORDS += [
-    a + b
-    for a in (
-        "ba",
-        "con",
-        "der",
-        "fal",
-        "gor",
-        "in",
-        "lam",
-        "mer",
-        "nor",
-        "pa",
-        "qui",
-        "ras",
-        "sol",
-        "ter",
-        "u",
-        "ver",
-    )
-    for b in (
-        "ble",
-        "cent",
-        "dom",
-        "est",
-        "ful",
-        "gate",
-        "hood",
-        "ing",
-        "jor",
-        "ket",
-        "line",
-        "ment",
-        "ness",
-        "ory",
-        "port",
-        "ric",
-        "sion",
-        "tude",
-        "ward",
-        "y",
-    )
-]
+WORDS = (
+    "the of and to in is was for that on with as by at from it an be are this which or had not "
+    "but have they one you were all her she there would"
+).split()
+STEMS = "ba con der fal gor in lam mer nor pa qui ras sol ter u ver".split()
+ENDINGS = (
+    "ble cent dom est ful gate hood ing jor ket line ment ness ory port ric sion tude ward y"
+).split()
+WORDS += [stem + ending for stem in STEMS for ending in ENDINGS]
 
 
 def write(path, size):
@@ -96,11 +62,14 @@ def write(path, size):
 
 
 def anonymous(process):
-    """Bytes that belong to a process and its children and to no file, so that they cannot be given back; shared copies count twice."""
+    """Bytes of a process and its children that belong to no file, so they cannot be given back.
+
+    Shared copies count twice.
+    """
     total = 0
-    for one in (process, *process.children(recursive=True)):
+    for member in (process, *process.children(recursive=True)):
         try:
-            memory = one.memory_info()
+            memory = member.memory_info()
         except psutil.NoSuchProcess:
             continue
         total += memory.rss - memory.shared
@@ -125,8 +94,8 @@ def test_a_gigabyte_takes_the_memory_of_a_hundred_megabytes(tmp_path):
     for size in (100_000_000, 1_000_000_000):
         source, out = tmp_path / f"{size}.jsonl", tmp_path / str(size)
         documents = write(source, size)
-        most, said = peak([sys.executable, "-c", STAGE, source, out, "2"])
-        kept, dropped = map(int, said.split())
+        most, output = peak([sys.executable, "-c", STAGE, source, out, "2"])
+        kept, dropped = map(int, output.split())
         assert kept + dropped == documents and kept > 0.2 * documents, (kept, dropped, documents)
         assert dropped > 0.08 * documents, "the repeated ones"
         peaks.append(round(most))

@@ -1,0 +1,5 @@
+"""Fixtures of the tests of text."""
+
+from tests.text.hostile import tokenizers
+
+__all__ = ["tokenizers"]
