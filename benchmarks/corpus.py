@@ -44,6 +44,7 @@ class Datatrove:
 
     def __call__(self, do: str, **arguments: Any) -> Any:
         print(json.dumps({"do": do, "with": arguments}), file=self.process.stdin, flush=True)
+        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             sys.exit(
@@ -127,8 +128,12 @@ def fates(corpus: Path) -> dict[str, tuple[str | None, str | None]]:
     """id -> (rule that dropped it or None, text that stays or None)."""
     from llmstages.data import tables
 
-    kept = {row["id"]: (None, row["text"]) for row in tables.load(corpus / "data")}
-    return kept | {row["id"]: (row["rule"], None) for row in tables.load(corpus / "dropped")}
+    result: dict[str, tuple[str | None, str | None]] = {}
+    for row in tables.load(corpus / "data"):
+        result[row["id"]] = (None, row["text"])
+    for row in tables.load(corpus / "dropped"):
+        result[row["id"]] = (row["rule"], None)
+    return result
 
 
 def in_turns(
