@@ -67,7 +67,8 @@ def perform(
     out, work = folder / "out", folder / "work"
     out.mkdir(parents=True)
     work.mkdir()
-    context = Context(folder.name, out, work, inputs, say=perform.said.append)  # type: ignore[attr-defined]
+    said = perform.said  # type: ignore[attr-defined]
+    context = Context(folder.name, out, work, inputs, say=said.append)
     metrics = stage().run(config, context)
     return Artifact(folder.name, stage.output, out, folder.name), dict(metrics)
 

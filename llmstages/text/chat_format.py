@@ -4,7 +4,8 @@ Training, evaluation, RL and chat all use the tokenizer's own chat template thro
 a template becomes tokens is in render.py, the named templates are in templates.py.
 
 With the default template, a tool call is inside the assistant's turn:
-``<|im_start|>assistant<|im_sep|><SEARCH_START>query<SEARCH_END><RESULT_START>text<RESULT_END>answer<|im_end|>``.
+``<|im_start|>assistant<|im_sep|>`` ``<SEARCH_START>query<SEARCH_END>``
+``<RESULT_START>text<RESULT_END>`` ``answer<|im_end|>``, without the blanks.
 Calls and answers are supervised, results are not.
 """
 
