@@ -161,11 +161,14 @@ def _preferences(folder: Path) -> None:
 def _problems(folder: Path) -> None:
     from llmstages.data import tables
 
-    tables.save(problem_rows() * 2, folder / "data")
+    tables.save([*problem_rows("train"), *problem_rows("test")], folder / "data")
 
 
-def problem_rows() -> list[dict[str, Any]]:
-    """The rows of a problems artifact, one for each question."""
+def problem_rows(role: str = "test") -> list[dict[str, Any]]:
+    """The rows of a problems artifact, one for each question.
+
+    role: "train" rows are for RL, "test" rows for evaluation.
+    """
     return [
         {
             "prompt": [message("user", question)],
@@ -173,7 +176,7 @@ def problem_rows() -> list[dict[str, Any]]:
             "task": "facts",
             "group": "all",
             "meta": "{}",
-            "role": "test",
+            "role": role,
             "style": "chat",
         }
         for question, answer in QUESTIONS
