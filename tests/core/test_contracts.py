@@ -133,3 +133,12 @@ def test_a_fingerprint_knows_the_versions_of_inherited_classes():
 
     assert registry.code_version(Parent) == "3"
     assert registry.code_version(Child) == registry.code_version(Grandchild) == "1 < 3"
+
+
+def test_a_folder_of_a_kind_that_nobody_registers_is_refused(tmp_path):
+    """It cannot be checked: once, any folder at all passed as such an input."""
+    from llmstages.core.artifacts import parse_input
+    from llmstages.pipeline.wiring import Scope, _source
+
+    with pytest.raises(StageError, match="the artifact kind 'embeddings' is not registered"):
+        _source("steps.x.vectors", str(tmp_path), parse_input("embeddings"), Scope())
