@@ -213,7 +213,7 @@ def _composed(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> Loaded:
 
     Hydra's public compose() reads all that for nothing. It composes the story in 0.75 s of CPU,
     where this and _map_if_needed take 0.60 s; a plan never seen before takes 0.9 s in all, and the
-    public API would bring it over the second that a plan may take. So this goes under it;
+    public API would bring it to the second that a plan may take. So this goes under it;
     tests/pipeline/test_compose.py compares the two and fails when Hydra moves.
     """
     # `++` for wiring, which may name an input that the recipe left out.
