@@ -60,6 +60,8 @@ def _estimate(facts: Facts, hardware: Hardware, launch: Launch) -> dict[str, Any
     training = facts.get("training")
     if isinstance(training, Training):
         return estimate_training(training, hardware, zero_stage(launch))
+    if "summary" in facts:
+        return {"summary": facts["summary"]}
     return {}
 
 
@@ -173,6 +175,9 @@ def _problems(
 
 def describe(estimate: Mapping[str, Any]) -> Iterator[str]:
     """One estimate for people, line by line."""
+    if "summary" in estimate:
+        yield estimate["summary"]
+        return
     if "no_estimate" in estimate:
         yield f"no estimate: {estimate['no_estimate']}"
         return
@@ -222,13 +227,14 @@ def describe_total(
     """The sum over a plan, and what it leaves out."""
     hours = cost = 0.0
     unknown = []
-    for name, estimate in estimates.items():
+    trained = {name: known for name, known in estimates.items() if "summary" not in known}
+    for name, estimate in trained.items():
         if estimate.get("hours") is None:
             unknown.append(name)
         else:
             hours += estimate["hours"]
             cost += estimate["cost"]
-    if len(unknown) == len(estimates):
+    if len(unknown) == len(trained):
         return
     text = (
         f"training: {format_hours(hours)} on {hardware.name}{format_cost(cost)}, "

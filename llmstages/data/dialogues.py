@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from llmstages.core.digest import sha256
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
 from llmstages.data import tables
@@ -63,22 +64,71 @@ class Prepared:
 def load(
     sources: Sequence[Artifact], weights: Mapping[str, float], rng: random.Random
 ) -> list[Dialogue]:
-    """The dialogues of all sources, each source as often as its weight says (see share_of).
+    """The dialogues of all sources to train on, each source as often as its weight says.
 
-    weights: step name -> weight; 1 for a source without one.
+    Rows of the split "test" are left out.
+
+    Args:
+        weights: step name -> weight (see share_of); 1 for a source without one.
     """
     dialogues: list[Dialogue] = []
     for source in sources:
-        table = tables.load(source.path / "data")
-        plain = "render" in table.column_names and set(table["render"]) == {"plain"}
-        messages = list(table["messages"])
-        if "tools" in table.column_names:
-            pairs = zip(messages, table["tools"], strict=True)
-            messages = [with_tools(turns, tools) for turns, tools in pairs]
-        indices = share_of(len(messages), weights.get(source.name, 1.0), rng)
-        for i in indices.tolist():
-            dialogues.append(Dialogue(f"{source.name}:{i}", messages[i], plain))
+        rows = _rows(source, test=False)
+        indices = share_of(len(rows), weights.get(source.name, 1.0), rng)
+        dialogues += [rows[i] for i in indices.tolist()]
     return dialogues
+
+
+def load_test(sources: Sequence[Artifact]) -> list[Dialogue]:
+    """The dialogues of the split "test": those that are kept out of training."""
+    return [dialogue for source in sources for dialogue in _rows(source, test=True)]
+
+
+def load_all(sources: Sequence[Artifact]) -> list[Dialogue]:
+    """All dialogues of all sources, whatever their split."""
+    dialogues: list[Dialogue] = []
+    for source in sources:
+        dialogues += _rows(source, test=False) + _rows(source, test=True)
+    return dialogues
+
+
+def _rows(source: Artifact, test: bool) -> list[Dialogue]:
+    """The dialogues of a source that are for tests, or those that are not."""
+    table = tables.load(source.path / "data")
+    plain = "render" in table.column_names and set(table["render"]) == {"plain"}
+    messages = list(table["messages"])
+    if "tools" in table.column_names:
+        pairs = zip(messages, table["tools"], strict=True)
+        messages = [with_tools(turns, tools) for turns, tools in pairs]
+    splits = list(table["split"]) if "split" in table.column_names else [""] * len(messages)
+    rows = []
+    for number, (turns, split) in enumerate(zip(messages, splits, strict=True)):
+        if (split == "test") == test:
+            rows.append(Dialogue(f"{source.name}:{number}", turns, plain))
+    return rows
+
+
+def mark_test_rows(rows: Sequence[dict[str, Any]], fraction: float) -> int:
+    """Give each row of dialogues a ``split``: "train", or "test" for about ``fraction`` of them.
+
+    Rows with the same first question share a split, so that no test question is trained on. The
+    choice follows from the questions alone. At least one is chosen, unless all are the same.
+    Returns the number of test rows.
+    """
+    by_question: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        asked = [turn["content"] for turn in row["messages"] if turn["role"] == "user"]
+        by_question.setdefault(str(asked[0]).strip().casefold() if asked else "", []).append(row)
+    wanted = max(1, round(fraction * len(rows)))
+    order = sorted(by_question, key=lambda question: sha256(question))
+    count = 0
+    for question in order:
+        chosen = count < wanted and count + len(by_question[question]) < len(rows)
+        for row in by_question[question]:
+            row["split"] = "test" if chosen else "train"
+        if chosen:
+            count += len(by_question[question])
+    return count
 
 
 def with_tools(messages: Sequence[Message], tools: str) -> Sequence[Message]:
