@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmstages.text.special_tokens import SpecialTokens
-from llmstages.text.template_input import REASONING_FIELDS, reads_tool_field
+from llmstages.text.template_input import reads_tool_field
+from llmstages.text.template_probes import REASONING_FIELDS
 from llmstages.text.templates import calls_in
 
 MESSAGE_KEYS = {"role", "content", "tool", "tool_calls", "tool_call_id", "arguments", "input"}

@@ -2,8 +2,9 @@
 
 The named templates read our own field ``tool``. Templates from elsewhere follow the convention of
 transformers: the calls of a turn are a list in ``tool_calls``, each with an id that its result
-repeats, and the schemas of the tools are an argument of their own. Where templates differ (the
-field of reasoning, arguments as an object or as JSON text), the template itself is asked.
+repeats, and the schemas of the tools are an argument of their own. Where templates differ, the
+template itself is asked (template_probes.py); what it cannot write of tools becomes plain text
+(tool_text.py), so that nothing is lost.
 """
 
 from __future__ import annotations
@@ -15,62 +16,27 @@ from functools import cache
 from typing import Any
 
 from llmstages.core.errors import StageError
+from llmstages.text import tool_text
 from llmstages.text.encode import replace_surrogates
 from llmstages.text.messages import Message
+from llmstages.text.template_probes import (
+    call_id,
+    reasoning_field,
+    takes_text_arguments,
+    writes_calls,
+    writes_results,
+    writes_schemas,
+    writes_system,
+)
 
 # "tool" as a key or an attribute. "tool_calls" does not match.
 _TOOL_FIELD = re.compile(r"""\w\[['"]tool['"]\]|\w\.tool\b""")
-REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 
 
 @cache
 def reads_tool_field(template: str) -> bool:
     """Whether the template reads calls and results from our own field ``tool``."""
     return bool(_TOOL_FIELD.search(template))
-
-
-@cache
-def reasoning_field(template: str) -> str:
-    """The field of a turn from which the template takes reasoning; "" if it takes none."""
-    for name in REASONING_FIELDS:
-        if re.search(rf"""\w\[['"]{name}['"]\]|\w\.{name}\b|['"]{name}['"] in \w""", template):
-            return name
-    return ""
-
-
-@cache
-def takes_text_arguments(template: str) -> bool:
-    """Whether the template joins the arguments of a call to a text (DeepSeek V3).
-
-    It then needs them as JSON text; other templates take an object.
-    """
-    return not _renders_call(template, {"x": "1"}) and _renders_call(template, '{"x": "1"}')
-
-
-def _renders_call(template: str, arguments: Any) -> bool:
-    """Whether the template can render a call with such arguments."""
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    function = {"name": "look_up", "arguments": arguments}
-    call = {"type": "function", "id": call_id(1), "function": function}
-    turns = [
-        {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "name": "look_up", "tool_call_id": call_id(1), "content": "b"},
-    ]
-    try:
-        render_jinja_template(
-            conversations=[turns], chat_template=template, bos_token="", eos_token=""
-        )
-    # The template is foreign code, so it may raise anything.
-    except Exception:
-        return False
-    return True
-
-
-def call_id(number: int) -> str:
-    """The id of the n-th call of a dialogue that has none: nine letters and digits, for Mistral."""
-    return f"call{number:05d}"
 
 
 def template_fields(
@@ -89,7 +55,34 @@ def template_fields(
 
     schemas = [message["tools"] for message in cleaned if message.get("tools")]
     tools = _parse_schemas(schemas[0]) if schemas else None
-    return _StandardTurns(template).of(cleaned), tools
+    turns = _StandardTurns(template).of(cleaned)
+    if tools and not (writes_schemas(template) and writes_calls(template)):
+        return _with_schemas(turns, tools, template), None
+    return turns, tools
+
+
+def has_tools_as_text(template: str, messages: Sequence[Message]) -> bool:
+    """Whether a dialogue has calls, results or schemas that become plain text (tool_text.py)."""
+    if reads_tool_field(template):
+        return False
+    if any(message.get("tools") for message in messages) and not writes_schemas(template):
+        return True
+    uses_tools = any(message.get("tool") for message in messages)
+    return uses_tools and not (writes_calls(template) and writes_results(template))
+
+
+def _with_schemas(
+    turns: list[dict[str, Any]], tools: Sequence[Any], template: str
+) -> list[dict[str, Any]]:
+    """The turns with the schemas as text: in the system turn, else before the first question."""
+    text = tool_text.schemas_text(tools)
+    if turns and turns[0]["role"] == "system":
+        system = {**turns[0], "content": f"{turns[0]['content']}\n\n{text}"}
+        return [system, *turns[1:]]
+    if writes_system(template) or not turns:
+        return [{"role": "system", "content": text}, *turns]
+    first = {**turns[0], "content": f"{text}\n\n{turns[0]['content']}"}
+    return [first, *turns[1:]]
 
 
 def _own_fields(message: Message) -> dict[str, Any]:
@@ -105,7 +98,6 @@ class _StandardTurns:
     """Messages as turns in the convention of transformers."""
 
     def __init__(self, template: str) -> None:
-        self._reasoning_field = reasoning_field(template)
         self._template = template
         self._turns: list[dict[str, Any]] = []
         self._waiting: list[tuple[str, str]] = []  # (tool, id) of the calls without a result
@@ -130,9 +122,8 @@ class _StandardTurns:
 
     def _reasoning(self, message: Message) -> dict[str, str]:
         text = message.get("reasoning_content")
-        if not text or not self._reasoning_field:
-            return {}
-        return {self._reasoning_field: str(text)}
+        name = reasoning_field(self._template)
+        return {name: str(text)} if text and name else {}
 
     def _add_call(self, message: Message) -> None:
         self._calls += 1
@@ -140,27 +131,34 @@ class _StandardTurns:
         id = str(message.get("id") or "") or call_id(self._calls)
         self._waiting.append((name, id))
         arguments: Any = _call_arguments(str(message["content"]))
-        if takes_text_arguments(self._template):
-            arguments = json.dumps(arguments, ensure_ascii=False)
-        function = {"name": name, "arguments": arguments}
-        call = {"type": "function", "id": id, "function": function}
         # Calls without a result between them were made at once, after the text before them.
         if not self._turns or self._turns[-1]["role"] != "assistant":
             self._turns.append({"role": "assistant", "content": ""})
         turn = self._turns[-1]
         turn.update(self._reasoning(message))
+        if not writes_calls(self._template):
+            parts = (turn["content"], tool_text.call_text(name, arguments))
+            turn["content"] = "\n".join(part for part in parts if part)
+            return
+        if takes_text_arguments(self._template):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        function = {"name": name, "arguments": arguments}
+        call = {"type": "function", "id": id, "function": function}
         turn.setdefault("tool_calls", []).append(call)
 
     def _add_result(self, message: Message) -> None:
-        name = str(message.get("tool") or "")
-        self._turns.append(
-            {
-                "role": "tool",
-                "content": str(message["content"]),
-                "name": name,
-                "tool_call_id": self._id_of_result(name, str(message.get("id") or "")),
-            }
-        )
+        name, content = str(message.get("tool") or ""), str(message["content"])
+        id = self._id_of_result(name, str(message.get("id") or ""))
+        if writes_results(self._template):
+            self._turns.append(
+                {"role": "tool", "content": content, "name": name, "tool_call_id": id}
+            )
+            return
+        text = tool_text.result_text(content)
+        # Templates without tools want users and assistants to alternate.
+        if self._turns and self._turns[-1]["role"] == "user":
+            text = f"{self._turns.pop()['content']}\n{text}"
+        self._turns.append({"role": "user", "content": text})
 
     def _id_of_result(self, name: str, id: str) -> str:
         """The id of the call that a result answers: its own, else of the first call of the tool."""

@@ -17,7 +17,7 @@ from llmstages.text import chat_format, encode
 from llmstages.text.messages import Message, message
 from llmstages.text.render import Rendered, render, rendered_text
 from llmstages.text.special_tokens import special_tokens_of
-from llmstages.text.template_input import template_fields
+from llmstages.text.template_input import reads_tool_field, template_fields
 from llmstages.text.templates import template_of
 from llmstages.text.training_template import (
     has_training_form,
@@ -237,7 +237,7 @@ def _check_nothing_left_out(sample: Sequence[Dialogue], tokenizer: Any) -> Check
     for dialogue in sample:
         template = template_of_row(dialogue, tokenizer)
         text = rendered_text(tokenizer, dialogue.messages, template)
-        if not _contains_in_order(text, dialogue.messages):
+        if not _contains_in_order(text, dialogue.messages, reads_tool_field(template)):
             incomplete.append(dialogue.name)
     return check_none(
         "messages_left_out",
@@ -248,16 +248,17 @@ def _check_nothing_left_out(sample: Sequence[Dialogue], tokenizer: Any) -> Check
     )
 
 
-def _contains_in_order(text: str, messages: Sequence[Message]) -> bool:
+def _contains_in_order(text: str, messages: Sequence[Message], own_calls: bool) -> bool:
     """Whether the text contains what everybody said, in order, as it is or as JSON.
 
-    Calls are left out: a template may write the argument of a tool in another way.
+    Of a call it is the argument in our own templates, elsewhere the name of the tool: the argument
+    may be written in another way.
     """
     position = 0
     for turn in messages:
-        if turn["role"] == "assistant" and turn.get("tool"):
-            continue
-        end = _end_of_content(text, str(turn["content"]), position)
+        is_call = turn["role"] == "assistant" and turn.get("tool")
+        content = turn["tool"] if is_call and not own_calls else turn["content"]
+        end = _end_of_content(text, str(content), position)
         if end is None:
             return False
         position = end

@@ -251,7 +251,7 @@ class Chat:
         # Turns of an unknown role or without text have no tokens, so nothing more can be checked.
         dialogue_checks.require_renderable(found, ctx)
         trainable, divided = dialogues.one_per_answer(drawn, tokenizer)
-        dataset.report_template(tokenizer, len(divided), ctx)
+        dataset.report_template(tokenizer, drawn, len(divided), ctx)
         kept, rendered, dropped = dialogues.fit_length(
             trainable, tokenizer, config.max_length, config.overlong, ctx
         )

@@ -173,13 +173,24 @@ def _evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
     return list(items[::step][:count])
 
 
-def report_template(tokenizer: Any, divided: int, ctx: Context) -> None:
-    """Say which form of the chat template the rows are rendered with, where it is not its own.
+def report_template(
+    tokenizer: Any, dialogues: Sequence[Dialogue], divided: int, ctx: Context
+) -> None:
+    """Say where rows differ from what the chat template would write of the whole dialogue.
 
     divided: the number of dialogues that were divided into one row per answer.
     """
-    from llmstages.text.training_template import has_training_form
+    from llmstages.text.template_input import has_tools_as_text
+    from llmstages.text.training_template import has_training_form, training_template
 
+    template = training_template(tokenizer)
+    chats = [dialogue.messages for dialogue in dialogues if not dialogue.plain]
+    as_text = sum(has_tools_as_text(template, messages) for messages in chats)
+    if as_text:
+        ctx.say(
+            f"{ctx.step}: the chat template knows no tools, so those of {as_text} dialogues are "
+            "written as text, calls in <tool_call> tags"
+        )
     if has_training_form(tokenizer):
         ctx.say(
             f"{ctx.step}: rows are rendered with TRL's training form of the chat template, which "
