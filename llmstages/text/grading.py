@@ -88,13 +88,15 @@ def is_correct(text: str, answer: str) -> bool:
     (see the head of this file).
     """
     wanted = answer.strip()
+    # Replies are read without emphasis, and so are answers, unless they are nothing else.
+    wanted = EMPHASIS.sub("", wanted) or wanted
     if not wanted or is_loop(text):
         return False
     if AMOUNT.fullmatch(wanted):
         number = number_of(text)
         return bool(number) and Decimal(number) == Decimal(number_of(wanted))
     if len(wanted.split()) >= LONG_ANSWER or SENTENCE_END.search(wanted):
-        return contains_value(text, wanted)
+        return contains_value(EMPHASIS.sub("", text), wanted)
     return any(_gives(statement, wanted) for statement in statements(text))
 
 

@@ -61,7 +61,7 @@ class Probe:
     }
     inputs: ClassVar[Mapping[str, str]] = {"model": "model", "questions": "problems"}
     output: ClassVar[str] = "dialogues"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def run(self, config: ProbeConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from llmstages.core.stage import Context, option
 from llmstages.plugins.rl import policy
 from llmstages.train.arguments import Optimization
+from llmstages.train.trainer import LoraOptions
 
 # Logged series -> name of the metrics; each reward adds its own.
 CURVES = {
@@ -26,11 +27,12 @@ CURVES = {
     "completions/clipped_ratio": "clipped",
     "kl": "kl",
 }
+HEADLINE = ("reward_first", "reward_last", "clipped_last")
 ENDS_SHARE = 0.15  # of a curve, for the means at its beginning and end
 
 
 @dataclass(frozen=True)
-class GRPOConfig(Optimization):
+class GRPOConfig(LoraOptions, Optimization):
     learning_rate: float = option(5e-5, "learning rate of AdamW, constant after warm-up")
     batch_size: int = option(64, "answers in one update: prompts times num_generations")
     num_generations: int = option(
@@ -56,6 +58,7 @@ class GRPOConfig(Optimization):
     log_every: int = option(2, "updates between log lines; logged curves are means over them")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.batch_size % self.num_generations:
             raise ValueError(
                 f"batch_size={self.batch_size} must be a multiple of "
@@ -80,7 +83,7 @@ class GRPO:
         "reward": "reward_model?",
     }
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     trains: ClassVar[bool] = True
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
@@ -111,7 +114,6 @@ class GRPO:
             "temperature": config.temperature,
             "beta": config.beta,
             "reward_weights": [float(reward.config.weight) for reward in rewards.values()],
-            "generation_kwargs": {"eos_token_id": tokenizer.eos_token_id},
         }
 
     def trainer_class(self) -> type:
@@ -123,7 +125,13 @@ class GRPO:
         from trl import GRPOConfig as TRLConfig  # pyright: ignore[reportPrivateImportUsage]
 
         from llmstages.train import checks
-        from llmstages.train.trainer import load_model, run_trainer, save_model, write_log
+        from llmstages.train.trainer import (
+            load_model,
+            lora_adapter,
+            run_trainer,
+            save_model,
+            write_log,
+        )
 
         set_seed(config.seed)
         prompts = self.prepare(config, ctx)
@@ -131,6 +139,8 @@ class GRPO:
         problems = policy.fitting_problems(prompts, ctx)
         tokenizer = prompts.tokenizer
         model = load_model(ctx.one("policy"), ctx)
+        policy.stop_at_end_of_turn(model, tokenizer)
+        adapter = lora_adapter(config)
         rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx.step)
         arguments = self.trainer_arguments(config, ctx, tokenizer, rewards)
         trainer = self.trainer_class()(
@@ -138,17 +148,22 @@ class GRPO:
             processing_class=tokenizer,
             train_dataset=policy.prompts_dataset(problems),
             reward_funcs=policy.reward_functions(rewards, tokenizer, problems),
+            peft_config=adapter,
             args=TRLConfig(**arguments),
         )
         run_trainer(trainer, config, ctx)
         log = write_log(trainer, ctx)
-        save_model(trainer.model, tokenizer, ctx)
+        trained = trainer.model.merge_and_unload() if adapter else trainer.model
+        save_model(trained, tokenizer, ctx)
         updates = trainer.state.global_step
+        # The first metrics are what people see at the end of the step.
+        curves = curve_metrics(log, list(rewards))
         return {
+            **{name: curves[name] for name in HEADLINE if name in curves},
             "updates": updates,
             "answers": updates * config.batch_size,
             "problems": len(problems),
-            **curve_metrics(log, list(rewards)),
+            **curves,
         }
 
 
