@@ -6,8 +6,9 @@
 
 Variants: ``float32``, ``bfloat16`` and ``int8`` (torch.ao dynamic quantization, CPU only) are
 llmstages.text.generate; ``all_scores`` is float32 as it was done before, with the scores of all
-steps kept until the end of the batch (output_logits of transformers). Prompts have 16 to 48 tokens
-and every reply the same length, so all variants compute the same number of tokens. Memory is the
+steps kept until the end of the batch (output_logits of transformers). A model from a folder is
+asked questions, a random one continues random tokens. Every reply has the same length, so all
+variants compute the same number of tokens. Memory is the
 kernel's own peak of the process (VmHWM) above what it holds once the model is loaded; on a GPU,
 the peak of torch's allocator above the weights. same: the share of the tokens of float32, up to the
 first one that differs, that a variant gives too. Memory on a CPU needs Linux.
@@ -27,7 +28,7 @@ from typing import Any
 
 VARIANTS = ("float32", "all_scores", "bfloat16", "int8")
 # The sizes of SmolLM2-135M.
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 49_152,
     "hidden_size": 576,
     "intermediate_size": 1536,
@@ -37,7 +38,8 @@ SIZES = {
     "max_position_embeddings": 8192,
     "tie_word_embeddings": True,
 }
-SHORTEST, LONGEST = 16, 48  # tokens of a prompt
+SHORTEST, LONGEST = 16, 48  # tokens of a prompt of a random model
+THINGS = ("rivers", "bread", "the moon", "trains", "music", "bees", "glass", "winter", "maps")
 
 
 def main() -> None:
@@ -81,6 +83,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=64, help="tokens of a reply (default 64)")
     parser.add_argument("--rounds", type=int, default=3, help="the median counts (default 3)")
     parser.add_argument("--threads", type=int, default=0, help="of torch (default: its own choice)")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="count CPU time of all threads instead of wall time, on a machine that others share",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     # How this program calls itself in another process.
     parser.add_argument("--one", choices=VARIANTS, help=argparse.SUPPRESS)
@@ -103,16 +110,17 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.threads:
         torch.set_num_threads(args.threads)
     model, tokenizer = load(args)
-    prompts = random_prompts(args.prompts, model.config.vocab_size)
+    prompts = make_prompts(args.prompts, model, tokenizer)
     continue_prompts(args, model, tokenizer, prompts[:2])  # warm
     baseline = memory_in_use(model.device)
     reset_peak(model.device)
     seconds = []
     ids: list[list[int]] = []
+    clock = time.process_time if args.cpu_time else time.perf_counter
     for _ in range(args.rounds):
-        start = time.perf_counter()
+        start = clock()
         ids = continue_prompts(args, model, tokenizer, prompts)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     median = statistics.median(seconds)
     return {
         "seconds": median,
@@ -130,13 +138,15 @@ def load(args: argparse.Namespace) -> tuple[Any, Any]:
     from llmstages.train.trainer import compute_device, load_tokenizer
 
     device = compute_device()
+    model: Any
+    tokenizer = None
     if args.model:
         model = AutoModelForCausalLM.from_pretrained(args.model, dtype="float32")
         tokenizer = load_tokenizer(Path(args.model))
     else:
         torch.manual_seed(0)
-        model = LlamaForCausalLM(LlamaConfig(**SIZES | layers_of(args)))
-        tokenizer = None
+        sizes = SIZES | ({"num_hidden_layers": args.layers} if args.layers else {})
+        model = LlamaForCausalLM(LlamaConfig(**sizes))
     model.to(device).eval()
     if args.one == "bfloat16":
         model.to(torch.bfloat16)
@@ -145,17 +155,21 @@ def load(args: argparse.Namespace) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def layers_of(args: argparse.Namespace) -> dict[str, int]:
-    return {"num_hidden_layers": args.layers} if args.layers else {}
-
-
-def random_prompts(count: int, vocabulary: int) -> list[list[int]]:
-    """Prompts of random tokens, the same in every process."""
+def make_prompts(count: int, model: Any, tokenizer: Any) -> list[list[int]]:
+    """Prompts, the same in every process: questions, or random tokens for a random model."""
     draw = random.Random(0)
-    return [
-        [draw.randrange(vocabulary) for _ in range(draw.randint(SHORTEST, LONGEST))]
+    if tokenizer is None:
+        vocabulary = model.config.vocab_size
+        lengths = [draw.randint(SHORTEST, LONGEST) for _ in range(count)]
+        return [[draw.randrange(vocabulary) for _ in range(length)] for length in lengths]
+    from llmstages.text import chat_format
+    from llmstages.text.messages import message
+
+    questions = [
+        f"Write {draw.randint(3, 9)} sentences about {' and '.join(draw.sample(THINGS, 2))}."
         for _ in range(count)
     ]
+    return chat_format.prompt_ids(tokenizer, [[message("user", text)] for text in questions])
 
 
 def continue_prompts(

@@ -41,6 +41,11 @@ class MemorizationConfig:
     )
     batch: int = option(64, "prompts generated together (the texts depend on it)", ge=1)
     seed: int = option(0, "seed of the questions and of the texts", ge=0, lt=2**32)
+    dtype: str = option(
+        "auto",
+        "type that the model computes in; auto: the one its weights were saved in",
+        choices=("auto", "float32", "bfloat16"),
+    )
 
 
 class Memorization:
@@ -62,7 +67,8 @@ class Memorization:
         from transformers import set_seed
 
         from llmstages.data import tables, token_store
-        from llmstages.train.trainer import compute_device, load_model, load_tokenizer
+        from llmstages.train.inference import load_for_inference
+        from llmstages.train.trainer import load_tokenizer
 
         models = ctx.many("models")
         if not models:
@@ -78,7 +84,7 @@ class Memorization:
         metrics: dict[str, float] = {"questions": len(questions)}
         for artifact in models:
             set_seed(config.seed)
-            model = load_model(artifact, ctx).to(compute_device())
+            model = load_for_inference(artifact, ctx, config.dtype)
             own_tokenizer = load_tokenizer(artifact.path)
             total = 2 * len(questions) + config.texts
             with ctx.progress(f"{ctx.step} {artifact.name}", total) as advance:

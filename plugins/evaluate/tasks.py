@@ -36,6 +36,11 @@ class TasksConfig:
     )
     limit: int = option(0, "questions of each task and group at most; 0 = all", ge=0)
     seed: int = option(0, "seed of sampled answers", ge=0, lt=2**32)
+    dtype: str = option(
+        "auto",
+        "type that the model computes in; auto: the one its weights were saved in",
+        choices=("auto", "float32", "bfloat16"),
+    )
 
 
 class Tasks:
@@ -57,7 +62,8 @@ class Tasks:
         from llmstages.core.registry import load_component
         from llmstages.data import tables
         from llmstages.text import generate
-        from llmstages.train.trainer import compute_device, load_model, load_tokenizer
+        from llmstages.train.inference import load_for_inference
+        from llmstages.train.trainer import load_tokenizer
 
         models = ctx.many("models")
         report_unknown_models(config, ctx)
@@ -71,7 +77,7 @@ class Tasks:
         results = Results(ctx)
         for artifact in models:
             set_seed(config.seed)
-            model = load_model(artifact, ctx).to(compute_device())
+            model = load_for_inference(artifact, ctx, config.dtype)
             tokenizer = load_tokenizer(artifact.path)
             asked = [
                 question

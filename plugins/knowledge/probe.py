@@ -38,6 +38,11 @@ class ProbeConfig:
     )
     limit: int = option(2000, "questions probed at most", ge=1)
     max_new_tokens: int = option(48, "longest answer in tokens", ge=1)
+    dtype: str = option(
+        "auto",
+        "type that the model computes in; auto: the one its weights were saved in",
+        choices=("auto", "float32", "bfloat16"),
+    )
 
 
 @dataclass
@@ -116,12 +121,12 @@ class Probe:
     ) -> list[list[str]]:
         """The sampled answers to each question, as texts."""
         from llmstages.text import generate
-        from llmstages.train.trainer import compute_device, load_model, load_tokenizer
+        from llmstages.train.inference import load_for_inference
+        from llmstages.train.trainer import load_tokenizer
 
         count = config.num_generations
-        model = load_model(ctx.one("model"), ctx)
+        model = load_for_inference(ctx.one("model"), ctx, config.dtype)
         tokenizer = load_tokenizer(ctx.one("model").path)
-        model.to(compute_device())
         prompts = [row["prompt"] for row in rows for _ in range(count)]
         with ctx.progress(f"{ctx.step} probing", len(prompts)) as advance:
             replies = generate.reply(

@@ -85,7 +85,7 @@ class Pairwise:
             lr_scheduler_type="cosine",
             remove_unused_columns=True,
         )
-        trainer = RewardTrainer(
+        trainer: Any = RewardTrainer(
             model=model,
             processing_class=tokenizer,
             train_dataset=datasets.Dataset.from_list(rows),

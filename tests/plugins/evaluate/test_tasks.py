@@ -198,7 +198,7 @@ def test_an_evaluation_of_nothing_fails_before_a_model_is_loaded(
         raise AssertionError("a model was loaded")
 
     models = (saved_model(tmp_path / "m"),) if has_model else ()
-    monkeypatch.setattr("llmstages.train.trainer.load_model", refuse)
+    monkeypatch.setattr("llmstages.train.inference.load_for_inference", refuse)
     with pytest.raises(StageError, match=reason):
         perform(
             Tasks,
