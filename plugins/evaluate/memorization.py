@@ -63,6 +63,27 @@ class Memorization:
     output: ClassVar[str] = "scores"
     version: ClassVar[str] = "1"
 
+    def estimate(
+        self, config: MemorizationConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """Time and memory of all continuations, if the corpus has every question asked for."""
+        from llmstages.cost.generation import Generation, models_of
+        from llmstages.plugins.evaluate.passages import COPIES, MENTIONS, SHOTS
+
+        models = models_of(known["models"])
+        if isinstance(models, str):
+            return {"no_estimate": models}
+        groups = len(COPIES) + len(MENTIONS)
+        number = groups * config.per_group + len(SHOTS) * config.per_shots
+        generation = Generation(
+            models,
+            number + config.texts,
+            max(config.answer_tokens + EXTRA_TOKENS, config.text_tokens),
+            config.batch,
+            because=f"{number} questions and {config.texts} texts at most, {len(models)} models",
+        )
+        return {"questions": number, "generation": generation}
+
     def run(self, config: MemorizationConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
 

@@ -56,6 +56,37 @@ class Tasks:
     version: ClassVar[str] = "2"
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"evaluators": ("answers",)}
 
+    def estimate(
+        self, config: TasksConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """Time and memory of all replies, if every model is asked every question by each evaluator.
+
+        The length of replies is that of the evaluators' option ``max_new_tokens``.
+        """
+        from llmstages.cost.generation import Generation, models_of, row_count
+
+        models = models_of(known["models"])
+        if isinstance(models, str):
+            return {"no_estimate": models}
+        source = known["questions"][0]
+        number = row_count(source)
+        if number is None:
+            return {
+                "no_estimate": f"the number of questions is known once {source['name']} is made"
+            }
+        lengths = [spec.get("max_new_tokens", 0) for spec in config.evaluators.values()]
+        batches = [spec.get("batch", 0) for spec in config.evaluators.values()]
+        if not any(lengths):
+            return {}
+        generation = Generation(
+            models,
+            number * sum(map(bool, lengths)),
+            max(lengths),
+            max(batches),
+            because=f"{number:,.0f} questions, {len(models)} models",
+        )
+        return {"questions": number, "generation": generation}
+
     def run(self, config: TasksConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
 

@@ -68,6 +68,24 @@ class Probe:
     output: ClassVar[str] = "dialogues"
     version: ClassVar[str] = "2"
 
+    def estimate(
+        self, config: ProbeConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """Time and memory of all samples."""
+        from llmstages.cost.generation import Generation, models_of, row_count
+
+        models = models_of(known["model"])
+        if isinstance(models, str):
+            return {"no_estimate": models}
+        number = min(config.limit, row_count(known["questions"][0]) or config.limit)
+        generation = Generation(
+            models,
+            number * config.num_generations,
+            config.max_new_tokens,
+            because=f"at most {number:,.0f} questions, each {config.num_generations} times",
+        )
+        return {"generation": generation}
+
     def run(self, config: ProbeConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
 

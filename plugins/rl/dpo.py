@@ -72,6 +72,13 @@ class DPO:
     version: ClassVar[str] = "2"
     trains: ClassVar[bool] = True
 
+    def estimate(
+        self, config: DPOConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """The sizes of the model, for the steps that use it."""
+        model = known["policy"][0].get("model")
+        return {"model": model} if model else {}
+
     def prepare(self, config: DPOConfig, ctx: Context) -> Pairs:
         """Pairs as for a reward model, without those that DPO cannot use (``completion_ids``).
 

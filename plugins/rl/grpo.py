@@ -87,6 +87,40 @@ class GRPO:
     trains: ClassVar[bool] = True
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
+    def estimate(
+        self, config: GRPOConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """Time and memory of sampling all answers and of training on them."""
+        from llmstages.cost.generation import PROMPT_TOKENS, Generation, models_of
+        from llmstages.cost.model import Training
+
+        models = models_of(known["policy"])
+        if isinstance(models, str):
+            return {"no_estimate": models}
+        model = models[0]
+        answers = config.max_steps * config.batch_size
+        because = f"{config.max_steps} updates of {config.batch_size} answers"
+        has_reference = config.beta > 0 and not config.lora_r
+        generation = Generation(
+            models,
+            answers,
+            config.max_completion_length,
+            batch=config.micro_batch_size or config.batch_size,
+            kept_bytes=4 * model.parameters() if has_reference else 0,
+            because=because,
+        )
+        training = Training(
+            model,
+            PROMPT_TOKENS + config.max_completion_length,
+            config.batch_size,
+            answers,
+            config.micro_batch_size,
+            bf16=config.bf16,
+            adapters=model.adapters(config.lora_r) if config.lora_r else 0,
+            because=because,
+        )
+        return {"training": training, "generation": generation}
+
     def prepare(self, config: GRPOConfig, ctx: Context) -> policy.Prompts:
         """The prompts as the policy sees them, with their checks."""
         return policy.prepare(ctx, config.limit, config.max_completion_length)

@@ -60,6 +60,24 @@ class Rejection:
     version: ClassVar[str] = "3"
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
+    def estimate(
+        self, config: RejectionConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """Time and memory of sampling; how much is kept and trained on shows only then."""
+        from llmstages.cost.generation import Generation, models_of, row_count
+
+        models = models_of(known["policy"])
+        if isinstance(models, str):
+            return {"no_estimate": models}
+        number = min(config.questions, row_count(known["problems"][0]) or config.questions)
+        generation = Generation(
+            models,
+            number * config.num_generations,
+            config.max_completion_length,
+            because=f"{number:,.0f} problems, each {config.num_generations} times",
+        )
+        return {"generation": generation, "model": models[0]}
+
     def prepare(self, config: RejectionConfig, ctx: Context) -> policy.Prompts:
         """The prompts as the policy sees them, with their checks."""
         return policy.prepare(ctx, 0, config.max_completion_length)
