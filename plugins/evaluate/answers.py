@@ -116,8 +116,8 @@ class Answers:
         replies = generate.reply(model, tokenizer, prompts, tools, advance=advance, **options)
         marks = [self.mark(*pair) for pair in zip(chat, replies, strict=True)]
         answers = [
-            answer_row(question, transcript(reply.messages))
-            for question, reply in zip(chat, replies, strict=True)
+            answer_row(question, transcript(reply.messages), bool(mark["right"]))
+            for question, reply, mark in zip(chat, replies, marks, strict=True)
         ]
         threshold = self.threshold(chat, replies, marks)
         for mark, reply in zip(marks, replies, strict=True):
@@ -253,11 +253,11 @@ def continue_texts(
         following = text[len(question["answer"]) :][:1]
         is_exact = text.startswith(question["answer"]) and not following.isalnum()
         marks.append({"right": float(is_exact)})
-        answers.append(answer_row(question, text))
+        answers.append(answer_row(question, text, is_exact))
     return marks, answers
 
 
-def answer_row(question: Question, answer: str) -> dict[str, Any]:
+def answer_row(question: Question, answer: str, right: bool) -> dict[str, Any]:
     """A row of answers.jsonl."""
     return {
         "task": question["task"],
@@ -265,6 +265,7 @@ def answer_row(question: Question, answer: str) -> dict[str, Any]:
         "prompt": question["prompt"][0]["content"],
         "wanted": question["answer"],
         "answer": answer,
+        "right": right,
     }
 
 

@@ -174,6 +174,8 @@ def test_every_share_has_its_interval_and_the_commonest_answer(tmp_path, monkeyp
         tools=None,
     )
     values = json.loads((made.path / "scores.json").read_text())["facts"]["all"]["m"]
+    rows = tables.read_lines(made.path / "answers.jsonl")
+    assert [row["right"] for row in rows] == [True] * 3 + [False] * 2
     assert values["right"] == values["commonest"] == 0.6, "no better than one constant answer"
     assert (values["right_low"], values["right_high"]) == pytest.approx(wilson(3, 5))
     assert (values["ended_low"], values["n"]) == (pytest.approx(wilson(5, 5)[0]), 5)
