@@ -108,7 +108,7 @@ def _add_running(commands: Commands) -> None:
 
 
 def _add_looking_up(commands: Commands) -> None:
-    """list, show, inspect, report, new."""
+    """list, show, inspect, check, report, new."""
     listed = commands.add(
         "list",
         "what is installed: stages, presets, filters, rewards, tools, evaluators, recipes",
@@ -135,22 +135,16 @@ def _add_looking_up(commands: Commands) -> None:
     )
     inspect.add_argument("step", help="a step that trains")
     inspect.add_overrides()
-    inspect.add_argument(
-        "--row",
-        metavar="NAME",
-        action="append",
-        help="a row to show, by name (dialogues:17); may be given several times",
+    _add_row_options(inspect)
+    check = commands.add(
+        "check",
+        "would a model train on these dialogues as it should? checks, tokens, mask, in seconds",
+        "check ./SmolLM2-135M-Instruct chats.json",
     )
-    inspect.add_argument("--find", metavar="TEXT", help="only rows whose text contains this")
-    inspect.add_argument(
-        "--count", type=int, default=3, help="rows shown (default 3, spread over all)"
-    )
-    inspect.add_argument(
-        "--template",
-        action="store_true",
-        help="print the chat template that the tokenizer is saved with",
-    )
-    inspect.add_argument("--html", metavar="FILE", help="write the same as a page")
+    check.add_argument("model", help="a folder, a .gguf file or hub:ORG/NAME@REVISION")
+    check.add_argument("dialogues", help="a file, a folder or a glob in quotes")
+    check.add_overrides()
+    _add_row_options(check)
     report = commands.add("report", "print the path of the last report", "report --open")
     report.add_overrides()
     report.add_argument("--open", action="store_true", help="open it in a browser")
@@ -166,6 +160,26 @@ def _add_looking_up(commands: Commands) -> None:
         help="what the plugin is (default: filter)",
     )
     new.add_argument("--folder", help="where to write it (default: llmstages-NAME)")
+
+
+def _add_row_options(command: Parser) -> None:
+    """Which rows are shown, and how."""
+    command.add_argument(
+        "--row",
+        metavar="NAME",
+        action="append",
+        help="a row to show, by name (dialogues:17); may be given several times",
+    )
+    command.add_argument("--find", metavar="TEXT", help="only rows whose text contains this")
+    command.add_argument(
+        "--count", type=int, default=3, help="rows shown (default 3, spread over all)"
+    )
+    command.add_argument(
+        "--template",
+        action="store_true",
+        help="print the chat template that the tokenizer is saved with",
+    )
+    command.add_argument("--html", metavar="FILE", help="write the same as a page")
 
 
 def _add_store(commands: Commands) -> None:

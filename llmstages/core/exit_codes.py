@@ -8,6 +8,7 @@ import sys
 from typing import NoReturn
 
 STOPPED = "stopped.json"  # beside step.json: the update that was saved before the process ended
+FAILED = 1  # a step failed, or a check
 REQUEUE = 75  # EX_TEMPFAIL: the work is saved, start again
 INTERRUPTED = 130  # after Ctrl-C, as in shells: 128 + SIGINT
 

@@ -64,6 +64,8 @@ def _estimate(facts: Facts, hardware: Hardware, launch: Launch) -> dict[str, Any
         estimate = estimate_training(training, hardware, zero_stage(launch))
     if isinstance(generation, Generation):
         estimate = add_generation(estimate, generation, hardware)
+    if not estimate and "summary" in facts:
+        return {"summary": facts["summary"]}
     return estimate
 
 
@@ -217,6 +219,9 @@ def _problems(
 
 def describe(estimate: Mapping[str, Any]) -> Iterator[str]:
     """One estimate for people, line by line."""
+    if "summary" in estimate:
+        yield estimate["summary"]
+        return
     if "no_estimate" in estimate:
         yield f"no estimate: {estimate['no_estimate']}"
         return
@@ -286,13 +291,14 @@ def describe_total(
     """The sum over a plan, and what it leaves out."""
     hours = cost = 0.0
     unknown = []
-    for name, estimate in estimates.items():
+    trained = {name: known for name, known in estimates.items() if "summary" not in known}
+    for name, estimate in trained.items():
         if estimate.get("hours") is None:
             unknown.append(name)
         else:
             hours += estimate["hours"]
             cost += estimate["cost"]
-    if len(unknown) == len(estimates):
+    if len(unknown) == len(trained):
         return
     work, rest = "training", "evaluation, data and communication"
     if any("generation" in estimate for estimate in estimates.values()):

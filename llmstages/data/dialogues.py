@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from llmstages.core.digest import sha256
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
 from llmstages.data import tables
 from llmstages.text import chat_format
 from llmstages.text.messages import Message, message
-from llmstages.text.render import Rendered, render
+from llmstages.text.render import (
+    Rendered,
+    changed_by_later_turns,
+    render,
+    render_answers,
+)
 
 POLICIES = ("drop", "split", "truncate", "error")
 
@@ -24,11 +30,14 @@ class Dialogue(NamedTuple):
         name: ``STEP:ROW``, with ``/PART`` for a part of a dialogue.
         messages: the turns in order.
         plain: rendered as running text instead of as a chat.
+        one_answer: only the last answer carries loss, and what is before it is rendered as the
+            prompt of generation.
     """
 
     name: str
     messages: Sequence[Message]
     plain: bool = False
+    one_answer: bool = False
 
 
 @dataclass
@@ -55,22 +64,71 @@ class Prepared:
 def load(
     sources: Sequence[Artifact], weights: Mapping[str, float], rng: random.Random
 ) -> list[Dialogue]:
-    """The dialogues of all sources, each source as often as its weight says (see share_of).
+    """The dialogues of all sources to train on, each source as often as its weight says.
 
-    weights: step name -> weight; 1 for a source without one.
+    Rows of the split "test" are left out.
+
+    Args:
+        weights: step name -> weight (see share_of); 1 for a source without one.
     """
     dialogues: list[Dialogue] = []
     for source in sources:
-        table = tables.load(source.path / "data")
-        plain = "render" in table.column_names and set(table["render"]) == {"plain"}
-        messages = list(table["messages"])
-        if "tools" in table.column_names:
-            pairs = zip(messages, table["tools"], strict=True)
-            messages = [with_tools(turns, tools) for turns, tools in pairs]
-        indices = share_of(len(messages), weights.get(source.name, 1.0), rng)
-        for i in indices.tolist():
-            dialogues.append(Dialogue(f"{source.name}:{i}", messages[i], plain))
+        rows = _rows(source, test=False)
+        indices = share_of(len(rows), weights.get(source.name, 1.0), rng)
+        dialogues += [rows[i] for i in indices.tolist()]
     return dialogues
+
+
+def load_test(sources: Sequence[Artifact]) -> list[Dialogue]:
+    """The dialogues of the split "test": those that are kept out of training."""
+    return [dialogue for source in sources for dialogue in _rows(source, test=True)]
+
+
+def load_all(sources: Sequence[Artifact]) -> list[Dialogue]:
+    """All dialogues of all sources, whatever their split."""
+    dialogues: list[Dialogue] = []
+    for source in sources:
+        dialogues += _rows(source, test=False) + _rows(source, test=True)
+    return dialogues
+
+
+def _rows(source: Artifact, test: bool) -> list[Dialogue]:
+    """The dialogues of a source that are for tests, or those that are not."""
+    table = tables.load(source.path / "data")
+    plain = "render" in table.column_names and set(table["render"]) == {"plain"}
+    messages = list(table["messages"])
+    if "tools" in table.column_names:
+        pairs = zip(messages, table["tools"], strict=True)
+        messages = [with_tools(turns, tools) for turns, tools in pairs]
+    splits = list(table["split"]) if "split" in table.column_names else [""] * len(messages)
+    rows = []
+    for number, (turns, split) in enumerate(zip(messages, splits, strict=True)):
+        if (split == "test") == test:
+            rows.append(Dialogue(f"{source.name}:{number}", turns, plain))
+    return rows
+
+
+def mark_test_rows(rows: Sequence[dict[str, Any]], fraction: float) -> int:
+    """Give each row of dialogues a ``split``: "train", or "test" for about ``fraction`` of them.
+
+    Rows with the same first question share a split, so that no test question is trained on. The
+    choice follows from the questions alone. At least one is chosen, unless all are the same.
+    Returns the number of test rows.
+    """
+    by_question: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        asked = [turn["content"] for turn in row["messages"] if turn["role"] == "user"]
+        by_question.setdefault(str(asked[0]).strip().casefold() if asked else "", []).append(row)
+    wanted = max(1, round(fraction * len(rows)))
+    order = sorted(by_question, key=lambda question: sha256(question))
+    count = 0
+    for question in order:
+        chosen = count < wanted and count + len(by_question[question]) < len(rows)
+        for row in by_question[question]:
+            row["split"] = "test" if chosen else "train"
+        if chosen:
+            count += len(by_question[question])
+    return count
 
 
 def with_tools(messages: Sequence[Message], tools: str) -> Sequence[Message]:
@@ -92,12 +150,17 @@ def render_dialogues(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[Rend
 
     Raises StageError that names the dialogues that cannot be rendered.
     """
-    chats = [dialogue.messages for dialogue in dialogues if not dialogue.plain]
-    texts = [dialogue.messages for dialogue in dialogues if dialogue.plain]
+    kinds = [_renderer_of(dialogue) for dialogue in dialogues]
+    rows: dict[Any, Iterator[Rendered]] = {}
     try:
-        # All at once, because a batch is much faster than one call per dialogue.
-        chat_rows = iter(render(tokenizer, chats))
-        text_rows = iter(chat_format.render_plain(tokenizer, texts))
+        # All of a kind at once, because a batch is much faster than one call per dialogue.
+        for renderer in dict.fromkeys(kinds):
+            chosen = [
+                dialogue.messages
+                for dialogue, kind in zip(dialogues, kinds, strict=True)
+                if kind is renderer
+            ]
+            rows[renderer] = iter(renderer(tokenizer, chosen))
     except StageError as error:
         failures = _failures(tokenizer, dialogues)
         if not failures:
@@ -107,10 +170,56 @@ def render_dialogues(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[Rend
             f"{len(failures)} of {len(dialogues)} dialogues cannot be rendered "
             f"({_examples([name for name, _ in failures])}). {name}: {reason}"
         ) from error
-    rows = []
+    return [next(rows[kind]) for kind in kinds]
+
+
+def _renderer_of(dialogue: Dialogue) -> Callable[..., list[Rendered]]:
+    if dialogue.plain:
+        return chat_format.render_plain
+    return render_answers if dialogue.one_answer else render
+
+
+def one_per_answer(
+    dialogues: Sequence[Dialogue], tokenizer: Any
+) -> tuple[list[Dialogue], list[str]]:
+    """Dialogues that can be trained: one per answer where the template changes earlier answers.
+
+    Such a template (Qwen3's drops earlier thinking) has no text in which all answers stand as the
+    model gives them. So each answer becomes a dialogue of its own, after the prompt that the model
+    would get for it.
+
+    Returns:
+        (all dialogues, names of those that were divided: NAME/1, NAME/2, ...).
+    """
+    prepared: list[Dialogue] = []
+    divided: list[str] = []
     for dialogue in dialogues:
-        rows.append(next(text_rows) if dialogue.plain else next(chat_rows))
-    return rows
+        if dialogue.plain or not changed_by_later_turns(tokenizer, dialogue.messages):
+            prepared.append(dialogue)
+            continue
+        divided.append(dialogue.name)
+        for part, end in enumerate(_ends_of_answers(dialogue.messages), 1):
+            name = f"{dialogue.name}/{part}"
+            prepared.append(Dialogue(name, dialogue.messages[:end], one_answer=True))
+    return prepared, divided
+
+
+def _ends_of_answers(messages: Sequence[Message]) -> list[int]:
+    """The number of messages up to each answer; turns of the assistant in a row are one answer."""
+    ends = []
+    for index, turn in enumerate(messages):
+        following = messages[index + 1 : index + 2]
+        if turn["role"] == "assistant" and not (following and following[0]["role"] == "assistant"):
+            ends.append(index + 1)
+    return ends
+
+
+def before_last_answer(messages: Sequence[Message]) -> Sequence[Message]:
+    """The messages without the turns of the assistant at their end."""
+    end = len(messages)
+    while end and messages[end - 1]["role"] == "assistant":
+        end -= 1
+    return messages[:end]
 
 
 def _failures(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[tuple[str, str]]:
@@ -120,7 +229,7 @@ def _failures(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[tuple[str, 
         if dialogue.plain:
             continue
         try:
-            render(tokenizer, [dialogue.messages])
+            _renderer_of(dialogue)(tokenizer, [dialogue.messages])
         except StageError as error:
             failures.append((dialogue.name, str(error)))
     return failures
@@ -194,8 +303,10 @@ def split(dialogue: Dialogue, tokenizer: Any, max_length: int) -> list[tuple[Dia
     """Parts of a dialogue, each as many whole exchanges as fit into ``max_length`` tokens.
 
     An exchange is a user turn and what follows it. The system turn begins each part. Exchanges
-    that are too long alone are left out.
+    that are too long alone are left out, and so is a dialogue of which one answer is trained.
     """
+    if dialogue.one_answer:
+        return []
     system, exchanges = _exchanges(dialogue.messages)
     parts: list[tuple[Dialogue, Rendered]] = []
     current: list[Message] = []
@@ -251,19 +362,18 @@ def last_answers(
 
     Plain dialogues, and those without a question, stay as they are.
     """
-    prompts: dict[int, Sequence[Message]] = {}
+    beginnings: dict[int, Dialogue] = {}
     for index, dialogue in enumerate(dialogues):
         count = last_question(dialogue.messages)
-        if count and not dialogue.plain:
-            prompts[index] = dialogue.messages[:count]
-    prompt_ids = chat_format.prompt_ids(tokenizer, list(prompts.values()))
-    answer_starts = [0] * len(rows)
-    for index, ids in zip(prompts, prompt_ids, strict=True):
-        answer_starts[index] = len(ids)
-    masked = []
-    for row, start in zip(rows, answer_starts, strict=True):
+        if count and not dialogue.plain and not dialogue.one_answer:
+            beginnings[index] = Dialogue(dialogue.name, dialogue.messages[:count])
+    rendered = render_dialogues(tokenizer, list(beginnings.values()))
+    masked = list(rows)
+    for index, beginning in zip(beginnings, rendered, strict=True):
+        row = rows[index]
+        start = chat_format.common_length(row.ids, beginning.ids)
         supervised = [on and at >= start for at, on in enumerate(row.supervised)]
-        masked.append(Rendered(row.ids, supervised))
+        masked[index] = Rendered(row.ids, supervised)
     return masked
 
 

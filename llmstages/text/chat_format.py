@@ -16,9 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmstages.core.errors import StageError
 from llmstages.text import encode
 from llmstages.text.messages import Message, message
-from llmstages.text.render import Rendered, render
+from llmstages.text.render import Rendered, render, render_prompts
 from llmstages.text.special_tokens import special_tokens_of
 from llmstages.text.templates import ROLES, calls_in, template_of
 
@@ -30,9 +31,11 @@ PROBE = "9173"  # an answer that shows what a template writes around answers
 class ControlTokens:
     """Ids of the control tokens of a tokenizer and its chat template.
 
-    bos, pad, end: None where there is none; end is the token that ends a turn of the assistant.
-    heads: those in the header of a turn. calls: tool -> (first, last), "" for any other tool. lead:
-    the text (not an id) that the template writes before each answer.
+    bos: what every dialogue and document begins with; None where there is none, or where the
+    template begins every turn with it (SmolLM2). pad, end: None where there is none; end is the
+    token that ends a turn of the assistant. heads: those in the header of a turn that the assistant
+    never says. calls: tool -> (first, last), "" for any other tool. lead: the text (not an id) that
+    the template writes before each answer.
     """
 
     bos: int | None
@@ -69,10 +72,11 @@ def control_tokens(tokenizer: Any) -> ControlTokens:
 
 def _find_control_tokens(tokenizer: Any) -> ControlTokens:
     special_ids = {id for id, _, _ in special_tokens_of(tokenizer).ids.values()}
-    question = message("user", "a")
-    prompt = render(tokenizer, [[question]], open_turn=True)[0]
-    dialogue = render(tokenizer, [[question, message("assistant", PROBE)]])[0]
-    answer = [token for token, on in zip(dialogue.ids, dialogue.supervised, strict=True) if on]
+    question, reply = message("user", "a"), message("assistant", PROBE)
+    prompt, other = (
+        rendered.ids for rendered in render_prompts(tokenizer, [[question], [message("user", "b")]])
+    )
+    answer = _answer_ids(render(tokenizer, [[question, reply]])[0], prompt)
 
     # The last control token of the answer ends the turn, unless it stands before the text.
     end = None
@@ -80,16 +84,75 @@ def _find_control_tokens(tokenizer: Any) -> ControlTokens:
     if places and PROBE in decode(tokenizer, answer[: places[-1]]):
         end = answer[places[-1]]
 
-    heads = {token for token in prompt.ids if token in special_ids}
+    bos = _bos_of_dialogues(tokenizer, [question, reply, question])
+    # gpt-oss has a token in the headers of users that the assistant says as well: not a header of
+    # users alone. The token that begins a turn of the user is one in any case.
+    heads = {token for token in prompt if token in special_ids} - set(answer)
+    heads |= _first_of_header(prompt, common_length(prompt, other), special_ids - {bos})
     text = decode(tokenizer, answer)
     return ControlTokens(
-        bos=tokenizer.bos_token_id,
+        bos=bos,
         pad=tokenizer.pad_token_id,
         end=end,
-        heads=frozenset(heads - {tokenizer.bos_token_id, end}),
+        heads=frozenset(heads - {bos, end}),
         calls=_call_tokens(tokenizer),
         lead=text[: text.index(PROBE)] if PROBE in text else "",
     )
+
+
+def _answer_ids(row: Rendered, prompt: Sequence[int]) -> list[int]:
+    """What a row has after its prompt, whatever its loss mask says."""
+    if row.ids[: len(prompt)] == prompt:
+        return row.ids[len(prompt) :]
+    # The check of the prompt reports such a template; the mask is the next best thing.
+    return [token for token, on in zip(row.ids, row.supervised, strict=True) if on]
+
+
+def _first_of_header(prompt: Sequence[int], content: int, special_ids: set[int]) -> set[int]:
+    """The first control token of the user's header; an empty set if the header has none.
+
+    content: where the user's text begins in ``prompt``.
+    """
+    before = [token for token in prompt[:content] if token in special_ids]
+    after = [token for token in prompt[content:] if token in special_ids]
+    # The first control token after the text ends the turn. What it ended before (a system turn)
+    # does not belong to the header.
+    for place in range(len(before) - 1, -1, -1):
+        if after and before[place] == after[0]:
+            before = before[place + 1 :]
+            break
+    return set(before[:1])
+
+
+def _bos_of_dialogues(tokenizer: Any, messages: Sequence[Message]) -> int | None:
+    """The BOS token, unless the template writes it in later turns too."""
+    bos = tokenizer.bos_token_id
+    try:
+        ids = render_prompts(tokenizer, [messages])[0].ids
+    except StageError:
+        return bos  # a template for one exchange alone
+    begins = 0
+    while begins < len(ids) and ids[begins] == bos:
+        begins += 1
+    return None if bos in ids[begins:] else bos
+
+
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many ids two rows have in common at their beginning."""
+    length = 0
+    for one, other in zip(first, second, strict=False):
+        if one != other:
+            break
+        length += 1
+    return length
+
+
+def begins_with_bos(tokenizer: Any) -> bool:
+    """Whether the chat template begins dialogues with BOS; Qwen's, for one, does not."""
+    bos = tokenizer.bos_token_id
+    if not template_of(tokenizer) or control_tokens(tokenizer).bos is None:
+        return False
+    return prompt_ids(tokenizer, [[message("user", "a")]])[0][:1] == [bos]
 
 
 def _call_tokens(tokenizer: Any) -> dict[str, tuple[int, int]]:
@@ -128,8 +191,14 @@ def document_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def begin_ids(tokenizer: Any) -> list[int]:
-    """What documents and running texts begin with: BOS, or nothing where the tokenizer has none."""
-    return [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    """What documents and running texts begin with: BOS, or nothing where the tokenizer has none.
+
+    A BOS that begins every turn of the chat template would tell the model that somebody speaks.
+    """
+    bos = tokenizer.bos_token_id
+    if template_of(tokenizer):
+        bos = control_tokens(tokenizer).bos
+    return [] if bos is None else [bos]
 
 
 def decode(tokenizer: Any, ids: Sequence[int]) -> str:
@@ -142,7 +211,7 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
 
 def prompt_ids(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[list[int]]:
     """Ids to generate from: each dialogue up to where the assistant is to speak."""
-    return [rendered.ids for rendered in render(tokenizer, dialogues, open_turn=True)]
+    return [rendered.ids for rendered in render_prompts(tokenizer, dialogues)]
 
 
 def render_plain(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[Rendered]:
@@ -186,7 +255,7 @@ def parse_reply(tokenizer: Any, ids: Iterable[int]) -> tuple[Message, bool]:
         elif token == control.end:
             ended = call is None
             break
-        elif token in (control.bos, tokenizer.eos_token_id):
+        elif token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
             break
         else:
             tokens.append(token)
@@ -197,9 +266,17 @@ def _answer_text(tokenizer: Any, ids: Sequence[int], lead: str) -> str:
     return decode(tokenizer, ids).removeprefix(lead)
 
 
+def padding_id(tokenizer: Any) -> int:
+    """The id that fills up shorter rows of a batch, where neither loss nor attention looks."""
+    for id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if id is not None:
+            return id
+    return 0
+
+
 def stop_ids(tokenizer: Any) -> list[int]:
     """Ids that end generation: end of turn, end of document, end of any tool call."""
     control = control_tokens(tokenizer)
     call_ends = [last for _, last in control.calls.values()]
-    stops = [control.end, control.bos, tokenizer.eos_token_id, *call_ends]
+    stops = [control.end, tokenizer.bos_token_id, tokenizer.eos_token_id, *call_ends]
     return list(dict.fromkeys(token for token in stops if token is not None))

@@ -7,39 +7,43 @@ The text between two of them is encoded as one string in which there can be none
 (special_tokens.py), which gives the ids that transformers gives for benign texts. (Encoding
 everything as one string is the flaw described in transformers#29279.)
 
-The loss is on what stands in ``{% generation %}``. A template without it is rendered turn by turn:
-supervised is what an assistant's turn adds to the prompt before it, up to the control token that
-ends it. Left out: templates that remove characters from the middle of contents, and could make a
+The loss is on what the assistant says (answer_spans.py). Training rows are rendered with the
+training form of the template where there is one (training_template.py), prompts with the template
+itself. Left out: templates that remove characters from the middle of contents, and could make a
 control token of what is left; tokens that span two control tokens.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, NamedTuple
 
 from llmstages.core.errors import StageError
 from llmstages.text import encode
+from llmstages.text.answer_spans import (
+    ChangedByLaterTurns,
+    Span,
+    apply_template,
+    render_last_answer,
+    render_with_spans,
+)
 from llmstages.text.messages import Message
 from llmstages.text.special_tokens import SpecialTokens, special_tokens_of
 from llmstages.text.stand_ins import StandIns
-from llmstages.text.template_input import reads_tool_field, template_fields
+from llmstages.text.template_input import template_fields
 from llmstages.text.templates import ROLES, template_of
+from llmstages.text.training_template import marks_generation, training_template
 
 __all__ = [
     "Rendered",
-    "marks_generation",
-    "reads_tool_field",
+    "changed_by_later_turns",
     "render",
+    "render_answers",
+    "render_prompts",
     "rendered_text",
-    "template_fields",
 ]
-Span = tuple[int, int]
 Stretch = tuple[tuple[str, bool], ...]  # text between control tokens: (part, supervised)
-_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")  # as transformers looks for it
 
 
 @dataclass
@@ -55,16 +59,80 @@ class _ControlToken(NamedTuple):
     supervised: bool
 
 
-def render(
-    tokenizer: Any, dialogues: Sequence[Sequence[Message]], open_turn: bool = False
-) -> list[Rendered]:
-    """Render many dialogues.
+# (protected turns, protected tools) -> (text, spans of it that the assistant says)
+_Write = Callable[[list[dict[str, Any]], list[Any] | None], tuple[str, list[Span]]]
 
-    open_turn: end each where the assistant is to speak, which makes it a prompt for generation.
-    Raises StageError where the tokenizer has no chat template, a role is unknown, or the template
-    cannot render a dialogue.
+
+def render(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[Rendered]:
+    """Training rows: each dialogue whole, with loss on all answers of the assistant.
+
+    Raises:
+        ChangedByLaterTurns: the template changes earlier answers when turns follow
+            (answer_spans.py); ``render_answers`` can render these dialogues, answer by answer.
+        StageError: the tokenizer has no chat template, a role is unknown, or the template cannot
+            render a dialogue.
     """
-    if not template_of(tokenizer):
+    template = training_template(tokenizer)
+
+    def write(turns: list[dict[str, Any]], tools: list[Any] | None) -> tuple[str, list[Span]]:
+        return render_with_spans(tokenizer, special_tokens_of(tokenizer), template, turns, tools)
+
+    return _render(tokenizer, template, dialogues, write)
+
+
+def render_answers(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[Rendered]:
+    """Rows of dialogues that end with an answer, with loss on this answer alone.
+
+    Everything before the answer is exactly the prompt of generation. Raises as ``render``.
+    """
+    template = template_of(tokenizer)
+
+    def write(turns: list[dict[str, Any]], tools: list[Any] | None) -> tuple[str, list[Span]]:
+        return render_last_answer(tokenizer, special_tokens_of(tokenizer), template, turns, tools)
+
+    return _render(tokenizer, template, dialogues, write)
+
+
+def render_prompts(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[Rendered]:
+    """Prompts of generation: each dialogue up to where the assistant is to speak, without loss.
+
+    Raises as ``render``.
+    """
+    template = template_of(tokenizer)
+
+    def write(turns: list[dict[str, Any]], tools: list[Any] | None) -> tuple[str, list[Span]]:
+        return apply_template(tokenizer, template, turns, tools, open_turn=True)
+
+    return _render(tokenizer, template, dialogues, write)
+
+
+def rendered_text(tokenizer: Any, messages: Sequence[Message], template: str) -> str:
+    """The text that a template writes, contents unprotected: to compare, not to encode."""
+    turns, tools = template_fields(messages, template)
+    text, _ = apply_template(tokenizer, template, turns, tools)
+    return text
+
+
+def changed_by_later_turns(tokenizer: Any, messages: Sequence[Message]) -> bool:
+    """Whether ``render`` would raise ChangedByLaterTurns for a dialogue; nothing is encoded."""
+    template = training_template(tokenizer)
+    if not template or marks_generation(template):
+        return False
+    turns, tools = template_fields(messages, template)
+    try:
+        render_with_spans(tokenizer, special_tokens_of(tokenizer), template, turns, tools)
+    except ChangedByLaterTurns:
+        return True
+    except StageError:
+        return False  # render() says what is wrong
+    return False
+
+
+def _render(
+    tokenizer: Any, template: str, dialogues: Sequence[Sequence[Message]], write: _Write
+) -> list[Rendered]:
+    """Token ids and mask of many dialogues, as ``write`` writes them with ``template``."""
+    if not template:
         raise StageError(
             "the tokenizer has no chat template, so dialogues cannot be rendered. "
             "tokenizer=bpe and tokenizer=pretrained give it one; for a model from elsewhere, "
@@ -75,42 +143,22 @@ def render(
     stretches = _Stretches(tokenizer, special_tokens)
     plans = []
     for messages in dialogues:
-        parts = _control_tokens_and_stretches(tokenizer, special_tokens, messages, open_turn)
-        plans.append(stretches.collect(parts))
+        _require_known_roles(messages)
+        turns, tools = template_fields(messages, template)
+        stand_ins = StandIns(special_tokens, template, [turns, tools])
+        text, spans = write(stand_ins.protect(turns), stand_ins.protect(tools))
+        plans.append(stretches.collect(_split(text, spans, special_tokens, stand_ins)))
     encoded = stretches.encode()
     return [_assemble(plan, encoded) for plan in plans]
 
 
-@cache
-def marks_generation(template: str) -> bool:
-    """Whether the template marks what the assistant says (``{% generation %}``)."""
-    return bool(_GENERATION.search(template))
-
-
-def rendered_text(tokenizer: Any, messages: Sequence[Message], open_turn: bool = False) -> str:
-    """The text that the template writes, contents unprotected: to compare, not to encode."""
-    fields, tools = template_fields(messages, template_of(tokenizer))
-    text, _ = _apply_template(tokenizer, fields, tools, open_turn)
-    return text
-
-
-def _control_tokens_and_stretches(
-    tokenizer: Any, special_tokens: SpecialTokens, messages: Sequence[Message], open_turn: bool
-) -> Iterator[_ControlToken | Stretch]:
-    """The rendered dialogue as control tokens and the texts between them, in order."""
+def _require_known_roles(messages: Sequence[Message]) -> None:
     for index, message in enumerate(messages):
         if message["role"] not in ROLES:
             raise StageError(
                 f"message {index} has the role {message['role']!r}; "
                 f"known roles are {', '.join(ROLES)}"
             )
-    template = template_of(tokenizer)
-    fields, tools = template_fields(messages, template)
-    stand_ins = StandIns(special_tokens, template, [fields, tools])
-    text, spans = _render_with_spans(
-        tokenizer, special_tokens, stand_ins.protect(fields), stand_ins.protect(tools), open_turn
-    )
-    return _split(text, spans, special_tokens, stand_ins)
 
 
 def _assemble(plan: Sequence[_ControlToken | int], encoded: Sequence[Rendered]) -> Rendered:
@@ -123,79 +171,6 @@ def _assemble(plan: Sequence[_ControlToken | int], encoded: Sequence[Rendered]) 
             rendered.ids += encoded[part].ids
             rendered.supervised += encoded[part].supervised
     return rendered
-
-
-def _render_with_spans(
-    tokenizer: Any,
-    special_tokens: SpecialTokens,
-    messages: Sequence[dict[str, Any]],
-    tools: list[Any] | None,
-    open_turn: bool,
-) -> tuple[str, list[Span]]:
-    """The text of the template, and the spans of it that the assistant says."""
-    if marks_generation(template_of(tokenizer)):
-        return _apply_template(tokenizer, messages, tools, open_turn, return_spans=True)
-
-    text, _ = _apply_template(tokenizer, messages, tools, open_turn)
-    spans = []
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        prompt, _ = _apply_template(tokenizer, messages[:index], tools, True)
-        through_turn, _ = _apply_template(tokenizer, messages[: index + 1], tools, False)
-        end = _end_of_turn(through_turn, len(prompt), special_tokens)
-        if not through_turn.startswith(prompt) or not text.startswith(through_turn[:end]):
-            raise StageError(
-                "the chat template has no {% generation %} block, and what the assistant says in "
-                f"message {index} cannot be found in its text: the prompt before it is not its "
-                "beginning, or later turns change it. Put {% generation %} and {% endgeneration %} "
-                "around what the assistant says, including its end token, or choose a template by "
-                "name (sft.template=chatml)"
-            )
-        spans.append((len(prompt), end))
-    return text, spans
-
-
-def _end_of_turn(text: str, start: int, special_tokens: SpecialTokens) -> int:
-    """Where the turn that begins at ``start`` ends: after its last control token.
-
-    A control token with more than white space after it is a part of what is said and ends nothing.
-    """
-    ends = [match.end() for match in special_tokens.pattern.finditer(text, start)]
-    if ends and not text[ends[-1] :].strip():
-        return ends[-1]
-    return len(text)
-
-
-def _apply_template(
-    tokenizer: Any,
-    messages: Sequence[dict[str, Any]],
-    tools: list[Any] | None,
-    open_turn: bool,
-    return_spans: bool = False,
-) -> tuple[str, list[Span]]:
-    """(text, spans of the generation blocks), rendered as ``apply_chat_template`` does it."""
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    try:
-        rendered: Any = render_jinja_template(
-            conversations=[list(messages)],
-            tools=tools,
-            chat_template=template_of(tokenizer),
-            add_generation_prompt=open_turn,
-            return_assistant_tokens_mask=return_spans,
-            **tokenizer.special_tokens_map,
-        )
-    # The template is foreign code, so it may raise anything.
-    except Exception as error:
-        roles = ", ".join(message["role"] for message in messages)
-        raise StageError(
-            f"the chat template cannot render a dialogue of the turns {roles or '(none)'}: "
-            f"{type(error).__name__}: {error}. Use dialogues that the template supports, or "
-            "another template (sft.template=chatml)"
-        ) from error
-    texts, spans = rendered
-    return texts[0], list(spans[0]) if return_spans else []
 
 
 def _split(

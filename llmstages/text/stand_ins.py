@@ -14,9 +14,11 @@ from typing import Any
 
 from llmstages.text.special_tokens import SpecialTokens
 from llmstages.text.template_input import reads_tool_field
+from llmstages.text.template_probes import REASONING_FIELDS
 from llmstages.text.templates import calls_in
 
-MESSAGE_KEYS = {"role", "content", "tool", "tool_calls", "arguments", "input"}
+MESSAGE_KEYS = {"role", "content", "tool", "tool_calls", "tool_call_id", "arguments", "input"}
+MESSAGE_KEYS |= {"id", *REASONING_FIELDS}
 TOOL_KEYS = {"type", "function", "name", "description", "parameters", "strict"}
 SCHEMA_KEYS = {"properties", "required", "items", "enum", "default"}
 TEMPLATE_KEYS = MESSAGE_KEYS | TOOL_KEYS | SCHEMA_KEYS  # templates look for them: never changed

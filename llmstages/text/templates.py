@@ -201,9 +201,9 @@ def _keep_own(tokenizer: Any, text: str) -> None:
             "the tokenizer has no chat template of its own; "
             f"choose one of {', '.join(NAMED)}, or give a Jinja file"
         )
-    # A pad token that also ends turns would be left out of the loss, and so would the end of turns.
-    if tokenizer.pad_token in (None, tokenizer.eos_token):
-        tokenizer.add_special_tokens({"pad_token": NAMED[DEFAULT].pad})
+    if tokenizer.pad_token is None:
+        # The loss mask never follows from the padding, so the end of turns may serve as well.
+        tokenizer.pad_token = tokenizer.eos_token
     tokenizer.chat_template = template
 
 

@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmstages.core.errors import StageError
-from llmstages.data.dialogues import Dialogue
+from llmstages.data.dialogues import Dialogue, before_last_answer, render_dialogues
 from llmstages.text import chat_format, encode
 from llmstages.text.messages import Message, message
-from llmstages.text.render import (
-    Rendered,
-    marks_generation,
-    render,
-    rendered_text,
-    template_fields,
-)
+from llmstages.text.render import Rendered, render, rendered_text
 from llmstages.text.special_tokens import special_tokens_of
+from llmstages.text.template_input import reads_tool_field, template_fields
 from llmstages.text.templates import template_of
+from llmstages.text.training_template import (
+    has_training_form,
+    marks_generation,
+    training_template,
+)
 from llmstages.train.checks import Check, check_none, check_share, check_value, describe
 
 TEXT_LOST = "text_lost_in_tokenizer"
@@ -41,12 +41,13 @@ def check_dialogue_template(dialogues: Sequence[Dialogue], tokenizer: Any) -> li
     sample = templated[:: max(1, len(templated) // SAMPLE_SIZE)]
     if not sample:
         return []
-    rows = render(tokenizer, [dialogue.messages for dialogue in sample])
+    rows = render_dialogues(tokenizer, sample)
     return [
         _check_prompts(sample, rows, tokenizer),
         *_check_against_transformers(sample, rows, tokenizer),
         _check_control_tokens_in_answers(sample, tokenizer),
         _check_nothing_left_out(sample, tokenizer),
+        _check_reasoning(sample, tokenizer),
         _check_round_trip(sample, tokenizer),
     ]
 
@@ -77,20 +78,21 @@ def require_template(tokenizer: Any, where: str) -> None:
 
 
 def apply_chat_template(
-    tokenizer: Any, messages: Sequence[Message], prompt: bool = False
+    tokenizer: Any, messages: Sequence[Message], template: str = "", prompt: bool = False
 ) -> tuple[list[int], list[int]]:
     """Token ids and loss mask by ``apply_chat_template`` of transformers, as other programs do.
 
     Args:
-        tokenizer: a tokenizer with a chat template.
+        tokenizer: the tokenizer.
         messages: one dialogue.
+        template: the chat template; "" for the tokenizer's own.
         prompt: whether to add the beginning of an answer.
 
     Returns:
         The ids, and for each id 1 if the assistant says it, else 0. The mask is empty if the
         template does not mark what the assistant says.
     """
-    template = template_of(tokenizer)
+    template = template or template_of(tokenizer)
     masked = marks_generation(template)
     fields, tools = template_fields(messages, template)
     encoded = tokenizer.apply_chat_template(
@@ -106,6 +108,11 @@ def apply_chat_template(
     return list(encoded["input_ids"]), mask
 
 
+def template_of_row(dialogue: Dialogue, tokenizer: Any) -> str:
+    """The template that a dialogue is rendered with: a single answer as at inference."""
+    return template_of(tokenizer) if dialogue.one_answer else training_template(tokenizer)
+
+
 def same_tokens(row: Rendered, ids: Sequence[int], mask: Sequence[int]) -> bool:
     """Whether a rendered row has these ids and, unless ``mask`` is empty, this loss mask."""
     if row.ids != ids:
@@ -119,14 +126,17 @@ def _check_prompts(sample: Sequence[Dialogue], rows: Sequence[Rendered], tokeniz
         for dialogue, row in zip(sample, rows, strict=True)
         if dialogue.messages[-1]["role"] == "assistant"
     ]
-    prompts = chat_format.prompt_ids(tokenizer, [talk.messages[:-1] for talk, _ in answered])
+    prompts = chat_format.prompt_ids(
+        tokenizer, [before_last_answer(dialogue.messages) for dialogue, _ in answered]
+    )
     different = []
     for (dialogue, row), prompt in zip(answered, prompts, strict=True):
-        # The first token after the prompt must be the first one that the model learns to write.
-        is_prefix = row.ids[: len(prompt)] == prompt
-        loss_begins_after = any(row.supervised[len(prompt) :][:1])
-        if not is_prefix or not loss_begins_after:
-            different.append(dialogue.name)
+        if _begins_with_prompt(row, prompt):
+            continue
+        # A training form keeps what the template drops from earlier turns: the first turn decides.
+        if has_training_form(tokenizer) and _first_answer_fits(dialogue.messages, tokenizer):
+            continue
+        different.append(dialogue.name)
     return check_none(
         "prompt_is_prefix_of_training_row",
         "dialogues whose prompt is not the beginning of the training row",
@@ -134,6 +144,18 @@ def _check_prompts(sample: Sequence[Dialogue], rows: Sequence[Rendered], tokeniz
         "the prompt of generation must be the beginning of the row trained on, up to the first "
         f"token under loss: fix the template's add_generation_prompt, or {OTHER_TEMPLATE}",
     )
+
+
+def _begins_with_prompt(row: Rendered, prompt: Sequence[int]) -> bool:
+    """Whether the first token after the prompt is the first one that the model learns to write."""
+    return row.ids[: len(prompt)] == prompt and any(row.supervised[len(prompt) :][:1])
+
+
+def _first_answer_fits(messages: Sequence[Message], tokenizer: Any) -> bool:
+    roles = [turn["role"] for turn in messages]
+    end = roles.index("assistant") + 1
+    prompt = chat_format.prompt_ids(tokenizer, [messages[: end - 1]])[0]
+    return _begins_with_prompt(render(tokenizer, [messages[:end]])[0], prompt)
 
 
 def _check_against_transformers(
@@ -152,7 +174,10 @@ def _check_against_transformers(
         if dialogue.name in spelling:
             continue
         compared += 1
-        if not same_tokens(row, *apply_chat_template(tokenizer, dialogue.messages)):
+        template = template_of_row(dialogue, tokenizer)
+        ids, mask = apply_chat_template(tokenizer, dialogue.messages, template)
+        # The mask of transformers is for all answers.
+        if not same_tokens(row, ids, [] if dialogue.one_answer else mask):
             different.append(dialogue.name)
     return [
         check_share(
@@ -201,15 +226,18 @@ def _check_control_tokens_in_answers(sample: Sequence[Dialogue], tokenizer: Any)
         limit=MAX_CONTROL_SHARE,
         min_total=MIN_DIALOGUES,
         fix="they are trained as ordinary text, never as the tokens themselves: if the model is "
-        "to write such tokens (<think>), it will not learn it from these rows",
+        "to write such tokens (<think>), it will not learn it from these rows; "
+        "dialogues.reasoning=split makes a field of reasoning in <think> tags, which the "
+        "template then writes",
     )
 
 
 def _check_nothing_left_out(sample: Sequence[Dialogue], tokenizer: Any) -> Check:
     incomplete = []
     for dialogue in sample:
-        text = rendered_text(tokenizer, dialogue.messages)
-        if not _contains_in_order(text, dialogue.messages):
+        template = template_of_row(dialogue, tokenizer)
+        text = rendered_text(tokenizer, dialogue.messages, template)
+        if not _contains_in_order(text, dialogue.messages, reads_tool_field(template)):
             incomplete.append(dialogue.name)
     return check_none(
         "messages_left_out",
@@ -220,16 +248,17 @@ def _check_nothing_left_out(sample: Sequence[Dialogue], tokenizer: Any) -> Check
     )
 
 
-def _contains_in_order(text: str, messages: Sequence[Message]) -> bool:
+def _contains_in_order(text: str, messages: Sequence[Message], own_calls: bool) -> bool:
     """Whether the text contains what everybody said, in order, as it is or as JSON.
 
-    Calls are left out: a template may write the argument of a tool in another way.
+    Of a call it is the argument in our own templates, elsewhere the name of the tool: the argument
+    may be written in another way.
     """
     position = 0
     for turn in messages:
-        if turn["role"] == "assistant" and turn.get("tool"):
-            continue
-        end = _end_of_content(text, str(turn["content"]), position)
+        is_call = turn["role"] == "assistant" and turn.get("tool")
+        content = turn["tool"] if is_call and not own_calls else turn["content"]
+        end = _end_of_content(text, str(content), position)
         if end is None:
             return False
         position = end
@@ -249,6 +278,30 @@ def _end_of_content(text: str, content: str, start: int) -> int | None:
         if found >= 0:
             return found + len(form)
     return None
+
+
+def _check_reasoning(sample: Sequence[Dialogue], tokenizer: Any) -> Check:
+    """Reasoning of the answers under loss that the template does not write."""
+    incomplete = []
+    for dialogue in sample:
+        answers = [turn for turn in dialogue.messages if turn["role"] == "assistant"]
+        if dialogue.one_answer:
+            answers = answers[-1:]
+        thoughts = [str(turn.get("reasoning_content") or "").strip() for turn in answers]
+        if not any(thoughts):
+            continue
+        template = template_of_row(dialogue, tokenizer)
+        text = rendered_text(tokenizer, dialogue.messages, template)
+        if not all(thought in text for thought in thoughts):
+            incomplete.append(dialogue.name)
+    return check_none(
+        "reasoning_left_out",
+        "dialogues whose reasoning the template leaves out",
+        incomplete,
+        "the model would learn to answer without it: take it out yourself "
+        "(dialogues.reasoning=drop), write it into the answers (dialogues.reasoning=inline), or "
+        "choose a template that has reasoning",
+    )
 
 
 def _check_round_trip(sample: Sequence[Dialogue], tokenizer: Any) -> Check:

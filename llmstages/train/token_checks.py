@@ -10,6 +10,7 @@ from typing import Any
 from llmstages.data import packing
 from llmstages.text import chat_format
 from llmstages.text.render import Rendered
+from llmstages.text.templates import template_of
 from llmstages.train.checks import NAMED_ROWS, Check, check_value
 
 MIN_END_SUPERVISED_SHARE = 0.9
@@ -23,6 +24,7 @@ def check_rows(
     min_supervised: float = 0.01,
     templated: bool | Sequence[bool] = True,
     context: int = 0,
+    needs_bos: bool = False,
 ) -> list[Check]:
     """All checks that need the tokens and the loss mask of the rows.
 
@@ -33,6 +35,7 @@ def check_rows(
         min_supervised: the smallest share of tokens that carry loss.
         templated: which rows are dialogues in a chat template, in contrast to running text.
         context: the longest row in tokens that the model can take; 0 if any length will do.
+        needs_bos: whether dialogues must begin with BOS, also if the template does not write it.
     """
     import numpy as np
 
@@ -40,12 +43,11 @@ def check_rows(
     segments = rows if isinstance(rows, packing.Segments) else packing.Segments.of(rows)
     named = _NamedRows(segments, names)
     checks = _check_supervision(named, min_supervised)
-    checks.append(_check_padding(named, tokenizer.pad_token_id))
-    if tokenizer.bos_token_id is not None:
-        checks.append(_check_bos(named, tokenizer.bos_token_id))
+    is_dialogue = np.broadcast_to(np.asarray(templated, bool), len(segments))
+    checks.append(_check_padding(named, tokenizer))
+    checks.append(_check_beginning(named, is_dialogue, tokenizer, needs_bos))
     if context:
         checks.append(_check_lengths(named, context))
-    is_dialogue = np.broadcast_to(np.asarray(templated, bool), len(segments))
     if is_dialogue.any():
         checks += _check_turns(named, is_dialogue, tokenizer)
     return checks
@@ -104,11 +106,16 @@ def _check_supervision(rows: _NamedRows, min_supervised: float) -> list[Check]:
     ]
 
 
-def _check_padding(rows: _NamedRows, pad: int | None) -> Check:
+def _check_padding(rows: _NamedRows, tokenizer: Any) -> Check:
+    """Padding inside rows, where the padding token has no other use.
+
+    Many models pad with the token that ends turns, which belongs into every row.
+    """
     import numpy as np
 
+    pad = tokenizer.pad_token_id
     padded = np.zeros(len(rows), bool)
-    if pad is not None:
+    if pad is not None and pad not in _written_by_template(tokenizer):
         padded = rows.segments.occurrences(pad) > 0
     return check_value(
         "padding_inside",
@@ -121,18 +128,42 @@ def _check_padding(rows: _NamedRows, pad: int | None) -> Check:
     )
 
 
-def _check_bos(rows: _NamedRows, bos: int) -> Check:
-    # A second BOS would tell the model that another text begins.
-    begins_once = rows.segments.begins_with(bos) & (rows.segments.occurrences(bos) == 1)
+def _written_by_template(tokenizer: Any) -> set[int | None]:
+    """Ids that stand in rows for a reason: of the chat template, and around documents."""
+    ids: set[int | None] = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    if template_of(tokenizer):
+        control = chat_format.control_tokens(tokenizer)
+        ids |= {control.end, *control.heads}
+    return ids
+
+
+def _check_beginning(rows: _NamedRows, is_dialogue: Any, tokenizer: Any, needs_bos: bool) -> Check:
+    """Whether rows begin as every text of every stage does.
+
+    Dialogues begin as the chat template writes it, which check_dialogue_template compares with
+    transformers; here a BOS must not stand there twice. Running text begins with one BOS.
+    """
+    import numpy as np
+
+    begin = chat_format.begin_ids(tokenizer)
+    wrong = np.zeros(len(rows), bool)
+    if begin:
+        bos = begin[0]
+        occurrences = rows.segments.occurrences(bos)
+        begins = rows.segments.begins_with(bos)
+        # A second BOS would tell the model that another text begins.
+        wrong = np.where(is_dialogue, begins & (occurrences > 1), ~begins | (occurrences != 1))
+        if needs_bos or chat_format.begins_with_bos(tokenizer):
+            wrong |= is_dialogue & ~begins
     return check_value(
         "bos_count",
-        "share of rows that begin with exactly one BOS",
-        value=begins_once.mean() if len(rows) else 0.0,
-        limit=1.0,
-        passed=begins_once.all(),
-        fix="every text of every stage begins with the same BOS: it is missing in the chat "
-        "template, or a text carries its own",
-        rows=rows.where(~begins_once),
+        "rows with a BOS missing or twice",
+        value=wrong.sum(),
+        limit=0,
+        passed=not wrong.any(),
+        fix="every text of every stage begins in the same way, with BOS once where the chat "
+        "template writes it: it is missing, or a text carries its own",
+        rows=rows.where(wrong),
     )
 
 
@@ -153,21 +184,11 @@ def _check_lengths(rows: _NamedRows, context: int) -> Check:
 
 def _check_turns(rows: _NamedRows, is_dialogue: Any, tokenizer: Any) -> list[Check]:
     """Checks of the control tokens that begin and end turns."""
-    pad = tokenizer.pad_token_id
     end = chat_format.control_tokens(tokenizer).end
     # Running text has no turns, so it needs no end of turn either.
     ended = is_dialogue & _end_supervised(rows.segments, end)
     headers = _headers_supervised(rows.segments, is_dialogue, tokenizer)
     return [
-        check_value(
-            "pad_is_end_of_turn",
-            "id of the padding token, which must differ from the end of turn",
-            value=-1 if pad is None else pad,
-            limit=0,
-            passed=pad is None or pad != end,
-            fix="padding carries no loss, so with pad = end of turn the model never learns to "
-            "stop: give the tokenizer a padding token of its own",
-        ),
         check_value(
             "end_of_turn_supervised",
             "share of dialogues whose end of turn carries loss",

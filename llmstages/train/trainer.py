@@ -282,6 +282,8 @@ def sft_trainer(
     # TRL exports its classes lazily, which pyright takes for private names.
     from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
+    from llmstages.text import chat_format
+
     class PlainLossTrainer(SFTTrainer):
         """Without TRL's fused head (trl 1.16).
 
@@ -309,7 +311,7 @@ def sft_trainer(
         train_dataset=dataset if order is None else dataset.select(order),
         eval_dataset=rows_dataset(held) if held else None,
         processing_class=tokenizer,
-        data_collator=partial(collate, pad=tokenizer.pad_token_id),
+        data_collator=partial(collate, pad=chat_format.padding_id(tokenizer)),
         peft_config=adapter,
         args=SFTConfig(
             **arguments,

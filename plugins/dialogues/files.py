@@ -6,6 +6,7 @@ import dataclasses as dc
 from collections.abc import Mapping
 
 from llmstages.core.stage import Context, option
+from llmstages.data.dialogues import mark_test_rows
 from llmstages.data.formats import DIALOGUES
 from llmstages.data.readers import TABLES, find
 from llmstages.data.readers.examples import convert_dialogues, from_files, write
@@ -32,6 +33,12 @@ class Files:
         max_characters: int = option(
             0, "drop conversations with more characters; 0 keeps all", ge=0
         )
+        test_fraction: float = option(
+            0.0,
+            "share of the conversations kept out of training, to measure with (split = test)",
+            ge=0,
+            lt=1,
+        )
 
     inputs: dict[str, str] = {}
     output = "dialogues"
@@ -45,4 +52,8 @@ class Files:
             limit=config.limit,
             max_characters=config.max_characters,
         )
-        return write(examples, ctx, f"{ctx.step}.path={config.path}")
+        tests = 0
+        if config.test_fraction and examples.kept:
+            tests = mark_test_rows(examples.kept, config.test_fraction)
+        metrics = write(examples, ctx, f"{ctx.step}.path={config.path}")
+        return {**metrics, "test": tests} if config.test_fraction else metrics

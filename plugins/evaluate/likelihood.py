@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmstages.text import batching, chat_format
+from llmstages.text.render import Rendered
 
 SCORE_COPIES = 3  # logits as computed, in float32, and their log-softmax
 NO_LIMIT = 1 << 30  # tokens, for models that state no context length
@@ -113,3 +114,29 @@ def _nats(model: Any, pad: int, sequences: Sequence[tuple[list[int], int]]) -> l
         nats = torch.nn.functional.cross_entropy(scores.float(), target, reduction="none")
         totals.append(float(nats[first - 1 - begin : len(tokens) - 1 - begin].sum()))
     return totals
+
+
+def answer_losses(model: Any, rows: Sequence[Rendered]) -> tuple[float, int]:
+    """(nats of all supervised tokens, number of these tokens) of rendered rows.
+
+    Rows are computed one by one, and logits of supervised positions alone: with a vocabulary of
+    100,000 entries those of whole batches would take gigabytes.
+    """
+    import torch
+
+    model.eval()
+    nats = 0.0
+    tokens = 0
+    for row in rows:
+        # The state at one position predicts the token at the next.
+        predicting = [place - 1 for place, on in enumerate(row.supervised) if on and place]
+        if not predicting:
+            continue
+        ids = torch.tensor([row.ids], device=model.device)
+        positions = torch.tensor(predicting, device=model.device)
+        with torch.no_grad():
+            logits = model(input_ids=ids, logits_to_keep=positions, use_cache=False).logits[0]
+        targets = ids[0, positions + 1]
+        nats += float(torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum"))
+        tokens += len(predicting)
+    return nats, tokens

@@ -20,7 +20,7 @@ from llmstages.plugins.sft import dataset, quantized, rows
 from llmstages.plugins.sft.dataset import PreparedChats
 from llmstages.plugins.sft.format_eval import format_callback
 from llmstages.plugins.sft.new_tokens import METHODS, init_new_embeddings
-from llmstages.text import templates
+from llmstages.text import chat_format, templates
 from llmstages.train.arguments import Optimization
 from llmstages.train.trainer import LoraOptions
 
@@ -238,6 +238,8 @@ class Chat:
         found = token_checks.check_model(source.path, tokenizer)
         new_tokens: list[str] = []
         template_tokens: list[int] = []
+        # Another template must begin as the one that the model was trained with.
+        needs_bos = chat_format.begins_with_bos(tokenizer)
         if config.template != "keep" or config.template_file:
             new_tokens, template_tokens = dataset.install_template(
                 tokenizer, config.template, config.template_file, f"{ctx.step}.template_file"
@@ -248,9 +250,12 @@ class Chat:
         found += dialogue_checks.check_leaks(drawn, dataset.evaluation_questions(ctx))
         # Turns of an unknown role or without text have no tokens, so nothing more can be checked.
         dialogue_checks.require_renderable(found, ctx)
+        trainable, divided = dialogues.one_per_answer(drawn, tokenizer)
+        dataset.report_template(tokenizer, drawn, len(divided), ctx)
         kept, rendered, dropped = dialogues.fit_length(
-            drawn, tokenizer, config.max_length, config.overlong, ctx
+            trainable, tokenizer, config.max_length, config.overlong, ctx
         )
+        dataset.report_empty_thinking(tokenizer, rendered, ctx)
         if config.loss == "last":
             rendered = dialogues.last_answers(kept, rendered, tokenizer)
         names = [dialogue.name for dialogue in kept]
@@ -262,6 +267,7 @@ class Chat:
             names,
             templated=[not dialogue.plain for dialogue in kept],
             context=context_length(source),
+            needs_bos=needs_bos,
         )
         found += template_checks.check_dialogue_template(kept, tokenizer)
         prepared = PreparedChats(
@@ -290,7 +296,9 @@ class Chat:
 
         texts = [*prepared.rows, *documents]
         if config.packing:
-            return pack(texts, config.max_length, prepared.tokenizer.pad_token_id, config.seed)
+            return pack(
+                texts, config.max_length, chat_format.padding_id(prepared.tokenizer), config.seed
+            )
         return rows.unpacked_rows(texts, config.max_length)
 
     def _load_model(self, config: ChatConfig, ctx: Context, prepared: PreparedChats) -> Any:
@@ -360,7 +368,10 @@ class Chat:
         if not prepared.held_out:
             return {}
         held_out, _ = pack(
-            prepared.held_out, config.max_length, prepared.tokenizer.pad_token_id, config.seed
+            prepared.held_out,
+            config.max_length,
+            chat_format.padding_id(prepared.tokenizer),
+            config.seed,
         )
         return {
             "held": held_out,

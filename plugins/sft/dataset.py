@@ -171,3 +171,59 @@ def _evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
         return []
     step = max(1, len(items) // count)
     return list(items[::step][:count])
+
+
+def report_template(
+    tokenizer: Any, dialogues: Sequence[Dialogue], divided: int, ctx: Context
+) -> None:
+    """Say where rows differ from what the chat template would write of the whole dialogue.
+
+    divided: the number of dialogues that were divided into one row per answer.
+    """
+    from llmstages.text.template_input import has_tools_as_text
+    from llmstages.text.training_template import has_training_form, training_template
+
+    template = training_template(tokenizer)
+    chats = [dialogue.messages for dialogue in dialogues if not dialogue.plain]
+    as_text = sum(has_tools_as_text(template, messages) for messages in chats)
+    if as_text:
+        ctx.say(
+            f"{ctx.step}: the chat template knows no tools, so those of {as_text} dialogues are "
+            "written as text, calls in <tool_call> tags"
+        )
+    if has_training_form(tokenizer):
+        ctx.say(
+            f"{ctx.step}: rows are rendered with TRL's training form of the chat template, which "
+            "keeps earlier turns as they were said; prompts with the template itself"
+        )
+    if divided:
+        ctx.say(
+            f"{ctx.step}: the chat template changes earlier answers when turns follow, so "
+            f"{divided} dialogues are trained answer by answer, each after the prompt that the "
+            "model would get for it"
+        )
+
+
+def report_empty_thinking(tokenizer: Any, rows: Sequence[Rendered], ctx: Context) -> int:
+    """Count the answers that begin with an empty ``<think>`` block, and say so.
+
+    Templates of reasoning models write it before answers without reasoning.
+    """
+    vocabulary = tokenizer.get_added_vocab()
+    begin, end = vocabulary.get("<think>"), vocabulary.get("</think>")
+    if begin is None or end is None:
+        return 0
+    count = 0
+    for row in rows:
+        for at, token in enumerate(row.ids):
+            if token != begin or not row.supervised[at]:
+                continue
+            # Between the two there may be a token of white space.
+            if end in row.ids[at + 1 : at + 3]:
+                count += 1
+    if count:
+        ctx.say(
+            f"{ctx.step}: {count} answers without reasoning are trained with an empty <think> "
+            "block, as the chat template writes them; the model learns to answer at once"
+        )
+    return count

@@ -10,7 +10,7 @@ from llmstages.core.errors import StageError
 from llmstages.data.packing import pack
 from llmstages.text import chat_format
 from llmstages.text.messages import message
-from llmstages.text.render import Rendered, render
+from llmstages.text.render import Rendered, render, render_prompts
 from tests.tiny import CONTROL, TALK, control_ids, tiny_tokenizer
 
 SEARCHING = [
@@ -45,8 +45,8 @@ def tokenizer():
     ],
 )
 def test_benign_dialogues_render_as_the_template_does(tokenizer, messages):
-    for open_turn in (False, True):
-        rendered = render(tokenizer, [messages], open_turn)[0]
+    for open_turn, renderer in ((False, render), (True, render_prompts)):
+        rendered = renderer(tokenizer, [messages])[0]
         expected = tokenizer.apply_chat_template(
             messages, add_generation_prompt=open_turn, tokenize=True, return_dict=True
         )

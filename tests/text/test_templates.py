@@ -162,11 +162,14 @@ def test_a_tokenizer_of_others_keeps_its_own_template_or_gets_another(tmp_path):
         pretrained("none", tmp_path / "bare", "own")
 
 
-def test_a_pad_that_ends_turns_is_replaced():
+def test_a_tokenizer_keeps_its_padding_and_gets_one_without_a_new_token():
     tokenizer = tokenizer_in("chatml")
-    tokenizer.pad_token = tokenizer.eos_token
-    templates.install(tokenizer, templates.OWN)
-    assert tokenizer.pad_token == "<|pad|>"
+    size = len(tokenizer)
+    for pad in (tokenizer.eos_token, None):
+        tokenizer.pad_token = pad
+        templates.install(tokenizer, templates.OWN)
+        assert tokenizer.pad_token == tokenizer.eos_token
+    assert len(tokenizer) == size
 
 
 def test_the_text_is_jinja_that_people_can_read_and_edit(tmp_path):

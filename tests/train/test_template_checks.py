@@ -47,7 +47,7 @@ MISTAKES = {
     "no prompt for an answer": ("{{ bos_token }}" + TURNS, "headers_supervised"),
     "another prompt than in training": (
         "{{ bos_token }}" + TURNS + PROMPT.replace("assistant", "model"),
-        "prompt before it is not its beginning",
+        "is not the beginning of the text",
     ),
     "the end of turn is not marked": (
         MARKED.replace(
@@ -93,7 +93,7 @@ MISTAKES = {
         "{{ bos_token }}"
         + TURNS.replace("m.content", "(m.content if loop.last or m.role != 'assistant' else 'x')")
         + PROMPT,
-        "later turns change it",
+        "messages_left_out",
     ),
     "it refuses a role": (
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn here') }}"

@@ -8,6 +8,7 @@ import pytest
 
 from llmstages.text.render import Rendered, render
 from llmstages.train.token_checks import check_model, check_rows
+from llmstages.train.trainer import collate
 from tests.tiny import BOS, END, PAD, TALK, control_ids, saved_model, tiny_tokenizer
 from tests.train.sft_step import all_passed, by_id
 
@@ -84,11 +85,15 @@ def test_too_few_supervised_tokens_and_rows_beyond_the_context():
     assert checks["row_length"].rows == ("a",)
 
 
-def test_a_padding_token_that_ends_turns():
+def test_a_padding_token_may_be_the_one_that_ends_turns():
     tokenizer = copy.deepcopy(tiny_tokenizer())
     tokenizer.pad_token = END
-    checks = by_id(check_rows(render(tiny_tokenizer(), [TALK]), tokenizer))
-    assert not checks["pad_is_end_of_turn"].passed
+    rows = render(tokenizer, [TALK])
+    checks = by_id(check_rows(rows, tokenizer))
+    assert checks["padding_inside"].passed
+    assert checks["end_of_turn_supervised"].value == 1
+    batch = collate([{"input_ids": rows[0].ids, "labels": rows[0].ids, "position_ids": []}])
+    assert (batch["labels"][0] == tokenizer.pad_token_id).any()
 
 
 def test_running_text_needs_no_end_of_turn():
