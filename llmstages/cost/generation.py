@@ -1,15 +1,16 @@
 """What it takes to let models write: evaluation, probing, and the sampling of RL.
 
 This is arithmetic alone; nothing heavy is imported. Reading or writing a token is a forward pass, a
-third of the FLOPs of training on it (Kaplan et al. 2020, section 2.1: 2 N per token). All replies
-are counted at their full length, so that times are upper limits, at the share of the peak that
-training is assumed to reach. On a CPU generation in batches reaches about that share
-(benchmarks/generation.py); a GPU mostly waits for its memory while it writes token by token, so
-there it may take several times as long.
+third of the FLOPs of training on it (Kaplan et al. 2020, section 2.1: 2 N per token), at the share
+of the peak that training is assumed to reach; a CPU reaches about that in batches
+(benchmarks/generation.py). To this comes what Python and the dispatch of operations take for each
+layer of each step, which is most of the time of small models and of GPUs. Left out: that a GPU
+waits for its memory while it writes token by token. All replies are counted at their full length.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from typing import Any
 from llmstages.cost.model import Model
 
 PROMPT_TOKENS = 64  # assumed of a prompt: the questions of GSM8K have about as many
+# Of a layer of a llama in one step of transformers, beside its matrix products: measured on one
+# core of an AMD EPYC with models of width 32 (8 and 24 layers, 1 and 8 prompts).
+LAYER_SECONDS = 0.3e-3
 SCORE_BYTES = 20  # of an entry of the vocabulary while a token is chosen (text/batching.py)
 # Metrics and expectations that say how many rows a table of questions has, in this order
 ROW_COUNTS = ("examples", "questions", "problems", "dialogues")
@@ -57,6 +61,18 @@ class Generation:
         """FLOPs of reading all prompts and writing all replies, at most."""
         per_token = sum(model.flops(self.length) / 3 for model in self.models)
         return self.prompts * self.length * per_token
+
+    def seconds(self, speed: float, processes: int = 1) -> float:
+        """Time of all replies, at most.
+
+        Args:
+            speed: FLOP/s of one process.
+            processes: the replies of a batch are shared by so many.
+        """
+        batches = math.ceil(self.prompts / (self.batch * processes))
+        layers = sum(model.layers for model in self.models)
+        dispatch = batches * self.new_tokens * layers * LAYER_SECONDS
+        return self.flops() / (speed * processes) + dispatch
 
     def cache_bytes(self) -> int:
         """Keys, values and scores of a batch, for the model that needs most, in float32."""

@@ -163,9 +163,12 @@ def add_generation(
 ) -> dict[str, Any]:
     """The estimate of a step that also lets models write; ``estimate`` is that of its training.
 
-    Without training it is empty. Time and cost of both parts are added, and so is their memory.
+    Without training it is empty, and the step runs in one process. Time and cost of both parts are
+    added, and so is their memory.
     """
-    hours = work.flops() / hardware.speed(bf16=False) / 3600
+    processes = hardware.count if estimate else 1
+    speed = hardware.speed(bf16=False) / hardware.count
+    hours = work.seconds(speed, processes) / 3600
     cost = hours * hardware.count * hardware.price
     available = hardware.memory()
     memory = dict(estimate.get("memory") or {"weights": work.weight_bytes(), "peak": 0})
@@ -186,6 +189,7 @@ def add_generation(
             "new_tokens": work.new_tokens,
             "flops": work.flops(),
             "hours": hours,
+            "processes": processes,
             "because": work.because,
         },
         "hours": hours + (estimate.get("hours") or 0.0),
@@ -228,16 +232,19 @@ def describe(estimate: Mapping[str, Any]) -> Iterator[str]:
     if "parameters" in estimate:
         yield from _describe_training(estimate)
     if "generation" in estimate:
-        yield _describe_generation(estimate["generation"], estimate["hardware"])
+        yield _describe_generation(estimate["generation"])
     yield _describe_memory(estimate)
     yield from estimate["notes"]
 
 
-def _describe_generation(generation: Mapping[str, Any], hardware: str) -> str:
+def _describe_generation(generation: Mapping[str, Any]) -> str:
+    processes = f"{generation['processes']} processes"
+    if generation["processes"] == 1:
+        processes = "one process"
     return (
         f"generation: at most {format_count(generation['tokens'])} tokens in "
         f"{format_count(generation['replies'])} replies of up to {generation['new_tokens']} "
-        f"({generation['because']}): {format_hours(generation['hours'])} on {hardware}"
+        f"({generation['because']}): {format_hours(generation['hours'])} in {processes}"
     )
 
 

@@ -7,7 +7,13 @@ import dataclasses as dc
 import pytest
 
 from llmstages.cost import plan as cost_plan
-from llmstages.cost.generation import PROMPT_TOKENS, Generation, models_of, row_count
+from llmstages.cost.generation import (
+    LAYER_SECONDS,
+    PROMPT_TOKENS,
+    Generation,
+    models_of,
+    row_count,
+)
 from llmstages.cost.model import Model, Training
 from llmstages.launch.hardware import Hardware
 from llmstages.plugins.evaluate.tasks import Tasks, TasksConfig
@@ -36,6 +42,17 @@ def test_a_forward_pass_is_two_flops_for_each_weight_and_token():
     assert work.flops() == pytest.approx(2 * SMOLLM2.multiplied() * tokens, rel=0.03)
     assert work.flops() > 2 * SMOLLM2.multiplied() * tokens, "and attention"
     assert Generation((SMOLLM2, SMOLLM2), 100, 36).flops() == 2 * work.flops()
+
+
+def test_each_step_of_each_layer_takes_its_time_however_small():
+    tiny = dc.replace(
+        SMOLLM2, vocab=256, hidden=32, heads=2, num_key_value_heads=2, intermediate=64
+    )
+    work = Generation((tiny,), 128, 10, batch=64)
+    assert work.seconds(1e15) == pytest.approx(2 * 10 * 30 * LAYER_SECONDS, rel=0.01)
+    assert work.seconds(1e15, processes=2) == pytest.approx(work.seconds(1e15) / 2, rel=0.01)
+    large = Generation((SMOLLM2,), 128, 10, batch=64)
+    assert large.seconds(1e10) == pytest.approx(large.flops() / 1e10, rel=0.01)
 
 
 def test_memory_is_cache_and_scores_of_a_batch():
@@ -94,7 +111,7 @@ def test_time_and_money_of_both_parts_add_up():
     facts = GRPO().estimate(GRPOConfig(), known(policy=[MODEL], problems=[{"name": "p"}]))
     alone = cost_plan.estimate_training(facts["training"], CARD)
     both = cost_plan.add_generation(alone, facts["generation"], CARD)
-    hours = facts["generation"].flops() / 5e12 / 3600
+    hours = facts["generation"].seconds(5e12) / 3600
     assert both["generation"]["hours"] == pytest.approx(hours)
     assert both["hours"] == pytest.approx(alone["hours"] + hours)
     assert both["cost"] == pytest.approx(2 * both["hours"])
@@ -113,6 +130,9 @@ def test_a_step_that_only_writes_is_described():
     lines = list(cost_plan.describe(estimate))
     assert lines[0].startswith("generation: at most 64 k tokens in 1 k replies of up to 64 (1,000")
     assert lines[1].startswith("memory: peak ") and "weights 538 MB" in lines[1]
+    eight = cost_plan.add_generation({}, work, dc.replace(CARD, count=8))
+    assert eight["hours"] == pytest.approx(estimate["hours"]), "only training is spread over cards"
+    assert eight["cost"] == pytest.approx(8 * estimate["cost"]), "but all are paid"
     small = dc.replace(CARD, memory_gb=0.5)
     estimate = cost_plan.add_generation({}, work, small)
     assert estimate["notes"] == ["does not fit: lower batch"]
