@@ -202,8 +202,6 @@ def stage_config(args: argparse.Namespace) -> Any:
         warmup_steps=0,
         replay=0,
         save_minutes=0.0,
-        # What is refused about a tokenizer is no part of the speed.
-        allow_failed_checks=["bos_count", "pad_is_end_of_turn", "padding_inside"],
     )
 
 

@@ -187,8 +187,6 @@ def fine_tune(args: argparse.Namespace, folder: Path, lora_r: int) -> dict[str, 
         warmup_steps=0,
         replay=0,
         save_minutes=0.0,
-        # What is refused about a tokenizer is no part of the speed.
-        allow_failed_checks=["bos_count", "pad_is_end_of_turn", "padding_inside"],
     )
     inputs = {
         "model": chat_model(args, folder),
