@@ -11,7 +11,7 @@ A variant inherits GRPO and overrides ``trainer_arguments`` (all arguments of tr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,6 +27,8 @@ CURVES = {
     "completions/clipped_ratio": "clipped",
     "kl": "kl",
 }
+SAME_REWARDS = "frac_reward_zero_std"  # share of groups whose rewards are all the same
+MANY_CLIPPED = 0.5  # share of answers cut before their end from which it is said
 HEADLINE = ("reward_first", "reward_last", "clipped_last")
 ENDS_SHARE = 0.15  # of a curve, for the means at its beginning and end
 
@@ -192,6 +194,8 @@ class GRPO:
         updates = trainer.state.global_step
         # The first metrics are what people see at the end of the step.
         curves = curve_metrics(log, list(rewards))
+        for warning in warnings_of(log, curves, config):
+            ctx.say(f"{ctx.step}: {warning}")
         return {
             **{name: curves[name] for name in HEADLINE if name in curves},
             "updates": updates,
@@ -199,6 +203,30 @@ class GRPO:
             "problems": len(problems),
             **curves,
         }
+
+
+def warnings_of(
+    log: Sequence[Mapping[str, float]], curves: Mapping[str, float], config: GRPOConfig
+) -> Iterator[str]:
+    """What made the training of little use, one sentence each.
+
+    Args:
+        log: the rows of log.jsonl.
+        curves: the metrics made of them.
+        config: the options of the stage.
+    """
+    clipped = curves.get("clipped_last", 0.0)
+    if clipped >= MANY_CLIPPED:
+        yield (
+            f"{clipped:.0%} of the last answers were cut at max_completion_length="
+            f"{config.max_completion_length} tokens, before they ended; raise it"
+        )
+    same = [row[SAME_REWARDS] for row in log if SAME_REWARDS in row]
+    if same and min(same) == 1.0:
+        yield (
+            "in no group did two answers get different rewards, so there was nothing to learn "
+            "from; take easier or harder problems, or a larger num_generations"
+        )
 
 
 def curve_metrics(log: Sequence[Mapping[str, float]], rewards: Sequence[str]) -> dict[str, float]:
