@@ -23,7 +23,7 @@ from decimal import Decimal
 DECLARED = re.compile(
     r"(?:\banswer\s+(?:is|was|would\s+be)\b\s*:?|\banswer\s*:|####|\\boxed\s*\{)\s*", re.IGNORECASE
 )
-DECLARED_NUMBER = re.compile(rf"(?:{DECLARED.pattern}|\banswer\s+)", re.IGNORECASE)
+DECLARED_NUMBER = re.compile(rf"(?:{DECLARED.pattern}|\banswer\s*)", re.IGNORECASE)
 NUMBER = re.compile(r"[-−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 CURRENCY_BEFORE_SIGN = re.compile(r"([-−])\s*[$€£]\s*(?=[\d.])")
 AMOUNT = re.compile(r"[-−]?\s*[$€£]?\s*[-−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)\s*[%€]?")

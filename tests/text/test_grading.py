@@ -81,6 +81,7 @@ GIVEN = [
     (r"Thus $x = \boxed{42}$, not 41", "42"),
     ("He has 3 apples and buys 4, so 7 in all.", "7"),
     ("answer -3.", "-3"),
+    ("6+8=14; answer104", "104"),
 ]
 
 ONLY_CONTAINED = [
