@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from llmstages.core.secrets import mask
 
+AT_ONCE = 0.05  # seconds in which no progress is made, only what was there is counted
 EVERY = 15.0  # seconds between plain progress lines where there is no terminal
 
 
@@ -63,21 +64,22 @@ def _bar(description: str, total: float | None) -> Iterator[Any]:
         MofNCompleteColumn,
         Progress,
         TextColumn,
-        TimeRemainingColumn,
     )
 
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=RichConsole(file=sys.stderr), transient=True) as bars:
-        task = bars.add_task(description, total=total, note="")
+        task = bars.add_task(description, total=total, note="", left="")
+        pace = _Pace(total)
 
         def advance(n: float = 1, note: str = "") -> None:
-            bars.update(task, advance=n)
+            pace.advance(n)
+            bars.update(task, advance=n, left=pace.left())
             if note:
                 bars.update(task, note=note)
 
@@ -85,25 +87,50 @@ def _bar(description: str, total: float | None) -> Iterator[Any]:
 
 
 def _lines(description: str, total: float | None) -> Any:
-    done = 0.0
-    start = last = time.monotonic()
+    pace = _Pace(total)
+    last = pace.start
 
     def advance(n: float = 1, note: str = "") -> None:
-        nonlocal done, last
-        done += n
+        nonlocal last
+        pace.advance(n)
         now = time.monotonic()
         if now - last < EVERY:
             return
         last = now
-        progress = f"{done:g}"
+        progress = f"{pace.done:g}"
         if total:
             progress += f"/{total:g}"
-            if done:
-                remaining = (now - start) * (total - done) / done
-                progress += f", {format_seconds(max(remaining, 0.0))} left"
+        if left := pace.left():
+            progress += f", {left}"
         print(mask(f"  {description} {progress} {note}".rstrip()), file=sys.stderr, flush=True)
 
     return advance
+
+
+class _Pace:
+    """Progress, and the time that is left at its mean pace, known from the first advance on.
+
+    (rich forgets what is older than 30 seconds, so it knows no pace where an update takes longer.)
+    """
+
+    def __init__(self, total: float | None) -> None:
+        self.total = total
+        self.start = time.monotonic()
+        self.done = 0.0
+        self.done_before = 0.0  # by an earlier run that is continued
+
+    def advance(self, n: float) -> None:
+        self.done += n
+        if time.monotonic() - self.start < AT_ONCE:
+            self.done_before += n
+
+    def left(self) -> str:
+        """``3.5 min left``; "" as long as nothing is known."""
+        worked = self.done - self.done_before
+        if not self.total or worked <= 0:
+            return ""
+        seconds = (time.monotonic() - self.start) * (self.total - self.done) / worked
+        return f"{format_seconds(max(seconds, 0.0))} left"
 
 
 def format_number(value: Any, digits: int = 4) -> str:

@@ -169,7 +169,8 @@ class Stage(Protocol):
         trains (bool): a launcher may spread the stage over processes; others run in one.
         estimate(config, known): for ``llmstages plan``, the metrics that run() is expected to
             return (``{"documents": 100}``) and, for a stage that trains, ``training``: a
-            Training (cost/model.py) that gives memory, time and cost; or ``no_estimate``: what is
+            Training (cost/model.py) that gives memory, time and cost, for one that lets models
+            write, ``generation``: a Generation (cost/generation.py); or ``no_estimate``: what is
             missing for one. known: input name -> a mapping for each source, with its ``name``
             and its metrics. It is pure and light: no file, no heavy import.
         prepare(config, ctx): for stages that train, a Prepared (data/dialogues.py) with the

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmstages.cost.generation import Generation
 from llmstages.cost.model import Training, model_from_config, training_memory
 from llmstages.launch.config import Launch
 from llmstages.launch.hardware import Hardware
@@ -57,12 +58,15 @@ def _estimate(facts: Facts, hardware: Hardware, launch: Launch) -> dict[str, Any
     """The estimate of a step from what its stage expects; empty if there is none."""
     if "no_estimate" in facts:
         return {"no_estimate": facts["no_estimate"]}
-    training = facts.get("training")
+    estimate: dict[str, Any] = {}
+    training, generation = facts.get("training"), facts.get("generation")
     if isinstance(training, Training):
-        return estimate_training(training, hardware, zero_stage(launch))
-    if "summary" in facts:
+        estimate = estimate_training(training, hardware, zero_stage(launch))
+    if isinstance(generation, Generation):
+        estimate = add_generation(estimate, generation, hardware)
+    if not estimate and "summary" in facts:
         return {"summary": facts["summary"]}
-    return {}
+    return estimate
 
 
 def _recorded_facts(plan: Planned, store: Store) -> Facts:
@@ -92,7 +96,7 @@ def _expected_facts(step: Step, known: Mapping[Step, Facts]) -> Facts:
     facts: dict[str, Any] = {"name": step.name}
     training = expected.get("training")
     if isinstance(training, Training):
-        facts["model"] = training.model
+        facts["model"] = training.model  # what it trains is what it makes
     return {**facts, **expected}
 
 
@@ -154,6 +158,50 @@ def estimate_training(work: Training, hardware: Hardware, zero: int = 0) -> dict
     }
 
 
+def add_generation(
+    estimate: Mapping[str, Any], work: Generation, hardware: Hardware
+) -> dict[str, Any]:
+    """The estimate of a step that also lets models write; ``estimate`` is that of its training.
+
+    Without training it is empty, and the step runs in one process. Time and cost of both parts are
+    added, and so is their memory.
+    """
+    processes = hardware.count if estimate else 1
+    speed = hardware.speed(bf16=False) / hardware.count
+    hours = work.seconds(speed, processes) / 3600
+    cost = hours * hardware.count * hardware.price
+    available = hardware.memory()
+    memory = dict(estimate.get("memory") or {"weights": work.weight_bytes(), "peak": 0})
+    if not memory["peak"]:
+        memory["peak"] = memory["weights"]
+    memory |= {"cache": work.cache_bytes(), "kept": work.kept_bytes}
+    memory["peak"] += work.cache_bytes() + work.kept_bytes
+    notes = [note for note in estimate.get("notes", ()) if not note.startswith("does not fit")]
+    if available and memory["peak"] > available:
+        lower = "micro_batch_size or max_completion_length" if estimate else "batch"
+        notes.append(f"does not fit: lower {lower}")
+    return {
+        **estimate,
+        "hardware": hardware.name,
+        "generation": {
+            "replies": len(work.models) * work.prompts,
+            "tokens": work.tokens(),
+            "new_tokens": work.new_tokens,
+            "flops": work.flops(),
+            "hours": hours,
+            "processes": processes,
+            "because": work.because,
+        },
+        "hours": hours + (estimate.get("hours") or 0.0),
+        "cost": cost + (estimate.get("cost") or 0.0),
+        "mfu": hardware.mfu,
+        "zero": estimate.get("zero", 0),
+        "memory": memory,
+        "memory_available": available,
+        "notes": notes,
+    }
+
+
 def _problems(
     work: Training, hardware: Hardware, zero: int, peak: int, available: float
 ) -> list[str]:
@@ -181,6 +229,26 @@ def describe(estimate: Mapping[str, Any]) -> Iterator[str]:
     if "no_estimate" in estimate:
         yield f"no estimate: {estimate['no_estimate']}"
         return
+    if "parameters" in estimate:
+        yield from _describe_training(estimate)
+    if "generation" in estimate:
+        yield _describe_generation(estimate["generation"])
+    yield _describe_memory(estimate)
+    yield from estimate["notes"]
+
+
+def _describe_generation(generation: Mapping[str, Any]) -> str:
+    processes = f"{generation['processes']} processes"
+    if generation["processes"] == 1:
+        processes = "one process"
+    return (
+        f"generation: at most {format_count(generation['tokens'])} tokens in "
+        f"{format_count(generation['replies'])} replies of up to {generation['new_tokens']} "
+        f"({generation['because']}): {format_hours(generation['hours'])} in {processes}"
+    )
+
+
+def _describe_training(estimate: Mapping[str, Any]) -> Iterator[str]:
     sizes = f"{format_count(estimate['parameters'])} parameters"
     if estimate["trained"] != estimate["parameters"]:
         sizes += f" ({format_count(estimate['trained'])} trained)"
@@ -193,16 +261,19 @@ def describe(estimate: Mapping[str, Any]) -> Iterator[str]:
             f"updates ({estimate['because']})"
         )
         yield _describe_work(estimate)
-    yield _describe_memory(estimate)
-    yield from estimate["notes"]
 
 
 def _describe_work(estimate: Mapping[str, Any]) -> str:
     flops = f"{estimate['flops']:.2e}".replace("e+", "e")
     tokens_per_parameter = estimate["tokens"] / estimate["parameters"]
+    # Where a step also generates, its hours are those of both parts.
+    share = 1.0
+    if "generation" in estimate:
+        share = 1 - estimate["generation"]["hours"] / estimate["hours"]
+    hours, cost = share * estimate["hours"], share * estimate["cost"]
     return (
-        f"{flops} FLOPs: {format_hours(estimate['hours'])} on {estimate['hardware']} "
-        f"at {estimate['mfu']:.0%} of peak{format_cost(estimate['cost'])}; "
+        f"{flops} FLOPs: {format_hours(hours)} on {estimate['hardware']} "
+        f"at {estimate['mfu']:.0%} of peak{format_cost(cost)}; "
         f"{tokens_per_parameter:.2g} tokens per parameter"
     )
 
@@ -236,9 +307,11 @@ def describe_total(
             cost += estimate["cost"]
     if len(unknown) == len(trained):
         return
+    work, rest = "training", "evaluation, data and communication"
+    if any("generation" in estimate for estimate in estimates.values()):
+        work, rest = "training and generation", "data and communication"
     text = (
-        f"training: {format_hours(hours)} on {hardware.name}{format_cost(cost)}, "
-        "evaluation, data and communication not counted"
+        f"{work}: {format_hours(hours)} on {hardware.name}{format_cost(cost)}, {rest} not counted"
     )
     if unknown:
         text += f", nor {', '.join(unknown)}"

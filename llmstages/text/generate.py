@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llmstages.text import chat_format
+from llmstages.text.batching import batch_for
 from llmstages.text.messages import Message, message, with_tools
 from llmstages.text.replies import parse_turn
 from llmstages.text.template_input import reads_tool_field
@@ -67,8 +68,10 @@ def generate(
 
     Returns the new ids of each, including the stop token, and the least probability of these
     tokens. temperature 0 is greedy; above it tokens are sampled and the probabilities are 1.0.
-    batch: prompts computed at once. advance: called with the number of prompts that are done. The
-    middle of prompts that are too long is removed (``fit_prompt``).
+    batch: prompts computed at once at most; fewer where memory holds no more (batching.py).
+    advance: called with the number of prompts that are done, also within a batch, where a prompt
+    counts as done in proportion to the tokens that it may still get. The middle of prompts that
+    are too long is removed (``fit_prompt``).
     """
     options = settings(model, tokenizer, temperature)
     context = _context(model)
@@ -78,47 +81,85 @@ def generate(
     new_ids: list[list[int]] = [[] for _ in fitted]
     confidences = [1.0] * len(fitted)
     model.eval()
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
+    longest = max(map(len, fitted), default=0)
+    rows_at_once = batch_for(model, longest, max_new_tokens, batch)
+    for start in range(0, len(order), rows_at_once):
+        chosen = order[start : start + rows_at_once]
         rows, probabilities = _generate_batch(
-            model, [fitted[i] for i in chosen], max_new_tokens, options
+            model, [fitted[i] for i in chosen], max_new_tokens, options, advance
         )
         for place, i in enumerate(chosen):
             end = _reply_length(rows[place], options["eos_token_id"])
             new_ids[i] = rows[place][:end]
             if probabilities and end:
                 confidences[i] = min(probabilities[place][:end])
-        if advance:
-            advance(len(chosen))
     return new_ids, confidences
 
 
+class _StepRecorder:
+    """A logits processor that changes nothing and looks at each step of generation.
+
+    Of the scores of a step it keeps the largest probability of each row: greedy decoding chooses
+    that token. The scores of all steps (batch x tokens x vocabulary) are never kept.
+    """
+
+    def __init__(
+        self, rows: int, steps: int, greedy: bool, advance: Callable[[float], None] | None
+    ) -> None:
+        self.rows, self.steps, self.greedy = rows, steps, greedy
+        self.advance = advance
+        self.done_steps = 0
+        self.reported = 0
+        self.probabilities: list[Any] = []  # of each step, one per row
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """What transformers calls before it chooses a token; returns the scores as they are."""
+        if self.greedy:
+            self.probabilities.append(scores.float().softmax(-1).max(-1).values)
+        # Called before the forward pass that follows, so the step before is what is done.
+        self._report(self.rows * self.done_steps // self.steps)
+        self.done_steps += 1
+        return scores
+
+    def finish(self) -> None:
+        """All rows are done, also where they ended before the last step."""
+        self._report(self.rows)
+
+    def _report(self, done: int) -> None:
+        if self.advance and done > self.reported:
+            self.advance(done - self.reported)
+        self.reported = done
+
+
 def _generate_batch(
-    model: Any, prompts: Sequence[list[int]], max_new_tokens: int, options: Mapping[str, Any]
+    model: Any,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    options: Mapping[str, Any],
+    advance: Callable[[float], None] | None = None,
 ) -> tuple[list[list[int]], list[list[float]]]:
     """(new ids of each prompt, padded to one length; probability of each if greedy, else [])."""
     import torch
+    from transformers import LogitsProcessorList
 
-    greedy = not options["do_sample"]
     pad = options["pad_token_id"]
     width = max(map(len, prompts))
     ids = [[pad] * (width - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    recorder = _StepRecorder(len(prompts), max_new_tokens, not options["do_sample"], advance)
     with torch.no_grad():
-        output = model.generate(
+        sequences = model.generate(
             input_ids=torch.tensor(ids, device=model.device),
             attention_mask=torch.tensor(mask, device=model.device),
             max_new_tokens=max_new_tokens,
-            output_logits=greedy,
-            return_dict_in_generate=True,
+            logits_processor=LogitsProcessorList([recorder]),
             **options,
         )
-    new_ids = output.sequences[:, width:].tolist()
-    if not greedy:
+    recorder.finish()
+    new_ids = sequences[:, width:].tolist()
+    if not recorder.probabilities:
         return new_ids, []
-    # Greedy decoding chooses the most probable token, so its probability is the largest.
-    steps = [logits.float().softmax(-1).max(-1).values for logits in output.logits]
-    return new_ids, torch.stack(steps, 1).tolist()
+    return new_ids, torch.stack(recorder.probabilities, 1).tolist()
 
 
 def _reply_length(ids: Sequence[int], stops: Sequence[int]) -> int:

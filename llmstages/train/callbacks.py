@@ -97,6 +97,7 @@ class TrainingMonitor:
         self.tokens_per_step = tokens_per_step
         self.spikes = Spikes(spike_threshold)
         self.seconds = 0.0
+        self._tokens = 0.0  # computed since training began, where an update has no fixed number
         self._progress: Any = None  # an entered context manager
         self._losses: list[Any] = []  # of the micro batches since the last update
         self._norm: Any = None
@@ -136,6 +137,7 @@ class TrainingMonitor:
 
         def training_step(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             loss = step(model, inputs, *args, **kwargs)
+            self._tokens += self.ctx.processes * _size_of(inputs)
             self._losses.append(loss.detach().float().reshape(()))
             return loss
 
@@ -170,6 +172,8 @@ class TrainingMonitor:
         self._norm = None
         self._rows.batches = deque()
         self._first_step = state.global_step
+        self._tokens = 0.0
+        self._first_token = getattr(state, "num_input_tokens_seen", 0)
         self._started = time.perf_counter()
         self._note = ""
         self._progress = self.ctx.progress(self.ctx.step, state.max_steps)
@@ -235,12 +239,17 @@ class TrainingMonitor:
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        speed = 0.0
+        seconds = time.perf_counter() - self._started
+        speed = self._tokens_computed(state) / max(seconds, 1e-9)
+        notes = [self._note, format_speed(speed) if speed else ""]
+        self._advance(1, ", ".join(note for note in notes if note))
+
+    def _tokens_computed(self, state: Any) -> float:
+        """Tokens since training began, on all processes together."""
         if self.tokens_per_step:
-            updates = state.global_step - self._first_step
-            speed = self.tokens_per_step * updates / (time.perf_counter() - self._started)
-        note = f"{self._note}, {speed / 1e3:.1f}k tok/s" if speed else self._note
-        self._advance(1, note)
+            return self.tokens_per_step * (state.global_step - self._first_step)
+        # RL makes its tokens within an update, so that only its trainer can count them.
+        return self._tokens or state.num_input_tokens_seen - self._first_token
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         shown = [f"{key} {float(logs[key]):.3f}" for key in ("loss", "reward") if key in logs]
@@ -259,6 +268,22 @@ class TrainingMonitor:
         """End the progress bar, however training ended."""
         if self._progress is not None:
             self._progress.__exit__(None, None, None)
+
+
+def _size_of(inputs: Any) -> int:
+    """Tokens of a micro batch, padding included; 0 if it does not hold them yet."""
+    if not isinstance(inputs, Mapping) or "input_ids" not in inputs:
+        return 0
+    return inputs["input_ids"].numel()
+
+
+def format_speed(tokens_per_second: float) -> str:
+    """A speed for people: ``7.3 tok/s``, ``850 tok/s``, ``1.25k tok/s``, ``3.1M tok/s``."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        # From 999.5 of the unit below, three digits would round to 1000.
+        if tokens_per_second >= 0.9995 * unit:
+            return f"{tokens_per_second / unit:.3g}{name} tok/s"
+    return f"{tokens_per_second:.3g} tok/s"
 
 
 def recorder(ctx: Context, tokens_per_step: float, spike_threshold: float = 0.0) -> Any:

@@ -5,6 +5,68 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from llmstages.core.errors import StageError
+
+
+def answer_span(rendered: Any, tokenizer: Any) -> slice | None:
+    """Where the last answer of a rendered dialogue is, its end of turn included.
+
+    It is the last run of supervised tokens, up to the token that ends the turn. What a template
+    writes after that, often a newline, is not a part of it: at inference generation has stopped
+    there. Supervised tokens before that run belong to earlier answers.
+
+    Returns:
+        The positions of its tokens; None if nothing is supervised.
+    """
+    from llmstages.text import chat_format
+
+    supervised = rendered.supervised
+    if not any(supervised):
+        return None
+    stop = len(supervised) - supervised[::-1].index(True)
+    start = stop
+    while start and supervised[start - 1]:
+        start -= 1
+    end = chat_format.control_tokens(tokenizer).end
+    answer = rendered.ids[start:stop]
+    if end in answer:
+        stop -= answer[::-1].index(end)
+    return slice(start, stop)
+
+
+def scored_ids(rendered: Any, tokenizer: Any) -> list[int]:
+    """The ids of a rendered dialogue up to the end of its last answer, which is the token scored.
+
+    The state of what templates write behind it would say the same of every answer.
+    """
+    span = answer_span(rendered, tokenizer)
+    return rendered.ids[: span.stop] if span else list(rendered.ids)
+
+
+def set_scoring_pad(model: Any, tokenizer: Any, sequences: Sequence[Sequence[int]]) -> None:
+    """Give model and tokenizer a padding token that no sequence ends with.
+
+    A sequence classifier of transformers scores the last token that is not padding. Many chat
+    models pad with the very token that ends a turn, so that the token before it would be scored,
+    and nobody could tell a finished answer from one that was cut. Tokens that begin turns serve
+    as padding just as well, since something always follows them.
+
+    Raises:
+        StageError: every special token ends some sequence.
+    """
+    last = {ids[-1] for ids in sequences if ids}
+    candidates = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id]
+    candidates += sorted(tokenizer.added_tokens_decoder)
+    usable = [id for id in candidates if id is not None and id not in last]
+    if not usable:
+        raise StageError(
+            "the tokenizer has no special token to pad with but those that end an answer; add one "
+            "(tokenizer.add_special_tokens) and save the model with it"
+        )
+    if usable[0] != tokenizer.pad_token_id:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(usable[0])
+    model.config.get_text_config().pad_token_id = usable[0]
+
 
 def scores(
     model: Any, tokenizer: Any, sequences: Sequence[Sequence[int]], batch: int = 64
@@ -13,8 +75,8 @@ def scores(
 
     Args:
         model: a sequence classifier with one label.
-        tokenizer: its tokenizer.
-        sequences: token ids.
+        tokenizer: its tokenizer, which pads as the model was trained (``set_scoring_pad``).
+        sequences: token ids, see ``scored_ids``.
         batch: sequences that are scored at once.
     """
     import torch

@@ -17,23 +17,43 @@ sure_*      the same under a confidence rule: answer only if the least likely to
             answers there survive; the test questions have no part in it.
 page_right  right if the right page is put into the context, whether or not the model would have
             searched for it, for the groups of ``page_groups``
+
+Beside each share are the ends of its 95 % interval (``right_low``, ``right_high``), and beside all
+of them ``n`` and ``commonest``: the share of the questions whose answer is the commonest one, which
+is what a model that always gives this answer is right in.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import option
+from llmstages.plugins.evaluate.intervals import wilson
 from llmstages.text import chat_format, generate
 from llmstages.text.grading import is_correct
 from llmstages.text.messages import Message, message
 from llmstages.train.trainer import read_meta
 
 REFUSALS = ("do not know", "don't know", "not sure", "cannot answer")
+# Metrics that are 0 or 1 for each question
+SHARES = (
+    "right",
+    "refused",
+    "wrong",
+    "ended",
+    "cut",
+    "called",
+    "query",
+    "right_when_called",
+    "sampled",
+    "sure_right",
+    "sure_wrong",
+    "page_right",
+)
 Question = Mapping[str, Any]  # a row of a problems artifact
 Marks = dict[str, float]  # metric -> value for one question
 Scores = dict[str, dict[str, dict[str, float]]]  # task -> group -> metric
@@ -56,7 +76,12 @@ class AnswersConfig:
         factory=dict,
         renamed_from="page",
     )
-    batch: int = option(64, "prompts generated together (sampled answers depend on it)", ge=1)
+    batch: int = option(
+        64,
+        "prompts generated together at most, fewer where memory holds no more (sampled answers "
+        "depend on it)",
+        ge=1,
+    )
 
 
 class Answers:
@@ -64,7 +89,7 @@ class Answers:
 
     Config = AnswersConfig
     smoke: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 16}
-    version = "1"
+    version = "2"
 
     def __init__(self, config: AnswersConfig) -> None:
         self.config = config
@@ -91,8 +116,8 @@ class Answers:
         replies = generate.reply(model, tokenizer, prompts, tools, advance=advance, **options)
         marks = [self.mark(*pair) for pair in zip(chat, replies, strict=True)]
         answers = [
-            answer_row(question, transcript(reply.messages))
-            for question, reply in zip(chat, replies, strict=True)
+            answer_row(question, transcript(reply.messages), bool(mark["right"]))
+            for question, reply, mark in zip(chat, replies, marks, strict=True)
         ]
         threshold = self.threshold(chat, replies, marks)
         for mark, reply in zip(marks, replies, strict=True):
@@ -228,11 +253,11 @@ def continue_texts(
         following = text[len(question["answer"]) :][:1]
         is_exact = text.startswith(question["answer"]) and not following.isalnum()
         marks.append({"right": float(is_exact)})
-        answers.append(answer_row(question, text))
+        answers.append(answer_row(question, text, is_exact))
     return marks, answers
 
 
-def answer_row(question: Question, answer: str) -> dict[str, Any]:
+def answer_row(question: Question, answer: str, right: bool) -> dict[str, Any]:
     """A row of answers.jsonl."""
     return {
         "task": question["task"],
@@ -240,6 +265,7 @@ def answer_row(question: Question, answer: str) -> dict[str, Any]:
         "prompt": question["prompt"][0]["content"],
         "wanted": question["answer"],
         "answer": answer,
+        "right": right,
     }
 
 
@@ -259,16 +285,25 @@ def transcript(messages: Sequence[Message]) -> str:
 def average(questions: Sequence[Question], marks: Sequence[Marks]) -> Scores:
     """The mean of each metric by task and group, over the questions that have it.
 
-    ``n`` is the number of questions with the metric ``right``.
+    Each share has its interval (``NAME_low``, ``NAME_high``, see intervals.py). ``n`` is the number
+    of questions with the metric ``right``, ``commonest`` the share of their commonest answer.
     """
     values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    wanted: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for question, mark in zip(questions, marks, strict=True):
+        task, group = question["task"], question["group"]
+        wanted[task, group][str(question["answer"])] += 1
         for metric, value in mark.items():
-            values[question["task"], question["group"], metric].append(value)
+            values[task, group, metric].append(value)
     scores: Scores = {}
     for (task, group, metric), numbers in values.items():
         metrics = scores.setdefault(task, {}).setdefault(group, {})
         metrics[metric] = sum(numbers) / len(numbers)
+        if metric in SHARES:
+            low, high = wilson(sum(numbers), len(numbers))
+            metrics[f"{metric}_low"], metrics[f"{metric}_high"] = low, high
         if metric == "right":
+            answers = wanted[task, group]
             metrics["n"] = len(numbers)
+            metrics["commonest"] = max(answers.values()) / answers.total()
     return scores

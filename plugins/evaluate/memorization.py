@@ -41,6 +41,11 @@ class MemorizationConfig:
     )
     batch: int = option(64, "prompts generated together (the texts depend on it)", ge=1)
     seed: int = option(0, "seed of the questions and of the texts", ge=0, lt=2**32)
+    dtype: str = option(
+        "auto",
+        "type that the model computes in; auto: the one its weights were saved in",
+        choices=("auto", "float32", "bfloat16"),
+    )
 
 
 class Memorization:
@@ -58,11 +63,33 @@ class Memorization:
     output: ClassVar[str] = "scores"
     version: ClassVar[str] = "1"
 
+    def estimate(
+        self, config: MemorizationConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """Time and memory of all continuations, if the corpus has every question asked for."""
+        from llmstages.cost.generation import Generation, models_of
+        from llmstages.plugins.evaluate.passages import COPIES, MENTIONS, SHOTS
+
+        models = models_of(known["models"])
+        if isinstance(models, str):
+            return {"no_estimate": models}
+        groups = len(COPIES) + len(MENTIONS)
+        number = groups * config.per_group + len(SHOTS) * config.per_shots
+        generation = Generation(
+            models,
+            number + config.texts,
+            max(config.answer_tokens + EXTRA_TOKENS, config.text_tokens),
+            config.batch,
+            because=f"{number} questions and {config.texts} texts at most, {len(models)} models",
+        )
+        return {"questions": number, "generation": generation}
+
     def run(self, config: MemorizationConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
 
         from llmstages.data import tables, token_store
-        from llmstages.train.trainer import compute_device, load_model, load_tokenizer
+        from llmstages.train.inference import load_for_inference
+        from llmstages.train.trainer import load_tokenizer
 
         models = ctx.many("models")
         if not models:
@@ -78,7 +105,7 @@ class Memorization:
         metrics: dict[str, float] = {"questions": len(questions)}
         for artifact in models:
             set_seed(config.seed)
-            model = load_model(artifact, ctx).to(compute_device())
+            model = load_for_inference(artifact, ctx, config.dtype)
             own_tokenizer = load_tokenizer(artifact.path)
             total = 2 * len(questions) + config.texts
             with ctx.progress(f"{ctx.step} {artifact.name}", total) as advance:

@@ -8,11 +8,15 @@ asking all of them would mean nothing. The tools are those of a tools artifact, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, option
+
+# Shares whose intervals are among the metrics of the step; those of others are in scores.json.
+MAIN_SHARES = ("right", "refused", "wrong")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class TasksConfig:
     )
     limit: int = option(0, "questions of each task and group at most; 0 = all", ge=0)
     seed: int = option(0, "seed of sampled answers", ge=0, lt=2**32)
+    dtype: str = option(
+        "auto",
+        "type that the model computes in; auto: the one its weights were saved in",
+        choices=("auto", "float32", "bfloat16"),
+    )
 
 
 class Tasks:
@@ -44,8 +53,39 @@ class Tasks:
         "tools": "dialogues?",
     }
     output: ClassVar[str] = "scores"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"evaluators": ("answers",)}
+
+    def estimate(
+        self, config: TasksConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """Time and memory of all replies, if every model is asked every question by each evaluator.
+
+        The length of replies is that of the evaluators' option ``max_new_tokens``.
+        """
+        from llmstages.cost.generation import Generation, models_of, row_count
+
+        models = models_of(known["models"])
+        if isinstance(models, str):
+            return {"no_estimate": models}
+        source = known["questions"][0]
+        number = row_count(source)
+        if number is None:
+            return {
+                "no_estimate": f"the number of questions is known once {source['name']} is made"
+            }
+        lengths = [spec.get("max_new_tokens", 0) for spec in config.evaluators.values()]
+        batches = [spec.get("batch", 0) for spec in config.evaluators.values()]
+        if not any(lengths):
+            return {}
+        generation = Generation(
+            models,
+            number * sum(map(bool, lengths)),
+            max(lengths),
+            max(batches),
+            because=f"{number:,.0f} questions, {len(models)} models",
+        )
+        return {"questions": number, "generation": generation}
 
     def run(self, config: TasksConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
@@ -53,11 +93,13 @@ class Tasks:
         from llmstages.core.registry import load_component
         from llmstages.data import tables
         from llmstages.text import generate
-        from llmstages.train.trainer import compute_device, load_model, load_tokenizer
+        from llmstages.train.inference import load_for_inference
+        from llmstages.train.trainer import load_tokenizer
 
         models = ctx.many("models")
         report_unknown_models(config, ctx)
         questions = self.questions(config, ctx.one("questions"))
+        require_questions(questions, models, config, ctx)
         evaluators = {
             name: load_component("evaluators", spec) for name, spec in config.evaluators.items()
         }
@@ -66,7 +108,7 @@ class Tasks:
         results = Results(ctx)
         for artifact in models:
             set_seed(config.seed)
-            model = load_model(artifact, ctx).to(compute_device())
+            model = load_for_inference(artifact, ctx, config.dtype)
             tokenizer = load_tokenizer(artifact.path)
             asked = [
                 question
@@ -106,6 +148,34 @@ class Tasks:
         return questions
 
 
+def require_questions(
+    questions: Sequence[Mapping[str, Any]],
+    models: Sequence[Artifact],
+    config: TasksConfig,
+    ctx: Context,
+) -> None:
+    """Refuse an evaluation that would measure nothing, before a model is loaded.
+
+    Raises:
+        StageError: there are no questions, no models, or no evaluator.
+    """
+    source = ctx.one("questions").name
+    if not models:
+        raise StageError(
+            f"{ctx.step} has no model to ask; wire steps.{ctx.step}.models=[STEP, ...]"
+        )
+    if not config.evaluators:
+        raise StageError(
+            f"{ctx.step}.evaluators is empty, so nothing would be counted; add one, for example "
+            f"+evaluators@{ctx.step}.evaluators.answers=answers"
+        )
+    if not questions:
+        raise StageError(
+            f"{ctx.step}: {source} holds no question to ask: every row has the role train. Keep "
+            f"some of them for evaluation, for example {source}.test_fraction=0.2"
+        )
+
+
 def report_unknown_models(config: TasksConfig, ctx: Context) -> None:
     """Say which steps the config names that are not evaluated: a typo would ask nobody."""
     named = set(config.with_tools)
@@ -128,7 +198,7 @@ class Results:
     Attributes:
         scores: task -> group -> model -> metric -> value.
         answers: rows of the evaluators, with the model.
-        metrics: the same numbers under one name each.
+        metrics: the same numbers under one name each, without the intervals of minor shares.
     """
 
     def __init__(self, ctx: Context) -> None:
@@ -159,7 +229,14 @@ class Results:
             for group, values in groups.items():
                 self.scores.setdefault(unique, {}).setdefault(group, {})[model] = values
                 for name, value in values.items():
-                    self.metrics[f"{unique}/{group}/{model}/{name}"] = value
+                    if is_main(name):
+                        self.metrics[f"{unique}/{group}/{model}/{name}"] = value
+
+
+def is_main(metric: str) -> bool:
+    """Whether a metric is shown with the step: all but the intervals of minor shares."""
+    share, _, end = metric.rpartition("_")
+    return end not in ("low", "high") or share in MAIN_SHARES
 
 
 def _unique_names(what: str, ctx: Context) -> Callable[[str, str], str]:

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, option
 from llmstages.data.dialogues import Dialogue, before_last_answer
+from llmstages.plugins.evaluate.intervals import wilson
 from llmstages.text.messages import Message, message
 
 HELD_OUT, GENERAL, OTHERS = "held-out dialogues", "what it knew", "other dialogues"
@@ -42,7 +43,12 @@ class TuningConfig:
         24, "longest answer to a general question in tokens; the right ones are words", ge=1
     )
     max_length: int = option(2048, "dialogues with more tokens are left out and counted", ge=2)
-    batch: int = option(32, "answers generated together", ge=1)
+    batch: int = option(32, "answers generated together at most", ge=1)
+    dtype: str = option(
+        "auto",
+        "type that the models compute in; auto: the one their weights were saved in",
+        choices=("auto", "float32", "bfloat16"),
+    )
 
 
 @dataclass
@@ -122,13 +128,14 @@ class AskedModel:
     """One model of the comparison, loaded."""
 
     def __init__(self, artifact: Artifact, config: TuningConfig, ctx: Context) -> None:
-        from llmstages.train.trainer import compute_device, load_model, load_tokenizer
+        from llmstages.train.inference import load_for_inference
+        from llmstages.train.trainer import load_tokenizer
 
         self._name = artifact.name
         self._config = config
         self._ctx = ctx
         self._tokenizer = load_tokenizer(artifact.path)
-        self._model = load_model(artifact, ctx).to(compute_device()).eval()
+        self._model = load_for_inference(artifact, ctx, config.dtype).eval()
 
     def held_out(
         self, dialogues: Sequence[Dialogue], answers: list[dict[str, Any]]
@@ -235,7 +242,9 @@ def general_metrics(
     for group, asked in by_group.items():
         if not asked:
             continue
-        metrics = {"right": len(right.intersection(asked)) / len(asked), "n": float(len(asked))}
+        number_right = len(right.intersection(asked))
+        metrics = {"right": number_right / len(asked), "n": float(len(asked))}
+        metrics["right_low"], metrics["right_high"] = wilson(number_right, len(asked))
         known = before.intersection(asked)
         if known:
             metrics["kept"] = len(right & known) / len(known)

@@ -38,6 +38,11 @@ class ProbeConfig:
     )
     limit: int = option(2000, "questions probed at most", ge=1)
     max_new_tokens: int = option(48, "longest answer in tokens", ge=1)
+    dtype: str = option(
+        "auto",
+        "type that the model computes in; auto: the one its weights were saved in",
+        choices=("auto", "float32", "bfloat16"),
+    )
 
 
 @dataclass
@@ -61,7 +66,25 @@ class Probe:
     }
     inputs: ClassVar[Mapping[str, str]] = {"model": "model", "questions": "problems"}
     output: ClassVar[str] = "dialogues"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
+
+    def estimate(
+        self, config: ProbeConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """Time and memory of all samples."""
+        from llmstages.cost.generation import Generation, models_of, row_count
+
+        models = models_of(known["model"])
+        if isinstance(models, str):
+            return {"no_estimate": models}
+        number = min(config.limit, row_count(known["questions"][0]) or config.limit)
+        generation = Generation(
+            models,
+            number * config.num_generations,
+            config.max_new_tokens,
+            because=f"at most {number:,.0f} questions, each {config.num_generations} times",
+        )
+        return {"generation": generation}
 
     def run(self, config: ProbeConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
@@ -116,12 +139,12 @@ class Probe:
     ) -> list[list[str]]:
         """The sampled answers to each question, as texts."""
         from llmstages.text import generate
-        from llmstages.train.trainer import compute_device, load_model, load_tokenizer
+        from llmstages.train.inference import load_for_inference
+        from llmstages.train.trainer import load_tokenizer
 
         count = config.num_generations
-        model = load_model(ctx.one("model"), ctx)
+        model = load_for_inference(ctx.one("model"), ctx, config.dtype)
         tokenizer = load_tokenizer(ctx.one("model").path)
-        model.to(compute_device())
         prompts = [row["prompt"] for row in rows for _ in range(count)]
         with ctx.progress(f"{ctx.step} probing", len(prompts)) as advance:
             replies = generate.reply(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses as dc
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmstages.core.stage import Context, option
 from llmstages.data.formats import problem
 from llmstages.data.readers import TABLES, find
 from llmstages.data.readers.examples import convert, from_files, write
+
+PLACES = 1000  # into which questions are spread to draw those of the test
 
 
 class Files:
@@ -42,7 +44,7 @@ class Files:
 
     inputs: dict[str, str] = {}
     output = "problems"
-    version = "2"
+    version = "3"
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
         def converter(row: Mapping[str, Any], left_out: Counter[str]) -> dict[str, Any]:
@@ -56,14 +58,29 @@ class Files:
             max_characters=config.max_characters,
         )
         for row in examples.kept:
-            is_test = _place(row["prompt"][-1]["content"]) < 1000 * config.test_fraction
+            is_test = _place_of(row) < PLACES * config.test_fraction
             row["role"] = "test" if is_test else "train"
+        if config.test_fraction and len(examples.kept) > 1:
+            _keep_one(examples.kept, config, ctx)
         return write(examples, ctx, f"{ctx.step}.path={config.path}")
 
 
-def _place(question: str) -> int:
-    """A number from 0 to 999 that follows from the question.
+def _keep_one(rows: Sequence[dict[str, Any]], config: Files.Config, ctx: Context) -> None:
+    """Mark one row as test if the share of so few rows came to none, and say so."""
+    if any(row["role"] == "test" for row in rows):
+        return
+    first = min(rows, key=_place_of)
+    first["role"] = "test"
+    ctx.say(
+        f"{ctx.step}: test_fraction={config.test_fraction:g} of {len(rows)} problems is none, so "
+        "one is kept for evaluation; raise it to measure anything"
+    )
+
+
+def _place_of(row: Mapping[str, Any]) -> int:
+    """A number below PLACES that follows from the question.
 
     So a question has the same role in every run and every mixture of files.
     """
-    return int(hashlib.sha256(question.encode()).hexdigest(), 16) % 1000
+    question = row["prompt"][-1]["content"]
+    return int(hashlib.sha256(question.encode()).hexdigest(), 16) % PLACES

@@ -50,12 +50,18 @@ def _end_of_bracket(text: str, start: int) -> int:
     return end if end >= start else len(text)
 
 
-def _cell(answer: str, wanted: str, refusals: Collection[str]) -> dict[str, Any]:
-    """An answer in parts, with its verdict: right, refused or other."""
-    parts = segments(answer)
+def _cell(row: Mapping[str, Any], refusals: Collection[str] = ()) -> dict[str, Any]:
+    """An answer in parts, with its verdict: right, refused or other.
+
+    The evaluator's own verdict counts; only a row without one is graded here.
+    """
+    parts = segments(str(row["answer"]))
     final = parts[-1]["text"] if parts[-1]["kind"] == "text" else ""
+    right = row.get("right")
+    if right is None:
+        right = is_correct(final, str(row.get("wanted", "")))
     verdict = "other"
-    if wanted and is_correct(final, wanted):
+    if right:
         verdict = "right"
     elif final in refusals:
         verdict = "refused"
@@ -120,7 +126,7 @@ def _prompts_by_group(
         prompts = by_group.setdefault((task, group), _Prompts(task, group, {}))
         wanted = row.get("wanted", "")
         entry = prompts.entries.setdefault(str(row["prompt"]), {"wanted": wanted, "said": {}})
-        entry["said"][row["model"]] = _cell(str(row["answer"]), str(wanted), refusals)
+        entry["said"][row["model"]] = _cell(row, refusals)
     return list(by_group.values())
 
 
@@ -151,7 +157,7 @@ def tool_calls(chain: Chain, models: Collection[str]) -> list[dict[str, Any]]:
     """Right answers for which one of the models called a tool, part by part; one for each tool."""
     by_tool: dict[str, dict[str, Any]] = {}
     for row in _answers_of(chain, models):
-        cell = _cell(str(row["answer"]), str(row.get("wanted", "")), ())
+        cell = _cell(row)
         tool = _first_tool(cell["parts"])
         if tool and tool not in by_tool and cell["verdict"] == "right":
             by_tool[tool] = {

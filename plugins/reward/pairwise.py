@@ -1,7 +1,7 @@
 """reward.pairwise: a reward model from rankings by TRL's RewardTrainer (Bradley-Terry loss).
 
-Ouyang et al. 2022, section 3.5. Prompt and answer are rendered by the renderer of all stages, end
-of turn included, exactly as RL later shows them to the model.
+Ouyang et al. 2022, section 3.5. Prompt and answer are rendered by the renderer of all stages up to
+the end of turn, whose state is scored, exactly as RL later shows them to the model.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 
 from llmstages.core.stage import Context, option
 from llmstages.train.arguments import Optimization
-from llmstages.train.preference_pairs import Pairs
+from llmstages.train.preference_pairs import SIDES, Pairs
+from llmstages.train.trainer import LoraOptions
 
 
 @dataclass(frozen=True)
-class PairwiseConfig(Optimization):
+class PairwiseConfig(LoraOptions, Optimization):
     learning_rate: float = option(3e-4, "peak learning rate of AdamW, falling as a cosine")
     batch_size: int = option(16, "pairs in one update")
     warmup_steps: int = option(10, "updates of linear warm-up")
@@ -39,7 +40,7 @@ class Pairwise:
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 1.0}
     inputs: ClassVar[Mapping[str, str]] = {"model": "model", "preferences": "preferences"}
     output: ClassVar[str] = "reward_model"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     trains: ClassVar[bool] = True
 
     def prepare(self, config: PairwiseConfig, ctx: Context) -> Pairs:
@@ -57,18 +58,25 @@ class Pairwise:
 
         from llmstages.train import checks
         from llmstages.train.arguments import training_arguments
-        from llmstages.train.trainer import load_model, run_trainer, save_model, write_log
+        from llmstages.train.scoring import set_scoring_pad
+        from llmstages.train.trainer import (
+            load_model,
+            lora_adapter,
+            run_trainer,
+            save_model,
+            write_log,
+        )
 
         set_seed(config.seed)
         pairs = self.prepare(config, ctx)
         checks.enforce(pairs.checks, ctx, config.allow_failed_checks)
         tokenizer = pairs.tokenizer
         model = load_model(ctx.one("model"), ctx, kind="reward")
-        model.config.pad_token_id = tokenizer.pad_token_id
-        rows = [
-            {"chosen_ids": pair["chosen_ids"], "rejected_ids": pair["rejected_ids"]}
-            for pair in pairs.train
-        ]
+        rows = [_scored_sides(pair, tokenizer) for pair in pairs.train]
+        set_scoring_pad(model, tokenizer, [ids for row in rows for ids in row.values()])
+        adapter = lora_adapter(config)
+        if adapter:
+            adapter.task_type = "SEQ_CLS"  # the head is new, so it is trained whole
         steps = math.ceil(len(rows) * config.epochs / config.batch_size)
         arguments = training_arguments(
             config,
@@ -77,30 +85,43 @@ class Pairwise:
             lr_scheduler_type="cosine",
             remove_unused_columns=True,
         )
-        trainer = RewardTrainer(
+        trainer: Any = RewardTrainer(
             model=model,
             processing_class=tokenizer,
             train_dataset=datasets.Dataset.from_list(rows),
+            peft_config=adapter,
             args=RewardConfig(**arguments, max_length=config.max_length),
         )
         run_trainer(trainer, config, ctx)
         write_log(trainer, ctx)
-        save_model(trainer.model, tokenizer, ctx)
+        trained = trainer.model.merge_and_unload() if adapter else trainer.model
+        save_model(trained, tokenizer, ctx)
+        measured = accuracy(trained, tokenizer, pairs.test)
+        # The first metrics are what people see at the end of the step.
         return {
+            "accuracy": measured.pop("accuracy"),
             "pairs": len(pairs.train),
             "test_pairs": len(pairs.test),
             "updates": trainer.state.global_step,
             "dropped_too_long": pairs.facts["dropped, too long"],
-            **accuracy(trainer.model, tokenizer, pairs.test),
+            **measured,
         }
+
+
+def _scored_sides(pair: Mapping[str, Any], tokenizer: Any) -> dict[str, list[int]]:
+    """``chosen_ids`` and ``rejected_ids``: both sides up to the token that is scored."""
+    from llmstages.train.scoring import scored_ids
+
+    return {f"{side}_ids": scored_ids(pair[f"{side}_rendered"], tokenizer) for side in SIDES}
 
 
 def accuracy(model: Any, tokenizer: Any, pairs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Share of pairs whose chosen answer scores higher, in all and by the column ``kind``."""
     from llmstages.train.scoring import scores
 
-    chosen = scores(model, tokenizer, [pair["chosen_ids"] for pair in pairs])
-    rejected = scores(model, tokenizer, [pair["rejected_ids"] for pair in pairs])
+    sides = [_scored_sides(pair, tokenizer) for pair in pairs]
+    chosen = scores(model, tokenizer, [row["chosen_ids"] for row in sides])
+    rejected = scores(model, tokenizer, [row["rejected_ids"] for row in sides])
     is_right = [better > worse for better, worse in zip(chosen, rejected, strict=True)]
     by_name: dict[str, list[bool]] = {"accuracy": is_right}
     for pair, right in zip(pairs, is_right, strict=True):

@@ -3,12 +3,13 @@
 It learns from rankings without a reward model. The policy is its own: the reward of an answer is
 beta times how much likelier it became than under the model that training started from. Pairs are
 rendered by the renderer of all stages and pass the checks of SFT, chosen and rejected alike. Only
-the answers carry loss.
+the answers carry loss, up to the token that ends the turn.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -68,13 +69,18 @@ class DPO:
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 0.5}
     inputs: ClassVar[Mapping[str, str]] = {"policy": "model", "preferences": "preferences"}
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     trains: ClassVar[bool] = True
 
-    def prepare(self, config: DPOConfig, ctx: Context) -> Pairs:
-        """Pairs as for a reward model, without those that DPO cannot use.
+    def estimate(
+        self, config: DPOConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """The sizes of the model, for the steps that use it."""
+        model = known["policy"][0].get("model")
+        return {"model": model} if model else {}
 
-        DPO puts loss on all of an answer, so an answer may not hold turns of a user or a tool.
+    def prepare(self, config: DPOConfig, ctx: Context) -> Pairs:
+        """Pairs as for a reward model, without those that DPO cannot use (``completion_ids``).
 
         Raises:
             StageError: no pair is left, or the loss needs ``label_smoothing``.
@@ -90,17 +96,18 @@ class DPO:
         pairs = preference_pairs.prepare(
             policy, preferences, config.max_length, config.test_fraction, ctx
         )
-        train = [pair for pair in pairs.train if _is_answer_alone(pair)]
-        test = [pair for pair in pairs.test if _is_answer_alone(pair)]
-        dropped = len(pairs.train) + len(pairs.test) - len(train) - len(test)
-        if dropped:
-            ctx.say(
-                f"{ctx.step}: {dropped} pairs dropped, whose answers hold turns of a user or a tool"
-            )
+        tokenizer = pairs.tokenizer
+        train = [pair for pair in pairs.train if not unusable(pair, tokenizer)]
+        test = [pair for pair in pairs.test if not unusable(pair, tokenizer)]
+        reasons = Counter(unusable(pair, tokenizer) for pair in (*pairs.train, *pairs.test))
+        del reasons[""]
+        for reason, count in reasons.items():
+            ctx.say(f"{ctx.step}: {count} pairs dropped, {reason}")
         if not train:
             raise StageError(
-                f"{ctx.step}: every answer of {preferences.name} holds turns of a user or a tool; "
-                "DPO needs answers of the assistant alone"
+                f"{ctx.step}: DPO can use no pair of {preferences.name}: "
+                f"{', '.join(reasons) or 'all are kept for measuring'}. Each side must be one "
+                "answer of the assistant"
             )
         pairs.train, pairs.test = train, test
         return pairs
@@ -133,8 +140,8 @@ class DPO:
             model=model,
             ref_model=reference,
             processing_class=pairs.tokenizer,
-            train_dataset=pairs_dataset(pairs.train),
-            eval_dataset=pairs_dataset(pairs.test) if pairs.test else None,
+            train_dataset=pairs_dataset(pairs.train, pairs.tokenizer),
+            eval_dataset=pairs_dataset(pairs.test, pairs.tokenizer) if pairs.test else None,
             peft_config=adapter,
             args=TRLConfig(
                 **arguments,
@@ -149,34 +156,61 @@ class DPO:
         test_metrics = trainer.evaluate() if pairs.test else {}
         trained = trainer.model.merge_and_unload() if adapter else trainer.model
         save_model(trained, pairs.tokenizer, ctx)
+        # The first metrics are what people see at the end of the step.
         metrics: dict[str, float] = {
+            f"test_{name}": test_metrics[f"eval_{key}"]
+            for name, key in CURVES.items()
+            if test_metrics
+        }
+        for name, key in CURVES.items():
+            first, metrics[f"{name}_last"] = ends_of(log, key)
+            metrics[f"{name}_first"] = first
+        return metrics | {
             "pairs": len(pairs.train),
             "test_pairs": len(pairs.test),
             "updates": trainer.state.global_step,
             "dropped_too_long": pairs.facts["dropped, too long"],
         }
-        for name, key in CURVES.items():
-            metrics[f"{name}_first"], metrics[f"{name}_last"] = ends_of(log, key)
-            if test_metrics:
-                metrics[f"test_{name}"] = test_metrics[f"eval_{key}"]
-        return metrics
 
 
-def _is_answer_alone(pair: Mapping[str, Any]) -> bool:
-    """Whether every token after the prompt is the assistant's, on both sides."""
-    start = len(pair["prompt_ids"])
-    return all(all(pair[f"{side}_rendered"].supervised[start:]) for side in SIDES)
+def unusable(pair: Mapping[str, Any], tokenizer: Any) -> str:
+    """Why DPO cannot use a pair; "" if it can.
+
+    DPO puts loss on all of a completion, so it must be the assistant's alone.
+    """
+    from llmstages.train.scoring import answer_span
+
+    for side in SIDES:
+        if any(turn["role"] != "assistant" for turn in pair[side]):
+            return "whose answers hold turns of a user or a tool"
+        if len(pair[side]) != 1:
+            return "whose answers are several turns of the assistant"
+    chosen, rejected = (answer_span(pair[f"{side}_rendered"], tokenizer) for side in SIDES)
+    if not chosen or not rejected:
+        return "whose answers carry no loss"
+    if pair["chosen_ids"][: chosen.start] != pair["rejected_ids"][: rejected.start]:
+        return "whose sides do not begin with the same prompt"
+    return ""
 
 
-def pairs_dataset(pairs: Sequence[Mapping[str, Any]]) -> Any:
-    """A datasets.Dataset of row, prompt_ids, and the ids of the answer on each side."""
+def pairs_dataset(pairs: Sequence[Mapping[str, Any]], tokenizer: Any) -> Any:
+    """A datasets.Dataset of row, prompt_ids, and the ids of the completion on each side.
+
+    The pairs must be usable.
+    """
     import datasets
+
+    from llmstages.train.scoring import answer_span
 
     rows = []
     for number, pair in enumerate(pairs):
-        row = {"row": number, "prompt_ids": pair["prompt_ids"]}
+        row = {"row": number}
         for side in SIDES:
-            row[f"{side}_ids"] = pair[f"{side}_ids"][len(pair["prompt_ids"]) :]
+            ids = pair[f"{side}_ids"]
+            span = answer_span(pair[f"{side}_rendered"], tokenizer)
+            assert span is not None
+            row["prompt_ids"] = ids[: span.start]
+            row[f"{side}_ids"] = ids[span]
         rows.append(row)
     return datasets.Dataset.from_list(rows)
 

@@ -11,13 +11,14 @@ A variant inherits GRPO and overrides ``trainer_arguments`` (all arguments of tr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmstages.core.stage import Context, option
 from llmstages.plugins.rl import policy
 from llmstages.train.arguments import Optimization
+from llmstages.train.trainer import LoraOptions
 
 # Logged series -> name of the metrics; each reward adds its own.
 CURVES = {
@@ -26,11 +27,14 @@ CURVES = {
     "completions/clipped_ratio": "clipped",
     "kl": "kl",
 }
+SAME_REWARDS = "frac_reward_zero_std"  # share of groups whose rewards are all the same
+MANY_CLIPPED = 0.5  # share of answers cut before their end from which it is said
+HEADLINE = ("reward_first", "reward_last", "clipped_last")
 ENDS_SHARE = 0.15  # of a curve, for the means at its beginning and end
 
 
 @dataclass(frozen=True)
-class GRPOConfig(Optimization):
+class GRPOConfig(LoraOptions, Optimization):
     learning_rate: float = option(5e-5, "learning rate of AdamW, constant after warm-up")
     batch_size: int = option(64, "answers in one update: prompts times num_generations")
     num_generations: int = option(
@@ -56,6 +60,7 @@ class GRPOConfig(Optimization):
     log_every: int = option(2, "updates between log lines; logged curves are means over them")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.batch_size % self.num_generations:
             raise ValueError(
                 f"batch_size={self.batch_size} must be a multiple of "
@@ -80,9 +85,43 @@ class GRPO:
         "reward": "reward_model?",
     }
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     trains: ClassVar[bool] = True
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
+
+    def estimate(
+        self, config: GRPOConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """Time and memory of sampling all answers and of training on them."""
+        from llmstages.cost.generation import PROMPT_TOKENS, Generation, models_of
+        from llmstages.cost.model import Training
+
+        models = models_of(known["policy"])
+        if isinstance(models, str):
+            return {"no_estimate": models}
+        model = models[0]
+        answers = config.max_steps * config.batch_size
+        because = f"{config.max_steps} updates of {config.batch_size} answers"
+        has_reference = config.beta > 0 and not config.lora_r
+        generation = Generation(
+            models,
+            answers,
+            config.max_completion_length,
+            batch=config.micro_batch_size or config.batch_size,
+            kept_bytes=4 * model.parameters() if has_reference else 0,
+            because=because,
+        )
+        training = Training(
+            model,
+            PROMPT_TOKENS + config.max_completion_length,
+            config.batch_size,
+            answers,
+            config.micro_batch_size,
+            bf16=config.bf16,
+            adapters=model.adapters(config.lora_r) if config.lora_r else 0,
+            because=because,
+        )
+        return {"training": training, "generation": generation}
 
     def prepare(self, config: GRPOConfig, ctx: Context) -> policy.Prompts:
         """The prompts as the policy sees them, with their checks."""
@@ -111,7 +150,6 @@ class GRPO:
             "temperature": config.temperature,
             "beta": config.beta,
             "reward_weights": [float(reward.config.weight) for reward in rewards.values()],
-            "generation_kwargs": {"eos_token_id": tokenizer.eos_token_id},
         }
 
     def trainer_class(self) -> type:
@@ -123,7 +161,13 @@ class GRPO:
         from trl import GRPOConfig as TRLConfig  # pyright: ignore[reportPrivateImportUsage]
 
         from llmstages.train import checks
-        from llmstages.train.trainer import load_model, run_trainer, save_model, write_log
+        from llmstages.train.trainer import (
+            load_model,
+            lora_adapter,
+            run_trainer,
+            save_model,
+            write_log,
+        )
 
         set_seed(config.seed)
         prompts = self.prepare(config, ctx)
@@ -131,6 +175,8 @@ class GRPO:
         problems = policy.fitting_problems(prompts, ctx)
         tokenizer = prompts.tokenizer
         model = load_model(ctx.one("policy"), ctx)
+        policy.stop_at_end_of_turn(model, tokenizer)
+        adapter = lora_adapter(config)
         rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx.step)
         arguments = self.trainer_arguments(config, ctx, tokenizer, rewards)
         trainer = self.trainer_class()(
@@ -138,18 +184,49 @@ class GRPO:
             processing_class=tokenizer,
             train_dataset=policy.prompts_dataset(problems),
             reward_funcs=policy.reward_functions(rewards, tokenizer, problems),
+            peft_config=adapter,
             args=TRLConfig(**arguments),
         )
         run_trainer(trainer, config, ctx)
         log = write_log(trainer, ctx)
-        save_model(trainer.model, tokenizer, ctx)
+        trained = trainer.model.merge_and_unload() if adapter else trainer.model
+        save_model(trained, tokenizer, ctx)
         updates = trainer.state.global_step
+        # The first metrics are what people see at the end of the step.
+        curves = curve_metrics(log, list(rewards))
+        for warning in warnings_of(log, curves, config):
+            ctx.say(f"{ctx.step}: {warning}")
         return {
+            **{name: curves[name] for name in HEADLINE if name in curves},
             "updates": updates,
             "answers": updates * config.batch_size,
             "problems": len(problems),
-            **curve_metrics(log, list(rewards)),
+            **curves,
         }
+
+
+def warnings_of(
+    log: Sequence[Mapping[str, float]], curves: Mapping[str, float], config: GRPOConfig
+) -> Iterator[str]:
+    """What made the training of little use, one sentence each.
+
+    Args:
+        log: the rows of log.jsonl.
+        curves: the metrics made of them.
+        config: the options of the stage.
+    """
+    clipped = curves.get("clipped_last", 0.0)
+    if clipped >= MANY_CLIPPED:
+        yield (
+            f"{clipped:.0%} of the last answers were cut at max_completion_length="
+            f"{config.max_completion_length} tokens, before they ended; raise it"
+        )
+    same = [row[SAME_REWARDS] for row in log if SAME_REWARDS in row]
+    if same and min(same) == 1.0:
+        yield (
+            "in no group did two answers get different rewards, so there was nothing to learn "
+            "from; take easier or harder problems, or a larger num_generations"
+        )
 
 
 def curve_metrics(log: Sequence[Mapping[str, float]], rewards: Sequence[str]) -> dict[str, float]:

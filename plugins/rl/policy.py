@@ -219,6 +219,22 @@ def reward_functions(
     return [wrap(name, reward) for name, reward in rewards.items()]
 
 
+def stop_at_end_of_turn(model: Any, tokenizer: Any) -> None:
+    """Make TRL end completions where the chat template ends a turn.
+
+    It stops at the tokenizer's eos token and at those of the generation config. Some templates
+    (Llama 3, Gemma) end a turn with another token, which the config of a converted model may lack.
+    """
+    from llmstages.text import chat_format
+
+    end = chat_format.control_tokens(tokenizer).end
+    stops = model.generation_config.eos_token_id
+    known = stops if isinstance(stops, list) else [stops]
+    if end is None or end in (*known, tokenizer.eos_token_id):
+        return
+    model.generation_config.eos_token_id = [end, *(stop for stop in known if stop is not None)]
+
+
 def safe_trainer() -> type:
     """GRPOTrainer with prompts from our renderer, and an order of prompts that can be resumed."""
     import torch

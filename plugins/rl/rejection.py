@@ -17,12 +17,13 @@ from llmstages.core.stage import Context, option
 from llmstages.plugins.rl import policy
 from llmstages.text.messages import message
 from llmstages.train.arguments import Optimization
+from llmstages.train.trainer import LoraOptions
 
 Messages = list[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class RejectionConfig(Optimization):
+class RejectionConfig(LoraOptions, Optimization):
     learning_rate: float = option(5e-4, "peak learning rate of AdamW, falling linearly")
     questions: int = option(300, "problems sampled", ge=1)
     num_generations: int = option(
@@ -56,8 +57,26 @@ class Rejection:
         "reward": "reward_model?",
     }
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
+
+    def estimate(
+        self, config: RejectionConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """Time and memory of sampling; how much is kept and trained on shows only then."""
+        from llmstages.cost.generation import Generation, models_of, row_count
+
+        models = models_of(known["policy"])
+        if isinstance(models, str):
+            return {"no_estimate": models}
+        number = min(config.questions, row_count(known["problems"][0]) or config.questions)
+        generation = Generation(
+            models,
+            number * config.num_generations,
+            config.max_completion_length,
+            because=f"{number:,.0f} problems, each {config.num_generations} times",
+        )
+        return {"generation": generation, "model": models[0]}
 
     def prepare(self, config: RejectionConfig, ctx: Context) -> policy.Prompts:
         """The prompts as the policy sees them, with their checks."""
@@ -149,7 +168,13 @@ class Rejection:
         from llmstages.data.packing import pack
         from llmstages.text.render import render
         from llmstages.train import checks, token_checks
-        from llmstages.train.trainer import run_trainer, save_model, sft_trainer, write_log
+        from llmstages.train.trainer import (
+            lora_adapter,
+            run_trainer,
+            save_model,
+            sft_trainer,
+            write_log,
+        )
 
         tokenizer = prompts.tokenizer
         rendered = render(tokenizer, kept)
@@ -163,10 +188,12 @@ class Rejection:
         checks.enforce([*prompts.checks, *row_checks], ctx, config.allow_failed_checks)
         rows, _ = pack(fitting, config.max_length, tokenizer.pad_token_id, config.seed)
         steps = math.ceil(len(rows) * config.epochs / config.batch_size)
-        trainer = sft_trainer(config, ctx, model, tokenizer, rows, steps)
+        adapter = lora_adapter(config)
+        trainer = sft_trainer(config, ctx, model, tokenizer, rows, steps, adapter)
         run_trainer(trainer, config, ctx, config.batch_size * config.max_length)
         write_log(trainer, ctx)
-        save_model(trainer.model, tokenizer, ctx)
+        trained = trainer.model.merge_and_unload() if adapter else trainer.model
+        save_model(trained, tokenizer, ctx)
         return trainer.state.global_step
 
 

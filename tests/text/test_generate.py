@@ -98,3 +98,69 @@ def test_confidence_is_the_least_likely_token(tokenizer):
     places = range(len(prompt) - 1, len(prompt) - 1 + len(new_ids))
     own = [probabilities[i, token].item() for i, token in zip(places, new_ids, strict=True)]
     assert confidence == pytest.approx(min(own), abs=1e-4)
+
+
+def test_progress_moves_within_a_batch_and_counts_every_prompt_once(tokenizer):
+    model = tiny_model(tokenizer)
+    prompts = chat_format.document_ids(tokenizer, ["the cat"] * 5)
+    seen: list[float] = []
+    generate.generate(model, tokenizer, prompts, max_new_tokens=8, batch=3, advance=seen.append)
+    assert sum(seen) == 5 and len(seen) > 2, "more often than once a batch"
+    assert all(count == int(count) > 0 for count in seen)
+
+
+def test_scores_of_all_steps_are_never_kept(tokenizer, monkeypatch):
+    """The memory of a long reply over a real vocabulary would be many gigabytes."""
+    model = tiny_model(tokenizer)
+    asked: dict[str, object] = {}
+    plain = model.generate
+
+    def spy(**arguments):
+        asked.update(arguments)
+        return plain(**arguments)
+
+    monkeypatch.setattr(model, "generate", spy)
+    prompts = chat_format.document_ids(tokenizer, ["the cat", "a"])
+    generate.generate(model, tokenizer, prompts, max_new_tokens=3)
+    assert not {"output_logits", "output_scores", "output_hidden_states"} & set(asked)
+
+
+def test_the_tokens_are_those_of_model_generate(tokenizer):
+    """The recorder of probabilities changes no token, greedy or sampled."""
+    import torch
+
+    model = tiny_model(tokenizer).eval()
+    prompt = chat_format.document_ids(tokenizer, ["the cat sat"])[0]
+    for temperature in (0.0, 1.0):
+        torch.manual_seed(3)
+        ours, _ = generate.generate(
+            model, tokenizer, [prompt] * 4, max_new_tokens=9, temperature=temperature
+        )
+        torch.manual_seed(3)
+        options = generate.settings(model, tokenizer, temperature)
+        rows = model.generate(input_ids=torch.tensor([prompt] * 4), max_new_tokens=9, **options)[
+            :, len(prompt) :
+        ].tolist()
+        assert [row[: len(ids)] for row, ids in zip(rows, ours, strict=True)] == ours
+
+
+def test_memory_lowers_the_batch_and_greedy_replies_stay_the_same(tokenizer, monkeypatch):
+    from llmstages.text import batching
+
+    model = tiny_model(tokenizer)
+    prompts = chat_format.document_ids(tokenizer, ["the cat", "the dog ran far", "a", "Bo Li"])
+    whole = generate.generate(model, tokenizer, prompts, max_new_tokens=6)
+    sizes = []
+    plain = generate._generate_batch
+
+    def spy(model, prompts, *rest):
+        sizes.append(len(prompts))
+        return plain(model, prompts, *rest)
+
+    monkeypatch.setattr(generate, "_generate_batch", spy)
+    size = batching.bytes_per_sequence(model, max(map(len, prompts)), 6)
+    free = 3 * size / batching.SHARE_OF_FREE
+    monkeypatch.setattr(batching, "free_memory", lambda device: free)
+    parts = generate.generate(model, tokenizer, prompts, max_new_tokens=6)
+    assert sizes == [2, 2], "three would fit, but batches are powers of two"
+    assert parts[0] == whole[0] and parts[1] == pytest.approx(whole[1], abs=1e-6)

@@ -119,3 +119,33 @@ def test_a_spike_is_skipped_and_counted(tmp_path, monkeypatch):
     assert any("1 updates were skipped" in line for line in said)
     assert seen["calls"]
     assert made != straight
+
+
+@pytest.mark.parametrize(
+    ("speed", "text"),
+    [
+        (0.043, "0.043 tok/s"),
+        (7.31, "7.31 tok/s"),
+        (51.2, "51.2 tok/s"),
+        (999.4, "999 tok/s"),
+        (999.6, "1k tok/s"),
+        (12_345, "12.3k tok/s"),
+        (1_250_000, "1.25M tok/s"),
+    ],
+)
+def test_speeds_have_units_that_fit_them(speed, text):
+    assert callbacks.format_speed(speed) == text
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo", "reward", "grpo"])
+def test_every_training_shows_its_speed(tmp_path, monkeypatch, kind):
+    """Also where the tokens of an update are not known before."""
+    notes = []
+
+    def spy(tokens_per_second):
+        notes.append(tokens_per_second)
+        return "spied"
+
+    monkeypatch.setattr(callbacks, "format_speed", spy)
+    perform(kind, tmp_path / "run", inputs_of(kind, tmp_path))
+    assert len(notes) >= 3 and all(speed > 1 for speed in notes)

@@ -22,7 +22,7 @@ class ExactAnswer:
     """Right or wrong."""
 
     Config = ExactAnswerConfig
-    version = "1"
+    version = "2"
 
     def __init__(self, config: ExactAnswerConfig) -> None:
         self.config = config

@@ -22,7 +22,7 @@ class RewardModel:
     """The score that a model trained on rankings gives to an answer."""
 
     Config = RewardModelConfig
-    version = "1"
+    version = "2"
     needs = "reward_model"  # the kind of artifact that open() takes
 
     def __init__(self, config: RewardModelConfig) -> None:
@@ -40,11 +40,13 @@ class RewardModel:
     ) -> list[float]:
         """The score of each completion after its prompt."""
         from llmstages.text.render import render
-        from llmstages.train.scoring import scores
+        from llmstages.train.scoring import scored_ids, scores
 
         dialogues = [
             [*prompt, message("assistant", completion)]
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
         rendered = render(self.tokenizer, dialogues)
-        return scores(self.model, self.tokenizer, [row.ids for row in rendered])
+        return scores(
+            self.model, self.tokenizer, [scored_ids(row, self.tokenizer) for row in rendered]
+        )

@@ -13,7 +13,6 @@ from llmstages.data import tables
 from llmstages.plugins.evaluate.answers import Answers, AnswersConfig
 from llmstages.plugins.evaluate.tasks import Tasks, TasksConfig
 from llmstages.text import generate
-from llmstages.text.grading import is_correct, number_of
 from llmstages.text.messages import message
 from tests.tiny import perform, saved, saved_model, tiny_model, tiny_tokenizer
 
@@ -28,28 +27,6 @@ def question(task, group, text, answer, role="test", style="chat", **meta):
         "style": style,
         "meta": json.dumps(meta),
     }
-
-
-@pytest.mark.parametrize(
-    "text, answer, expected",
-    [
-        ("6+8=14; answer 104", "104", True),
-        ("answer 1040", "104", False),
-        ("#### 1,234", "1234", True),
-        ("It costs 72 dollars.", "72", True),
-        ("72 or 73", "72", False),
-        ("She was born in Ra.", "Ra", True),
-        ("She was born in Rab.", "Ra", False),
-        ("", "7", False),
-        ("answer -3.", "-3", True),
-    ],
-)
-def test_right_and_wrong(text, answer, expected):
-    assert is_correct(text, answer) is expected
-
-
-def test_the_last_number_counts():
-    assert number_of("first 3, then 4.") == "4" and number_of("none") == ""
 
 
 def test_marks_and_threshold(monkeypatch, tmp_path):
@@ -177,3 +154,63 @@ def test_a_page_cannot_be_given_without_a_name_to_search_for(tmp_path):
     questions = [question("facts", "all", "Where?", "Ra")]
     with pytest.raises(StageError, match="'all' of 'facts'.*'Where\\?' has no `name`"):
         Answers(config).score(model, tokenizer, questions, tools, lambda n: None)
+
+
+def test_every_share_has_its_interval_and_the_commonest_answer(tmp_path, monkeypatch):
+    from llmstages.plugins.evaluate.intervals import wilson
+
+    def oracle(model, tokenizer, prompts, tools=None, advance=None, **options):
+        return [generate.Reply([message("assistant", "harp")], True) for _ in prompts]
+
+    monkeypatch.setattr(generate, "reply", oracle)
+    wanted = ["harp", "harp", "harp", "tuba", "bell"]
+    rows = [question("facts", "all", f"What? {i}", answer) for i, answer in enumerate(wanted)]
+    made, metrics = perform(
+        Tasks,
+        tmp_path / "scores",
+        TasksConfig(evaluators={"answers": {"use": "answers"}}),
+        models=(saved_model(tmp_path / "m"),),
+        questions=saved(tmp_path / "q", "problems", rows),
+        tools=None,
+    )
+    values = json.loads((made.path / "scores.json").read_text())["facts"]["all"]["m"]
+    rows = tables.read_lines(made.path / "answers.jsonl")
+    assert [row["right"] for row in rows] == [True] * 3 + [False] * 2
+    assert values["right"] == values["commonest"] == 0.6, "no better than one constant answer"
+    assert (values["right_low"], values["right_high"]) == pytest.approx(wilson(3, 5))
+    assert (values["ended_low"], values["n"]) == (pytest.approx(wilson(5, 5)[0]), 5)
+    assert "tokens_low" not in values, "it is not a share"
+    assert metrics["facts/all/m/right_low"] == values["right_low"]
+    assert metrics["facts/all/m/commonest"] == 0.6
+    assert "facts/all/m/ended_low" not in metrics
+
+
+@pytest.mark.parametrize(
+    ("rows", "evaluators", "has_model", "reason"),
+    [
+        (["train"], ["answers"], True, "q holds no question to ask.*q.test_fraction"),
+        (["test"], [], True, "evaluators is empty"),
+        (["test"], ["answers"], False, "has no model to ask"),
+    ],
+)
+def test_an_evaluation_of_nothing_fails_before_a_model_is_loaded(
+    tmp_path, monkeypatch, rows, evaluators, has_model, reason
+):
+    def refuse(*_):
+        raise AssertionError("a model was loaded")
+
+    models = (saved_model(tmp_path / "m"),) if has_model else ()
+    monkeypatch.setattr("llmstages.train.inference.load_for_inference", refuse)
+    with pytest.raises(StageError, match=reason):
+        perform(
+            Tasks,
+            tmp_path / "scores",
+            TasksConfig(evaluators={name: {"use": name} for name in evaluators}),
+            models=models,
+            questions=saved(
+                tmp_path / "q",
+                "problems",
+                [question("sums", "all", "1", "2", role) for role in rows],
+            ),
+            tools=None,
+        )

@@ -111,3 +111,27 @@ def test_all_of_gsm8k_has_a_number(tmp_path):
     answers = tables.load(tmp_path / "data")["answer"][:]
     assert metrics["examples"] == 7473
     assert all(float(answer) is not None for answer in answers)
+
+
+def test_few_rows_keep_one_for_evaluation_and_say_so(tmp_path):
+    """Otherwise an evaluation on them would ask nothing."""
+    rows = [{"question": f"Q{i}?", "answer": str(i)} for i in range(4)]
+    file = tmp_path / "questions.jsonl"
+    tables.write_lines(file, rows)
+    said: list[str] = []
+
+    def roles(name, **options):
+        out = tmp_path / name
+        out.mkdir()
+        ctx = Context("problems", out, tmp_path, {}, say=said.append)
+        Files().run(Files.Config(path=str(file), **options), ctx)
+        return [row["role"] for row in tables.load(out / "data")]
+
+    fraction = 0.001  # of which no row of these is a part
+    kept = roles("few", test_fraction=fraction)
+    assert sorted(kept) == ["test", "train", "train", "train"]
+    assert "test_fraction=0.001 of 4 problems is none, so one is kept" in said[-1]
+    assert roles("again", test_fraction=fraction) == kept, "the same one in every run"
+    count = len(said)
+    assert set(roles("none", test_fraction=0.0)) == {"train"}
+    assert "one is kept" not in "".join(said[count:])

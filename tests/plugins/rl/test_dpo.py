@@ -81,7 +81,7 @@ def test_loss_is_on_answers_and_no_text_forges_a_turn(tmp_path):
         dpo.DPOConfig(test_fraction=0.0), Context("rl", tmp_path, tmp_path, inputs)
     )
     batch = DataCollatorForPreference(pad_token_id=0)(
-        [dict(row) for row in dpo.pairs_dataset(made.train)]
+        [dict(row) for row in dpo.pairs_dataset(made.train, made.tokenizer)]
     )
     starts = control_ids(tiny_tokenizer())[START]
     assert (batch["input_ids"] == starts).sum().item() == 2 * len(

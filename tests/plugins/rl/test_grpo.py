@@ -263,3 +263,39 @@ def test_prompts_that_leave_no_room_for_an_answer_stop_before_step_one(
         match=r"dialogues_too_long \(.*\): 1, limit .*problems:0.*lower max_completion_length",
     ):
         perform(stage, tmp_path / "rl", config, **inputs)
+
+
+def test_a_training_of_little_use_says_so(tmp_path, inputs):
+    """A random model is right nowhere and never ends its answers."""
+    config = GRPOConfig(
+        max_steps=2,
+        batch_size=8,
+        num_generations=4,
+        max_completion_length=4,
+        log_every=1,
+        rewards=RIGHT,
+    )
+    _, metrics = perform(GRPO, tmp_path / "rl", config, **inputs)
+    assert metrics["reward_best"] == 0.0 and list(metrics)[:2] == ["reward_first", "reward_last"]
+    said = "\n".join(perform.said)
+    assert "in no group did two answers get different rewards" in said
+    assert "100% of the last answers were cut at max_completion_length=4 tokens" in said
+
+
+def test_a_useful_training_warns_of_nothing():
+    from llmstages.plugins.rl.grpo import warnings_of
+
+    log = [{"frac_reward_zero_std": 1.0}, {"frac_reward_zero_std": 0.5}]
+    assert not list(warnings_of(log, {"clipped_last": 0.1}, GRPOConfig()))
+
+
+def test_no_trainer_of_trl_makes_scores_of_all_positions():
+    """With 260,000 tokens in the vocabulary they would be the largest array by far."""
+    from trl import DPOTrainer, GRPOTrainer, SFTTrainer
+
+    for trainer, method in (
+        (DPOTrainer, "_compute_loss"),
+        (GRPOTrainer, "_get_per_token_logps_and_entropies"),
+        (SFTTrainer, "compute_loss"),
+    ):
+        assert "fused_lm_head" in inspect.getsource(getattr(trainer, method)), trainer

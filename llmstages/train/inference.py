@@ -1,0 +1,51 @@
+"""Loading models that are only asked, never trained: evaluation and probing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llmstages.core.stage import Artifact, Context
+from llmstages.train.trainer import compute_device, load_model
+
+CPU_INFO = Path("/proc/cpuinfo")
+# Instructions that multiply bfloat16: x86 (AVX-512, AMX) and ARM.
+BFLOAT16_FLAGS = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def load_for_inference(artifact: Artifact, ctx: Context, dtype: str = "auto") -> Any:
+    """A model on this process's device.
+
+    With dtype "auto" it computes in the type its weights were saved in, so that a model which was
+    trained in float32 answers bit for bit as it did in training, and one that was published in
+    bfloat16 takes half the memory. On a CPU with instructions for bfloat16 it is also 1.7 times as
+    fast (benchmarks/generation.py); on others it is slower, and a line says so.
+
+    Args:
+        artifact: a model folder.
+        ctx: where the step runs.
+        dtype: "auto", or a torch dtype by name.
+
+    Raises:
+        StageError: the folder holds no model.
+    """
+    import torch
+
+    model = load_model(artifact, ctx, dtype=dtype).to(compute_device())
+    if model.device.type == "cpu" and model.dtype == torch.bfloat16 and not computes_bfloat16():
+        ctx.say(
+            f"{ctx.step}: {artifact.name} computes in bfloat16, for which this CPU has no "
+            f"instructions; {ctx.step}.dtype=float32 may be faster"
+        )
+    return model
+
+
+def computes_bfloat16(cpu_info: Path = CPU_INFO) -> bool:
+    """Whether the CPU has instructions for bfloat16; True where the system does not say."""
+    if not cpu_info.is_file():
+        return True
+    for line in cpu_info.read_text(encoding="utf-8").splitlines():
+        name, _, flags = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return not BFLOAT16_FLAGS.isdisjoint(flags.split())
+    return True

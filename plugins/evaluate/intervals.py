@@ -1,0 +1,28 @@
+"""How far a share measured on a few questions may be from the true one."""
+
+from __future__ import annotations
+
+import math
+
+Z_95 = 1.959964  # standard deviations that hold 95 % of a normal distribution
+
+
+def wilson(successes: float, number: int, z: float = Z_95) -> tuple[float, float]:
+    """The interval of Wilson (1927) for a share: (low, high).
+
+    Unlike the share plus or minus its standard error it stays within 0 and 1, and has a width
+    where every question was answered right.
+
+    Raises:
+        ValueError: there are no trials.
+    """
+    if number < 1:
+        raise ValueError("an interval needs at least one trial")
+    share = successes / number
+    weight = z * z / number
+    center = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / number + weight / (4 * number))
+    # The ends are exact where rounding would leave 1e-17.
+    low = center - half if successes else 0.0
+    high = center + half if successes < number else 1.0
+    return low, high
