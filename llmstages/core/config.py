@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from llmstages.core.errors import StageError, near
+from llmstages.core.errors import MissingValueError, StageError, near
 
 MISSING = "???"  # OmegaConf's mark of a value that must be set
 PLAIN = (bool, int, float, str)
@@ -181,7 +181,10 @@ def _check_complete(known: Mapping[str, dc.Field], values: Mapping[str, Any], wh
     if absent:
         helps = {name: known[name].metadata.get("help") or "no help text" for name in absent}
         listed = "; ".join(f"{where}.{name} ({text})" for name, text in helps.items())
-        raise StageError(f"{where} needs a value for {listed}. Set it: {where}.{absent[0]}=VALUE")
+        raise MissingValueError(
+            f"{where} needs a value for {listed}. Set it: {where}.{absent[0]}=VALUE",
+            [f"{where}.{name}" for name in absent],
+        )
 
 
 def unknown_key(config: type, where: str, name: str) -> str:

@@ -261,13 +261,14 @@ def _read(
         chat=config.chat,
         slots=slots,
         steps=steps,
+        given=sorted(given),
         **settings,
     )
 
 
 def _read_slots(config: DictConfig, choices: Mapping[str, str | None]) -> dict[str, Any]:
     """Step -> ``{"stage": name, **values}``, from every key that is not one of a run's own."""
-    own_keys = {"smoke", *(field.name for field in dc.fields(RunConfig))}
+    own_keys = {"smoke", *(field.name for field in dc.fields(RunConfig))} - {"slots", "given"}
     slots: dict[str, Any] = {}
     for key in config:
         name = str(key)
@@ -279,7 +280,7 @@ def _read_slots(config: DictConfig, choices: Mapping[str, str | None]) -> dict[s
             if not groups:
                 raise StageError(
                     f"{name!r} means nothing in this run: it is not a step, a slot or one of "
-                    f"{', '.join(sorted(own_keys - {'slots'}))}"
+                    f"{', '.join(sorted(own_keys))}"
                 )
             raise StageError(
                 f"{name!r} is the name of a step, not of a slot. "

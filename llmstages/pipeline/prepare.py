@@ -53,7 +53,7 @@ def prepare(overrides: Sequence[str], name: str | None = None) -> PreparedRun:
         check_run_name(name, composed.runs)
         composed = dc.replace(composed, name=name)
     store = Store(composed.store)
-    steps: list[Step] = make_steps(composed.slots, composed.steps, composed.only)
+    steps: list[Step] = make_steps(composed.slots, composed.steps, composed.only, composed.given)
     return PreparedRun(composed, store, make_plan(steps, store))
 
 
