@@ -118,3 +118,13 @@ def format_number(value: Any, digits: int = 4) -> str:
 def format_seconds(value: float) -> str:
     """A duration for people."""
     return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
+
+
+def format_bytes(value: float) -> str:
+    """A size for people, with three digits: 1.23 MB."""
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = 0
+    while value >= 1000 and power < len(units) - 1:
+        value /= 1000
+        power += 1
+    return f"{value:.3g} {units[power]}"

@@ -308,14 +308,3 @@ def lines(
         yield f"{step.name:{name_width}}  {step.uses:{uses_width}}  {plan.state}{why}"
         for note in (*step.notes, *(more or {}).get(step.name, ())):
             yield f"{'':{name_width}}  {note}"
-
-
-def dependents(planned: Sequence[Planned], name: str) -> list[str]:
-    """Names of the steps that depend on a step, directly or not."""
-    names = {name}
-    for plan in planned:
-        if any(
-            source.name in names for _, source in plan.step.sources() if isinstance(source, Step)
-        ):
-            names.add(plan.step.name)
-    return [plan.step.name for plan in planned if plan.step.name in names - {name}]

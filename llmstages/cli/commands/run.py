@@ -9,7 +9,7 @@ from typing import Any
 
 from llmstages.core.console import Console, format_number, format_seconds
 from llmstages.core.exit_codes import INTERRUPTED, REQUEUE
-from llmstages.pipeline import prepare
+from llmstages.pipeline import history, prepare
 from llmstages.pipeline.prepare import PreparedRun
 from llmstages.pipeline.runner import Outcome, Run, execute
 
@@ -25,11 +25,18 @@ def main(args: argparse.Namespace) -> int:
     console = Console(to_stderr=args.json)
     if args.multirun:
         return _sweep(args, console)
-    outcome = perform(prepare.prepare(args.overrides, args.name), console)
+    outcome = _start(prepare.prepare(args.overrides, args.name), console)
     finish(outcome, console)
     if args.json:
         prepare.print_json(prepare.outcome_json(outcome))
     return outcome.code
+
+
+def _start(prepared: PreparedRun, console: Console) -> Outcome:
+    """Execute a plan as a run of its own, to which ``show``, ``redo`` and ``rm`` refer."""
+    composed = prepared.composed
+    history.save_invocation(composed.runs, composed.name, prepared.overrides)
+    return perform(prepared, console)
 
 
 def perform(prepared: PreparedRun, console: Console) -> Outcome:
@@ -84,7 +91,7 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
         # Each combination has links of its own.
         suffixes = [override.replace("/", "_") for override in varied]
         name = "+".join([prepared.composed.name, *suffixes])
-        outcome = perform(_renamed(prepared, name), console)
+        outcome = _start(_renamed(prepared, name), console)
         runs.append((label, outcome))
         if outcome.error:
             console.say(f"error: {outcome.error}")

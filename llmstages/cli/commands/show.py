@@ -32,13 +32,13 @@ def main(args: argparse.Namespace) -> int:
         for line in trace_lines(args.step, args.url, args.overrides):
             console.say(line)
         return 0
-    prepared = prepare.prepare([*args.overrides, f"only={args.step}"])
+    prepared = prepare.prepare_past(args.overrides, args.step, console.say)
     plan = prepared.find(args.step)
     _print_head(plan, prepared.store, console)
     console.table(
         "configuration",
         ("key", "value", "from", "allowed", "what"),
-        list(_option_rows(plan.step, origins(args.overrides))),
+        list(_option_rows(plan.step, origins(prepared.overrides))),
     )
     console.table("inputs", ("input", "takes", "from"), _input_rows(plan.step))
     for note in plan.step.notes:
