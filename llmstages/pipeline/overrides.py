@@ -9,6 +9,9 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from llmstages.core import file_components, registry
+
+COMPONENT = re.compile(r"\+?(?P<place>\w+\.(?P<group>\w+)\.\w+)=(?P<name>\S+)")
 KEY = re.compile(r"[+~]*([^=]*)")
 
 
@@ -40,3 +43,22 @@ def command(words: str, overrides: Sequence[str] = (), *extra: str) -> str:
         extra: further ones, which replace those that set the same key.
     """
     return f"llmstages {words} {shlex.join(merge(overrides, *extra))}".rstrip()
+
+
+def choose_components(overrides: Sequence[str]) -> list[str]:
+    """The overrides with ``rl.rewards.mine=NAME`` written as the choice that Hydra knows.
+
+    That is ``+rewards@rl.rewards.mine=NAME``. NAME is a registered component or its file,
+    ``./my_reward.py:score``; other values stay as they are.
+    """
+    return [_choice(override) for override in overrides]
+
+
+def _choice(override: str) -> str:
+    match = COMPONENT.fullmatch(override)
+    if not match or match["group"] not in registry.component_groups():
+        return override
+    group, name = match["group"], match["name"]
+    if name not in registry.entries(group) and not file_components.is_file(name):
+        return override
+    return f"+{group}@{match['place']}={name}"

@@ -25,7 +25,7 @@ from llmstages.core.stage import Artifact
 from llmstages.launch import subprocess_runner
 from llmstages.launch.config import Launch, foreign_launcher
 from llmstages.pipeline import sources, step_record, worker
-from llmstages.pipeline.plan import Planned, Source, Step, lines
+from llmstages.pipeline.plan import Planned, Source, Step, changed_since, lines
 from llmstages.pipeline.store import Store
 
 SHOWN_METRICS = 4  # in the line that says that a step is done
@@ -119,6 +119,7 @@ def _walk(planned: Sequence[Planned], run: Run) -> Outcome:
         start = time.perf_counter()
         try:
             with _stop_on_signals():
+                _check_unchanged(plan, planned, run)
                 state, record = _reuse_or_make(plan, run, outcome.artifacts)
         except (KeyboardInterrupt, SystemExit, Exception) as error:
             outcome.error, outcome.code = _describe_end(plan, run, error)
@@ -133,6 +134,18 @@ def _walk(planned: Sequence[Planned], run: Run) -> Outcome:
             result.seconds = time.perf_counter() - start
         outcome.results[name] = result
     return outcome
+
+
+def _check_unchanged(plan: Planned, planned: Sequence[Planned], run: Run) -> None:
+    """Raise StageError if a file that a step reads was edited while the steps before it ran."""
+    if plan.state == "reused":
+        return
+    changes = changed_since(plan, planned, run.store)
+    if changes:
+        raise StageError(
+            f"step {plan.step.name!r}: {', '.join(changes)} since this run was planned. "
+            "Run it again; finished steps are kept"
+        )
 
 
 def _describe_end(plan: Planned, run: Run, error: BaseException) -> tuple[str, int]:

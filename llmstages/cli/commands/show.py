@@ -98,8 +98,8 @@ def _option_rows(step: Step, origin_of: Mapping[str, str]) -> Iterator[Row]:
 def _component_rows(
     group: str, member: str, spec: Mapping[str, Any], key: str, origin_of: Mapping[str, str]
 ) -> Iterator[Row]:
-    yield f"  {member}", spec["use"], "", "", ""
-    _, config = registry.component_config(group, spec)
+    cls, config = registry.component_config(group, spec)
+    yield f"  {member}", spec["use"], "", "", registry.describe(cls)
     fields = {field.name: field for field in dc.fields(config)}
     for name, value in spec.items():
         if name == "use":
