@@ -166,10 +166,12 @@ def load_component(group: str, spec: Mapping[str, Any]) -> Any:
 
 def component_config(group: str, spec: Mapping[str, Any]) -> tuple[type, Any]:
     """The class and the typed Config of a component, with defaults filled in."""
+    if isinstance(spec, Mapping) and "broken" in spec:
+        raise StageError(str(spec["broken"]))
     if not isinstance(spec, Mapping) or not spec.get("use"):
         raise StageError(
             f"a member of {group!r} is {spec!r}, which does not say what to use. Write "
-            f"{{'use': NAME, ...}} from Python, +{group}@STEP.{group}.NAME=NAME on the command line"
+            f"{{'use': NAME, ...}} from Python, STEP.{group}.NAME=NAME on the command line"
         )
     cls = load_checked(group, spec["use"])
     fields = {key: value for key, value in spec.items() if key != "use"}

@@ -24,7 +24,7 @@ from llmstages.core.exit_codes import INTERRUPTED, REQUEUE
 from llmstages.core.stage import Artifact
 from llmstages.launch import subprocess_runner
 from llmstages.launch.config import Launch, foreign_launcher
-from llmstages.pipeline import sources, step_record, worker
+from llmstages.pipeline import elapsed, sources, step_record, worker
 from llmstages.pipeline.plan import Planned, Source, Step, changed_since, lines
 from llmstages.pipeline.store import Store
 
@@ -36,7 +36,7 @@ class Result:
     """What became of one step.
 
     Attributes:
-        state: new, resumed, reused or failed.
+        state: new, resumed, reused, stopped (by a signal) or failed.
         why: the reason, if it was not reused.
         path: the link to the artifact, or its folder in the store.
     """
@@ -123,7 +123,8 @@ def _walk(planned: Sequence[Planned], run: Run) -> Outcome:
                 state, record = _reuse_or_make(plan, run, outcome.artifacts)
         except (KeyboardInterrupt, SystemExit, Exception) as error:
             outcome.error, outcome.code = _describe_end(plan, run, error)
-            outcome.results[name] = Result("failed", plan.why, time.perf_counter() - start)
+            state = "stopped" if outcome.code in (INTERRUPTED, REQUEUE) else "failed"
+            outcome.results[name] = Result(state, plan.why, time.perf_counter() - start)
             return outcome
         folder = run.store.folder(plan.key)
         outcome.artifacts[name] = Artifact(name, plan.step.kind, folder.resolve(), plan.fingerprint)
@@ -201,21 +202,34 @@ def _reuse_or_make(
             return "reused", run.store.record(plan.key)
         started = time.time()
         clock = time.perf_counter()
-        step_record.reset_peak_memory()
-        inputs = {name: _freeze_input(value, done) for name, value in step.inputs.items()}
-        _freeze(folder, step, run, inputs)
-        subprocess_runner.clear_result(folder)
-        # A worker changes its working directory before it reads the folder.
-        metrics = _start(folder.resolve(), step, run)
+        seconds_before = elapsed.begin(folder, run.store.has_work(plan.key))
+        try:
+            metrics = _make(folder, step, run, done)
+        finally:
+            elapsed.end(folder)
         seconds = time.perf_counter() - clock
-        record = step_record.make_record(plan, run.launch, metrics, started, seconds)
+        record = step_record.make_record(
+            plan, run.launch, metrics, started, seconds, seconds_before
+        )
         record = run.store.commit(plan.key, record)
     line = f"{step.name} done in {format_seconds(seconds)}"
+    if seconds_before:
+        line += f", {format_seconds(seconds + seconds_before)} with what it resumed"
     shown = list(metrics.items())[:SHOWN_METRICS]
     if shown:
         line += ": " + ", ".join(f"{name} {format_number(value)}" for name, value in shown)
     say(line)
     return plan.state, record
+
+
+def _make(folder: Path, step: Step, run: Run, done: Mapping[str, Artifact]) -> dict[str, Any]:
+    """Freeze a step, run it and return its metrics."""
+    step_record.reset_peak_memory()
+    inputs = {name: _freeze_input(value, done) for name, value in step.inputs.items()}
+    _freeze(folder, step, run, inputs)
+    subprocess_runner.clear_result(folder)
+    # A worker changes its working directory before it reads the folder.
+    return _start(folder.resolve(), step, run)
 
 
 def _start(folder: Path, step: Step, run: Run) -> dict[str, Any]:

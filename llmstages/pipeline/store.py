@@ -14,14 +14,15 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from llmstages.core.artifacts import CHECKPOINT_PREFIX, CHECKPOINTS
-from llmstages.core.atomic import flush
+from llmstages.core.atomic import flush, follow_umask
 from llmstages.core.digest import canonical, sha256, sha256_file
 from llmstages.core.errors import StageError
+from llmstages.core.locks import held
 from llmstages.core.secrets import mask
 
 RECORD = "record.json"
@@ -45,6 +46,13 @@ class Store:
         ``out`` becomes the artifact; ``work`` survives an interruption.
         """
         return self.path / ".tmp" / key
+
+    def lock_file(self, key: str) -> Path:
+        """The file of a step's lock.
+
+        It is never deleted: two processes could hold a lock that was deleted in between.
+        """
+        return self.path / ".locks" / f"{key}.lock"
 
     @property
     def cache(self) -> Path:
@@ -139,26 +147,17 @@ class Store:
     @contextmanager
     def _locked(self, key: str, waiting: Callable[[str], None]) -> Iterator[None]:
         """Hold the lock of a step."""
-        from filelock import FileLock, Timeout
-
-        # The file is never deleted: two processes could hold a lock that was deleted in between.
-        path = self.path / ".locks" / f"{key}.lock"
-        lock = FileLock(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=False)
-        except Timeout:
-            waiting(f"another run is making {key}; waiting for it")
-            lock.acquire()
-        except OSError as error:
-            raise StageError(
-                f"cannot write to the store {str(self.path)!r}: {error.strerror}. "
-                "Choose another: store=FOLDER"
-            ) from error
-        try:
+        path = self.lock_file(key)
+        with ExitStack() as stack:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(held(path, f"another run is making {key}", waiting))
+            except OSError as error:
+                raise StageError(
+                    f"cannot write to the store {str(self.path)!r}: {error.strerror}. "
+                    "Choose another: store=FOLDER"
+                ) from error
             yield
-        finally:
-            lock.release()
 
     def commit(self, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
         """Turn ``out`` into the finished step; call it inside making().
@@ -167,6 +166,7 @@ class Store:
             The record as it was written.
         """
         out = self.temporary(key) / "out"
+        follow_umask(out)
         files = _digest_and_flush(out)
         whole = {**mask(dict(record)), "files": files, "digest": sha256(canonical(files))}
         text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
