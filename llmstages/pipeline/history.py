@@ -23,7 +23,9 @@ from llmstages.pipeline.overrides import key_of, value_of
 from llmstages.pipeline.plan import Source
 from llmstages.pipeline.store import RECORD, Store
 
-INVOCATION = "run.json"  # beside the links of a run; no step can have this name
+# Beside the links of a run; no step's name has a dot.
+INVOCATION = "run.json"
+RUN_LOG = "run.log"
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,34 @@ def save_invocation(runs: Path | str, name: str, overrides: Sequence[str]) -> No
             f"cannot write to the folder of the run, {file.parent}: {error.strerror}. "
             "Choose another: runs=FOLDER"
         ) from error
+
+
+def run_log(runs: Path | str, name: str) -> Path:
+    """The log of a run: what it printed, from the plan to the last table."""
+    return Path(runs) / name / RUN_LOG
+
+
+def step_log(step: str, given: Sequence[str] = ()) -> Path:
+    """The log of a step in the last run, or in the run that ``name=`` or ``recipe=`` names.
+
+    Raises:
+        StageError: there is none; the message lists the logs that there are.
+    """
+    from llmstages.pipeline.compose_cache import compose
+
+    past = last_invocation(given)
+    composed = compose([word for word in given if key_of(word) in ("runs", "store", "recipe")])
+    folder = Path(composed.runs) / (past.name if past else composed.name)
+    file = folder / f"{step}.log"
+    if file.exists():
+        return file
+    others = sorted(Path(composed.runs).glob(f"*/{step}.log"))
+    logs = sorted(path.stem for path in folder.glob("*.log") if path.name != RUN_LOG)
+    advice = f"; it has one in {', '.join(map(str, others))}" if others else ""
+    raise StageError(
+        f"{folder}/ has no log of {step!r}, since that run did not make it{advice}."
+        f"{near(step, logs)} Logs there: {', '.join(logs) or 'none'}"
+    )
 
 
 def invocations(runs: Path | str) -> list[Invocation]:

@@ -11,7 +11,6 @@ import os
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from llmstages.pipeline import elapsed, sources, step_record, worker
 from llmstages.pipeline.plan import Planned, Source, Step, changed_since, lines
 from llmstages.pipeline.store import Store
 
+LOG_SUFFIX = ".log"  # no step's name has a dot, so a log never takes the place of a link
 SHOWN_METRICS = 4  # in the line that says that a step is done
 
 
@@ -57,12 +57,14 @@ class Outcome:
         artifacts: step -> artifact, of the steps that did not fail.
         error: the message of the failure.
         code: the exit code: 0 done, 1 failed, 75 saved on a signal, 130 stopped by Ctrl-C.
+        log: the log of the step that failed, if it has one.
     """
 
     results: dict[str, Result]
     artifacts: dict[str, Artifact]
     error: str = ""
     code: int = 0
+    log: str = ""
 
 
 @dc.dataclass(frozen=True)
@@ -116,16 +118,20 @@ def _walk(planned: Sequence[Planned], run: Run) -> Outcome:
     outcome = Outcome({}, {})
     for plan in planned:
         name = plan.step.name
+        log = log_file(run.runs, run.name, name)
         start = time.perf_counter()
-        try:
-            with _stop_on_signals():
-                _check_unchanged(plan, planned, run)
-                state, record = _reuse_or_make(plan, run, outcome.artifacts)
-        except (KeyboardInterrupt, SystemExit, Exception) as error:
-            outcome.error, outcome.code = _describe_end(plan, run, error)
-            state = "stopped" if outcome.code in (INTERRUPTED, REQUEUE) else "failed"
-            outcome.results[name] = Result(state, plan.why, time.perf_counter() - start)
-            return outcome
+        with run.console.logging(log if plan.state != "reused" else None):
+            try:
+                with _stop_on_signals():
+                    _check_unchanged(plan, planned, run)
+                    state, record = _reuse_or_make(plan, run, outcome.artifacts)
+            except (KeyboardInterrupt, SystemExit, Exception) as error:
+                outcome.error, outcome.code = _describe_end(plan, run, error)
+                run.console.note(outcome.error)
+                outcome.log = str(log or "")
+                state = "stopped" if outcome.code in (INTERRUPTED, REQUEUE) else "failed"
+                outcome.results[name] = Result(state, plan.why, time.perf_counter() - start)
+                return outcome
         folder = run.store.folder(plan.key)
         outcome.artifacts[name] = Artifact(name, plan.step.kind, folder.resolve(), plan.fingerprint)
         link = run.store.link(run.runs, run.name, name, plan.key) if run.runs else folder
@@ -135,6 +141,11 @@ def _walk(planned: Sequence[Planned], run: Run) -> Outcome:
             result.seconds = time.perf_counter() - start
         outcome.results[name] = result
     return outcome
+
+
+def log_file(runs: str, name: str, step: str) -> Path | None:
+    """Where the log of a step lies: beside its link; None where a run has no links."""
+    return Path(runs) / name / f"{step}{LOG_SUFFIX}" if runs else None
 
 
 def _check_unchanged(plan: Planned, planned: Sequence[Planned], run: Run) -> None:
@@ -156,8 +167,7 @@ def _describe_end(plan: Planned, run: Run, error: BaseException) -> tuple[str, i
         saved = subprocess_runner.read_stop(run.store.temporary(plan.key))
         return _describe_stop(name, error, saved)
     # The boundary: whatever a stage raises ends as one message.
-    if "LLMSTAGES_DEBUG" in os.environ:
-        traceback.print_exc()
+    worker.note_error(run.console, error)
     return worker.error_message(name, error), 1
 
 
@@ -261,6 +271,7 @@ def _freeze_input(value: Any, done: Mapping[str, Artifact]) -> Any:
 
 def _freeze(folder: Path, step: Step, run: Run, inputs: Mapping[str, Any]) -> None:
     """Write step.json: all that a worker needs, also to repeat the step by hand."""
+    log = log_file(run.runs, run.name, step.name)
     frozen = {
         "step": step.name,
         "stage": step.uses,
@@ -270,6 +281,7 @@ def _freeze(folder: Path, step: Step, run: Run, inputs: Mapping[str, Any]) -> No
         "processes": run.launch.process_count(_trains(step)),
         "launch": dc.asdict(run.launch),
         "cache": str(run.store.cache.resolve()),
+        "log": str(log.resolve()) if log else "",
     }
     text = json.dumps(frozen, indent=1, ensure_ascii=False) + "\n"
     (folder / "step.json").write_text(text, encoding="utf-8")

@@ -26,6 +26,7 @@ from llmstages.core.locks import held
 from llmstages.core.secrets import mask
 
 RECORD = "record.json"
+RUNS_FOLDERS = ".runs"  # a file of paths: what is linked from there is in use
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -206,6 +207,7 @@ class Store:
         """Point ``runs/NAME/STEP`` at a finished step, so that people read names."""
         link = Path(runs) / name / step
         link.parent.mkdir(parents=True, exist_ok=True)
+        self._remember_runs(Path(runs).resolve())
         target = os.path.relpath(self.folder(key).resolve(), link.parent.resolve())
         if link.is_symlink() and str(link.readlink()) == target:
             return link
@@ -214,6 +216,19 @@ class Store:
         new_link.symlink_to(target)
         new_link.replace(link)
         return link
+
+    def runs_folders(self) -> list[Path]:
+        """The folders in which runs link to this store, as far as it was told."""
+        try:
+            text = (self.path / RUNS_FOLDERS).read_text(encoding="utf-8")
+        except OSError:
+            return []
+        return [Path(line) for line in dict.fromkeys(text.splitlines()) if Path(line).is_dir()]
+
+    def _remember_runs(self, runs: Path) -> None:
+        if runs not in self.runs_folders():
+            with (self.path / RUNS_FOLDERS).open("a", encoding="utf-8") as file:
+                file.write(f"{runs}\n")
 
     @contextmanager
     def _explain_full_disk(self, folder: Path) -> Iterator[None]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses as dc
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llmstages.core.console import Console, format_number, format_seconds
 from llmstages.core.exit_codes import INTERRUPTED, REQUEUE
 from llmstages.pipeline import history, prepare
+from llmstages.pipeline.overrides import command
 from llmstages.pipeline.prepare import PreparedRun
 from llmstages.pipeline.runner import Outcome, Run, execute
 
@@ -25,18 +28,23 @@ def main(args: argparse.Namespace) -> int:
     console = Console(to_stderr=args.json)
     if args.multirun:
         return _sweep(args, console)
-    outcome = _start(prepare.prepare(args.overrides, args.name), console)
-    finish(outcome, console)
+    prepared = prepare.prepare(args.overrides, args.name)
+    with _recorded(prepared, console):
+        outcome = perform(prepared, console)
+        finish(outcome, console)
     if args.json:
         prepare.print_json(prepare.outcome_json(outcome))
     return outcome.code
 
 
-def _start(prepared: PreparedRun, console: Console) -> Outcome:
-    """Execute a plan as a run of its own, to which ``show``, ``redo`` and ``rm`` refer."""
+@contextmanager
+def _recorded(prepared: PreparedRun, console: Console) -> Iterator[None]:
+    """Note a run of its own, to which ``show``, ``redo`` and ``rm`` refer, and keep its log."""
     composed = prepared.composed
     history.save_invocation(composed.runs, composed.name, prepared.overrides)
-    return perform(prepared, console)
+    with console.logging(history.run_log(composed.runs, composed.name)):
+        console.note(f"{command('run', prepared.overrides)}  (process {os.getpid()})")
+        yield
 
 
 def perform(prepared: PreparedRun, console: Console) -> Outcome:
@@ -63,6 +71,8 @@ def finish(outcome: Outcome, console: Console) -> None:
         console.say(f"\nreport  {report}")
     # An error comes last, so that it is what people see.
     if outcome.error:
+        if outcome.log:
+            console.say(f"log     {outcome.log}")
         console.say(f"\nerror: {outcome.error}")
     elif any(artifact.kind == "model" for artifact in outcome.artifacts.values()):
         console.say("next    llmstages chat")
@@ -90,8 +100,9 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
         prepared = prepare.prepare(overrides, args.name)
         # Each combination has links of its own.
         suffixes = [override.replace("/", "_") for override in varied]
-        name = "+".join([prepared.composed.name, *suffixes])
-        outcome = _start(_renamed(prepared, name), console)
+        prepared = _renamed(prepared, "+".join([prepared.composed.name, *suffixes]))
+        with _recorded(prepared, console):
+            outcome = perform(prepared, console)
         runs.append((label, outcome))
         if outcome.error:
             console.say(f"error: {outcome.error}")

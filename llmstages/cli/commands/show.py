@@ -15,7 +15,7 @@ from llmstages.cli.options import allowed_values, help_of
 from llmstages.core import registry
 from llmstages.core.config import to_plain
 from llmstages.core.console import Console, format_number, format_seconds
-from llmstages.pipeline import prepare
+from llmstages.pipeline import history, prepare
 from llmstages.pipeline.compose import origins
 from llmstages.pipeline.plan import Planned, Step, short
 from llmstages.pipeline.store import Store
@@ -31,6 +31,11 @@ def main(args: argparse.Namespace) -> int:
 
         for line in trace_lines(args.step, args.url, args.overrides):
             console.say(line)
+        return 0
+    if args.log:
+        file = history.step_log(args.step, args.overrides)
+        console.say(str(file))
+        console.say(file.read_text(encoding="utf-8", errors="replace").rstrip())
         return 0
     prepared = prepare.prepare_past(args.overrides, args.step, console.say)
     plan = prepared.find(args.step)
