@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections.abc as abc
 import dataclasses as dc
+import importlib.util
 import math
 import operator
 import types
@@ -158,6 +159,7 @@ def build_config(config: Any, values: Mapping[str, Any], where: str) -> Any:
         key = f"{where}.{name}"
         _check_plain(key, hints(config)[name], value)
         _check_choices(key, hints(config)[name], known[name], value)
+        _check_packages(key, declared(config, name, "needs") or {}, value)
         _check_range(key, allowed_range(config, name), value)
     try:
         return config(**typed)
@@ -253,6 +255,19 @@ def _check_choices(where: str, hint: Any, field: dc.Field, value: Any) -> None:
             names = [str(choice) for choice in choices]
             raise StageError(
                 f"{where} is {item!r}, which is none of {', '.join(names)}.{near(str(item), names)}"
+            )
+
+
+def _check_packages(where: str, needs: Mapping[str, tuple[str, str]], value: Any) -> None:
+    """Refuse a value whose package is not installed, before any work."""
+    for item in value if isinstance(value, (list, tuple)) else (value,):
+        if not isinstance(item, str) or item not in needs:
+            continue
+        module, requirement = needs[item]
+        if importlib.util.find_spec(module) is None:
+            raise StageError(
+                f"{where}={item} needs {module}, which is not installed. "
+                f"Run: pip install '{requirement}'"
             )
 
 

@@ -52,6 +52,7 @@ class Web:
             "how texts are cut into words: fast; spacy, for the decisions of datatrove; "
             "whitespace, for technical text",
             choices=("fast", "spacy", "whitespace"),
+            needs={"spacy": ("spacy", "llmstages[spacy]")},
         )
         words_language: str = option("en", "ISO code of the language for words=spacy")
         mode: str = option(
@@ -100,6 +101,7 @@ class Web:
             "what spreads the work: datasets (this machine), or datatrove (its executors, "
             "many machines)",
             choices=("datasets", "datatrove"),
+            needs={"datatrove": ("datatrove", "llmstages[datatrove]")},
             identity=False,
         )
         engine_options: dict[str, str] = option(
