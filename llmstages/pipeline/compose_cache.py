@@ -40,7 +40,10 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     composed = compose_afresh(overrides)
     # A stage that could not be imported may be fixed without a change to a file that we look at.
     has_broken_stage = any("broken" in values for values in composed.slots.values())
-    if place is not None and not has_broken_stage:
+    # A path with blanks may not have been seen in the texts: then nothing would notice an edit.
+    watched = {file.resolve() for file in files}
+    is_watched = own_conf.used_files(composed.slots) <= watched
+    if place is not None and is_watched and not has_broken_stage:
         _remember(place, composed, files)
     return composed
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from llmstages.core import file_components, registry
 
-COMPONENT = re.compile(r"\+?(?P<place>\w+\.(?P<group>\w+)\.\w+)=(?P<name>\S+)")
+COMPONENT = re.compile(r"\+?(?P<place>\w+\.(?P<group>\w+)\.\w+)=(?P<name>.+)")
 KEY = re.compile(r"[+~]*([^=]*)")
 
 
@@ -58,7 +59,12 @@ def _choice(override: str) -> str:
     match = COMPONENT.fullmatch(override)
     if not match or match["group"] not in registry.component_groups():
         return override
-    group, name = match["group"], match["name"]
-    if name not in registry.entries(group) and not file_components.is_file(name):
+    group, place, name = match["group"], match["place"], match["name"]
+    if name in registry.entries(group):
+        return f"+{group}@{place}={name}"
+    if not file_components.is_file(name):
         return override
-    return f"+{group}@{match['place']}={name}"
+    # In quotes, since Hydra's grammar knows only some of the characters that a path may have.
+    path = name.replace("~", str(Path.home()), 1) if name.startswith("~/") else name
+    quoted = path.replace("\\", "\\\\").replace("'", "\\'")
+    return f"+{group}@{place}='{quoted}'"

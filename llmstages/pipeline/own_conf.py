@@ -8,9 +8,12 @@ in another folder.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
+
+from llmstages.core import file_components
 
 FOLDER = "conf"
 PROVIDER = "./conf"
@@ -40,3 +43,16 @@ def component_files(overrides: Sequence[str]) -> list[Path]:
         texts.append(file.read_text(encoding="utf-8", errors="replace"))
     names = {name for text in texts for name in COMPONENT_FILE.findall(text)}
     return [Path.cwd() / Path(name).expanduser() for name in sorted(names)]
+
+
+def used_files(values: Any) -> set[Path]:
+    """The files of the components in composed values."""
+    if not isinstance(values, Mapping):
+        return set()
+    used: set[Path] = set()
+    name = values.get("use")
+    if isinstance(name, str) and file_components.is_file(name):
+        used.add(file_components.path_of(name).resolve())
+    for value in values.values():
+        used |= used_files(value)
+    return used

@@ -1,10 +1,12 @@
 """A recipe, a preset and a component of one's own, without a package."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from llmstages.core.errors import StageError
+from llmstages.core.registry import load_component
 from llmstages.pipeline import compose_cache
 from llmstages.pipeline.compose import compose, origins
 from llmstages.pipeline.overrides import choose_components
@@ -146,3 +148,27 @@ def test_a_typo_in_a_file_is_one_message(toys, cli):
     done = cli("plan", "recipe=toy", "toycorpus.filters.mine=./kep.py:small")
     assert done.code == 2
     assert "cannot read kep.py" in done.err
+
+
+@pytest.mark.parametrize(
+    "name", ["{}/keep.py", "../{0.name}/keep.py", "~/keep.py", "./it's é x.py"]
+)
+def test_a_path_may_be_any(name, toys, monkeypatch):
+    monkeypatch.setenv("HOME", str(toys))
+    path = name.format(toys)
+    file = toys / Path(path).name
+    file.write_text(KEEP)
+    override = f"toycorpus.filters.mine={path}:small"
+    use = compose(["recipe=toy", override]).slots["toycorpus"]["filters"]["mine"]["use"]
+    assert load_component("filters", {"use": use}).judge([1, 2])[0] is None
+
+
+def test_a_file_that_would_not_be_watched_is_not_remembered(toys, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    entries = tmp_path / "cache/llmstages/compose"
+    for name in ("x.py", "a x.py"):
+        (toys / name).write_text(KEEP)
+    compose_cache.compose(["recipe=toy", "toycorpus.filters.mine=./x.py:small"])
+    assert len(list(entries.glob("*.json"))) == 1
+    compose_cache.compose(["recipe=toy", "toycorpus.filters.mine=./a x.py:small"])
+    assert len(list(entries.glob("*.json"))) == 1
