@@ -128,6 +128,9 @@ def _add_looking_up(commands: Commands) -> None:
         help="of a corpus or documents step: what became of the page with this URL (or id) in "
         "the last run",
     )
+    show.add_argument(
+        "--log", action="store_true", help="what the step printed, with warnings and errors"
+    )
     inspect = commands.add(
         "inspect",
         "tokens, mask and checks of what a step trains on, before it trains",
@@ -183,7 +186,20 @@ def _add_row_options(command: Parser) -> None:
 
 
 def _add_store(commands: Commands) -> None:
-    """redo, rm, verify."""
+    """ls, gc, redo, rm, verify."""
+    listing = commands.add("ls", "what is in the store: results, sizes, runs, leftovers", "ls")
+    listing.add_overrides()
+    listing.add_json()
+    collect = commands.add(
+        "gc", "remove what no run links to, and what failed steps left; shows it first", "gc"
+    )
+    collect.add_overrides()
+    collect.add_argument("--yes", action="store_true", help="remove it without asking")
+    collect.add_argument(
+        "--checkpoints",
+        action="store_true",
+        help="remove checkpoints of interrupted training as well",
+    )
     _add_step(commands.add("redo", "forget a step's result and make it again", "redo rl"))
     _add_step(commands.add("rm", "forget a step's result", "rm rl"))
     verify = commands.add("verify", "read every stored file again and compare digests", "verify")
