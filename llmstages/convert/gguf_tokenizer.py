@@ -24,8 +24,12 @@ BYTE_LEVEL_BPE = "gpt2"  # what GGUF calls byte-level BPE of any model
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5  # tokenizer.ggml.token_type
 # Named token -> its key in GGUF.
 NAMED_TOKENS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-# Marks of transformers around what the assistant says; no other program knows this tag.
-GENERATION_TAG = re.compile(r"\{%(-?)\s*(?:end)?generation\s*(-?)%\}")
+# Marks of transformers around what the assistant says; no other program knows this tag. Comments
+# are matched too, so that a tag which one of them mentions is left alone.
+GENERATION_TAG = re.compile(
+    r"(?P<comment>\{#.*?#\})|\{%(?P<left>[-+]?)\s*(?:end)?generation\s*(?P<right>[-+]?)%\}",
+    re.DOTALL,
+)
 
 Spec = Mapping[str, Any]  # a part of a tokenizer.json
 
@@ -263,7 +267,11 @@ def strip_generation(template: str) -> str:
 
     An empty comment takes the place of each tag, because it trims white space in the same way.
     """
-    return GENERATION_TAG.sub(r"{#\1\2#}", template)
+    return GENERATION_TAG.sub(_as_comment, template)
+
+
+def _as_comment(match: re.Match[str]) -> str:
+    return match["comment"] or f"{{#{match['left']}{match['right']}#}}"
 
 
 def _name_of(spec: Spec) -> str:
