@@ -39,7 +39,7 @@ class WeightFiles:
                 "with pytorch_model.bin becomes one with safetensors by "
                 "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(OTHER)"
             )
-        return dict.fromkeys(_opened(file).keys(), file)
+        return dict.fromkeys(opened(file).keys(), file)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape."""
@@ -55,11 +55,12 @@ class WeightFiles:
     def _stream(self, name: str) -> Any:
         file = self._file_of[name]
         if file not in self._open:
-            self._open[file] = _opened(file)
+            self._open[file] = opened(file)
         return self._open[file]
 
 
-def _opened(file: Path) -> Any:
+def opened(file: Path) -> Any:
+    """A safetensors file, of which nothing is read yet. Raises StageError if it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
