@@ -238,6 +238,20 @@ def _add_going_out(commands: Commands) -> None:
         help="compare 20 replies with the source's (default: yes; in GGUF where llama-cpp-python "
         "is installed)",
     )
+    push = commands.add(
+        "push",
+        "send a model to the Hugging Face Hub, into a private repository",
+        "push sft my-name/my-model",
+    )
+    push.add_argument("step", help="a step that made a model, or a folder")
+    push.add_argument("repository", metavar="ORG/NAME", help="created if it is not there")
+    push.add_overrides()
+    push.add_argument("--public", action="store_true", help="everybody may see it")
+    push.add_argument("--revision", default="", help="a branch (default: main)")
+    push.add_argument("--license", default="", help="license for the model card: apache-2.0")
+    push.add_argument(
+        "--logs", action="store_true", help="also send the log of training and its checks"
+    )
 
 
 def _add_step(command: Parser) -> None:
