@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmstages.cli.model_facts import card_facts
+from llmstages.cli.model_facts import card_facts, count_parameters
 from llmstages.convert import export_check
 from llmstages.convert.export_check import Agreement
 from llmstages.convert.gguf_writer import known_dtype, write_gguf
@@ -17,6 +17,7 @@ from llmstages.convert.hf_folder import (
     export_adapter,
     export_folder,
     make_readable,
+    require_adapter,
     stored_dtype,
 )
 from llmstages.convert.model_card import model_card
@@ -130,7 +131,7 @@ def to_folder(
             make_readable(part)
             if check is not False:
                 exact = written["dtype"] == stored_dtype(artifact.path)
-                _check(artifact, part, exact, console)
+                _check_folder(artifact, part, exact, console)
         elif check:
             raise StageError(f"--check compares what models write, and {artifact.name} is a {kind}")
     size = written["bytes"] / 1e6
@@ -146,6 +147,7 @@ def to_adapter_folder(
     artifact: StoredArtifact, target: Target, license: str, console: Console
 ) -> str:
     """Write the adapter alone and return the model that it needs."""
+    require_adapter(artifact.path)
     base = _base_of_adapter(artifact)
     with target.aside() as part:
         written = export_adapter(artifact.path, part, base)
@@ -193,7 +195,7 @@ def to_gguf(
     if not dtype:
         dtype = "bfloat16" if source_dtype == "bfloat16" else "float16"
     dtype = known_dtype(dtype)
-    target.require_space(_stored_bytes(artifact.path) * GGUF_BYTES[dtype] / 2)
+    target.require_space(count_parameters(artifact.path) * GGUF_BYTES[dtype])
     with target.aside() as part:
         with console.progress("export", 100) as advance:
             written = write_gguf(
@@ -205,11 +207,7 @@ def to_gguf(
                 advance=lambda share: advance(share * 100),
             )
         if check or (check is None and export_check.has_llama_cpp()):
-            source = _continue(artifact, console)
-            agreement = export_check.check_gguf(source, part, artifact.path)
-            console.say(f"check   {agreement}")
-            exact = dtype == source_dtype and not export_check.has_llama_cpp()
-            export_check.require(agreement, exact)
+            _check_gguf(artifact, part, dtype == source_dtype, console)
         elif check is None:
             console.say(
                 "        not checked: llama-cpp-python is not installed; --check reads the file "
@@ -221,12 +219,23 @@ def to_gguf(
     )
 
 
-def _check(artifact: StoredArtifact, part: Path, exact: bool, console: Console) -> Agreement:
-    source = _continue(artifact, console)
-    agreement = export_check.check_folder(source, part)
+def _check_folder(artifact: StoredArtifact, part: Path, exact: bool, console: Console) -> None:
+    """Compare a folder with its source; ``exact``: the weights have the same type."""
+    agreement = export_check.check_folder(_continue(artifact, console), part)
+    _report(agreement, exact, console)
+
+
+def _check_gguf(artifact: StoredArtifact, part: Path, exact: bool, console: Console) -> None:
+    agreement = export_check.check_gguf(_continue(artifact, console), part, artifact.path)
+    # llama.cpp adds numbers in another order, so that near ties may fall to the other side.
+    _report(agreement, exact and not export_check.has_llama_cpp(), console)
+
+
+def _report(agreement: Agreement, exact: bool, console: Console) -> None:
     console.say(f"check   {agreement}")
     export_check.require(agreement, exact)
-    return agreement
+    if agreement.same_replies < agreement.total:
+        console.say("        rounded weights decide otherwise where two tokens are about as likely")
 
 
 def _continue(artifact: StoredArtifact, console: Console) -> export_check.Continuations:

@@ -29,7 +29,7 @@ def card_facts(artifact: StoredArtifact, name: str, license: str = "", **more: A
         "lineage": [step.record for step in lineage(artifact) if step.path != artifact.path],
         "checks": _checks(artifact.path),
         "scores": list(_scores(artifact)),
-        "parameters": _parameters(artifact.path),
+        "parameters": count_parameters(artifact.path),
         "dtype": stored_dtype(artifact.path),
         "chat": has_template(artifact.path),
         "license": license,
@@ -45,7 +45,8 @@ def has_template(folder: Path) -> bool:
     return isinstance(config, Mapping) and bool(config.get("chat_template"))
 
 
-def _parameters(folder: Path) -> int:
+def count_parameters(folder: Path) -> int:
+    """Number of weights in the safetensors of a folder."""
     total = 0
     for shape in WeightFiles(folder).shapes().values():
         elements = 1

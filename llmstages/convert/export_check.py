@@ -41,7 +41,6 @@ PROMPTS = (
     "Tell me a fact about 🐘.",
 )
 NEW_TOKENS = 16
-CONTEXT = 2048  # of llama.cpp, for these prompts
 # Rounding moves few first tokens; a wrong conversion moves almost all.
 LEAST_SAME_FIRST = 0.5
 
@@ -86,25 +85,52 @@ class Agreement:
         return line
 
 
-def continue_prompts(folder: Path, advance: Callable[[float], None] | None = None) -> Continuations:
-    """Continue the prompts with the model of a Hugging Face folder, in float32."""
+def continue_prompts(
+    folder: Path,
+    advance: Callable[[float], None] | None = None,
+    texts: Sequence[str] = (),
+) -> Continuations:
+    """Continue the prompts with the model of a Hugging Face folder, in float32.
+
+    Args:
+        texts: rendered prompts, which are encoded as they are; by default the model's own chat
+            template renders PROMPTS.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    prompts = _prompts(tokenizer)
+    if texts:
+        prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    else:
+        prompts = _render(tokenizer)
     replies, _ = generate.generate(
         model, tokenizer, prompts, max_new_tokens=NEW_TOKENS, batch=4, advance=advance
     )
     return Continuations(prompts, replies)
 
 
-def _prompts(tokenizer: Any) -> list[list[int]]:
+def _render(tokenizer: Any) -> list[list[int]]:
     """The prompts as a chat, or as texts to continue where there is no chat template."""
-    if tokenizer.chat_template:
-        return chat_format.prompt_ids(tokenizer, [[message("user", text)] for text in PROMPTS])
-    return chat_format.document_ids(tokenizer, PROMPTS)
+    if not tokenizer.chat_template:
+        return chat_format.document_ids(tokenizer, PROMPTS)
+    dialogues = [[message("user", text)] for text in PROMPTS]
+    try:
+        return chat_format.prompt_ids(tokenizer, dialogues)
+    except StageError:
+        # A template that cannot be trained on can still be exported.
+        options = {"add_generation_prompt": True, "return_dict": False}
+        return [tokenizer.apply_chat_template(dialogue, **options) for dialogue in dialogues]
+
+
+def _texts(source: Continuations, folder: Path) -> list[str]:
+    """The rendered prompts as texts, control tokens included."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+    return [tokenizer.decode(ids, **options) for ids in source.prompts]
 
 
 def check_folder(source: Continuations, folder: Path) -> Agreement:
@@ -118,11 +144,12 @@ def check_gguf(source: Continuations, file: Path, folder: Path) -> Agreement:
     Args:
         folder: the Hugging Face folder that the file was written from.
     """
+    texts = _texts(source, folder)
     if has_llama_cpp():
-        return compare(source, _in_llama_cpp(source, file, folder), "llama.cpp")
+        return compare(source, _in_llama_cpp(source, file, texts), "llama.cpp")
     with tempfile.TemporaryDirectory() as scratch:
         read_gguf(file, Path(scratch, "model"), lambda line: None)
-        read_back = continue_prompts(Path(scratch, "model"))
+        read_back = continue_prompts(Path(scratch, "model"), texts=texts)
     return compare(
         source, read_back, "read back by transformers; llama-cpp-python is not installed"
     )
@@ -135,19 +162,16 @@ def has_llama_cpp() -> bool:
     return find_spec("llama_cpp") is not None
 
 
-def _in_llama_cpp(source: Continuations, file: Path, folder: Path) -> Continuations:
+def _in_llama_cpp(source: Continuations, file: Path, texts: Sequence[str]) -> Continuations:
     """The prompts as llama.cpp tokenizes them, and its greedy continuations of the source's ids."""
     import numpy as np
     from llama_cpp import Llama  # type: ignore[import-not-found]
-    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     longest = max(len(ids) for ids in source.prompts) + NEW_TOKENS
     model = Llama(str(file), n_ctx=max(longest, 64), logits_all=True, verbose=False)
     prompts, replies = [], []
     try:
-        for ids, expected in zip(source.prompts, source.replies, strict=True):
-            text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        for text, ids, expected in zip(texts, source.prompts, source.replies, strict=True):
             prompts.append(model.tokenize(text.encode(), add_bos=False, special=True))
             model.reset()
             model.eval(ids)

@@ -116,12 +116,7 @@ def export_adapter(source: Path, target: Path, base_model: str) -> dict[str, Any
     Raises:
         StageError: the step kept no adapter.
     """
-    adapter = source / ADAPTER
-    if not (adapter / "adapter_config.json").is_file():
-        raise StageError(
-            f"{source} has no adapter alone. Train with STEP.lora_r=16 STEP.keep_adapter=true, or "
-            "leave --adapter out: the model has the adapter merged into its weights"
-        )
+    adapter = require_adapter(source)
     target.mkdir(parents=True)
     names = [path for path in sorted(adapter.iterdir()) if path.is_file() and path.name != CARD]
     belonging, _ = files_of_model(source)
@@ -135,6 +130,17 @@ def export_adapter(source: Path, target: Path, base_model: str) -> dict[str, Any
     make_readable(target)
     files = [path for path in target.iterdir() if path.is_file()]
     return {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}
+
+
+def require_adapter(source: Path) -> Path:
+    """The folder of the adapter alone. Raises StageError where the step kept none."""
+    adapter = source / ADAPTER
+    if (adapter / "adapter_config.json").is_file():
+        return adapter
+    raise StageError(
+        f"{source} has no adapter alone. Train with STEP.lora_r=16 STEP.keep_adapter=true, or "
+        "leave --adapter out: the model has the adapter merged into its weights"
+    )
 
 
 def stored_dtype(folder: Path) -> str:

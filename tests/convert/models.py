@@ -10,7 +10,7 @@ from llmstages.text.pretokenize import GPT4, QWEN
 TEXTS = ["The cat's 12 dogs ran 345 miles, naïve café 東京 🙂 I'LL we've x==y"] * 30
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"]
 CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}\n"
     "{%- if message['role'] == 'assistant' %}\n"
     "{% generation %}{{ message['content'] }}<|im_end|>{%- endgeneration -%}\n"
     "{% else %}\n{{ message['content'] }}<|im_end|>{% endif %}\n"

@@ -19,12 +19,15 @@ from llmstages.pipeline.history import StoredArtifact
 TABLES = ("documents", "corpus", "dialogues", "preferences", "problems")
 MODELS = ("model", "reward_model", "tokenizer")
 GGUF = ".gguf"
+# A folder of such a name would be a mistake: the user expects a file.
+OTHER_ENDINGS = (".csv", ".json", ".txt", ".zip", ".tar", ".gz", ".safetensors", ".bin", ".pt")
 
 
 def main(args: argparse.Namespace) -> int:
     """Find the result, check that the options fit it, and write it."""
     # The libraries read these when they are imported, so they are set first.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # their bars; the command has one of its own
     logging.getLogger("gguf").setLevel(logging.WARNING)
     console = Console()
     run = history.last_run(args.overrides)
@@ -36,6 +39,11 @@ def main(args: argparse.Namespace) -> int:
         return 0
     if kind not in MODELS:
         raise StageError(_wrong_target(artifact, kind))
+    if target.path.name.endswith(OTHER_ENDINGS):
+        raise StageError(
+            f"a {kind} is not written as {target.path.suffix}: give the name of a folder, or of a "
+            f"file that ends in {GGUF}"
+        )
     _refuse_options(args, {"--dropped": args.dropped}, "tables (corpus, documents)")
     if target.path.name.endswith(GGUF):
         _export_gguf(artifact, kind, target, args, console)
