@@ -85,6 +85,7 @@ def make_parser() -> Parser:
     _add_looking_up(commands)
     _add_store(commands)
     _add_models(commands)
+    _add_going_out(commands)
     return parser
 
 
@@ -227,6 +228,59 @@ def _add_models(commands: Commands) -> None:
         metavar="STEP_OR_HUB",
         action="append",
         help="a step, a folder or hub:ORG/NAME@REVISION; several are shown side by side",
+    )
+
+
+def _add_going_out(commands: Commands) -> None:
+    """export, push."""
+    export = commands.add(
+        "export",
+        "write a result as files that other programs read: a Hugging Face folder, GGUF, Parquet, "
+        "JSON lines",
+        "export sft --to my-model --dtype bfloat16\n  llmstages export sft --to my-model.gguf"
+        "\n  llmstages export corpus --to corpus.parquet",
+    )
+    export.add_argument("step", help="a step, a folder or hub:ORG/NAME@REVISION")
+    export.add_overrides()
+    export.add_argument(
+        "--to",
+        required=True,
+        metavar="PATH",
+        help="a folder (model, tokenizer), FILE.gguf (model), FILE.parquet or FILE.jsonl (data)",
+    )
+    export.add_argument(
+        "--dtype",
+        default="",
+        help="of the weights: bfloat16, float16, float32; q8_0 too in GGUF (default: as stored; "
+        "16 bits in GGUF)",
+    )
+    export.add_argument(
+        "--adapter", action="store_true", help="the LoRA adapter alone, if the step kept it"
+    )
+    export.add_argument(
+        "--dropped", action="store_true", help="of data: what was dropped, with rule and value"
+    )
+    export.add_argument("--license", default="", help="license for the model card: apache-2.0")
+    export.add_argument("--force", action="store_true", help="replace what is there")
+    export.add_argument(
+        "--check",
+        action=argparse.BooleanOptionalAction,
+        help="compare 20 replies with the source's (default: yes; in GGUF where llama-cpp-python "
+        "is installed)",
+    )
+    push = commands.add(
+        "push",
+        "send a model to the Hugging Face Hub, into a private repository",
+        "push sft my-name/my-model",
+    )
+    push.add_argument("step", help="a step that made a model, or a folder")
+    push.add_argument("repository", metavar="ORG/NAME", help="created if it is not there")
+    push.add_overrides()
+    push.add_argument("--public", action="store_true", help="everybody may see it")
+    push.add_argument("--revision", default="", help="a branch (default: main)")
+    push.add_argument("--license", default="", help="license for the model card: apache-2.0")
+    push.add_argument(
+        "--logs", action="store_true", help="also send the log of training and its checks"
     )
 
 
