@@ -23,7 +23,8 @@ SOURCE = python_files("llmstages", "plugins")
 EVERYTHING = python_files("llmstages", "plugins", "conf", "tests", "examples", "benchmarks")
 
 # Room -> rooms that it may import from. Two towers: the library that stage authors use
-# (core, text, data, train; convert knows formats of others) and the engine (core, launch, pipeline, cost); cli is on top of both.
+# (core, text, data, train; convert knows formats of others) and the engine (core, launch, pipeline,
+# cost); cli is on top of both.
 LIBRARY = ("core", "text", "data", "train")
 ENGINE = ("core", "launch", "pipeline", "cost")
 ROOMS: dict[str, tuple[str, ...]] = {

@@ -130,55 +130,35 @@ def _bar(description: str, total: float | None) -> Iterator[Any]:
         yield advance
 
 
-<<<<<<< HEAD
-def _lines(description: str, total: float | None) -> Any:
-    pace = _Pace(total)
-    last = pace.start
-
-    def advance(n: float = 1, note: str = "") -> None:
-        nonlocal last
-        pace.advance(n)
-=======
 class _Lines:
     """Progress as a line now and then."""
 
     def __init__(self, description: str, total: float | None, write: Callable[[str], None]) -> None:
         self.description, self.total, self.write = description, total, write
-        self.done = 0.0
+        self.pace = _Pace(total)
         self.last_note = ""
-        self.start = self.last = time.monotonic()
+        self.last = self.pace.start
 
     def advance(self, n: float = 1, note: str = "") -> None:
-        self.done += n
+        self.pace.advance(n)
         self.last_note = note or self.last_note
->>>>>>> b
         now = time.monotonic()
         if now - self.last < EVERY:
             return
-<<<<<<< HEAD
-        last = now
-        progress = f"{pace.done:g}"
-        if total:
-            progress += f"/{total:g}"
-        if left := pace.left():
-            progress += f", {left}"
-        print(mask(f"  {description} {progress} {note}".rstrip()), file=sys.stderr, flush=True)
-=======
         self.last = now
         progress = self._counted()
-        if self.total and self.done:
-            remaining = (now - self.start) * (self.total - self.done) / self.done
-            progress += f", {format_seconds(max(remaining, 0.0))} left"
+        if left := self.pace.left():
+            progress += f", {left}"
         self.write(f"  {self.description} {progress} {note}".rstrip())
->>>>>>> b
 
     def end(self) -> str:
         """How it ended."""
-        elapsed = format_seconds(time.monotonic() - self.start)
+        elapsed = format_seconds(time.monotonic() - self.pace.start)
         return f"  {self.description} {self._counted()} in {elapsed} {self.last_note}".rstrip()
 
     def _counted(self) -> str:
-        return f"{self.done:g}/{self.total:g}" if self.total else f"{self.done:g}"
+        done = f"{self.pace.done:g}"
+        return f"{done}/{self.total:g}" if self.total else done
 
 
 def _print_to_stderr(line: str) -> None:
