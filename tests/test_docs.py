@@ -17,7 +17,7 @@ from llmstages.pipeline.compose import compose, expand
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SCALING = (ROOT / "docs/scaling.md").read_text()
-GUIDES = [SCALING, *((ROOT / "docs" / name).read_text() for name in ("sft.md", "synthesize.md"))]
+GUIDES = [SCALING, *((ROOT / "docs" / name).read_text() for name in ("sft.md", "finetune.md", "synthesize.md"))]
 BLOCKS = re.findall(
     r"^```(\w*)\n(.*?)^```", "".join([README, *GUIDES[1:]]), re.MULTILINE | re.DOTALL
 )
@@ -59,14 +59,24 @@ def extras(install) -> None:
     install("llmstages_extras", points, (folder / "llmstages_extras.py").read_text())
 
 
+def write_model(folder: Path) -> None:
+    """The small files of a model, which are all that ``plan`` reads."""
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama2", "vocab_size": 100}')
+    (folder / "tokenizer.json").write_text("{}")
+
+
 @pytest.mark.parametrize("line", commands())
 def test_every_command_shown_is_understood(line, extras, tmp_path, monkeypatch, capsys):
     """Its flags exist and its overrides plan; tests in end_to_end/ run them."""
     monkeypatch.chdir(tmp_path)
+    for name in re.findall(r"model\.path=(\S+)", line):
+        write_model(Path(name))
     for name in re.findall(
         r"\w+\.(?:path|guideline)=(\S+)", line
     ):  # stands for a file of the reader's own
-        Path(name).write_text("{}")
+        if not Path(name).exists():
+            Path(name).write_text("{}")
     args = _parse(shlex.split(line, comments=True)[1:])
     if hasattr(args, "overrides"):
         step = [f"only={args.step}"] if getattr(args, "step", None) else []

@@ -15,6 +15,8 @@ from llmstages.core.errors import StageError
 from llmstages.pipeline.history import StoredArtifact, lineage
 from llmstages.text import chat_format, generate
 from llmstages.text.messages import Message, message
+from llmstages.text.replies import parse_turn
+from llmstages.text.tool_text import OPEN_CALL
 from llmstages.train import checks
 
 SMALL_CONTEXT = 1024  # tokens; contexts up to this hold one exchange by default
@@ -58,9 +60,10 @@ class ChatSession:
         """The token ids that the model continues."""
         if self.is_base:
             return chat_format.document_ids(self.tokenizer, [str(turns[-1]["content"])])[0]
-        dialogue = list(turns)
+        dialogue: Sequence[Message] = list(turns)
         if self.system:
-            dialogue.insert(0, message("system", self.system))
+            dialogue = [message("system", self.system), *dialogue]
+        dialogue = generate.with_schemas(self.tokenizer, dialogue, self.tools)
         return chat_format.prompt_ids(self.tokenizer, [dialogue])[0]
 
     def reply(self, text: str, show: Show) -> None:
@@ -75,21 +78,29 @@ class ChatSession:
             prompt = self._fit(start, show, max_new_tokens)
             start = min(start, len(self.turns) - 1)
             answer, ended = self._generate(prompt, show)
-            self.turns.append(dict(answer))
-            tool = answer["tool"]
-            if not tool or not ended:
+            self.turns += [dict(turn) for turn in answer]
+            calls = [turn for turn in answer if turn["tool"]]
+            if not calls or not ended:
                 return
+            if not self._run_tools(calls, show):
+                return
+        show("note", f"stopped after {MAX_TOOL_CALLS} tool calls")
+
+    def _run_tools(self, calls: Sequence[Message], show: Show) -> bool:
+        """Run the tools that were called, in order; returns False if one is not there."""
+        for call in calls:
+            tool = call["tool"]
             if tool not in self.tools:
                 reason = "there is no such tool" if self.tools else "this model comes without tools"
                 show("note", f"it calls {tool}, but {reason}")
-                return
-            result = generate.call_tool(self.tools, tool, str(answer["content"]))
+                return False
+            result = generate.call_tool(self.tools, tool, str(call["content"]))
             show("result", result)
             self.turns.append(message("tool", result, tool))
-        show("note", f"stopped after {MAX_TOOL_CALLS} tool calls")
+        return True
 
-    def _generate(self, prompt: list[int], show: Show) -> tuple[Message, bool]:
-        """(the answer, whether it ended by itself)."""
+    def _generate(self, prompt: list[int], show: Show) -> tuple[list[Message], bool]:
+        """(the turns of the answer, whether it ended by itself)."""
         new_ids: list[int] = []
         self.last_exchange = prompt
         max_new_tokens = min(MAX_NEW_TOKENS, self.context - len(prompt))
@@ -99,8 +110,8 @@ class ChatSession:
             # Also what a reply had when Ctrl-C stopped it can be looked at.
             self.last_exchange = [*prompt, *new_ids]
         if self.is_base:
-            return message("assistant", chat_format.decode(self.tokenizer, new_ids)), True
-        return chat_format.parse_reply(self.tokenizer, new_ids)
+            return [message("assistant", chat_format.decode(self.tokenizer, new_ids))], True
+        return parse_turn(self.tokenizer, new_ids)
 
     def _fit(self, start: int, show: Show, room: int) -> list[int]:
         """The prompt, shortened until ``room`` tokens of the context are free.
@@ -176,11 +187,28 @@ class _Streamer:
         text = chat_format.decode(self.tokenizer, self.part)
         if text.endswith("\ufffd"):
             return  # a part of a character: wait for the rest
+        if self.what == "text" and OPEN_CALL in text:
+            # Models from elsewhere write calls as text.
+            before = text[: text.index(OPEN_CALL)]
+            self.show("text", before[len(self.shown) :])
+            self.show("call", "tool")
+            self.what = "argument"
+            self.shown = before + OPEN_CALL
+        if self.what == "text" and _ends_with_a_beginning(text, OPEN_CALL):
+            return  # it may become a call: wait for the rest
         self.show(self.what, text[len(self.shown) :])
         self.shown = text
 
     def end(self) -> None:
-        """Nothing is held back at the end."""
+        """Show what was held back because it might have become a call."""
+        text = chat_format.decode(self.tokenizer, self.part)
+        if self.what == "text" and len(text) > len(self.shown):
+            self.show("text", text[len(self.shown) :])
+
+
+def _ends_with_a_beginning(text: str, mark: str) -> bool:
+    """Whether a text ends with the first characters of a mark."""
+    return any(text.endswith(mark[:length]) for length in range(1, len(mark)))
 
 
 def stream(

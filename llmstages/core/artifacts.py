@@ -18,9 +18,11 @@ model         a Hugging Face model folder with its tokenizer. Training also writ
 reward_model  the same with a sequence-classification head of one label.
 dialogues     data/: messages (list of {role, content, tool}), plus any columns. role: system |
               user | assistant | tool. ``tool`` is "" except on a call (role assistant, content =
-              the argument of the call, e.g. the query) and on its result (role tool). Optional
-              column ``tools``: JSON text of the schemas of the tools that the assistant had (""
-              where none).
+              the argument of the call, e.g. the query) and on its result (role tool). Calls made
+              at once follow each other. Optional keys of a message: ``id`` (of a call and its
+              result), ``reasoning_content``. Optional columns: ``tools``, JSON text of the schemas
+              of the tools that the assistant had ("" where none); ``split``, "test" for rows that
+              are not trained on.
 preferences   data/: prompt, chosen, rejected (lists of messages as above), plus any columns.
 problems      data/: prompt (messages), answer (str), task, group (str), meta (JSON text), plus
               any columns.

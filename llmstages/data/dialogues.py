@@ -12,7 +12,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
 from llmstages.data import tables
 from llmstages.text import chat_format
-from llmstages.text.messages import Message, message
+from llmstages.text.messages import Message, with_tools
 from llmstages.text.render import (
     Rendered,
     changed_by_later_turns,
@@ -20,6 +20,9 @@ from llmstages.text.render import (
     render_answers,
 )
 
+TEST_FRACTION_HELP = (
+    "share of the conversations kept out of training, to measure with (split = test)"
+)
 POLICIES = ("drop", "split", "truncate", "error")
 
 
@@ -129,20 +132,6 @@ def mark_test_rows(rows: Sequence[dict[str, Any]], fraction: float) -> int:
         if chosen:
             count += len(by_question[question])
     return count
-
-
-def with_tools(messages: Sequence[Message], tools: str) -> Sequence[Message]:
-    """The messages with the schemas of their tools in the system turn, which is added if missing.
-
-    tools: JSON text, "" for none.
-    """
-    if not tools:
-        return messages
-    if messages and messages[0]["role"] == "system":
-        system, rest = messages[0], messages[1:]
-    else:
-        system, rest = message("system", ""), messages
-    return [{**system, "tools": tools}, *rest]
 
 
 def render_dialogues(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[Rendered]:

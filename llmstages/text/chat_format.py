@@ -22,6 +22,7 @@ from llmstages.text.messages import Message, message
 from llmstages.text.render import Rendered, render, render_prompts
 from llmstages.text.special_tokens import special_tokens_of
 from llmstages.text.templates import ROLES, calls_in, template_of
+from llmstages.text.training_template import has_training_form
 
 __all__ = ["ROLES", "Message", "Rendered", "render", "template_of"]
 PROBE = "9173"  # an answer that shows what a template writes around answers
@@ -85,11 +86,11 @@ def _find_control_tokens(tokenizer: Any) -> ControlTokens:
         end = answer[places[-1]]
 
     bos = _bos_of_dialogues(tokenizer, [question, reply, question])
-    # gpt-oss has a token in the headers of users that the assistant says as well: not a header of
-    # users alone. The token that begins a turn of the user is one in any case.
-    heads = {token for token in prompt if token in special_ids} - set(answer)
-    heads |= _first_of_header(prompt, common_length(prompt, other), special_ids - {bos})
+    content = common_length(prompt, other)  # where the texts of the questions stand
     text = decode(tokenizer, answer)
+    heads: set[int] = set()
+    if not has_training_form(tokenizer):  # where there is one, TRL has made the mask
+        heads = _heads(prompt[:content], prompt[content:], answer, special_ids - {bos})
     return ControlTokens(
         bos=bos,
         pad=tokenizer.pad_token_id,
@@ -108,20 +109,26 @@ def _answer_ids(row: Rendered, prompt: Sequence[int]) -> list[int]:
     return [token for token, on in zip(row.ids, row.supervised, strict=True) if on]
 
 
-def _first_of_header(prompt: Sequence[int], content: int, special_ids: set[int]) -> set[int]:
-    """The first control token of the user's header; an empty set if the header has none.
+def _heads(
+    before: Sequence[int], after: Sequence[int], answer: Sequence[int], special_ids: set[int]
+) -> set[int]:
+    """The control tokens of the headers that the assistant never says.
 
-    content: where the user's text begins in ``prompt``.
+    Args:
+        before, after: the prompt of one question, cut at the question.
+        answer: what the assistant says. gpt-oss has a token in the headers of users that the
+            assistant says as well; the token that begins a turn of the user is a header even then.
     """
-    before = [token for token in prompt[:content] if token in special_ids]
-    after = [token for token in prompt[content:] if token in special_ids]
-    # The first control token after the text ends the turn. What it ended before (a system turn)
-    # does not belong to the header.
-    for place in range(len(before) - 1, -1, -1):
-        if after and before[place] == after[0]:
-            before = before[place + 1 :]
+    header = [token for token in before if token in special_ids]
+    heads = special_ids.intersection([*before, *after]) - set(answer)
+    # The first control token after the question ends the turn. What it ended before (a system turn)
+    # does not belong to the header of the user.
+    ends = [token for token in after if token in special_ids][:1]
+    for place in range(len(header) - 1, -1, -1):
+        if header[place] in ends:
+            header = header[place + 1 :]
             break
-    return set(before[:1])
+    return heads | set(header[:1])
 
 
 def _bos_of_dialogues(tokenizer: Any, messages: Sequence[Message]) -> int | None:

@@ -7,6 +7,7 @@ generation continues.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,10 @@ from typing import Any
 
 from llmstages.text import chat_format
 from llmstages.text.batching import batch_for
-from llmstages.text.messages import Message, message
+from llmstages.text.messages import Message, message, with_tools
+from llmstages.text.replies import parse_turn
+from llmstages.text.template_input import reads_tool_field
+from llmstages.text.templates import template_of
 
 Tools = Mapping[str, Callable[[str], str]]
 DEFAULT_NEW_TOKENS = 64
@@ -232,7 +236,9 @@ def reply(
         if not waiting:
             break
         last_round = round_index == rounds - 1
-        histories = [[*dialogues[i], *replies[i].messages] for i in waiting]
+        histories = [
+            with_schemas(tokenizer, [*dialogues[i], *replies[i].messages], tools) for i in waiting
+        ]
         prompts = chat_format.prompt_ids(tokenizer, histories)
         # Only the first round counts as progress, so that each dialogue counts once.
         new_ids, confidences = generate(
@@ -240,15 +246,17 @@ def reply(
         )
         calling = []
         for i, prompt, ids, confidence in zip(waiting, prompts, new_ids, confidences, strict=True):
-            turn, ended = chat_format.parse_reply(tokenizer, ids)
+            turns, ended = parse_turn(tokenizer, ids)
+            calls = [turn for turn in turns if turn["tool"]]
             result = replies[i]
-            result.messages.append(dict(turn))
-            result.ended = ended and not turn["tool"]
+            result.messages += [dict(turn) for turn in turns]
+            result.ended = ended and not calls
             result.confidence = confidence
             result.cut = result.cut or len(prompt) > longest_prompt
-            if turn["tool"] and ended and tools is not None and not last_round:
-                output = call_tool(tools, turn["tool"], turn["content"])
-                result.messages.append(message("tool", output, turn["tool"]))
+            if calls and ended and tools is not None and not last_round:
+                for call in calls:
+                    output = call_tool(tools, call["tool"], call["content"])
+                    result.messages.append(message("tool", output, call["tool"]))
                 calling.append(i)
         waiting = calling
     return replies
@@ -265,12 +273,58 @@ def open_tools(folder: Path) -> dict[str, Any]:
     return tools
 
 
+def with_schemas(
+    tokenizer: Any, messages: Sequence[Message], tools: Tools | None
+) -> Sequence[Message]:
+    """The messages with the schemas of the tools, for models that read them in the prompt.
+
+    Models with our own templates were trained to call their tools by control tokens instead.
+    """
+    carries = any(turn.get("tools") for turn in messages)
+    if not tools or carries or reads_tool_field(template_of(tokenizer)):
+        return messages
+    schemas = [tool_schema(name, tool) for name, tool in tools.items()]
+    return with_tools(messages, json.dumps(schemas, ensure_ascii=False))
+
+
+def tool_schema(name: str, tool: Any) -> dict[str, Any]:
+    """The schema of a tool in the form of OpenAI.
+
+    A tool may bring one along in its attribute ``schema``; others take one text, ``input``.
+    """
+    schema = getattr(tool, "schema", None)
+    if schema:
+        return dict(schema)
+    description = (inspect.getdoc(type(tool)) or name).splitlines()[0]
+    argument = {"type": "string", "description": "what the tool is asked"}
+    parameters = {"type": "object", "properties": {"input": argument}, "required": ["input"]}
+    function = {"name": name, "description": description, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
 def call_tool(tools: Tools, name: str, argument: str) -> str:
-    """Run one tool; an error becomes the text of its result."""
+    """Run one tool; an error becomes the text of its result.
+
+    argument: a text, or the JSON object of arguments that models from elsewhere write.
+    """
     if name not in tools:
         return f"error: there is no tool {name}"
+    tool = tools[name]
+    if not getattr(tool, "schema", None):
+        argument = _single_argument(argument)
     try:
-        return tools[name](argument)
+        return tool(argument)
     # A tool is foreign code, so it may raise anything. The model gets to see the error.
     except Exception as error:
         return f"error: {error}"
+
+
+def _single_argument(text: str) -> str:
+    """The value of a JSON object with one key; any other text as it is."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if not isinstance(value, dict) or len(value) != 1:
+        return text
+    return str(next(iter(value.values())))

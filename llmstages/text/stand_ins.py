@@ -18,7 +18,7 @@ from llmstages.text.template_probes import REASONING_FIELDS
 from llmstages.text.templates import calls_in
 
 MESSAGE_KEYS = {"role", "content", "tool", "tool_calls", "tool_call_id", "arguments", "input"}
-MESSAGE_KEYS |= {"id", *REASONING_FIELDS}
+MESSAGE_KEYS |= {"id", "text", *REASONING_FIELDS}
 TOOL_KEYS = {"type", "function", "name", "description", "parameters", "strict"}
 SCHEMA_KEYS = {"properties", "required", "items", "enum", "default"}
 TEMPLATE_KEYS = MESSAGE_KEYS | TOOL_KEYS | SCHEMA_KEYS  # templates look for them: never changed
@@ -61,7 +61,7 @@ class StandIns:
 
     def _is_fixed(self, key: str, value: str) -> bool:
         """Whether the value is one that templates compare with, so that it must stay as it is."""
-        if key == "role":
+        if key == "role" or (key == "type" and value == "text"):
             return True
         is_tool = key == "tool" and value in calls_in(self._template)
         return is_tool and reads_tool_field(self._template)

@@ -22,6 +22,7 @@ from llmstages.text.messages import Message
 from llmstages.text.template_probes import (
     call_id,
     reasoning_field,
+    takes_parts,
     takes_text_arguments,
     writes_calls,
     writes_results,
@@ -56,9 +57,16 @@ def template_fields(
     schemas = [message["tools"] for message in cleaned if message.get("tools")]
     tools = _parse_schemas(schemas[0]) if schemas else None
     turns = _StandardTurns(template).of(cleaned)
-    if tools and not (writes_schemas(template) and writes_calls(template)):
-        return _with_schemas(turns, tools, template), None
+    if tools and not writes_schemas(template):
+        turns, tools = _with_schemas(turns, tools, template), None
+    if takes_parts(template):
+        turns = [_in_parts(turn) for turn in turns]
     return turns, tools
+
+
+def _in_parts(turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn with its content as a list of parts, as templates of models that see images want."""
+    return {**turn, "content": [{"type": "text", "text": turn["content"]}]}
 
 
 def has_tools_as_text(template: str, messages: Sequence[Message]) -> bool:

@@ -21,9 +21,19 @@ QUESTION: dict[str, Any] = {"role": "user", "content": "a"}
 def reasoning_field(template: str) -> str:
     """The field of a turn from which the template takes reasoning; "" if it takes none."""
     for name in REASONING_FIELDS:
-        if re.search(rf"""\w\[['"]{name}['"]\]|\w\.{name}\b|['"]{name}['"] in \w""", template):
+        if re.search(rf"""['"]{name}['"]|\w\.{name}\b""", template):
             return name
     return ""
+
+
+@cache
+def takes_parts(template: str) -> bool:
+    """Whether contents must be lists of parts, as for models that see images; a text is lost."""
+    text = _text(template, [{"role": "user", "content": RESULT}])
+    if text and RESULT in text:
+        return False
+    parts = _text(template, [{"role": "user", "content": [{"type": "text", "text": RESULT}]}])
+    return bool(parts and RESULT in parts)
 
 
 @cache
@@ -32,10 +42,10 @@ def takes_text_arguments(template: str) -> bool:
 
     It then needs them as JSON text; other templates take an object.
     """
-    as_object = _text(template, [QUESTION, _call({"x": ARGUMENT}), _result()])
+    as_object = _probe(template, [QUESTION, _call({"x": ARGUMENT}), _result()])
     if as_object is not None:
         return False
-    return _text(template, [QUESTION, _call(f'{{"x": "{ARGUMENT}"}}'), _result()]) is not None
+    return _probe(template, [QUESTION, _call(f'{{"x": "{ARGUMENT}"}}'), _result()]) is not None
 
 
 @cache
@@ -46,7 +56,7 @@ def writes_calls(template: str) -> bool:
         arguments = f'{{"x": "{ARGUMENT}"}}'
     # Some templates write a call only once its result follows, others know no results.
     for turns in ([QUESTION, _call(arguments), _result()], [QUESTION, _call(arguments)]):
-        text = _text(template, turns)
+        text = _probe(template, turns)
         if text and TOOL in text and ARGUMENT in text:
             return True
     return False
@@ -58,7 +68,7 @@ def writes_results(template: str) -> bool:
     before = _call({"x": "1"}) if writes_calls(template) else _answer()
     if writes_calls(template) and takes_text_arguments(template):
         before = _call('{"x": "1"}')
-    text = _text(template, [QUESTION, before, _result()])
+    text = _probe(template, [QUESTION, before, _result()])
     return bool(text and RESULT in text)
 
 
@@ -67,14 +77,14 @@ def writes_schemas(template: str) -> bool:
     """Whether the schemas of tools are written."""
     parameters = {"type": "object", "properties": {"x": {"type": "string", "description": "x"}}}
     function = {"name": TOOL, "description": "looks up", "parameters": parameters}
-    text = _text(template, [QUESTION], [{"type": "function", "function": function}])
+    text = _probe(template, [QUESTION], [{"type": "function", "function": function}])
     return bool(text and TOOL in text)
 
 
 @cache
 def writes_system(template: str) -> bool:
     """Whether a system turn is written; Gemma 2's template refuses it."""
-    text = _text(template, [{"role": "system", "content": SYSTEM}, QUESTION])
+    text = _probe(template, [{"role": "system", "content": SYSTEM}, QUESTION])
     return bool(text and SYSTEM in text)
 
 
@@ -95,6 +105,15 @@ def _answer() -> dict[str, Any]:
 
 def _result() -> dict[str, Any]:
     return {"role": "tool", "name": TOOL, "tool_call_id": call_id(1), "content": RESULT}
+
+
+def _probe(
+    template: str, turns: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None
+) -> str | None:
+    """What the template writes, with contents in the form that it takes."""
+    if takes_parts(template):
+        turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
+    return _text(template, turns, tools)
 
 
 def _text(

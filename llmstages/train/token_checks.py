@@ -21,7 +21,7 @@ def check_rows(
     tokenizer: Any,
     names: Sequence[str] = (),
     *,
-    min_supervised: float = 0.01,
+    min_supervised: float = 0.001,
     templated: bool | Sequence[bool] = True,
     context: int = 0,
     needs_bos: bool = False,

@@ -59,10 +59,20 @@ def load_model(
             f"{artifact.name} is not a model folder: there is no config.json in {artifact.path}"
         )
     if kind == "reward":
-        return AutoModelForSequenceClassification.from_pretrained(
+        model: Any = AutoModelForSequenceClassification.from_pretrained(
             artifact.path, dtype=dtype, num_labels=1
         )
-    return AutoModelForCausalLM.from_pretrained(artifact.path, dtype=dtype)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(artifact.path, dtype=dtype)
+    # save_model() writes the weights in the dtype in which they came.
+    model.saved_dtype = saved_dtype(artifact)
+    return model
+
+
+def saved_dtype(artifact: Artifact) -> str:
+    """The torch dtype of a model's saved weights by name, as its config says."""
+    config = json.loads((artifact.path / "config.json").read_text(encoding="utf-8"))
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32")
 
 
 def context_length(artifact: Artifact) -> int:
@@ -144,15 +154,17 @@ def _trainable_tokens(model: Any, tokens: Sequence[int]) -> dict[str, list[int]]
 
 
 def save_model(model: Any, tokenizer: Any, ctx: Context, trainer: Any = None) -> None:
-    """Write weights and tokenizer into the artifact.
+    """Write weights and tokenizer into the artifact, in the dtype that load_model() found.
 
     Args:
-        model: the trained model.
+        model: the trained model; it is in that dtype afterwards.
         tokenizer: its tokenizer.
         ctx: where to write.
         trainer: gathers weights that are sharded over processes (ZeRO-3, FSDP). All processes must
             then call this function.
     """
+    import torch
+
     # Trainers switch the cache off. In a saved config that would make generation ten times slower.
     model.config.use_cache = True
     _set_end_tokens(model, tokenizer)
@@ -162,6 +174,15 @@ def save_model(model: Any, tokenizer: Any, ctx: Context, trainer: Any = None) ->
     # Only now may the other processes leave: all were needed to gather the weights.
     if not distributed.first_process():
         return
+    dtype = getattr(torch, getattr(model, "saved_dtype", "float32"))
+    if "state_dict" in state:
+        state["state_dict"] = {
+            name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in state["state_dict"].items()
+        }
+        model.config.dtype = dtype
+    else:
+        model.to(dtype)
     model.save_pretrained(ctx.out, **state)
     tokenizer.save_pretrained(ctx.out)
 

@@ -6,10 +6,10 @@ import dataclasses as dc
 from collections.abc import Mapping
 
 from llmstages.core.stage import Context, option
-from llmstages.data.dialogues import mark_test_rows
-from llmstages.data.formats import DIALOGUES
+from llmstages.data.dialogues import TEST_FRACTION_HELP
+from llmstages.data.formats import DIALOGUES, REASONING, REASONING_HELP
 from llmstages.data.readers import TABLES, find
-from llmstages.data.readers.examples import convert_dialogues, from_files, write
+from llmstages.data.readers.examples import convert_dialogues, from_files, write_dialogues
 
 
 class Files:
@@ -33,16 +33,12 @@ class Files:
         max_characters: int = option(
             0, "drop conversations with more characters; 0 keeps all", ge=0
         )
-        test_fraction: float = option(
-            0.0,
-            "share of the conversations kept out of training, to measure with (split = test)",
-            ge=0,
-            lt=1,
-        )
+        reasoning: str = option("keep", REASONING_HELP, choices=REASONING)
+        test_fraction: float = option(0.0, TEST_FRACTION_HELP, ge=0, lt=1)
 
     inputs: dict[str, str] = {}
     output = "dialogues"
-    version = "3"
+    version = "4"
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
         examples = convert_dialogues(
@@ -50,10 +46,9 @@ class Files:
             config.format,
             ctx,
             limit=config.limit,
+            reasoning=config.reasoning,
             max_characters=config.max_characters,
         )
-        tests = 0
-        if config.test_fraction and examples.kept:
-            tests = mark_test_rows(examples.kept, config.test_fraction)
-        metrics = write(examples, ctx, f"{ctx.step}.path={config.path}")
-        return {**metrics, "test": tests} if config.test_fraction else metrics
+        return write_dialogues(
+            examples, config.test_fraction, ctx, f"{ctx.step}.path={config.path}"
+        )

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmstages.core.stage import Context, option
-from llmstages.data.formats import DIALOGUES
-from llmstages.data.readers.examples import convert_dialogues, write
+from llmstages.data.dialogues import TEST_FRACTION_HELP
+from llmstages.data.formats import DIALOGUES, REASONING, REASONING_HELP
+from llmstages.data.readers.examples import convert_dialogues, write_dialogues
 from llmstages.data.readers.hub import hub_rows
 
 
@@ -32,10 +33,12 @@ class Hub:
         max_characters: int = option(
             0, "drop conversations with more characters; 0 keeps all", ge=0
         )
+        reasoning: str = option("keep", REASONING_HELP, choices=REASONING)
+        test_fraction: float = option(0.0, TEST_FRACTION_HELP, ge=0, lt=1)
 
     inputs: dict[str, str] = {}
     output = "dialogues"
-    version = "3"
+    version = "4"
 
     def estimate(self, config: Config, known: Mapping[str, Any]) -> Mapping[str, float]:
         """At most ``limit`` conversations; unknown without a limit."""
@@ -44,6 +47,11 @@ class Hub:
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
         rows = hub_rows(ctx.step, config.data_set, config.subset, config.split, config.revision)
         examples = convert_dialogues(
-            rows, config.format, ctx, limit=config.limit, max_characters=config.max_characters
+            rows,
+            config.format,
+            ctx,
+            limit=config.limit,
+            reasoning=config.reasoning,
+            max_characters=config.max_characters,
         )
-        return write(examples, ctx, config.data_set)
+        return write_dialogues(examples, config.test_fraction, ctx, config.data_set)

@@ -38,9 +38,12 @@ class TuningConfig:
     num_questions: int = option(
         110, "general questions at most, spread over their groups; 0 = none", ge=0
     )
-    max_new_tokens: int = option(96, "longest answer in tokens", ge=1)
+    max_new_tokens: int = option(64, "longest answer to a held-out dialogue in tokens", ge=1)
+    question_tokens: int = option(
+        24, "longest answer to a general question in tokens; the right ones are words", ge=1
+    )
     max_length: int = option(2048, "dialogues with more tokens are left out and counted", ge=2)
-    batch: int = option(16, "answers generated together at most", ge=1)
+    batch: int = option(32, "answers generated together at most", ge=1)
     dtype: str = option(
         "auto",
         "type that the models compute in; auto: the one their weights were saved in",
@@ -141,7 +144,8 @@ class AskedModel:
         if not dialogues:
             return
         prompts = [list(before_last_answer(dialogue.messages)) for dialogue in dialogues]
-        replies = self._reply(f"{self._name} {HELD_OUT}", prompts)
+        length = self._config.max_new_tokens
+        replies = self._reply(f"{self._name} {HELD_OUT}", prompts, length)
         overlaps = []
         for dialogue, prompt, reply in zip(dialogues, prompts, replies, strict=True):
             wanted = str(dialogue.messages[-1]["content"])
@@ -163,7 +167,8 @@ class AskedModel:
         from llmstages.text.grading import is_correct
 
         prompts = [[message("user", question)] for _, question, _ in questions]
-        replies = self._reply(f"{self._name} {GENERAL}", prompts)
+        length = self._config.question_tokens
+        replies = self._reply(f"{self._name} {GENERAL}", prompts, length)
         right = set()
         for (group, question, wanted), prompt, reply in zip(
             questions, prompts, replies, strict=True
@@ -182,7 +187,9 @@ class AskedModel:
         for source, chosen in by_source.items():
             yield source, self._loss(chosen)
 
-    def _reply(self, description: str, prompts: Sequence[Sequence[Message]]) -> list[Any]:
+    def _reply(
+        self, description: str, prompts: Sequence[Sequence[Message]], max_new_tokens: int
+    ) -> list[Any]:
         from llmstages.text import generate
 
         with self._ctx.progress(f"{self._ctx.step} {description}", len(prompts)) as advance:
@@ -191,7 +198,7 @@ class AskedModel:
                 self._tokenizer,
                 prompts,
                 advance=advance,
-                max_new_tokens=self._config.max_new_tokens,
+                max_new_tokens=max_new_tokens,
                 batch=self._config.batch,
             )
 

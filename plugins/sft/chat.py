@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmstages.core.stage import Context, option
-from llmstages.cost.model import Training, text_tokens
 from llmstages.data.dialogues import POLICIES
-from llmstages.plugins.sft import dataset, quantized, rows
+from llmstages.plugins.sft import dataset, estimate, quantized, rows
 from llmstages.plugins.sft.dataset import PreparedChats
 from llmstages.plugins.sft.format_eval import format_callback
 from llmstages.plugins.sft.new_tokens import METHODS, init_new_embeddings
@@ -189,41 +188,8 @@ class Chat:
     def estimate(
         self, config: ChatConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> Mapping[str, Any]:
-        """Memory, time and cost of fine-tuning the model that is wired in.
-
-        Rows are counted by the sizes of the dialogues' tables. Where these are not known yet, one
-        row per dialogue is the upper limit, because longer dialogues are dropped.
-        """
-        source = known["model"][0]
-        model = source.get("model")
-        if model is None:
-            return {
-                "no_estimate": f"the sizes of the model are known once {source['name']} is made"
-            }
-        tokenizer = {**source, "vocab_size": model.vocab}
-        tokens, because = text_tokens(known["dialogues"], config.mixture_weights, tokenizer)
-        row_count = None
-        if tokens is not None:
-            row_count = tokens / config.max_length
-        elif all("examples" in facts for facts in known["dialogues"]):
-            row_count = sum(
-                facts["examples"] * config.mixture_weights.get(facts["name"], 1.0)
-                for facts in known["dialogues"]
-            )
-            because = f"at most one row for each of {row_count:,.0f} dialogues"
-        if row_count is not None:
-            row_count = (row_count + config.replay) * config.epochs
-        training = Training(
-            model,
-            config.max_length,
-            config.batch_size,
-            row_count,
-            config.micro_batch_size,
-            bf16=config.bf16,
-            adapters=model.adapters(config.lora_r) if config.lora_r else 0,
-            because=because,
-        )
-        return {"training": training}
+        """Memory, time and cost of fine-tuning the model that is wired in."""
+        return estimate.estimate(config, known)
 
     def prepare(self, config: ChatConfig, ctx: Context) -> PreparedChats:
         """Draw, render and check the dialogues, and hold some out."""

@@ -63,13 +63,18 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def command(
-    words: tuple[str, ...] | list[str], folder: Path, code: int | None = 0, **variables: str
+    words: tuple[str, ...] | list[str],
+    folder: Path,
+    code: int | None = 0,
+    stdin: str = "",
+    **variables: str,
 ) -> Done:
-    """Run a command in a folder and expect an exit code (None: any)."""
+    """Run a command in a folder and expect an exit code (None: any). stdin: what it reads."""
     process = subprocess.run(
         words,
         cwd=folder,
         env=environment(**variables),
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=600,
@@ -82,9 +87,11 @@ def command(
     return Done(process.returncode, process.stdout, process.stderr, parsed)
 
 
-def llmstages(*words: str, folder: Path, code: int | None = 0, **variables: str) -> Done:
+def llmstages(
+    *words: str, folder: Path, code: int | None = 0, stdin: str = "", **variables: str
+) -> Done:
     """``llmstages WORDS`` in a folder."""
-    return command([*COMMAND, *words], folder, code, **variables)
+    return command([*COMMAND, *words], folder, code, stdin, **variables)
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -32,7 +32,7 @@ def test_checks_and_the_next_command(smoke):
     shown = inspect(smoke, "sft", "--count", "0").out
     line = next(line for line in shown.splitlines() if line.startswith("ok      bos_count "))
     assert line.endswith("share of rows that begin with exactly one BOS")
-    assert "next    llmstages run only=sft recipe=smoke" in shown
+    assert "next    llmstages run recipe=smoke only=sft" in shown
 
 
 def test_template_and_page(smoke, tmp_path):
@@ -49,7 +49,7 @@ def test_template_and_page(smoke, tmp_path):
 )
 def test_every_training_step_can_be_inspected(smoke, step):
     shown = inspect(smoke, step, "--count", "2").out
-    assert f"next    llmstages run only={step}" in shown
+    assert f"next    llmstages run recipe=smoke only={step}" in shown
     assert shown.count("<|endoftext|>") >= 2
 
 

@@ -166,7 +166,11 @@ WORKING = {
         ["\ue000\ue001 <|im_end|> \ue000", "y"],
     ),
     "a key that is the inside of a mark": (
-        ROUND % "{%- for key in tools[0].function -%}{{- '<' ~ key ~ '>' -}}{%- endfor -%}",
+        ROUND
+        % (
+            "{%- for key, value in tools[0].function.items() -%}"
+            "{{- '<' ~ key ~ '>' ~ value -}}{%- endfor -%}"
+        ),
         ["x", "y"],
     ),
 }

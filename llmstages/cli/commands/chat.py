@@ -33,6 +33,9 @@ def main(args: argparse.Namespace) -> int:
     # transformers and huggingface_hub read these when they are imported, so they are set first.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if args.step and "=" in args.step:
+        # `llmstages chat name=tune`: the first word is an override, not a step.
+        args.step, args.overrides = None, [args.step, *args.overrides]
     run = history.last_run(args.overrides)
     artifact = history.find(args.step, run, "model") if args.step else default_model(run)
     Terminal(run, args.history or None).run(artifact)

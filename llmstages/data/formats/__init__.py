@@ -9,10 +9,13 @@ from llmstages.data.formats.dialogues import DIALOGUES, conversation, detect, di
 from llmstages.data.formats.oasst import gather_trees
 from llmstages.data.formats.preferences import preference
 from llmstages.data.formats.problems import problem
+from llmstages.data.formats.reasoning import REASONING, REASONING_HELP, treat_reasoning
 from llmstages.data.formats.turns import InvalidRow, Message, Row, as_messages, hh, turns
 
 __all__ = [
     "DIALOGUES",
+    "REASONING",
+    "REASONING_HELP",
     "InvalidRow",
     "Message",
     "Row",
@@ -24,5 +27,6 @@ __all__ = [
     "hh",
     "preference",
     "problem",
+    "treat_reasoning",
     "turns",
 ]

@@ -36,6 +36,7 @@ ROLES = {
 }
 CALL_PARTS = ("tool_call", "function_call")
 REASONING_PARTS = ("reasoning", "thinking")
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")  # of a turn
 HH = re.compile(r"\n\n(Human|Assistant):[ ]?")
 SHOWN = 60  # characters of a bad value in a message
 
@@ -94,16 +95,45 @@ def turns(value: Any, left_out: Counter[str]) -> list[Message]:
                 raise InvalidRow(
                     "tool", f"turn {number} is the result of a tool, but no tool was called"
                 )
-            messages.append(message("tool", _text(content, number, left_out), name))
+            result = message("tool", _text(content, number), name)
+            messages.append(_with(result, "id", str(turn.get("tool_call_id") or "")))
             continue
         calls = _calls(turn, role, content, number)
-        text = "" if role == "call" else _text(content, number, left_out)
+        text = "" if role == "call" else _text(content, number)
+        first = len(messages)
         if text or not calls:
             messages.append(message(role, text))
         for name, argument, call_id in calls:
             tools.add(name, call_id)
-            messages.append(message("assistant", argument, name))
+            messages.append(_with(message("assistant", argument, name), "id", call_id))
+        reasoning = _reasoning(turn, content)
+        if reasoning and role in ("assistant", "call"):
+            messages[first] = _with(messages[first], "reasoning_content", reasoning)
+        elif reasoning:
+            left_out[f"reasoning of the {role}"] += 1
     return messages
+
+
+def _with(turn: Message, key: str, value: str) -> Message:
+    """The turn with an optional key, if there is a value for it."""
+    return {**turn, key: value} if value else turn
+
+
+def _reasoning(turn: Row, content: Any) -> str:
+    """What the assistant thought: a field of the turn, or parts of its content; "" for nothing."""
+    texts = [turn[name] for name in REASONING_FIELDS if isinstance(turn.get(name), str)][:1]
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, Mapping) and part.get("type") in REASONING_PARTS:
+            texts.append(_text_of_part(part))
+    return "\n".join(text.strip() for text in texts if text.strip())
+
+
+def _text_of_part(part: Row) -> str:
+    """The text of a part of a content, under the names that data sets give it."""
+    for name in ("text", "value", *REASONING_FIELDS):
+        if isinstance(part.get(name), str):
+            return part[name]
+    return ""
 
 
 class _OpenCalls:
@@ -150,8 +180,8 @@ def _role(turn: Row, number: int) -> str:
     return role
 
 
-def _text(content: Any, number: int, left_out: Counter[str]) -> str:
-    """The text of a turn; its parts are joined by line ends."""
+def _text(content: Any, number: int) -> str:
+    """The text of a turn without its reasoning; its parts are joined by line ends."""
     if content is None:
         return ""
     if isinstance(content, str):
@@ -170,9 +200,7 @@ def _text(content: Any, number: int, left_out: Counter[str]) -> str:
         kind = part.get("type", "text")
         if kind == "text":
             texts.append(str(part.get("text") or part.get("value") or ""))
-        elif kind in REASONING_PARTS:
-            left_out[f"{kind} parts"] += 1
-        elif kind not in CALL_PARTS:
+        elif kind not in (*CALL_PARTS, *REASONING_PARTS):
             raise InvalidRow(
                 "media",
                 f"turn {number} has a part of type {str(kind)[:SHOWN]!r}; only text can be used",

@@ -15,7 +15,8 @@ from typing import Any
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
 from llmstages.data import tables
-from llmstages.data.formats import InvalidRow, conversation, gather_trees
+from llmstages.data.dialogues import mark_test_rows
+from llmstages.data.formats import InvalidRow, conversation, gather_trees, treat_reasoning
 from llmstages.data.readers.record import Rejected, clean
 from llmstages.data.readers.rows import rows
 
@@ -50,15 +51,25 @@ class Examples:
 
 
 def convert_dialogues(
-    source: Iterable[PositionedRow], format: str, ctx: Context, **limits: int
+    source: Iterable[PositionedRow],
+    format: str,
+    ctx: Context,
+    *,
+    reasoning: str = "keep",
+    **limits: int,
 ) -> Examples:
-    """Conversations from rows. format: one of DIALOGUES, or "detect"; limits: as in convert()."""
+    """Conversations from rows.
+
+    format: one of DIALOGUES, or "detect"; reasoning: one of REASONING; limits: as in convert().
+    """
     row_format = "" if format == "detect" else format
     if row_format in ("", "oasst"):
         source = gather_trees(source)
 
     def converter(row: Mapping[str, Any], left_out: Counter[str]) -> dict[str, Any]:
-        return conversation(row, row_format, left_out)
+        example = conversation(row, row_format, left_out)
+        example["messages"] = treat_reasoning(example["messages"], reasoning, left_out)
+        return example
 
     return convert(source, converter, ctx, **limits)
 
@@ -104,6 +115,16 @@ def convert(
                 ctx.say(f"stopped after {limit} examples ({ctx.step}.limit); the rest was not read")
                 break
     return result
+
+
+def write_dialogues(
+    result: Examples, test_fraction: float, ctx: Context, where: str
+) -> dict[str, float]:
+    """Write conversations as ``write`` does, a share of them marked as kept out of training."""
+    if not test_fraction or not result.kept:
+        return write(result, ctx, where)
+    tests = mark_test_rows(result.kept, test_fraction)
+    return {**write(result, ctx, where), "test": tests}
 
 
 def clean_values(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """dialogues.files and dialogues.hub as stages."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,31 @@ def test_hub(tmp_path, monkeypatch):
 )
 def test_real_files(tmp_path, name, examples):
     assert run(Files, tmp_path / "out", path=str(SHARED / name))[0]["examples"] == examples
+
+
+def test_a_share_is_kept_out_of_training_without_twins(tmp_path):
+    from llmstages.core.stage import Artifact
+    from llmstages.data import dialogues
+
+    rows = [{"question": f"What is {n % 15}?", "answer": f"{n}"} for n in range(60)]
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    metrics, table, _ = run(
+        Files, tmp_path / "out", path=str(tmp_path / "chats.jsonl"), test_fraction=0.1
+    )
+    tests = [row["messages"][0]["content"] for row in table if row["split"] == "test"]
+    trained = {row["messages"][0]["content"] for row in table if row["split"] == "train"}
+    assert metrics["test"] == len(tests) == 8  # two questions of four rows each
+    assert not trained & set(tests)
+    source = Artifact("chats", "dialogues", tmp_path / "out", "")
+    assert len(dialogues.load([source], {}, random.Random(0))) == 52
+    assert len(dialogues.load_test([source])) == 8
+    assert len(dialogues.load_all([source])) == 60
+
+
+def test_one_of_a_few_rows_is_kept_out(tmp_path):
+    rows = [{"question": f"What is {n}?", "answer": f"{n}"} for n in range(3)]
+    (tmp_path / "chats.json").write_text(json.dumps(rows))
+    metrics, _, _ = run(
+        Files, tmp_path / "out", path=str(tmp_path / "chats.json"), test_fraction=0.1
+    )
+    assert metrics["test"] == 1

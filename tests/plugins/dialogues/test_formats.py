@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from llmstages.data.formats import InvalidRow, detect, dialogue
+from llmstages.data.formats import InvalidRow, detect, dialogue, treat_reasoning
 from llmstages.text.messages import message
 
 ASKED, ANSWERED = message("user", "Why?"), message("assistant", "Because.")
@@ -154,7 +154,12 @@ def test_tool_calls_in_every_spelling(turns):
             {"role": "assistant", "content": "Because."},
         ]
     }
-    assert dialogue(row) == [ASKED, CALL, RESULT, ANSWERED]
+    messages = dialogue(row)
+    ids = [turn.pop("id", "") for turn in messages]
+    assert messages == [ASKED, CALL, RESULT, ANSWERED]
+    # The id of a call is kept, and so is that of its result where the data has it.
+    assert ids[0] == ids[3] == ""
+    assert ids[2] in ("", ids[1])
 
 
 def test_results_find_their_calls_by_id_and_in_order():
@@ -228,11 +233,38 @@ def test_what_is_left_out_of_a_usable_row_is_counted():
         },
         left_out=left_out,
     )
-    assert messages == [ASKED, ANSWERED]
-    assert left_out == {
-        "reasoning parts": 1,
-        "turns after the last answer": 1,
-    }
+    assert messages == [ASKED, {**ANSWERED, "reasoning_content": "hm"}]
+    assert left_out == {"turns after the last answer": 1}
+
+
+THOUGHT = {**ANSWERED, "reasoning_content": "hm"}
+TAGGED = {**ANSWERED, "content": "<think>\nhm\n</think>\n\nBecause."}
+
+
+@pytest.mark.parametrize(
+    "choice, turn, expected, count",
+    [
+        ("keep", THOUGHT, THOUGHT, 0),
+        ("keep", TAGGED, TAGGED, 0),
+        ("split", TAGGED, THOUGHT, 0),
+        ("split", {**TAGGED, "content": "<think></think>Because."}, ANSWERED, 0),
+        ("split", {**TAGGED, "content": "<think>hm"}, {**TAGGED, "content": "<think>hm"}, 0),
+        ("inline", THOUGHT, TAGGED, 0),
+        ("drop", THOUGHT, ANSWERED, 1),
+        ("drop", TAGGED, ANSWERED, 1),
+        ("drop", ANSWERED, ANSWERED, 0),
+    ],
+)
+def test_reasoning_is_kept_or_dropped_with_a_count(choice, turn, expected, count):
+    left_out = Counter()
+    assert treat_reasoning([ASKED, turn], choice, left_out) == [ASKED, expected]
+    assert left_out.total() == count
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_has_several_names(name):
+    turns = [{"role": "user", "content": "Why?"}, {**ANSWERED, name: " hm "}]
+    assert dialogue({"messages": turns}) == [ASKED, THOUGHT]
 
 
 @pytest.mark.parametrize(
