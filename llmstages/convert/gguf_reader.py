@@ -52,6 +52,8 @@ COVERED_KEYS = {
     "rope.scaling.type",
     "vocab_size",
 }
+# Contexts that Llama 3's scaling may have begun with; that of Llama 3 itself is the first.
+ORIGINAL_CONTEXTS = (8192, 32, 64, 128, 256, 512, 1024, 2048, 4096, 16384, 32768, 65536, 131072)
 Say = Callable[[str], None]
 
 
@@ -205,10 +207,12 @@ def _infer_llama3(header: Header, theta: float, config: Any) -> Llama3Rope:
 
     stored = np.asarray(_file_tensors(header)[ROPE_FACTORS].data, np.float32).reshape(-1)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    rope = Llama3Rope(factor=round(float(stored.max()), 4))
-    expected = rope.factors(theta, head_dim)
-    if len(stored) == len(expected) and np.allclose(stored, expected, rtol=1e-3):
-        return rope
+    factor = round(float(stored.max()), 4)
+    for context in ORIGINAL_CONTEXTS:
+        rope = Llama3Rope(factor, original_max_position_embeddings=context)
+        expected = rope.factors(theta, head_dim)
+        if len(stored) == len(expected) and np.allclose(stored, expected, rtol=1e-3):
+            return rope
     raise StageError(
         f"{header.path} has rope factors ({ROPE_FACTORS}) that are not those of Llama 3.1 with "
         f"any factor, so they are not converted. {WAY_OUT}"

@@ -323,6 +323,8 @@ def _checks(facts: CardFacts) -> list[str]:
 
 
 def _scores(facts: CardFacts) -> list[str]:
+    if not facts.record and not facts.scores:
+        return []
     if not facts.scores:
         return ["## Evaluation", "", "No evaluation step of the run measured this model."]
     rows = []

@@ -204,6 +204,9 @@ def test_nothing_is_overwritten_without_being_told(store, capsys):
         (("sft", "--to", "x.gguf", "--dtype", "q3"), "not written as 'q3'"),
         (("sft", "--to", "x", "--adapter"), "keep_adapter=true"),
         (("corpus", "--to", "x.jsonl", "--dtype", "float16"), "--dtype is for models"),
+        (("corpus", "--to", "x.jsonl", "--check"), "--check is for models"),
+        (("tokenizer", "--to", "x", "--license", "mit"), "--license is for models that write"),
+        (("sft", "--to", "x", "--adapter", "--dtype", "float16"), "--dtype is for whole models"),
     ],
 )
 def test_a_wrong_command_is_explained_before_any_work(words, message, store, capsys):

@@ -26,6 +26,8 @@ sys.exit(main({words!r}))
     "words, expected",
     [
         (["--help"], "usage: llmstages"),
+        (["export", "--help"], "--dtype"),
+        (["push", "--help"], "--public"),
         (["list"], "corpus"),
         (["list", "rl"], "grpo"),
         (["plan"], "steps to run"),

@@ -70,7 +70,10 @@ def sizes(tokenizer: Any, **changes: Any) -> dict[str, Any]:
 
 
 def write_model(folder: Path, kind: str = "llama", tokenizer: Any = None, **changes: Any) -> Path:
-    """A random model of the architecture; every weight, biases too, differs from zero."""
+    """A random model of the architecture; every weight, biases too, differs from zero.
+
+    Attention is sharp, so that a wrong order of rows or a wrong rotation shows in the logits.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -78,8 +81,10 @@ def write_model(folder: Path, kind: str = "llama", tokenizer: Any = None, **chan
     torch.manual_seed(7)
     config = AutoConfig.for_model(kind, **sizes(tokenizer, **changes))
     model = AutoModelForCausalLM.from_config(config)
-    for weight in model.parameters():
+    for name, weight in model.named_parameters():
         weight.data += torch.randn_like(weight) * 0.05
+        if ".q_proj." in name or ".k_proj." in name:
+            weight.data *= 5
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

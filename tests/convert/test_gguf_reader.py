@@ -146,3 +146,18 @@ def test_the_missing_package_is_named(good, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(StageError, match=r"pip install 'llmstages\[gguf\]'"):
         read_gguf(good, tmp_path / "out", print)
+
+
+def test_rope_factors_of_another_scaling_are_refused(tmp_path):
+    rope = {
+        "rope_type": "llama3",
+        "rope_theta": 10000.0,
+        "factor": 8.0,
+        "low_freq_factor": 2.0,
+        "high_freq_factor": 3.0,
+        "original_max_position_embeddings": 64,
+    }
+    folder = write_model(tmp_path / "model", rope_parameters=rope)
+    write_gguf(folder, tmp_path / "x.gguf", "float16")
+    with pytest.raises(StageError, match="rope factors .* not those of Llama 3.1"):
+        read_gguf(tmp_path / "x.gguf", tmp_path / "out", print)

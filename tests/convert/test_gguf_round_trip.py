@@ -32,6 +32,11 @@ MODELS = {
     "llama, wide heads": ("llama", {"head_dim": 32}),
     "llama 3 rope": ("llama", {"rope_parameters": LLAMA3}),
     "llama 3.2 rope": ("llama", {"rope_parameters": {**LLAMA3, "factor": 32.0}}),
+    # Its effect shows within the few tokens of a test.
+    "llama 3 rope from 32 tokens": (
+        "llama",
+        {"rope_parameters": {**LLAMA3, "original_max_position_embeddings": 32}},
+    ),
     "linear rope": (
         "llama",
         {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}},
@@ -150,6 +155,24 @@ def test_facts_are_those_of_the_model(tmp_path):
         "vocab_size": model.config.vocab_size,
         "chat_template": True,
     }
+
+
+@pytest.mark.parametrize("name", ["llama 3 rope from 32 tokens", "linear rope"])
+def test_rope_settings_matter_within_these_tokens(name, tmp_path):
+    """Otherwise the comparisons of logits would not see them."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    kind, changes = MODELS[name]
+    folder = write_model(tmp_path / "model", kind, **changes)
+    config = AutoConfig.from_pretrained(folder)
+    theta = config.rope_parameters["rope_theta"]
+    config.rope_parameters = {"rope_type": "default", "rope_theta": theta}
+    ids = torch.arange(5, 101)[None]
+    with torch.no_grad():
+        scaled = AutoModelForCausalLM.from_pretrained(folder)(ids).logits
+        plain = AutoModelForCausalLM.from_pretrained(folder, config=config)(ids).logits
+    assert (scaled - plain).abs().max() > 0.5
 
 
 def test_rotary_rows_come_back():

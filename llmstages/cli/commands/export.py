@@ -85,7 +85,8 @@ def _refuse_options(args: argparse.Namespace, options: dict[str, object], meant_
     for option, value in options.items():
         if value:
             raise StageError(
-                f"{option} is for {meant_for}, and --to {args.to} is something else: leave it out"
+                f"{option} is for {meant_for}; {args.step} --to {args.to} is something else: "
+                "leave it out"
             )
 
 
@@ -97,7 +98,12 @@ def _export_table(
             f"{artifact.name} is a {kind}, not a table: give a folder, or a file that ends in "
             f"{GGUF} for llama.cpp"
         )
-    options = {"--adapter": args.adapter, "--dtype": args.dtype, "--license": args.license}
+    options = {
+        "--adapter": args.adapter,
+        "--dtype": args.dtype,
+        "--license": args.license,
+        "--check": args.check,
+    }
     _refuse_options(args, options, "models")
     folder = artifact.path / ("dropped" if args.dropped else "data")
     if args.dropped and not folder.is_dir():
@@ -135,9 +141,12 @@ def _export_gguf(
 def _export_folder(
     artifact: StoredArtifact, kind: str, target: Target, args: argparse.Namespace, console: Console
 ) -> None:
+    if kind != "model":
+        options = {"--adapter": args.adapter, "--license": args.license, "--check": args.check}
+        _refuse_options(args, options, "models that write text")
     target.require_free()
     if args.adapter:
-        _refuse_options(args, {"--dtype": args.dtype}, "whole models")
+        _refuse_options(args, {"--dtype": args.dtype, "--check": args.check}, "whole models")
         base = model_export.to_adapter_folder(artifact, target, args.license, console)
         console.say(f"next    peft loads it on {base}: AutoPeftModelForCausalLM")
         console.say(f"        llmstages push {target.path} ORG/NAME")
