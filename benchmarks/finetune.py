@@ -242,8 +242,9 @@ def run_bare(
     from transformers import PrinterCallback, set_seed
     from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
+    from llmstages.train.adapters import lora_adapter
     from llmstages.train.arguments import training_arguments
-    from llmstages.train.trainer import load_model, load_tokenizer, lora_adapter
+    from llmstages.train.trainer import load_model, load_tokenizer
 
     config = stage_config(args)
     ctx = make_context(folder, inputs)

@@ -56,3 +56,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'llmstages' has no attribute {name!r}; it has {__all__}")
     return getattr(importlib.import_module(f"llmstages.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -24,6 +24,12 @@ from llmstages.core.artifacts import ArtifactKind
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, Progress, Stage, option
 from llmstages.data.filtering import Check, Document, Drop, Edit, Rules, Signatures, Verdict
+from llmstages.data.function_components import (
+    FunctionFilter,
+    FunctionReward,
+    FunctionTool,
+    class_of,
+)
 from llmstages.text.messages import Message, message
 
 __all__ = [
@@ -88,6 +94,11 @@ class Filter(Protocol):
         """A filter of kind "group" keeps another contract."""
         return GroupFilter if getattr(cls, "kind", "") == "group" else Filter
 
+    @staticmethod
+    def from_function(function: Callable[..., Any]) -> type:
+        """``./my_filter.py:keep`` is a filter: a document stays where keep(document) is true."""
+        return class_of(FunctionFilter, function)
+
 
 class GroupFilter(Protocol):
     """A filter that compares documents with each other, such as a search for duplicates."""
@@ -148,6 +159,11 @@ class Reward(Protocol):
         """
         ...
 
+    @staticmethod
+    def from_function(function: Callable[..., Any]) -> type:
+        """``./my_reward.py:score``, called as score(prompts, completions, rows), has weight 1."""
+        return class_of(FunctionReward, function)
+
 
 class Tool(Protocol):
     """What a model may call (group ``llmstages.tools``).
@@ -166,6 +182,11 @@ class Tool(Protocol):
     def __call__(self, argument: str) -> str:
         """The result as text. An exception becomes the text ``error: ...`` that the model reads."""
         ...
+
+    @staticmethod
+    def from_function(function: Callable[..., Any]) -> type:
+        """``./my_tool.py:look_up`` is a tool that answers with the text of look_up(argument)."""
+        return class_of(FunctionTool, function)
 
 
 class Evaluator(Protocol):

@@ -17,7 +17,8 @@ from llmstages.pipeline.compose import compose, expand
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SCALING = (ROOT / "docs/scaling.md").read_text()
-GUIDES = [SCALING, *((ROOT / "docs" / name).read_text() for name in ("sft.md", "finetune.md", "synthesize.md"))]
+GUIDE_NAMES = ("sft.md", "finetune.md", "synthesize.md", "store.md", "export.md")
+GUIDES = [SCALING, *((ROOT / "docs" / name).read_text() for name in GUIDE_NAMES)]
 BLOCKS = re.findall(
     r"^```(\w*)\n(.*?)^```", "".join([README, *GUIDES[1:]]), re.MULTILINE | re.DOTALL
 )
@@ -140,3 +141,28 @@ def test_a_plugin_of_the_readme_works_when_saved_to_a_file(body, install):
     )
     [keep, drop] = judge.judge([calm, loud])
     assert keep is None and isinstance(drop, Drop) and drop.limit and registry.describe(type(judge))
+
+
+def test_what_the_guide_on_results_shows_of_python_runs(tmp_path, monkeypatch):
+    text = (ROOT / "docs/store.md").read_text()
+    [body] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(body, names)
+    artifact = names["artifact"]
+    assert artifact.metrics["pages"] == len(artifact.load()) > 100
+
+
+def test_a_reward_and_a_preset_without_a_package_plan_as_shown(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "docs/plugins.md").read_text()
+    section = text.split("## Without a package")[1].split("\n## ")[0]
+    blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
+    monkeypatch.chdir(tmp_path)
+    Path("my_reward.py").write_text(blocks["python"])
+    Path("conf/rl").mkdir(parents=True)
+    Path("conf/rl/fast.yaml").write_text(blocks["yaml"])
+    words = shlex.split(blocks["bash"])[2:]
+    for overrides in (words, ["recipe=smoke", "only=rl", "rl=fast"]):
+        assert main(["plan", *overrides]) == 0, capsys.readouterr().err
+    reward = registry.load_component("rewards", {"use": "./my_reward.py:score"})
+    assert reward.score([[], []], ["It is 12.", "13"], {"answer": ["12", "12"]}) == [1.0, 0.0]

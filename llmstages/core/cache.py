@@ -15,6 +15,7 @@ from pathlib import Path
 
 from llmstages.core.atomic import damage, seal
 from llmstages.core.errors import StageError
+from llmstages.core.locks import held
 
 
 def cached(
@@ -63,22 +64,12 @@ def _fill(home: Path, part: Path, make: Callable[[Path], None]) -> None:
 @contextmanager
 def _locked(cache: Path, key: str, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of a key."""
-    from filelock import FileLock, Timeout
-
     path = cache / f".{key}.lock"
     while True:
         cache.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            say(f"cache: another process is making {key}; waiting for it")
-            lock.acquire()
-        try:
+        with held(path, f"cache: another process is making {key}", say):
             # The cache may have been deleted while we waited, lock and all: then nobody else sees
             # it.
             if path.exists():
                 yield
                 return
-        finally:
-            lock.release()

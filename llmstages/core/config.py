@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections.abc as abc
 import dataclasses as dc
+import importlib.util
 import math
 import operator
 import types
@@ -18,7 +19,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from llmstages.core.errors import StageError, near
+from llmstages.core.errors import MissingValueError, StageError, near
 
 MISSING = "???"  # OmegaConf's mark of a value that must be set
 PLAIN = (bool, int, float, str)
@@ -158,6 +159,7 @@ def build_config(config: Any, values: Mapping[str, Any], where: str) -> Any:
         key = f"{where}.{name}"
         _check_plain(key, hints(config)[name], value)
         _check_choices(key, hints(config)[name], known[name], value)
+        _check_packages(key, declared(config, name, "needs") or {}, value)
         _check_range(key, allowed_range(config, name), value)
     try:
         return config(**typed)
@@ -181,7 +183,10 @@ def _check_complete(known: Mapping[str, dc.Field], values: Mapping[str, Any], wh
     if absent:
         helps = {name: known[name].metadata.get("help") or "no help text" for name in absent}
         listed = "; ".join(f"{where}.{name} ({text})" for name, text in helps.items())
-        raise StageError(f"{where} needs a value for {listed}. Set it: {where}.{absent[0]}=VALUE")
+        raise MissingValueError(
+            f"{where} needs a value for {listed}. Set it: {where}.{absent[0]}=VALUE",
+            [f"{where}.{name}" for name in absent],
+        )
 
 
 def unknown_key(config: type, where: str, name: str) -> str:
@@ -250,6 +255,19 @@ def _check_choices(where: str, hint: Any, field: dc.Field, value: Any) -> None:
             names = [str(choice) for choice in choices]
             raise StageError(
                 f"{where} is {item!r}, which is none of {', '.join(names)}.{near(str(item), names)}"
+            )
+
+
+def _check_packages(where: str, needs: Mapping[str, tuple[str, str]], value: Any) -> None:
+    """Refuse a value whose package is not installed, before any work."""
+    for item in value if isinstance(value, (list, tuple)) else (value,):
+        if not isinstance(item, str) or item not in needs:
+            continue
+        module, requirement = needs[item]
+        if importlib.util.find_spec(module) is None:
+            raise StageError(
+                f"{where}={item} needs {module}, which is not installed. "
+                f"Run: pip install '{requirement}'"
             )
 
 

@@ -5,11 +5,13 @@ rich is imported only where a bar or a table is drawn, so that ``--help`` and ``
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 from llmstages.core.secrets import mask
@@ -19,10 +21,11 @@ EVERY = 15.0  # seconds between plain progress lines where there is no terminal
 
 
 class Console:
-    """Lines for people, on standard error where standard output carries JSON."""
+    """Lines for people, on standard error where standard output carries JSON, and for logs."""
 
     def __init__(self, to_stderr: bool = False, quiet: bool = False) -> None:
         self.to_stderr, self.quiet = to_stderr, quiet
+        self._logs: list[TextIO] = []
 
     @property
     def stream(self) -> TextIO:
@@ -32,10 +35,34 @@ class Console:
         """One line, secrets masked."""
         if not self.quiet:
             print(mask(line), file=self.stream, flush=True)
+        self.note(line)
+
+    def note(self, line: str) -> None:
+        """One line for the logs alone."""
+        for log in self._logs:
+            # A log must not end a run, least of all on a full disk, which has a message of its own.
+            with contextlib.suppress(OSError, ValueError):
+                print(
+                    time.strftime("%Y-%m-%d %H:%M:%S"), mask(line.strip("\n")), file=log, flush=True
+                )
+
+    @contextmanager
+    def logging(self, path: Path | None) -> Iterator[None]:
+        """Append what is said, and how progress ends, to a file as well; None: to no file."""
+        if path is None:
+            yield
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8", errors="replace") as log:
+            self._logs.append(log)
+            try:
+                yield
+            finally:
+                self._logs.remove(log)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A table without lines: readable in a terminal and in a log."""
-        if self.quiet or not rows:
+        if not rows:
             return
         texts = [[mask(str(cell)) for cell in row] for row in rows]
         widths = [max(len(row[i]) for row in [list(columns), *texts]) for i in range(len(columns))]
@@ -47,13 +74,30 @@ class Console:
     @contextmanager
     def progress(self, description: str, total: float | None = None) -> Iterator[Any]:
         """A bar on a terminal, otherwise a line now and then; yields advance(n=1, note="")."""
+        with self._shown_progress(description, total) as advance:
+            if not self._logs:
+                yield advance
+                return
+            logged = _Lines(description, total, self.note)
+
+            def advance_both(n: float = 1, note: str = "") -> None:
+                advance(n, note)
+                logged.advance(n, note)
+
+            try:
+                yield advance_both
+            finally:
+                self.note(logged.end())
+
+    @contextmanager
+    def _shown_progress(self, description: str, total: float | None) -> Iterator[Any]:
         if self.quiet:
             yield lambda n=1, note="": None
         elif sys.stderr.isatty():
             with _bar(description, total) as advance:
                 yield advance
         else:
-            yield _lines(description, total)
+            yield _Lines(description, total, _print_to_stderr).advance
 
 
 @contextmanager
@@ -86,25 +130,39 @@ def _bar(description: str, total: float | None) -> Iterator[Any]:
         yield advance
 
 
-def _lines(description: str, total: float | None) -> Any:
-    pace = _Pace(total)
-    last = pace.start
+class _Lines:
+    """Progress as a line now and then."""
 
-    def advance(n: float = 1, note: str = "") -> None:
-        nonlocal last
-        pace.advance(n)
+    def __init__(self, description: str, total: float | None, write: Callable[[str], None]) -> None:
+        self.description, self.total, self.write = description, total, write
+        self.pace = _Pace(total)
+        self.last_note = ""
+        self.last = self.pace.start
+
+    def advance(self, n: float = 1, note: str = "") -> None:
+        self.pace.advance(n)
+        self.last_note = note or self.last_note
         now = time.monotonic()
-        if now - last < EVERY:
+        if now - self.last < EVERY:
             return
-        last = now
-        progress = f"{pace.done:g}"
-        if total:
-            progress += f"/{total:g}"
-        if left := pace.left():
+        self.last = now
+        progress = self._counted()
+        if left := self.pace.left():
             progress += f", {left}"
-        print(mask(f"  {description} {progress} {note}".rstrip()), file=sys.stderr, flush=True)
+        self.write(f"  {self.description} {progress} {note}".rstrip())
 
-    return advance
+    def end(self) -> str:
+        """How it ended."""
+        elapsed = format_seconds(time.monotonic() - self.pace.start)
+        return f"  {self.description} {self._counted()} in {elapsed} {self.last_note}".rstrip()
+
+    def _counted(self) -> str:
+        done = f"{self.pace.done:g}"
+        return f"{done}/{self.total:g}" if self.total else done
+
+
+def _print_to_stderr(line: str) -> None:
+    print(mask(line), file=sys.stderr, flush=True)
 
 
 class _Pace:
@@ -145,3 +203,13 @@ def format_number(value: Any, digits: int = 4) -> str:
 def format_seconds(value: float) -> str:
     """A duration for people."""
     return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
+
+
+def format_bytes(value: float) -> str:
+    """A size for people, with three digits: 1.23 MB."""
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = 0
+    while value >= 1000 and power < len(units) - 1:
+        value /= 1000
+        power += 1
+    return f"{value:.3g} {units[power]}"

@@ -11,6 +11,8 @@ from typing import Any
 
 from llmstages.core.errors import StageError, near
 
+# Path -> [size, time, digest] of what this process has read, for plans without a store yet
+_of_this_process: dict[str, list[Any]] = {}
 SHOWN_NAMES = 8  # file names listed in an error message
 
 
@@ -60,7 +62,9 @@ class Digests:
         key = str(path.resolve())
         stamp = [info.st_size, info.st_mtime_ns]
         if self.known.get(key, [None])[:2] != stamp:
-            self.known[key] = [*stamp, sha256_file(path)]
+            seen = _of_this_process.get(key, [None])
+            digest = seen[2] if seen[:2] == stamp else sha256_file(path)
+            self.known[key] = _of_this_process[key] = [*stamp, digest]
             self.changed = True
         return self.known[key][2]
 

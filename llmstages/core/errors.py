@@ -1,9 +1,9 @@
-"""The one error that is meant for the user, and the spelling help that its messages share."""
+"""The errors that are meant for the user, and the spelling help that their messages share."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class StageError(Exception):
@@ -11,6 +11,18 @@ class StageError(Exception):
 
     The message says what is wrong, why, and what to do.
     """
+
+
+class MissingValueError(StageError):
+    """A value without a default was not set.
+
+    Attributes:
+        keys: the dotted keys of the missing values.
+    """
+
+    def __init__(self, message: str, keys: Sequence[str]) -> None:
+        super().__init__(message)
+        self.keys = tuple(keys)
 
 
 def near(word: str, words: Iterable[str], cutoff: float = 0.6) -> str:

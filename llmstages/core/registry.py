@@ -23,6 +23,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from llmstages.core import file_components
 from llmstages.core.config import build_config
 from llmstages.core.contracts import violations
 from llmstages.core.errors import StageError, near
@@ -116,22 +117,36 @@ def load(group: str, name: str) -> Any:
         ) from error
 
 
-@cache
 def load_checked(group: str, name: str) -> type:
-    """The class of a stage or component, checked against the contract of its group."""
-    cls = load(group, name)
-    if group == STAGES:
-        contract = Stage
-    else:
+    """The class of a stage or component, checked against the contract of its group.
+
+    A component may be named by its file as well: ``./my_reward.py:score``.
+    """
+    if group != STAGES and file_components.is_file(name):
+        # Never remembered by its name, since the file may have been edited.
         contract = load(COMPONENT_GROUPS, group)
+        cls = file_components.load(name, contract)
+        _check_contract(cls, contract, name)
+        return cls
+    return _load_registered(group, name)
+
+
+@cache
+def _load_registered(group: str, name: str) -> type:
+    cls = load(group, name)
+    contract = Stage if group == STAGES else load(COMPONENT_GROUPS, group)
+    entry = find(group, name)
+    where = f"{name!r} of llmstages.{group} ({entry.target}, from {entry.package})"
+    _check_contract(cls, contract, where)
+    return cls
+
+
+def _check_contract(cls: type, contract: type, where: str) -> None:
     if problems := violations(cls, contract):
-        entry = find(group, name)
         raise StageError(
-            f"{name!r} of llmstages.{group} ({entry.target}, from {entry.package}) does not keep "
-            f"its contract: {'; '.join(problems)}. The contract is "
+            f"{where} does not keep its contract: {'; '.join(problems)}. The contract is "
             f"{contract.__module__}.{contract.__name__}"
         )
-    return cls
 
 
 def load_stage(name: str) -> type:
@@ -151,10 +166,12 @@ def load_component(group: str, spec: Mapping[str, Any]) -> Any:
 
 def component_config(group: str, spec: Mapping[str, Any]) -> tuple[type, Any]:
     """The class and the typed Config of a component, with defaults filled in."""
+    if isinstance(spec, Mapping) and "broken" in spec:
+        raise StageError(str(spec["broken"]))
     if not isinstance(spec, Mapping) or not spec.get("use"):
         raise StageError(
             f"a member of {group!r} is {spec!r}, which does not say what to use. Write "
-            f"{{'use': NAME, ...}} from Python, +{group}@STEP.{group}.NAME=NAME on the command line"
+            f"{{'use': NAME, ...}} from Python, STEP.{group}.NAME=NAME on the command line"
         )
     cls = load_checked(group, spec["use"])
     fields = {key: value for key, value in spec.items() if key != "use"}

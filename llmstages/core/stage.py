@@ -9,6 +9,7 @@ and writes its own folder, nothing else.
 from __future__ import annotations
 
 import dataclasses as dc
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ def option(
     identity: bool = True,
     file: bool = False,
     renamed_from: str = "",
+    needs: Mapping[str, tuple[str, str]] | None = None,
 ) -> Any:
     """A field of a Config: its default, its help text and the values it may take.
 
@@ -46,6 +48,8 @@ def option(
             path.
         renamed_from: the name of this field in an earlier version; using it is an error that says
             so.
+        needs: value -> (module, what to install) for values that need a package of their own:
+            ``{"spacy": ("spacy", "llmstages[spacy]")}``. Without the package the value is refused.
     """
     limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     metadata = {
@@ -55,6 +59,7 @@ def option(
         "choices": tuple(choices),
         "range": {name: limit for name, limit in limits.items() if limit is not None},
         "renamed_from": renamed_from,
+        "needs": dict(needs or {}),
     }
     if factory is not None:
         return dc.field(default_factory=factory, metadata=metadata)
@@ -65,12 +70,36 @@ def option(
 
 @dc.dataclass(frozen=True)
 class Artifact:
-    """A finished folder of one kind (artifacts.py); ``name`` is its step, or the source."""
+    """A finished folder of one kind (artifacts.py); ``name`` is its step, or the source.
+
+    Example:
+        >>> scores = run(steps)["evaluate"]
+        >>> scores.metrics["questions"], scores.record["seconds"], scores.load()
+    """
 
     name: str
     kind: str
     path: Path
     fingerprint: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What made it, when, and at what cost; empty for a folder from elsewhere."""
+        file = self.path / "record.json"
+        if not file.exists():
+            return {}
+        return json.loads(file.read_text(encoding="utf-8"))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What its stage measured; empty for a folder from elsewhere."""
+        return self.record.get("metrics", {})
+
+    def load(self) -> Any:
+        """Its content: a ``datasets.Dataset``, a model, a tokenizer or scores (opening.py)."""
+        from llmstages.core.opening import open_artifact
+
+        return open_artifact(self.kind, self.path)
 
 
 class Progress(Protocol):

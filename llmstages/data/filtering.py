@@ -42,6 +42,7 @@ class Document:
         id, url, text: of the page.
         row: its row in the documents artifact.
         splitter: how it is cut into words.
+        language: the code of its language; "" if it is not known. A filter may find it out.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class Document:
         text: str = "",
         row: int = -1,
         splitter: Splitter = DEFAULT_SPLITTER,
+        language: str = "",
     ) -> None:
         self.id = id
         self.url = url
         self._text = text
         self.row = row
         self.splitter = splitter
+        self.language = language
 
     @property
     def text(self) -> str:

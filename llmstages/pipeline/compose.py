@@ -1,10 +1,9 @@
-"""Overrides to plain values, by Hydra. The only file that imports hydra or omegaconf.
+"""Overrides to plain values, by Hydra. Only this file and config_sources.py import it.
 
-The registry is a Hydra config source: every stage ``rl.grpo`` is option ``grpo`` of group ``rl``,
-with its Config as the schema, so an installed plugin is selectable with no YAML. Presets in conf/
-lie in the same groups. Left out on purpose: ``hydra.utils.instantiate`` (arbitrary code by config;
-names resolve through the registry), ``@hydra.main`` (it changes the folder and takes over logging),
-the ``hydra_plugins`` namespace (it is not found in editable installs).
+Where options come from is in config_sources.py. Left out on purpose: ``hydra.utils.instantiate``
+(arbitrary code by config; names resolve through the registry), ``@hydra.main`` (it changes the
+folder and takes over logging), the ``hydra_plugins`` namespace (it is not found in editable
+installs).
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
-from importlib.metadata import entry_points
 from typing import Any
 
 from hydra import initialize_config_module
@@ -25,22 +23,18 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.defaults_list import DefaultsList, create_defaults_list
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult, ConfigSource
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llmstages.core import registry
-from llmstages.core.config import build_config, make_schema
+from llmstages.core.config import build_config
 from llmstages.core.errors import StageError
-from llmstages.pipeline import hydra_errors, smoke, steps_check
+from llmstages.pipeline import config_sources, hydra_errors, own_conf, smoke, steps_check
 from llmstages.pipeline.hydra_errors import SETTINGS
+from llmstages.pipeline.overrides import choose_components
 from llmstages.pipeline.run_config import RunConfig, check_run_name
 
 RECIPE_KEYS = {
@@ -52,101 +46,10 @@ RECIPE_KEYS = {
 Loaded = tuple[DictConfig, DefaultsList, IConfigRepository]
 
 
-class StageSource(ConfigSource):
-    """The registry as Hydra groups: ``rl/grpo`` is a stage, ``filters/url`` is a component."""
-
-    @staticmethod
-    def scheme() -> str:
-        return "stages"
-
-    def available(self) -> bool:
-        return True
-
-    def is_group(self, config_path: str) -> bool:
-        group = config_path.strip("/")
-        return group in (*SETTINGS, *registry.component_groups(), *registry.slots())
-
-    def is_config(self, config_path: str) -> bool:
-        group, _, name = config_path.removesuffix(".yaml").strip("/").rpartition("/")
-        return bool(group) and name in self._options(group)
-
-    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        if results_filter == ObjectType.GROUP:
-            return []
-        return self._options(config_path.strip("/"))
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        group, _, name = config_path.removesuffix(".yaml").strip("/").rpartition("/")
-        return ConfigResult(
-            provider=self.provider,
-            path=f"stages://{group}/{name}",
-            config=_node(group, name),
-            header={"package": None},
-        )
-
-    @staticmethod
-    def _options(group: str) -> list[str]:
-        if group in SETTINGS:
-            return ["base"]
-        stages = [
-            name.partition(".")[2]
-            for name in registry.entries(registry.STAGES)
-            if name.startswith(f"{group}.")
-        ]
-        components: list[str] = []
-        if group in registry.component_groups():
-            components = [*registry.entries(group)]
-        # `tools` is a slot and a group of components; a name can only be one of both.
-        if clashes := sorted({*stages} & {*components}):
-            name = clashes[0]
-            raise StageError(
-                f"{name!r} is registered both as the stage {group}.{name} and in "
-                f"llmstages.{group}. One of the two must be renamed"
-            )
-        return sorted([*stages, *components])
-
-
-def _node(group: str, name: str) -> DictConfig:
-    """The typed node of one option.
-
-    A stage that cannot be imported becomes a node with the error, which hurts only if it is run.
-    """
-    if group in SETTINGS:
-        return OmegaConf.structured(make_schema(SETTINGS[group], "option", "base"))
-    try:
-        if f"{group}.{name}" in registry.entries(registry.STAGES):
-            return OmegaConf.structured(_stage_schema(f"{group}.{name}"))
-        component = registry.load_checked(group, name)
-        return OmegaConf.structured(make_schema(component.Config, "use", name))
-    except StageError as error:
-        return OmegaConf.create({"stage": f"{group}.{name}", "broken": str(error)})
-
-
-def _stage_schema(name: str) -> type:
-    stage = registry.load_stage(name)
-    components = {
-        group: registry.default_components(members)
-        for group, members in getattr(stage, "components", {}).items()
-    }
-    return make_schema(stage.Config, "stage", name, components)
-
-
-class SearchPath(SearchPathPlugin):
-    """Our conf first, so that no plugin can shadow it; then the registry; then third parties."""
-
-    def manipulate_search_path(self, search_path: Any) -> None:
-        search_path.append(provider="llmstages", path="stages://")
-        for point in sorted(entry_points(group="llmstages.conf"), key=lambda point: point.name):
-            # A path, not an import: these packages hold YAML files.
-            search_path.append(provider=point.name, path=f"pkg://{point.value}")
-
-
 @contextmanager
 def _hydra() -> Iterator[ConfigLoaderImpl]:
     """Hydra, set up with our sources; yields its config loader."""
-    plugins = Plugins.instance()
-    plugins.register(StageSource)
-    plugins.register(SearchPath)
+    config_sources.register()
     GlobalHydra.instance().clear()
     # Composing makes many small objects that all stay. Looking for garbage takes a tenth of a plan.
     gc.disable()
@@ -169,6 +72,7 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
     with _hydra() as loader:
         try:
             config, listed, repository = _load(loader, overrides)
+            _check_own_names(repository, listed)
             _check_recipes(repository, listed)
             return _read(config, listed.overrides.known_choices, listed.config_overrides)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -193,6 +97,7 @@ defaults_list._create_interpolation_map = _map_if_needed
 
 def _load(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> Loaded:
     """Compose the overrides. ``+GROUP@STEP=NAME`` chooses where the run has GROUP@STEP already."""
+    overrides = choose_components(overrides)
     try:
         return _composed(loader, overrides)
     except HydraException as error:
@@ -261,13 +166,14 @@ def _read(
         chat=config.chat,
         slots=slots,
         steps=steps,
+        given=sorted(given),
         **settings,
     )
 
 
 def _read_slots(config: DictConfig, choices: Mapping[str, str | None]) -> dict[str, Any]:
     """Step -> ``{"stage": name, **values}``, from every key that is not one of a run's own."""
-    own_keys = {"smoke", *(field.name for field in dc.fields(RunConfig))}
+    own_keys = {"smoke", *(field.name for field in dc.fields(RunConfig))} - {"slots", "given"}
     slots: dict[str, Any] = {}
     for key in config:
         name = str(key)
@@ -279,7 +185,7 @@ def _read_slots(config: DictConfig, choices: Mapping[str, str | None]) -> dict[s
             if not groups:
                 raise StageError(
                     f"{name!r} means nothing in this run: it is not a step, a slot or one of "
-                    f"{', '.join(sorted(own_keys - {'slots'}))}"
+                    f"{', '.join(sorted(own_keys))}"
                 )
             raise StageError(
                 f"{name!r} is the name of a step, not of a slot. "
@@ -287,6 +193,24 @@ def _read_slots(config: DictConfig, choices: Mapping[str, str | None]) -> dict[s
             )
         slots[name] = OmegaConf.to_container(config[name], resolve=True)
     return slots
+
+
+def _check_own_names(repository: IConfigRepository, listed: DefaultsList) -> None:
+    """Refuse a chosen file of ./conf whose name is taken, since it would not be read."""
+    folder = own_conf.folder()
+    if folder is None:
+        return
+    for default in listed.defaults:
+        file = folder / f"{default.config_path}.yaml"
+        if not default.config_path or default.config_path == "config" or not file.exists():
+            continue
+        loaded = repository.load_config(default.config_path)
+        if loaded is not None and loaded.provider != own_conf.PROVIDER:
+            owner = "llmstages" if loaded.provider == "main" else loaded.provider
+            raise StageError(
+                f"{file} has a name that is taken: {owner} has a {default.config_path} too. "
+                "Rename your file"
+            )
 
 
 def _check_recipes(repository: IConfigRepository, listed: DefaultsList) -> None:

@@ -1,7 +1,8 @@
 """Compose once: the same overrides over the same files give the same run, without importing Hydra.
 
 The key covers the overrides, and the size and time of every Python and YAML file that composing
-could read: ours, and those of every package that registers something. Whatever goes wrong with
+could read: ours, those of every package that registers something, those in ``./conf``, and the
+files that components are named by. Whatever goes wrong with
 the cache costs time, never a result. Left out on purpose: configurations that read the
 environment (``${oc.env:...}``) are never remembered.
 """
@@ -22,6 +23,7 @@ from llmstages.core.config import build_config
 from llmstages.core.digest import sha256
 from llmstages.launch.config import Launch
 from llmstages.launch.hardware import Hardware
+from llmstages.pipeline import own_conf
 from llmstages.pipeline.run_config import RunConfig
 
 MOST_ENTRIES = 64
@@ -29,7 +31,7 @@ MOST_ENTRIES = 64
 
 def compose(overrides: Sequence[str]) -> RunConfig:
     """compose.compose(), remembered between processes."""
-    files = _files()
+    files = [*_files(), *own_conf.files(), *own_conf.component_files(overrides)]
     place = _place(overrides, files)
     if place is not None and (known := _read(place)) is not None:
         return known
@@ -38,7 +40,10 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     composed = compose_afresh(overrides)
     # A stage that could not be imported may be fixed without a change to a file that we look at.
     has_broken_stage = any("broken" in values for values in composed.slots.values())
-    if place is not None and not has_broken_stage:
+    # A path with blanks may not have been seen in the texts: then nothing would notice an edit.
+    watched = {file.resolve() for file in files}
+    is_watched = own_conf.used_files(composed.slots) <= watched
+    if place is not None and is_watched and not has_broken_stage:
         _remember(place, composed, files)
     return composed
 

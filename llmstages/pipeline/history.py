@@ -10,14 +10,22 @@ has changed since.
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmstages.core.errors import StageError, near
+from llmstages.core.secrets import mask
+from llmstages.pipeline.overrides import key_of, value_of
 from llmstages.pipeline.plan import Source
-from llmstages.pipeline.store import RECORD
+from llmstages.pipeline.store import RECORD, Store
+
+# Beside the links of a run; no step's name has a dot.
+INVOCATION = "run.json"
+RUN_LOG = "run.log"
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,110 @@ class PastRun:
         """The steps that made artifacts of a kind, in the order in which they were finished."""
         steps = [step for step in self.steps.values() if step.kind == kind]
         return sorted(steps, key=lambda step: step.finished)
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """How a run was started, as ``runs/NAME/run.json`` says.
+
+    Attributes:
+        name: of the run.
+        overrides: as the user wrote them.
+        started: seconds since the epoch.
+    """
+
+    name: str
+    overrides: Sequence[str]
+    started: float
+
+
+def save_invocation(runs: Path | str, name: str, overrides: Sequence[str]) -> None:
+    """Note how a run is started, so that later commands know what it composed.
+
+    Raises:
+        StageError: the folder cannot be written to.
+    """
+    file = Path(runs) / name / INVOCATION
+    facts = mask({"overrides": list(overrides), "started": time.time()})
+    aside = file.with_name(f".{INVOCATION}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(facts, ensure_ascii=False) + "\n", encoding="utf-8")
+        aside.replace(file)
+    except OSError as error:
+        raise StageError(
+            f"cannot write to the folder of the run, {file.parent}: {error.strerror}. "
+            "Choose another: runs=FOLDER"
+        ) from error
+
+
+def run_log(runs: Path | str, name: str) -> Path:
+    """The log of a run: what it printed, from the plan to the last table."""
+    return Path(runs) / name / RUN_LOG
+
+
+def step_log(step: str, given: Sequence[str] = ()) -> Path:
+    """The log of a step in the last run, or in the run that ``name=`` or ``recipe=`` names.
+
+    Raises:
+        StageError: there is none; the message lists the logs that there are.
+    """
+    from llmstages.pipeline.compose_cache import compose
+
+    past = last_invocation(given)
+    composed = compose([word for word in given if key_of(word) in ("runs", "store", "recipe")])
+    folder = Path(composed.runs) / (past.name if past else composed.name)
+    file = folder / f"{step}.log"
+    if file.exists():
+        return file
+    others = sorted(Path(composed.runs).glob(f"*/{step}.log"))
+    logs = sorted(path.stem for path in folder.glob("*.log") if path.name != RUN_LOG)
+    advice = f"; it has one in {', '.join(map(str, others))}" if others else ""
+    raise StageError(
+        f"{folder}/ has no log of {step!r}, since that run did not make it{advice}."
+        f"{near(step, logs)} Logs there: {', '.join(logs) or 'none'}"
+    )
+
+
+def invocations(runs: Path | str) -> list[Invocation]:
+    """How the runs in a folder were started, the last one first."""
+    found: list[Invocation] = []
+    for file in Path(runs).glob(f"*/{INVOCATION}"):
+        try:
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            found.append(Invocation(file.parent.name, facts["overrides"], facts["started"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # half of a disk's last write: the run is as if it were of an earlier version
+    return sorted(found, key=lambda invocation: -invocation.started)
+
+
+def last_invocation(given: Sequence[str] = ()) -> Invocation | None:
+    """How the last run was started, or the one that ``name=`` names.
+
+    None where ``recipe=`` is given, since that composes a run of its own, and where there is no
+    run yet.
+
+    Raises:
+        StageError: no run has the name; the message lists those that there are.
+    """
+    from llmstages.pipeline.compose_cache import compose
+
+    if value_of(given, "recipe"):
+        return None
+    places = [word for word in given if key_of(word) in ("runs", "store")]
+    runs = compose(places).runs
+    known = invocations(runs)
+    name = value_of(given, "name")
+    if not name:
+        return known[0] if known else None
+    for invocation in known:
+        if invocation.name == name:
+            return invocation
+    names = [invocation.name for invocation in known]
+    raise StageError(
+        f"name={name}: there is no run of that name in {runs}/.{near(name, names)} "
+        f"Runs: {', '.join(names) or 'none'}"
+    )
 
 
 def last_run(overrides: Sequence[str] = ()) -> PastRun:
@@ -186,6 +298,22 @@ def lineage(artifact: StoredArtifact) -> Iterator[StoredArtifact]:
             folder = current.path.parent / f"{name}-{fingerprint}"
             if (folder / RECORD).exists():
                 queue.append(StoredArtifact(name, folder, read_artifact(folder).record))
+
+
+def made_from(store: Store, key: str) -> list[str]:
+    """Names of the steps whose results in the store were made from a result, directly or not.
+
+    They are in the order in which they were finished.
+    """
+    records = sorted(store.records(), key=lambda record: record.get("finished", 0))
+    keys = {key}
+    names: dict[str, None] = {}  # a set that keeps the order
+    for record in records:
+        sources = {f"{name}-{fingerprint}" for name, fingerprint in _sources(record)}
+        if sources & keys:
+            keys.add(record["key"])
+            names[str(record["step"])] = None
+    return list(names)
 
 
 def _sources(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -187,8 +187,21 @@ def _unknown_key(key: str, facts: Facts) -> str:
     if new and parent in ("", "steps"):
         return f"the step {missing} was renamed to {new}"
     known = [name for name in node if name not in DISCRIMINATORS]
+    if parents and parents[-1] in registry.component_groups():
+        return _unknown_member(parent, missing, parents[-1], known)
     what = f"{parent} has no key {missing!r}" if parent else f"there is no {missing!r} in this run"
     return f"{what}.{near(missing, known)} There are: {', '.join(map(str, known)) or 'none'}"
+
+
+def _unknown_member(parent: str, missing: str, group: str, known: Sequence[str]) -> str:
+    """The message for a component that a step does not have: how to set one, or to add one."""
+    names = registry.entries(group)
+    example = missing if missing in names else "NAME"
+    return (
+        f"{parent} has no {missing!r}.{near(missing, known)} There are: "
+        f"{', '.join(known) or 'none'}. To add one: {parent}.{missing}={example}, where NAME is "
+        f"one of {', '.join(names)}, or a file of yours, ./FILE.py:NAME"
+    )
 
 
 def _config_of(parents: Sequence[str], node: Mapping[str, Any]) -> type | None:

@@ -11,7 +11,7 @@ import dataclasses as dc
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llmstages.core import artifacts, registry
+from llmstages.core import artifacts, file_components, registry
 from llmstages.core.config import to_plain
 from llmstages.core.console import format_number
 from llmstages.core.digest import Digests, canonical, sha256
@@ -20,6 +20,7 @@ from llmstages.pipeline.store import Store
 
 SHOWN_REASONS = 4  # differences named in the reason why a step is new
 SHOWN_CHARACTERS = 40  # of a value in a reason
+FILE_CONTENT = "content of its file"  # of a component that is named by its file; no field's name
 
 
 @dc.dataclass(frozen=True, eq=False)
@@ -123,6 +124,20 @@ def make_plan(steps: Sequence[Step], store: Store) -> list[Planned]:
     return list(planned.values())
 
 
+def changed_since(plan: Planned, planned: Sequence[Planned], store: Store) -> list[str]:
+    """What of a step's files is no longer what the plan found, in words.
+
+    A result would otherwise be stored under the fingerprint of what a file held before.
+    """
+    digests = Digests(store.path / ".digests.json")
+    by_step = {other.step: other for other in planned}
+    identity = _identity(plan.step, by_step, digests)
+    return [
+        _describe(change, plan.identity, identity, plan.step, by_step)
+        for change in _differences(plan.identity, identity)
+    ]
+
+
 def _identity(step: Step, planned: Mapping[Step, Planned], digests: Digests) -> dict[str, Any]:
     components = getattr(step.stage, "components", {})
     return {
@@ -165,11 +180,12 @@ def _component_identity(
     group: str, spec: Mapping[str, Any], where: str, digests: Digests
 ) -> dict[str, Any]:
     cls, config = registry.component_config(group, spec)
-    return {
-        "use": spec["use"],
-        "version": registry.code_version(cls),
-        **_identity_fields(config, where, digests),
-    }
+    use = str(spec["use"])
+    identity: dict[str, Any] = {"use": use, "version": registry.code_version(cls)}
+    if file_components.is_file(use):
+        identity["use"] = file_components.short_name(use)
+        identity[FILE_CONTENT] = digests.file(file_components.path_of(use))
+    return identity | _identity_fields(config, where, digests)
 
 
 def _input_identity(
@@ -256,6 +272,9 @@ def _describe(
     if key.startswith("inputs."):
         return _describe_input(key.removeprefix("inputs."), _get(old, key), step, planned)
     field, before, after = key.removeprefix("config."), _get(old, key), _get(new, key)
+    component, is_content, _ = field.partition(f".{FILE_CONTENT}")
+    if is_content:
+        return f"the file of {component} changed"
     if isinstance(after, Mapping) or isinstance(before, Mapping):
         return f"{field} {'added' if before is None else 'removed'}"
     if any(other.name == field and other.metadata.get("file") for other in dc.fields(step.config)):
@@ -308,14 +327,3 @@ def lines(
         yield f"{step.name:{name_width}}  {step.uses:{uses_width}}  {plan.state}{why}"
         for note in (*step.notes, *(more or {}).get(step.name, ())):
             yield f"{'':{name_width}}  {note}"
-
-
-def dependents(planned: Sequence[Planned], name: str) -> list[str]:
-    """Names of the steps that depend on a step, directly or not."""
-    names = {name}
-    for plan in planned:
-        if any(
-            source.name in names for _, source in plan.step.sources() if isinstance(source, Step)
-        ):
-            names.add(plan.step.name)
-    return [plan.step.name for plan in planned if plan.step.name in names - {name}]

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import dataclasses as dc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmstages.core.errors import StageError, near
 from llmstages.core.secrets import mask
+from llmstages.pipeline import history
 from llmstages.pipeline.compose_cache import compose
+from llmstages.pipeline.overrides import command, key_of, merge, value_of
 from llmstages.pipeline.plan import Planned, Step, make_plan
 from llmstages.pipeline.run_config import RunConfig, check_run_name
 from llmstages.pipeline.store import Store
@@ -30,6 +32,7 @@ class PreparedRun:
     composed: RunConfig
     store: Store
     planned: Sequence[Planned]
+    overrides: Sequence[str] = ()
 
     def find(self, name: str) -> Planned:
         """The planned step of a name."""
@@ -53,8 +56,26 @@ def prepare(overrides: Sequence[str], name: str | None = None) -> PreparedRun:
         check_run_name(name, composed.runs)
         composed = dc.replace(composed, name=name)
     store = Store(composed.store)
-    steps: list[Step] = make_steps(composed.slots, composed.steps, composed.only)
-    return PreparedRun(composed, store, make_plan(steps, store))
+    steps: list[Step] = make_steps(composed.slots, composed.steps, composed.only, composed.given)
+    return PreparedRun(composed, store, make_plan(steps, store), tuple(overrides))
+
+
+def prepare_past(given: Sequence[str], step: str, say: Callable[[str], None]) -> PreparedRun:
+    """Prepare what the last run composed, up to and including a step.
+
+    Args:
+        given: overrides on top of those of the last run. ``name=NAME`` chooses another run;
+            with ``recipe=NAME`` they are all there is.
+        step: the step that is asked about.
+        say: gets one line that says which run it is.
+    """
+    past = history.last_invocation(given)
+    if past is None:
+        return prepare(merge(given, f"only={step}"))
+    extra = [word for word in given if key_of(word) != "name"]
+    which = "run" if value_of(given, "name") else "last run,"
+    say(f"of the {which} {past.name!r}: {command('run', past.overrides, *extra)}")
+    return prepare(merge(past.overrides, *extra, f"only={step}"), past.name)
 
 
 def plan_json(session: PreparedRun, estimates: Mapping[str, Any]) -> dict[str, Any]:

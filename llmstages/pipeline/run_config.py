@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses as dc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmstages.core.errors import StageError
@@ -15,7 +15,8 @@ from llmstages.launch.hardware import Hardware
 class RunConfig:
     """A run as plain values: nothing of Hydra is left in it.
 
-    slots: step -> {"stage": name, **values}; steps: step -> {input: source}.
+    slots: step -> {"stage": name, **values}; steps: step -> {input: source}; given: the dotted
+    keys that the command line sets.
     """
 
     seed: int
@@ -28,6 +29,7 @@ class RunConfig:
     hardware: Hardware
     slots: Mapping[str, Mapping[str, Any]]
     steps: Mapping[str, Mapping[str, Any]]
+    given: Sequence[str] = ()
 
 
 def check_run_name(name: str, runs: str) -> None:

@@ -11,7 +11,6 @@ import os
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,10 +23,11 @@ from llmstages.core.exit_codes import INTERRUPTED, REQUEUE
 from llmstages.core.stage import Artifact
 from llmstages.launch import subprocess_runner
 from llmstages.launch.config import Launch, foreign_launcher
-from llmstages.pipeline import sources, step_record, worker
-from llmstages.pipeline.plan import Planned, Source, Step, lines
+from llmstages.pipeline import elapsed, sources, step_record, worker
+from llmstages.pipeline.plan import Planned, Source, Step, changed_since, lines
 from llmstages.pipeline.store import Store
 
+LOG_SUFFIX = ".log"  # no step's name has a dot, so a log never takes the place of a link
 SHOWN_METRICS = 4  # in the line that says that a step is done
 
 
@@ -36,7 +36,7 @@ class Result:
     """What became of one step.
 
     Attributes:
-        state: new, resumed, reused or failed.
+        state: new, resumed, reused, stopped (by a signal) or failed.
         why: the reason, if it was not reused.
         path: the link to the artifact, or its folder in the store.
     """
@@ -57,12 +57,14 @@ class Outcome:
         artifacts: step -> artifact, of the steps that did not fail.
         error: the message of the failure.
         code: the exit code: 0 done, 1 failed, 75 saved on a signal, 130 stopped by Ctrl-C.
+        log: the log of the step that failed, if it has one.
     """
 
     results: dict[str, Result]
     artifacts: dict[str, Artifact]
     error: str = ""
     code: int = 0
+    log: str = ""
 
 
 @dc.dataclass(frozen=True)
@@ -116,14 +118,20 @@ def _walk(planned: Sequence[Planned], run: Run) -> Outcome:
     outcome = Outcome({}, {})
     for plan in planned:
         name = plan.step.name
+        log = log_file(run.runs, run.name, name)
         start = time.perf_counter()
-        try:
-            with _stop_on_signals():
-                state, record = _reuse_or_make(plan, run, outcome.artifacts)
-        except (KeyboardInterrupt, SystemExit, Exception) as error:
-            outcome.error, outcome.code = _describe_end(plan, run, error)
-            outcome.results[name] = Result("failed", plan.why, time.perf_counter() - start)
-            return outcome
+        with run.console.logging(log if plan.state != "reused" else None):
+            try:
+                with _stop_on_signals():
+                    _check_unchanged(plan, planned, run)
+                    state, record = _reuse_or_make(plan, run, outcome.artifacts)
+            except (KeyboardInterrupt, SystemExit, Exception) as error:
+                outcome.error, outcome.code = _describe_end(plan, run, error)
+                run.console.note(outcome.error)
+                outcome.log = str(log or "")
+                state = "stopped" if outcome.code in (INTERRUPTED, REQUEUE) else "failed"
+                outcome.results[name] = Result(state, plan.why, time.perf_counter() - start)
+                return outcome
         folder = run.store.folder(plan.key)
         outcome.artifacts[name] = Artifact(name, plan.step.kind, folder.resolve(), plan.fingerprint)
         link = run.store.link(run.runs, run.name, name, plan.key) if run.runs else folder
@@ -135,6 +143,23 @@ def _walk(planned: Sequence[Planned], run: Run) -> Outcome:
     return outcome
 
 
+def log_file(runs: str, name: str, step: str) -> Path | None:
+    """Where the log of a step lies: beside its link; None where a run has no links."""
+    return Path(runs) / name / f"{step}{LOG_SUFFIX}" if runs else None
+
+
+def _check_unchanged(plan: Planned, planned: Sequence[Planned], run: Run) -> None:
+    """Raise StageError if a file that a step reads was edited while the steps before it ran."""
+    if plan.state == "reused":
+        return
+    changes = changed_since(plan, planned, run.store)
+    if changes:
+        raise StageError(
+            f"step {plan.step.name!r}: {', '.join(changes)} since this run was planned. "
+            "Run it again; finished steps are kept"
+        )
+
+
 def _describe_end(plan: Planned, run: Run, error: BaseException) -> tuple[str, int]:
     """The message and the exit code after a step that did not finish."""
     name = plan.step.name
@@ -142,8 +167,7 @@ def _describe_end(plan: Planned, run: Run, error: BaseException) -> tuple[str, i
         saved = subprocess_runner.read_stop(run.store.temporary(plan.key))
         return _describe_stop(name, error, saved)
     # The boundary: whatever a stage raises ends as one message.
-    if "LLMSTAGES_DEBUG" in os.environ:
-        traceback.print_exc()
+    worker.note_error(run.console, error)
     return worker.error_message(name, error), 1
 
 
@@ -188,21 +212,34 @@ def _reuse_or_make(
             return "reused", run.store.record(plan.key)
         started = time.time()
         clock = time.perf_counter()
-        step_record.reset_peak_memory()
-        inputs = {name: _freeze_input(value, done) for name, value in step.inputs.items()}
-        _freeze(folder, step, run, inputs)
-        subprocess_runner.clear_result(folder)
-        # A worker changes its working directory before it reads the folder.
-        metrics = _start(folder.resolve(), step, run)
+        seconds_before = elapsed.begin(folder, run.store.has_work(plan.key))
+        try:
+            metrics = _make(folder, step, run, done)
+        finally:
+            elapsed.end(folder)
         seconds = time.perf_counter() - clock
-        record = step_record.make_record(plan, run.launch, metrics, started, seconds)
+        record = step_record.make_record(
+            plan, run.launch, metrics, started, seconds, seconds_before
+        )
         record = run.store.commit(plan.key, record)
     line = f"{step.name} done in {format_seconds(seconds)}"
+    if seconds_before:
+        line += f", {format_seconds(seconds + seconds_before)} with what it resumed"
     shown = list(metrics.items())[:SHOWN_METRICS]
     if shown:
         line += ": " + ", ".join(f"{name} {format_number(value)}" for name, value in shown)
     say(line)
     return plan.state, record
+
+
+def _make(folder: Path, step: Step, run: Run, done: Mapping[str, Artifact]) -> dict[str, Any]:
+    """Freeze a step, run it and return its metrics."""
+    step_record.reset_peak_memory()
+    inputs = {name: _freeze_input(value, done) for name, value in step.inputs.items()}
+    _freeze(folder, step, run, inputs)
+    subprocess_runner.clear_result(folder)
+    # A worker changes its working directory before it reads the folder.
+    return _start(folder.resolve(), step, run)
 
 
 def _start(folder: Path, step: Step, run: Run) -> dict[str, Any]:
@@ -234,6 +271,7 @@ def _freeze_input(value: Any, done: Mapping[str, Artifact]) -> Any:
 
 def _freeze(folder: Path, step: Step, run: Run, inputs: Mapping[str, Any]) -> None:
     """Write step.json: all that a worker needs, also to repeat the step by hand."""
+    log = log_file(run.runs, run.name, step.name)
     frozen = {
         "step": step.name,
         "stage": step.uses,
@@ -243,6 +281,7 @@ def _freeze(folder: Path, step: Step, run: Run, inputs: Mapping[str, Any]) -> No
         "processes": run.launch.process_count(_trains(step)),
         "launch": dc.asdict(run.launch),
         "cache": str(run.store.cache.resolve()),
+        "log": str(log.resolve()) if log else "",
     }
     text = json.dumps(frozen, indent=1, ensure_ascii=False) + "\n"
     (folder / "step.json").write_text(text, encoding="utf-8")

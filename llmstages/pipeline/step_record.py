@@ -33,13 +33,19 @@ LIBRARIES = (
 
 
 def make_record(
-    plan: Planned, launch: Launch, metrics: Mapping[str, Any], started: float, seconds: float
+    plan: Planned,
+    launch: Launch,
+    metrics: Mapping[str, Any],
+    started: float,
+    seconds: float,
+    seconds_before: float = 0.0,
 ) -> dict[str, Any]:
     """What one may want to know about a finished step in ten years.
 
     Args:
         started: seconds since the epoch.
         seconds: that the step took.
+        seconds_before: those of earlier attempts, which this one continued.
     """
     step = plan.step
     trains = getattr(step.stage, "trains", False)
@@ -62,7 +68,8 @@ def make_record(
         "why": plan.why,
         "started": started,
         "finished": started + seconds,
-        "seconds": round(seconds, 3),
+        "seconds": round(seconds_before + seconds, 3),
+        "seconds_before": round(seconds_before, 3),
         "peak_mb": peak_mb,
         "launch": dc.asdict(launch),
         "processes": launch.process_count(trains),

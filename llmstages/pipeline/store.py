@@ -14,17 +14,19 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from llmstages.core.artifacts import CHECKPOINT_PREFIX, CHECKPOINTS
-from llmstages.core.atomic import flush
+from llmstages.core.atomic import flush, follow_umask
 from llmstages.core.digest import canonical, sha256, sha256_file
 from llmstages.core.errors import StageError
+from llmstages.core.locks import held
 from llmstages.core.secrets import mask
 
 RECORD = "record.json"
+RUNS_FOLDERS = ".runs"  # a file of paths: what is linked from there is in use
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -45,6 +47,13 @@ class Store:
         ``out`` becomes the artifact; ``work`` survives an interruption.
         """
         return self.path / ".tmp" / key
+
+    def lock_file(self, key: str) -> Path:
+        """The file of a step's lock.
+
+        It is never deleted: two processes could hold a lock that was deleted in between.
+        """
+        return self.path / ".locks" / f"{key}.lock"
 
     @property
     def cache(self) -> Path:
@@ -139,26 +148,17 @@ class Store:
     @contextmanager
     def _locked(self, key: str, waiting: Callable[[str], None]) -> Iterator[None]:
         """Hold the lock of a step."""
-        from filelock import FileLock, Timeout
-
-        # The file is never deleted: two processes could hold a lock that was deleted in between.
-        path = self.path / ".locks" / f"{key}.lock"
-        lock = FileLock(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=False)
-        except Timeout:
-            waiting(f"another run is making {key}; waiting for it")
-            lock.acquire()
-        except OSError as error:
-            raise StageError(
-                f"cannot write to the store {str(self.path)!r}: {error.strerror}. "
-                "Choose another: store=FOLDER"
-            ) from error
-        try:
+        path = self.lock_file(key)
+        with ExitStack() as stack:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(held(path, f"another run is making {key}", waiting))
+            except OSError as error:
+                raise StageError(
+                    f"cannot write to the store {str(self.path)!r}: {error.strerror}. "
+                    "Choose another: store=FOLDER"
+                ) from error
             yield
-        finally:
-            lock.release()
 
     def commit(self, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
         """Turn ``out`` into the finished step; call it inside making().
@@ -167,6 +167,7 @@ class Store:
             The record as it was written.
         """
         out = self.temporary(key) / "out"
+        follow_umask(out)
         files = _digest_and_flush(out)
         whole = {**mask(dict(record)), "files": files, "digest": sha256(canonical(files))}
         text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
@@ -206,6 +207,7 @@ class Store:
         """Point ``runs/NAME/STEP`` at a finished step, so that people read names."""
         link = Path(runs) / name / step
         link.parent.mkdir(parents=True, exist_ok=True)
+        self._remember_runs(Path(runs).resolve())
         target = os.path.relpath(self.folder(key).resolve(), link.parent.resolve())
         if link.is_symlink() and str(link.readlink()) == target:
             return link
@@ -214,6 +216,19 @@ class Store:
         new_link.symlink_to(target)
         new_link.replace(link)
         return link
+
+    def runs_folders(self) -> list[Path]:
+        """The folders in which runs link to this store, as far as it was told."""
+        try:
+            text = (self.path / RUNS_FOLDERS).read_text(encoding="utf-8")
+        except OSError:
+            return []
+        return [Path(line) for line in dict.fromkeys(text.splitlines()) if Path(line).is_dir()]
+
+    def _remember_runs(self, runs: Path) -> None:
+        if runs not in self.runs_folders():
+            with (self.path / RUNS_FOLDERS).open("a", encoding="utf-8") as file:
+                file.write(f"{runs}\n")
 
     @contextmanager
     def _explain_full_disk(self, folder: Path) -> Iterator[None]:

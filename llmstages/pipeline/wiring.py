@@ -4,15 +4,41 @@ from __future__ import annotations
 
 import dataclasses as dc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmstages.core import artifacts, registry
 from llmstages.core.artifacts import InputSpec, parse_input
 from llmstages.core.config import build_config
-from llmstages.core.errors import StageError, near
+from llmstages.core.errors import MissingValueError, StageError, near
 from llmstages.pipeline.plan import Source, Step
+
+
+@dc.dataclass(frozen=True)
+class Unbuilt:
+    """A step of the recipe that cannot be built.
+
+    Attributes:
+        position: how many steps could be built before it.
+        kind: of the artifact it would make; "" if its stage cannot be loaded.
+    """
+
+    name: str
+    position: int
+    kind: str
+    error: StageError
+
+    @property
+    def why_left_out(self) -> str:
+        """The reason why a run can do without the step; "" where it is wrong, not incomplete."""
+        if not isinstance(self.error, MissingValueError):
+            return ""
+        return f"{self.name} is left out, since {' and '.join(self.error.keys)} is not set"
+
+    def may_fit(self, spec: InputSpec) -> bool:
+        """Whether the step might have fed an input."""
+        return not spec.kinds or not self.kind or self.kind in spec.kinds
 
 
 @dc.dataclass
@@ -21,49 +47,62 @@ class Scope:
 
     Attributes:
         earlier: the steps before it.
-        closed: name -> why a step of the recipe cannot be a source.
-        failed: those among them that are wrong themselves, with the error. Such a step might have
-            been what an unwired input takes.
+        later: names of the steps that come after it.
+        unbuilt: the steps before it that cannot be built, by name. Only where the run is
+            restricted to one step, which need not depend on them.
+        given: dotted keys that the command line sets.
     """
 
     earlier: list[Step] = dc.field(default_factory=list)
-    closed: dict[str, str] = dc.field(default_factory=dict)
-    failed: dict[str, str] = dc.field(default_factory=dict)
+    later: set[str] = dc.field(default_factory=set)
+    unbuilt: dict[str, Unbuilt] = dc.field(default_factory=dict)
+    given: Collection[str] = ()
 
 
 def make_steps(
     slots: Mapping[str, Mapping[str, Any]],
     wiring: Mapping[str, Mapping[str, Any]],
     only: str | None = None,
+    given: Collection[str] = (),
 ) -> list[Step]:
     """The steps in the order of the recipe.
+
+    With ``only``, a step that cannot be built does no harm unless ``only`` depends on it. An
+    optional input that the recipe wires to a step with a required value missing stays open, and a
+    note says so; what the command line wires is never left out.
 
     Args:
         slots: step -> ``{"stage": name, **values}``.
         wiring: step -> input -> source.
         only: restricts the run to one step and those that it depends on.
+        given: dotted keys that the command line sets.
     """
     if only is not None and only not in wiring:
         raise StageError(
             f"only={only}: the run has no such step.{near(only, wiring)} Steps: {', '.join(wiring)}"
         )
-    scope = Scope()
-    for name in wiring:
-        scope.closed[name] = (
-            f"step {name!r} comes later in the recipe; a step can only take what is made before it"
-        )
+    scope = Scope(later=set(wiring), given=given)
     for name, wires in wiring.items():
-        del scope.closed[name]
+        scope.later.discard(name)
         try:
             scope.earlier.append(_make_composed_step(name, dict(wires or {}), slots, scope))
         except StageError as error:
             if only is None or name == only:
                 raise
-            # A wrong step does no harm unless `only` turns out to depend on it.
-            scope.failed[name] = scope.closed[name] = str(error)
+            kind = _kind_made(slots.get(name, {}))
+            scope.unbuilt[name] = Unbuilt(name, len(scope.earlier), kind, error)
         if name == only:
             break
     return _needed(scope.earlier, only) if only else scope.earlier
+
+
+def _kind_made(values: Mapping[str, Any]) -> str:
+    """The kind of artifact that a step makes; "" if its stage cannot be loaded."""
+    try:
+        stage: Any = registry.load_stage(str(values.get("stage", "")))
+    except StageError:
+        return ""
+    return stage.output
 
 
 def make_step(
@@ -137,11 +176,8 @@ def _wire(
 ) -> tuple[Any, str]:
     """What feeds one input of a step, and a note where that was decided here."""
     spec, given = parse_input(declared), wires.get(name)
-    left_to_us = given == "*" or (given is None and not spec.optional)
-    if scope.failed and left_to_us:
-        # One of the steps that failed might have been taken.
-        raise StageError(next(iter(scope.failed.values())))
     if given == "*":
+        _refuse_unbuilt([other for other in scope.unbuilt.values() if other.may_fit(spec)])
         return _all_that_fit(spec, scope.earlier), ""
     if given is None:
         closed_by_hand = name in wires
@@ -149,38 +185,71 @@ def _wire(
             return (), ""
         if spec.optional and not spec.many:
             return None, ""
-        return _nearest(step, uses, name, spec, scope.earlier)
+        return _nearest(step, uses, name, spec, scope)
     where = f"steps.{step}.{name}"
     named = given if isinstance(given, (list, tuple)) else [given]
+    notes: list[str] = []
+    if spec.optional and where not in scope.given:
+        named, notes = _without_incomplete(name, named, scope)
     sources = tuple(_source(where, item, spec, scope) for item in named)
+    note = "; ".join(notes)
     if spec.many:
-        return sources, ""
+        return sources, note
+    if spec.optional and notes and not sources:
+        return None, note
     if len(sources) != 1:
         kinds = "|".join(spec.kinds)
         raise StageError(f"{where} takes one {kinds}, but is wired to {len(sources)} sources")
-    return sources[0], ""
+    return sources[0], note
+
+
+def _without_incomplete(
+    name: str, named: Sequence[Any], scope: Scope
+) -> tuple[list[Any], list[str]]:
+    """The sources of an optional input without steps that lack a value, and a note for each."""
+    kept: list[Any] = []
+    notes: list[str] = []
+    for source in named:
+        unbuilt = scope.unbuilt.get(str(source))
+        if unbuilt and unbuilt.why_left_out:
+            notes.append(f"input {name}: {unbuilt.why_left_out}")
+        else:
+            kept.append(source)
+    return kept, notes
+
+
+def _refuse_unbuilt(unbuilt: Sequence[Unbuilt]) -> None:
+    """Raise the error of the first of these steps, each of which might have been taken."""
+    if unbuilt:
+        raise unbuilt[0].error
 
 
 def _all_that_fit(spec: InputSpec, earlier: Sequence[Step]) -> tuple[Step, ...]:
     return tuple(step for step in earlier if not spec.kinds or step.kind in spec.kinds)
 
 
-def _nearest(
-    step: str, uses: str, name: str, spec: InputSpec, earlier: Sequence[Step]
-) -> tuple[Any, str]:
+def _nearest(step: str, uses: str, name: str, spec: InputSpec, scope: Scope) -> tuple[Any, str]:
     """What an unwired input takes: the nearest step that fits; a bare "*" takes all before it."""
-    fits = _all_that_fit(spec, earlier)
+    fits = _all_that_fit(spec, scope.earlier)
+    unbuilt = [other for other in scope.unbuilt.values() if other.may_fit(spec)]
     if not spec.kinds:
+        _refuse_unbuilt(unbuilt)
         return fits, ""
     if spec.optional:
         return (), ""
+    # A step before the nearest one that fits would not have been taken in any case.
+    nearest_position = scope.earlier.index(fits[-1]) if fits else -1
+    nearer = [other for other in unbuilt if other.position > nearest_position]
+    is_needed = not fits and not spec.many
+    _refuse_unbuilt([other for other in nearer if is_needed or not other.why_left_out])
+    notes = [f"input {name} is not wired: {other.why_left_out}" for other in nearer]
     if fits:
         nearest = fits[-1]
-        note = f"input {name} is not wired: takes {nearest.name}, the nearest {nearest.kind}"
-        return ((nearest,) if spec.many else nearest), note
+        notes.append(f"input {name} is not wired: takes {nearest.name}, the nearest {nearest.kind}")
+        return ((nearest,) if spec.many else nearest), "; ".join(notes)
     if spec.many:
-        return (), ""
-    before = ", ".join(f"{other.name} ({other.kind})" for other in earlier) or "none"
+        return (), "; ".join(notes)
+    before = ", ".join(f"{other.name} ({other.kind})" for other in scope.earlier) or "none"
     raise StageError(
         f"step {step!r} ({uses}) needs a {'|'.join(spec.kinds)} as its input {name!r}, and no step "
         f"before it makes one. Steps before it: {before}. "
@@ -196,8 +265,17 @@ def _source(where: str, given: Any, spec: InputSpec, scope: Scope) -> Step | Sou
     by_name = {step.name: step for step in scope.earlier}
     if text in by_name:
         return by_name[text]
-    if text in scope.closed:
-        raise StageError(f"{where}={text}: {scope.closed[text]}")
+    if text in scope.unbuilt:
+        error = scope.unbuilt[text].error
+        message = f"{where}={text}: {error}"
+        if isinstance(error, MissingValueError):
+            raise MissingValueError(message, error.keys)
+        raise StageError(message)
+    if text in scope.later:
+        raise StageError(
+            f"{where}={text}: step {text!r} comes later in the recipe; "
+            "a step can only take what is made before it"
+        )
     if text.startswith("hub:"):
         if "@" not in text or text.endswith("@"):
             raise StageError(

@@ -51,7 +51,7 @@ def perform(folder: Path, console: Console) -> dict[str, Any]:
     # Libraries print, but standard output belongs to the result of the run.
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         if "LLMSTAGES_DEBUG" not in os.environ:
-            warnings.simplefilter("ignore")
+            _log_warnings(console)
         metrics = stage().run(config, context)
     if _rank() == 0:
         absent = artifacts.missing(stage.output, context.out)
@@ -61,6 +61,23 @@ def perform(folder: Path, console: Console) -> dict[str, Any]:
                 "(see llmstages/core/artifacts.py); nothing was committed"
             )
     return {name: _plain_metric(name, value) for name, value in (metrics or {}).items()}
+
+
+def _log_warnings(console: Console) -> None:
+    """Send warnings of libraries to the log of the step, where they disturb nobody."""
+
+    def note(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        console.note(f"{filename}:{lineno}: {category.__name__}: {message}")
+
+    warnings.simplefilter("default")
+    warnings.showwarning = note
 
 
 def _check_process_count(frozen: Mapping[str, Any]) -> None:
@@ -124,6 +141,14 @@ def error_message(step: str, error: BaseException) -> str:
     )
 
 
+def note_error(console: Console, error: BaseException) -> None:
+    """Write the traceback of an error to the log, and print it if it is asked for."""
+    if "LLMSTAGES_DEBUG" in os.environ:
+        traceback.print_exc()
+    if not isinstance(error, StageError):
+        console.note("".join(traceback.format_exception(error)))
+
+
 def main() -> int:
     """Run the step named on the command line and return the exit code of the process."""
     folder = Path(sys.argv[1]).resolve()
@@ -132,8 +157,21 @@ def main() -> int:
     os.chdir(frozen["cwd"])
     launch: Launch = build_config(Launch, frozen["launch"], "launch")
     os.environ.update(launch.request_variables())
+    console = Console(to_stderr=True, quiet=_rank() > 0)
+    with console.logging(_log_of(frozen)):
+        return _perform_and_write(folder, frozen["step"], console)
+
+
+def _log_of(frozen: Mapping[str, Any]) -> Path | None:
+    """The log of the step, for the first process; None where there is none."""
+    log = frozen.get("log")
+    return Path(log) if log and _rank() == 0 else None
+
+
+def _perform_and_write(folder: Path, step: str, console: Console) -> int:
+    """Perform a step, leave its metrics or its error for the runner; return the exit code."""
     try:
-        metrics = perform(folder, Console(to_stderr=True, quiet=_rank() > 0))
+        metrics = perform(folder, console)
     except (KeyboardInterrupt, SystemExit) as stop:
         if _under_torchrun() and (folder / STOPPED).exists():
             # torchrun reports any other code as a failure, with a traceback. The runner reads the
@@ -143,9 +181,8 @@ def main() -> int:
             raise
         return INTERRUPTED
     except Exception as error:  # the boundary: whatever a stage raises ends as one message
-        if "LLMSTAGES_DEBUG" in os.environ:
-            traceback.print_exc()
-        _write_error(folder, frozen["step"], error)
+        note_error(console, error)
+        _write_error(folder, step, error)
         return 1
     if _rank() == 0:
         (folder / "metrics.json").write_text(json.dumps(metrics))

@@ -62,7 +62,10 @@ class Optimization:
         renamed_from="allow",
     )
     trackers: list[str] = option(
-        help="experiment trackers: trackio, wandb, tensorboard", factory=list, identity=False
+        help="experiment trackers: trackio, wandb, tensorboard",
+        factory=list,
+        identity=False,
+        needs={name: (name, "llmstages[trackers]") for name in ("trackio", "wandb", "tensorboard")},
     )
 
 

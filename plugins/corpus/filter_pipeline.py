@@ -70,6 +70,7 @@ class FilterPipeline:
         finding: what the group that edits at ``first`` found.
         settings: of the extraction.
         words, language: how texts are cut into words.
+        documents_language: of all documents, where it is known before; "" otherwise.
         annotate: measure everything and let only the extraction drop.
         sources: folders of the artifacts wired as evaluations.
         progress: a file that grows by a byte for each document; "" for none.
@@ -82,6 +83,7 @@ class FilterPipeline:
     settings: Settings = Settings()
     words: str = "fast"
     language: str = "en"
+    documents_language: str = ""
     annotate: bool = False
     sources: tuple[Path, ...] = ()
     progress: str = ""
@@ -166,7 +168,7 @@ class FilterPipeline:
         words.trim()
         keys = zip(columns["id"], columns["url"], columns.get("row") or rows, strict=True)
         documents = [
-            Document(id, url, texts[i] if texts else "", row, words)
+            Document(id, url, texts[i] if texts else "", row, words, self.documents_language)
             for i, (id, url, row) in enumerate(keys)
         ]
         outcomes = [Outcome() for _ in documents]

@@ -52,6 +52,7 @@ class Web:
             "how texts are cut into words: fast; spacy, for the decisions of datatrove; "
             "whitespace, for technical text",
             choices=("fast", "spacy", "whitespace"),
+            needs={"spacy": ("spacy", "llmstages[spacy]")},
         )
         words_language: str = option("en", "ISO code of the language for words=spacy")
         mode: str = option(
@@ -100,6 +101,7 @@ class Web:
             "what spreads the work: datasets (this machine), or datatrove (its executors, "
             "many machines)",
             choices=("datasets", "datatrove"),
+            needs={"datatrove": ("datatrove", "llmstages[datatrove]")},
             identity=False,
         )
         engine_options: dict[str, str] = option(
@@ -140,6 +142,8 @@ class Web:
         files = sorted((source / "data").glob("*.arrow"))
         read = count = len(tables.load(source / "data"))
         pipeline, ends = _pipeline(config, ctx)
+        for note in _language_notes(config):
+            ctx.say(note)
         funnel = Funnel(pipeline)
         writer = CorpusWriter(pipeline, ctx.out, config.split, config.min_paragraph_words)
         for number, last in enumerate(ends):
@@ -205,10 +209,46 @@ def _pipeline(config: Web.Config, ctx: Context) -> tuple[Any, list[int]]:
         settings=Settings(**{name: getattr(config, name) for name in fields}),
         words=config.words,
         language=config.words_language,
+        documents_language=_only_language(config),
         annotate=config.mode == "annotate",
         sources=tuple(artifact.path for artifact in ctx.many("evaluations")),
     )
     return pipeline, ends
+
+
+def _wanted_languages(config: Web.Config) -> Sequence[str] | None:
+    """The languages that a filter of the step keeps; None if no filter looks at them."""
+    for spec in config.filters.values():
+        _, filter_config = component_config("filters", spec)
+        if hasattr(filter_config, "languages"):
+            return filter_config.languages
+    return None
+
+
+def _only_language(config: Web.Config) -> str:
+    """The language of all documents that are kept, for filters that run before they are told it.
+
+    In annotate mode nothing is dropped, so documents may be in any language.
+    """
+    languages = _wanted_languages(config)
+    if not languages or len(languages) > 1 or config.mode != "drop":
+        return ""
+    return languages[0]
+
+
+def _language_notes(config: Web.Config) -> list[str]:
+    """What filters cannot do for the languages of this step."""
+    languages = _wanted_languages(config)
+    if languages is None:
+        return []
+    notes = []
+    for name, spec in config.filters.items():
+        cls, filter_config = component_config("filters", spec)
+        language_note = getattr(cls, "language_note", None)
+        note = language_note(filter_config, languages) if language_note else ""
+        if note:
+            notes.append(f"{name}: {note}")
+    return notes
 
 
 def _check_filter(name: str, spec: Any, cls: type, config: Web.Config, ctx: Context) -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmstages.core.stage import Context, option
+from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
 from llmstages.train.preference_pairs import SIDES, Pairs
-from llmstages.train.trainer import LoraOptions
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class Pairwise:
         from trl import RewardConfig, RewardTrainer  # pyright: ignore[reportPrivateImportUsage]
 
         from llmstages.train import checks
+        from llmstages.train.adapters import lora_adapter
         from llmstages.train.arguments import training_arguments
         from llmstages.train.scoring import set_scoring_pad
         from llmstages.train.trainer import (
             load_model,
-            lora_adapter,
             run_trainer,
             save_model,
             write_log,

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
+from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
 from llmstages.train.preference_pairs import SIDES, Pairs
-from llmstages.train.trainer import LoraOptions
 
 # Name of the metrics -> logged series.
 CURVES = {
@@ -117,11 +117,11 @@ class DPO:
         from trl import DPOConfig as TRLConfig  # pyright: ignore[reportPrivateImportUsage]
 
         from llmstages.train import checks
+        from llmstages.train.adapters import lora_adapter
         from llmstages.train.arguments import training_arguments
         from llmstages.train.trainer import (
             ends_of,
             load_model,
-            lora_adapter,
             run_trainer,
             save_model,
             write_log,

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 from llmstages.core.stage import Context, option
 from llmstages.plugins.rl import policy
+from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
-from llmstages.train.trainer import LoraOptions
 
 # Logged series -> name of the metrics; each reward adds its own.
 CURVES = {
@@ -161,9 +161,9 @@ class GRPO:
         from trl import GRPOConfig as TRLConfig  # pyright: ignore[reportPrivateImportUsage]
 
         from llmstages.train import checks
+        from llmstages.train.adapters import lora_adapter
         from llmstages.train.trainer import (
             load_model,
-            lora_adapter,
             run_trainer,
             save_model,
             write_log,

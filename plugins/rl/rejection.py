@@ -16,8 +16,8 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.plugins.rl import policy
 from llmstages.text.messages import message
+from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
-from llmstages.train.trainer import LoraOptions
 
 Messages = list[Mapping[str, Any]]
 
@@ -168,8 +168,8 @@ class Rejection:
         from llmstages.data.packing import pack
         from llmstages.text.render import render
         from llmstages.train import checks, token_checks
+        from llmstages.train.adapters import lora_adapter
         from llmstages.train.trainer import (
-            lora_adapter,
             run_trainer,
             save_model,
             sft_trainer,

@@ -20,8 +20,8 @@ from llmstages.plugins.sft.dataset import PreparedChats
 from llmstages.plugins.sft.format_eval import format_callback
 from llmstages.plugins.sft.new_tokens import METHODS, init_new_embeddings
 from llmstages.text import chat_format, templates
+from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
-from llmstages.train.trainer import LoraOptions
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,8 @@ class Chat:
         steps: int,
     ) -> Any:
         """TRL's SFTTrainer with adapters, held-out rows and checks of the format, where set."""
-        from llmstages.train.trainer import lora_adapter, sft_trainer
+        from llmstages.train.adapters import lora_adapter
+        from llmstages.train.trainer import sft_trainer
 
         tokenizer = prepared.tokenizer
         # Adapters leave the embeddings as they are, so these rows have to be named.

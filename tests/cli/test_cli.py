@@ -121,7 +121,7 @@ def test_a_sweep_compares_its_runs(cli, toys):
     assert [run["overrides"] for run in done.json["runs"]] == varied
     assert "toymodel.rate" in done.err
     assert done.json["runs"][1]["steps"]["toypages"]["state"] == "reused"
-    folders = sorted(folder.name for folder in (toys / "runs").iterdir())
+    folders = sorted(path.name for path in (toys / "runs").iterdir() if path.is_dir())
     assert folders == [f"toy+{overrides}" for overrides in varied]
 
 

@@ -105,7 +105,9 @@ def test_of_processes_that_come_at_once_one_makes_and_the_others_wait(tmp_path):
         all(lines[-1] == "whole" for lines in said) and sum("made" in lines for lines in said) == 1
     )
     assert any(
-        "another process is making k; waiting for it" in line for lines in said for line in lines
+        "another process is making k" in line and "; waiting for it" in line
+        for lines in said
+        for line in lines
     )
 
 

@@ -60,3 +60,31 @@ def test_a_subclass_that_overrides_a_default_keeps_the_range():
     assert allowed_range(Child, "rate") == {"gt": 0, "le": 1}
     assert describe_range(allowed_range(Child, "rate")) == "> 0, <= 1"
     assert describe_range(allowed_range(Child, "flag")) == ""
+
+
+def test_a_value_whose_package_is_missing_is_refused_with_what_to_install():
+    needs = {"fast": ("nowhere_to_be_found", "llmstages[fast]"), "slow": ("json", "json")}
+
+    @dc.dataclass(frozen=True)
+    class Config:
+        how: str = option("plain", "how", needs=needs)
+        many: list[str] = option(help="several", factory=list, needs=needs)
+
+    assert build_config(Config, {"how": "slow", "many": ["slow", "other"]}, "x").how == "slow"
+    for values in ({"how": "fast"}, {"many": ["slow", "fast"]}):
+        with pytest.raises(StageError, match=r"=fast needs nowhere_to_be_found.*llmstages\[fast\]"):
+            build_config(Config, values, "x")
+
+
+def test_trackers_are_looked_for_by_plan(tmp_path, monkeypatch):
+    import importlib.util
+
+    from llmstages.pipeline import prepare
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else find(name)
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StageError, match=r"pretrain.trackers=wandb .*llmstages\[trackers\]"):
+        prepare.prepare(["recipe=smoke", "only=pretrain", "pretrain.trackers=[wandb]"])

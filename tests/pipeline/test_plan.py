@@ -135,3 +135,17 @@ def test_from_python_wrong_keys_inputs_and_choices_are_refused(toys):
     assert chain(rate=1)[-1].config.learning_rate == 1.0
     with pytest.raises(StageError, match="documents: .*no step before it|needs a documents"):
         step("corpus", "toycorpus.clean")
+
+
+def test_a_file_is_read_once_however_often_a_run_looks_at_it(toys, monkeypatch):
+    from llmstages.core import digest
+
+    read = []
+    whole = digest.sha256_file
+    monkeypatch.setattr(digest, "sha256_file", lambda path: read.append(path) or whole(path))
+    (toys / "words.txt").write_text("one")
+    run(chain(files="words.txt"), quiet=True)  # no store yet, so nothing to remember digests in
+    assert len(read) == 1
+    (toys / "words.txt").write_text("other")
+    whys(chain(files="words.txt"))
+    assert len(read) == 2

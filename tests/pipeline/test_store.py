@@ -2,14 +2,18 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
 from llmstages import run, step
+from llmstages.core import locks
 from llmstages.core.errors import StageError
 from llmstages.pipeline import store as store_module
 from llmstages.pipeline.store import Store
@@ -85,7 +89,54 @@ def test_waiting_for_another_writer_is_said(tmp_path):
     with Store(tmp_path / "store").making("step-1", lines.append):
         # The lock is free once the other process has left its block; it may still be exiting.
         assert process.wait() == 0
-    assert lines == ["another run is making step-1; waiting for it"]
+    [line] = lines
+    holder = rf"\(process {process.pid} on \S+, since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\)"
+    assert re.fullmatch(f"another run is making step-1 {holder}; waiting for it", line)
+
+
+def test_who_waits_long_is_told_again_and_for_how_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "EVERY", 0.1)
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "store")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    lines = []
+    with Store(tmp_path / "store").making("step-1", lines.append):
+        assert process.wait() == 0
+    assert len(lines) > 2
+    assert all(f"(process {process.pid} on " in line for line in lines)
+    assert lines[-1].endswith(" s now")
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_files_of_an_artifact_have_the_permissions_of_the_umask(tmp_path, umask):
+    """Also those that a library wrote through a temporary file of its owner."""
+    store = Store(tmp_path / "store")
+    before = os.umask(umask)
+    try:
+        with store.making("step-1") as folder:
+            handle, name = tempfile.mkstemp(dir=folder / "out")
+            os.write(handle, b"weights")
+            os.close(handle)
+            Path(name).rename(folder / "out" / "model.safetensors")
+            Path(tempfile.mkdtemp(dir=folder / "out")).rename(folder / "out" / "sub")
+            (folder / "out" / "sub" / "rows").write_text("1")
+            (folder / "out" / "script").write_text("#!/bin/sh")
+            (folder / "out" / "script").chmod(0o700)
+            store.commit("step-1", {"identity": {}, "metrics": {}})
+    finally:
+        os.umask(before)
+    home = store.folder("step-1")
+    modes = {
+        path.relative_to(home).as_posix(): path.stat().st_mode & 0o777 for path in home.rglob("*")
+    }
+    plain = 0o666 & ~umask
+    assert modes == {
+        "model.safetensors": plain,
+        "record.json": plain,
+        "script": plain | 0o100,
+        "sub": 0o777 & ~umask,
+        "sub/rows": plain,
+    }
 
 
 def finish_two_steps():

@@ -8,7 +8,7 @@ from typing import Any
 
 from llmstages.cli.commands import rm, run
 from llmstages.core.console import Console
-from llmstages.pipeline import prepare
+from llmstages.pipeline import history, prepare
 
 SHOWN_FILES = 5  # names of files that differ
 
@@ -16,13 +16,15 @@ SHOWN_FILES = 5  # names of files that differ
 def main(args: argparse.Namespace) -> int:
     """Remove the step's folder and run up to the step; what depends on it is named and kept."""
     console = Console()
-    prepared = prepare.prepare(args.overrides)
+    prepared = prepare.prepare_past(args.overrides, args.step, console.say)
     plan = prepared.find(args.step)
-    before = prepared.store.record(plan.key) if plan.state == "reused" else None
-    kept = rm.kept_dependents(prepared, args.step)
-    rm.forget(prepared.store, plan.key, console)
+    before = None
+    kept = history.made_from(prepared.store, plan.key)
+    if plan.state == "reused":
+        before = prepared.store.record(plan.key)
+        rm.forget(prepared.store, plan.key, console)
     # Planned anew, since the step is no longer there; steps after it are not part of this run.
-    prepared = prepare.prepare([*args.overrides, f"only={args.step}"])
+    prepared = prepare.prepare(prepared.overrides, prepared.composed.name)
     outcome = run.perform(prepared, console)
     run.finish(outcome, console)
     if outcome.error:

@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import time
 
-from llmstages.core.console import Console
-from llmstages.pipeline import prepare
-from llmstages.pipeline.plan import dependents
-from llmstages.pipeline.prepare import PreparedRun
+from llmstages.core.console import Console, format_bytes
+from llmstages.pipeline import history, prepare
 from llmstages.pipeline.store import Store
 
 
 def main(args: argparse.Namespace) -> int:
-    """Remove the folder of a step as the overrides describe it; other results of the step stay."""
+    """Remove the result of a step that the last run made; other results of the step stay.
+
+    Overrides change what is composed, as in ``llmstages show``.
+    """
     console = Console()
-    prepared = prepare.prepare(args.overrides)
+    prepared = prepare.prepare_past(args.overrides, args.step, console.say)
     plan = prepared.find(args.step)
     if plan.state != "reused":
         console.say(f"{plan.key} is not in {prepared.composed.store}/; nothing to remove")
         return 0
     forget(prepared.store, plan.key, console)
-    console.say(f"removed {prepared.store.folder(plan.key)}; the next run makes it again")
-    kept = kept_dependents(prepared, args.step)
+    console.say("the next run makes it again")
+    kept = history.made_from(prepared.store, plan.key)
     if kept:
         console.say(f"made from it and kept: {', '.join(kept)}")
     return 0
 
 
 def forget(store: Store, key: str, console: Console) -> None:
-    """Remove a finished step once no other run is making it."""
+    """Remove a finished step once no other run is making it; it is named before."""
+    record = store.record(key)
+    made_at = time.strftime("%Y-%m-%d %H:%M", time.localtime(record["finished"]))
+    size = sum(size for size, _ in record["files"].values())
+    console.say(f"removing {store.folder(key)} ({format_bytes(size)}, made {made_at})")
     with store.making(key, console.say):
         store.forget(key)
-
-
-def kept_dependents(prepared: PreparedRun, step: str) -> list[str]:
-    """The finished steps that depend on a step."""
-    names = dependents(prepared.planned, step)
-    states = {plan.step.name: plan.state for plan in prepared.planned}
-    return [name for name in names if states[name] == "reused"]

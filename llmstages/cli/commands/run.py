@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses as dc
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from llmstages.cli import comparison
+from llmstages.cli.comparison import SweptRun
 from llmstages.core.console import Console, format_number, format_seconds
 from llmstages.core.exit_codes import INTERRUPTED, REQUEUE
-from llmstages.pipeline import prepare
+from llmstages.pipeline import history, prepare
+from llmstages.pipeline.overrides import command
 from llmstages.pipeline.prepare import PreparedRun
 from llmstages.pipeline.runner import Outcome, Run, execute
 
 HEADLINE_METRICS = 4  # of a step, in the table at the end
-COMPARED_METRICS = 6  # columns of the comparison of a sweep
-
-# A run of a sweep: the overrides in which it differs from the others, and what came of it
-SweptRun = tuple[str, Outcome]
 
 
 def main(args: argparse.Namespace) -> int:
@@ -25,11 +27,23 @@ def main(args: argparse.Namespace) -> int:
     console = Console(to_stderr=args.json)
     if args.multirun:
         return _sweep(args, console)
-    outcome = perform(prepare.prepare(args.overrides, args.name), console)
-    finish(outcome, console)
+    prepared = prepare.prepare(args.overrides, args.name)
+    with _recorded(prepared, console):
+        outcome = perform(prepared, console)
+        finish(outcome, console)
     if args.json:
         prepare.print_json(prepare.outcome_json(outcome))
     return outcome.code
+
+
+@contextmanager
+def _recorded(prepared: PreparedRun, console: Console) -> Iterator[None]:
+    """Note a run of its own, to which ``show``, ``redo`` and ``rm`` refer, and keep its log."""
+    composed = prepared.composed
+    history.save_invocation(composed.runs, composed.name, prepared.overrides)
+    with console.logging(history.run_log(composed.runs, composed.name)):
+        console.note(f"{command('run', prepared.overrides)}  (process {os.getpid()})")
+        yield
 
 
 def perform(prepared: PreparedRun, console: Console) -> Outcome:
@@ -56,6 +70,8 @@ def finish(outcome: Outcome, console: Console) -> None:
         console.say(f"\nreport  {report}")
     # An error comes last, so that it is what people see.
     if outcome.error:
+        if outcome.log:
+            console.say(f"log     {outcome.log}")
         console.say(f"\nerror: {outcome.error}")
     elif any(artifact.kind == "model" for artifact in outcome.artifacts.values()):
         console.say("next    llmstages chat")
@@ -76,64 +92,34 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
         # A mistake in the last combination should not wait for the others to run.
         prepare.prepare(overrides)
     runs: list[SweptRun] = []
+    first = prepare.prepare(combinations[0], args.name).composed
     for number, overrides in enumerate(combinations, 1):
         varied = [override for override in overrides if override not in args.overrides]
-        label = " ".join(varied) or "as given"
-        console.say(f"\n[{number}/{len(combinations)}] {label}")
         prepared = prepare.prepare(overrides, args.name)
         # Each combination has links of its own.
         suffixes = [override.replace("/", "_") for override in varied]
-        name = "+".join([prepared.composed.name, *suffixes])
-        outcome = perform(_renamed(prepared, name), console)
-        runs.append((label, outcome))
-        if outcome.error:
-            console.say(f"error: {outcome.error}")
+        prepared = _renamed(prepared, "+".join([prepared.composed.name, *suffixes]))
+        with _recorded(prepared, console):
+            console.say(f"\n[{number}/{len(combinations)}] {' '.join(varied) or 'as given'}")
+            outcome = perform(prepared, console)
+            if outcome.error:
+                console.say(f"error: {outcome.error}")
+        runs.append(SweptRun(varied, outcome))
         # A failure of one combination says nothing about the others; a signal means all of them.
         if outcome.code in (REQUEUE, INTERRUPTED):
             break
-    _compare(runs, console)
+    comparison.print_comparison(runs, console)
+    files = comparison.save(runs, Path(first.runs), first.name)
+    console.say(f"\nall metrics  {files[0]}\n             {files[1]}")
     if args.json:
         ends = []
-        for label, outcome in runs:
-            ends.append({"overrides": label, **prepare.outcome_json(outcome)})
-        prepare.print_json({"runs": ends})
-    return max(outcome.code for _, outcome in runs)
+        for run in runs:
+            ends.append({"overrides": run.label, **prepare.outcome_json(run.outcome)})
+        seeds = comparison.as_json(runs)["over_seeds"]
+        prepare.print_json({"runs": ends, "over_seeds": seeds, "files": list(map(str, files))})
+    return max(run.outcome.code for run in runs)
 
 
 def _renamed(prepared: PreparedRun, name: str) -> PreparedRun:
     """The same plan under another name of the run."""
     return dc.replace(prepared, composed=dc.replace(prepared.composed, name=name))
-
-
-def _compare(runs: Sequence[SweptRun], console: Console) -> None:
-    """Print one run per row, with the metrics in which they differ as columns."""
-    metrics = [_all_metrics(outcome) for _, outcome in runs]
-    names = _differing(metrics)[-COMPARED_METRICS:]
-    rows = []
-    for (label, outcome), values in zip(runs, metrics, strict=True):
-        state = "failed" if outcome.error else "ok"
-        seconds = sum(result.seconds for result in outcome.results.values())
-        cells = [format_number(values.get(name, "")) for name in names]
-        rows.append((label, state, format_seconds(seconds), *cells))
-    console.table("comparison", ("run", "state", "time", *names), rows)
-
-
-def _all_metrics(outcome: Outcome) -> dict[str, Any]:
-    """STEP.METRIC -> value."""
-    metrics = {}
-    for step, result in outcome.results.items():
-        for name, value in result.metrics.items():
-            metrics[f"{step}.{name}"] = value
-    return metrics
-
-
-def _differing(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the metrics that are not the same in all runs."""
-    names: dict[str, None] = {}  # a set that keeps the order
-    for values in metrics:
-        names.update(dict.fromkeys(values))
-    differing = []
-    for name in names:
-        if len({str(values.get(name)) for values in metrics}) > 1:
-            differing.append(name)
-    return differing

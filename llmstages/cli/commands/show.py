@@ -15,7 +15,7 @@ from llmstages.cli.options import allowed_values, help_of
 from llmstages.core import registry
 from llmstages.core.config import to_plain
 from llmstages.core.console import Console, format_number, format_seconds
-from llmstages.pipeline import prepare
+from llmstages.pipeline import history, prepare
 from llmstages.pipeline.compose import origins
 from llmstages.pipeline.plan import Planned, Step, short
 from llmstages.pipeline.store import Store
@@ -32,13 +32,18 @@ def main(args: argparse.Namespace) -> int:
         for line in trace_lines(args.step, args.url, args.overrides):
             console.say(line)
         return 0
-    prepared = prepare.prepare([*args.overrides, f"only={args.step}"])
+    if args.log:
+        file = history.step_log(args.step, args.overrides)
+        console.say(str(file))
+        console.say(file.read_text(encoding="utf-8", errors="replace").rstrip())
+        return 0
+    prepared = prepare.prepare_past(args.overrides, args.step, console.say)
     plan = prepared.find(args.step)
     _print_head(plan, prepared.store, console)
     console.table(
         "configuration",
         ("key", "value", "from", "allowed", "what"),
-        list(_option_rows(plan.step, origins(args.overrides))),
+        list(_option_rows(plan.step, origins(prepared.overrides))),
     )
     console.table("inputs", ("input", "takes", "from"), _input_rows(plan.step))
     for note in plan.step.notes:
@@ -98,8 +103,8 @@ def _option_rows(step: Step, origin_of: Mapping[str, str]) -> Iterator[Row]:
 def _component_rows(
     group: str, member: str, spec: Mapping[str, Any], key: str, origin_of: Mapping[str, str]
 ) -> Iterator[Row]:
-    yield f"  {member}", spec["use"], "", "", ""
-    _, config = registry.component_config(group, spec)
+    cls, config = registry.component_config(group, spec)
+    yield f"  {member}", spec["use"], "", "", registry.describe(cls)
     fields = {field.name: field for field in dc.fields(config)}
     for name, value in spec.items():
         if name == "use":

@@ -2,16 +2,20 @@
 
 Source: Rae et al. 2021 (arXiv 2112.11446), appendix A.1.1, "quality filtering", with the values
 FineWeb uses (Penedo et al. 2024) and rule by rule as datatrove 0.10 decides: punctuation marks
-count as words in the shares, and stop words are compared with their case.
+count as words in the shares, and stop words are compared with their case. A document in a language
+without a list of stop words is not measured by them.
 """
 
 from __future__ import annotations
 
 import dataclasses as dc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from llmstages.core.stage import option
 from llmstages.data.filtering import Check, Document, Rules
+from llmstages.plugins.corpus.languages import STOP_WORDS as OTHER_STOP_WORDS
+from llmstages.plugins.corpus.languages import without_stop_words
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 BULLETS = ("•", "-")
@@ -40,15 +44,39 @@ class GopherQuality(Rules):
         )
         min_stop_words: int = option(2, "fewest different stop words", ge=0)
         stop_words: tuple[str, ...] = option(
-            STOP_WORDS, "the stop words (default: English, as in the paper)"
+            STOP_WORDS,
+            "the stop words (default: those of the paper for English, and for documents in "
+            "another language that the filter `language` found, those in corpus/languages.py)",
         )
 
-    version = "2"
+    version = "3"
     family = "quality"
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._stop = frozenset(config.stop_words)
+        self._has_own_words = config.stop_words != STOP_WORDS
+
+    @classmethod
+    def language_note(cls, config: Any, languages: Sequence[str]) -> str:
+        """What the filter leaves out for documents in these languages; "" for nothing."""
+        if config.stop_words != STOP_WORDS or config.min_stop_words == 0:
+            return ""
+        absent = without_stop_words(languages)
+        if not languages:
+            absent = [f"languages other than en, {', '.join(OTHER_STOP_WORDS)}"]
+        if not absent:
+            return ""
+        return (
+            f"there are no stop words for {', '.join(absent)}: the rule enough_stop_words is not "
+            "applied to such documents; to apply it give stop_words=[WORD,...]"
+        )
+
+    def _stop_words(self, language: str) -> Iterable[str] | None:
+        """The stop words for a document in a language; None if there are none for it."""
+        if self._has_own_words or language in ("", "en"):
+            return self._stop
+        return OTHER_STOP_WORDS.get(language)
 
     def rules(self, document: Document) -> Iterator[Check]:
         c, text, lengths = self.config, document.text, document.feature("lengths")
@@ -81,9 +109,12 @@ class GopherQuality(Rules):
             int(document.feature("alphabetic").sum()) / total,
             least=c.min_alphabetic,
         )
+        stop_words = self._stop_words(document.language)
+        if stop_words is None:
+            return
         yield Check(
             "enough_stop_words",
-            document.different(self._stop),
+            document.different(stop_words),
             least=c.min_stop_words,
             unit="different stop words",
         )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from llmstages.core.stage import option
 from llmstages.data.filtering import Check, Document, Rules
+from llmstages.plugins.corpus.languages import IDENTIFIED, unknown_language
 
 
 class Language(Rules):
@@ -28,6 +29,11 @@ class Language(Rules):
         characters: int = option(
             2000, "classify the first characters only (3 times as fast, same answer)", ge=1
         )
+
+        def __post_init__(self) -> None:
+            for code in self.languages:
+                if code not in IDENTIFIED:
+                    raise ValueError(unknown_language(code))
 
     version = "2"
 
@@ -48,6 +54,7 @@ class Language(Rules):
         language, score = "none", 0.0
         if best:
             language, score = best[0]["lang"], best[0]["score"]
+            document.language = language  # for filters that depend on it
         wanted = self.config.languages
         value = score if not wanted or language in wanted else 0.0
         unit = f"for {' or '.join(wanted)}" if wanted else ""

@@ -9,7 +9,8 @@ from llmstages.core.errors import StageError
 from llmstages.plugins.rl.dpo import DPOConfig
 from llmstages.plugins.sft.chat import ChatConfig
 from llmstages.text import templates
-from llmstages.train.trainer import load_model, load_tokenizer, lora_adapter
+from llmstages.train.adapters import lora_adapter
+from llmstages.train.trainer import load_model, load_tokenizer
 from tests.plugins.sft.helpers import answer, fine_tune
 from tests.tiny import TALK, perform, saved_model, tiny_model, tiny_tokenizer
 

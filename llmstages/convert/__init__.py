@@ -1,0 +1,1 @@
+"""Between our artifacts and the formats of other programs: GGUF, model cards, the Hub."""
