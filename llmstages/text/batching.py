@@ -33,16 +33,24 @@ CGROUPS = (  # control groups of a container, version 2 and 1: (limit, in use, s
 )
 
 
-def batch_for(model: Any, length: int, new_tokens: int, most: int) -> int:
+def available_memory(device: Any) -> float:
+    """Bytes on a torch device that batches may take together.
+
+    It is asked once for all batches: later, freed blocks that the allocator keeps would seem taken.
+    """
+    return SHARE_OF_FREE * free_memory(device)
+
+
+def batch_for(model: Any, length: int, new_tokens: int, most: int, available: float) -> int:
     """Sequences of ``length`` tokens that can be generated at once, from 1 to ``most``.
 
     Args:
-        model: of transformers; its device says whose memory counts.
+        model: of transformers.
         length: longest prompt in tokens.
         new_tokens: longest reply in tokens.
         most: the number if memory is no limit.
+        available: bytes, see ``available_memory``.
     """
-    available = SHARE_OF_FREE * free_memory(model.device)
     return fitting(bytes_per_sequence(model, length, new_tokens), available, most)
 
 

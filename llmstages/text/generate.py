@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llmstages.text import chat_format
-from llmstages.text.batching import batch_for
+from llmstages.text.batching import available_memory, batch_for
 from llmstages.text.messages import Message, message, with_tools
 from llmstages.text.replies import parse_turn
 from llmstages.text.template_input import reads_tool_field
@@ -81,10 +81,13 @@ def generate(
     new_ids: list[list[int]] = [[] for _ in fitted]
     confidences = [1.0] * len(fitted)
     model.eval()
-    longest = max(map(len, fitted), default=0)
-    rows_at_once = batch_for(model, longest, max_new_tokens, batch)
-    for start in range(0, len(order), rows_at_once):
-        chosen = order[start : start + rows_at_once]
+    available = available_memory(model.device)
+    start = 0
+    while start < len(order):
+        chosen = order[start : start + batch]
+        longest = len(fitted[chosen[-1]])
+        chosen = chosen[: batch_for(model, longest, max_new_tokens, batch, available)]
+        start += len(chosen)
         rows, probabilities = _generate_batch(
             model, [fitted[i] for i in chosen], max_new_tokens, options, advance
         )

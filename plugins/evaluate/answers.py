@@ -296,14 +296,20 @@ def average(questions: Sequence[Question], marks: Sequence[Marks]) -> Scores:
         for metric, value in mark.items():
             values[task, group, metric].append(value)
     scores: Scores = {}
+    intervals: Scores = {}
     for (task, group, metric), numbers in values.items():
         metrics = scores.setdefault(task, {}).setdefault(group, {})
         metrics[metric] = sum(numbers) / len(numbers)
         if metric in SHARES:
             low, high = wilson(sum(numbers), len(numbers))
-            metrics[f"{metric}_low"], metrics[f"{metric}_high"] = low, high
+            ends = intervals.setdefault(task, {}).setdefault(group, {})
+            ends |= {f"{metric}_low": low, f"{metric}_high": high}
         if metric == "right":
             answers = wanted[task, group]
             metrics["n"] = len(numbers)
             metrics["commonest"] = max(answers.values()) / answers.total()
+    # Behind the shares themselves, of which the first are shown with the step.
+    for task, groups in intervals.items():
+        for group, ends in groups.items():
+            scores[task][group] |= ends
     return scores

@@ -87,8 +87,7 @@ def _rows_at_once(model: Any, sequences: Sequence[tuple[list[int], int]]) -> int
     config = model.config.get_text_config()
     size = batching.bytes_per_sequence(model, width, 0)
     size += SCORE_COPIES * batching.FLOAT * scored * config.vocab_size
-    available = batching.SHARE_OF_FREE * batching.free_memory(model.device)
-    return batching.fitting(size, available, len(sequences))
+    return batching.fitting(size, batching.available_memory(model.device), len(sequences))
 
 
 def _nats(model: Any, pad: int, sequences: Sequence[tuple[list[int], int]]) -> list[float]:

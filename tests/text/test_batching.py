@@ -78,7 +78,8 @@ def test_the_batch_follows_free_memory(monkeypatch):
     model = model_of(**SMALL)
     for free, expected in ((64 * GB, 64), (GB, 32), (10_000, 1)):
         monkeypatch.setattr(batching, "free_memory", lambda device, free=free: free)
-        assert batching.batch_for(model, 100, 28, 64) == expected
+        available = batching.available_memory(model.device)
+        assert batching.batch_for(model, 100, 28, 64, available) == expected
 
 
 def group(folder, limit, used, cached=None):

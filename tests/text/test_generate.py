@@ -164,3 +164,24 @@ def test_memory_lowers_the_batch_and_greedy_replies_stay_the_same(tokenizer, mon
     parts = generate.generate(model, tokenizer, prompts, max_new_tokens=6)
     assert sizes == [2, 2], "three would fit, but batches are powers of two"
     assert parts[0] == whole[0] and parts[1] == pytest.approx(whole[1], abs=1e-6)
+
+
+def test_one_long_prompt_makes_only_its_own_batch_small(tokenizer, monkeypatch):
+    from llmstages.text import batching
+
+    model = tiny_model(tokenizer)
+    prompts = chat_format.document_ids(tokenizer, ["the cat"] * 4 + ["the dog ran far " * 20])
+    short, long = len(prompts[0]), len(prompts[-1])
+    sizes = []
+    plain = generate._generate_batch
+
+    def spy(model, prompts, *rest):
+        sizes.append(len(prompts))
+        return plain(model, prompts, *rest)
+
+    monkeypatch.setattr(generate, "_generate_batch", spy)
+    needed = batching.bytes_per_sequence(model, short, 4)
+    assert batching.bytes_per_sequence(model, long, 4) > 4 * needed / 2
+    monkeypatch.setattr(batching, "free_memory", lambda device: 4 * needed / batching.SHARE_OF_FREE)
+    generate.generate(model, tokenizer, prompts, max_new_tokens=4, batch=4)
+    assert sizes == [4, 1]
