@@ -79,13 +79,13 @@ def _find_control_tokens(tokenizer: Any) -> ControlTokens:
     )
     answer = _answer_ids(render(tokenizer, [[question, reply]])[0], prompt)
 
-    # The last control token of the answer ends the turn, unless it stands before the text.
-    end = None
-    places = [place for place, token in enumerate(answer) if token in special_ids]
-    if places and PROBE in decode(tokenizer, answer[: places[-1]]):
-        end = answer[places[-1]]
-
-    bos = _bos_of_dialogues(tokenizer, [question, reply, question])
+    longer = _longer_prompt(tokenizer, [question, reply, question])
+    # Phi 3 writes one more token at the end of a dialogue: not what ends a turn within it.
+    same = answer[: common_length(answer, longer[len(prompt) :])]
+    end = _last_after_text(tokenizer, same, special_ids)
+    if end is None:
+        end = _last_after_text(tokenizer, answer, special_ids)
+    bos = _bos_of_dialogues(tokenizer, longer)
     content = common_length(prompt, other)  # where the texts of the questions stand
     text = decode(tokenizer, answer)
     heads: set[int] = set()
@@ -131,17 +131,32 @@ def _heads(
     return heads | set(header[:1])
 
 
-def _bos_of_dialogues(tokenizer: Any, messages: Sequence[Message]) -> int | None:
-    """The BOS token, unless the template writes it in later turns too."""
-    bos = tokenizer.bos_token_id
+def _longer_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """The prompt of a second question; empty where the template knows one exchange alone."""
     try:
-        ids = render_prompts(tokenizer, [messages])[0].ids
+        return render_prompts(tokenizer, [messages])[0].ids
     except StageError:
-        return bos  # a template for one exchange alone
+        return []
+
+
+def _last_after_text(tokenizer: Any, answer: Sequence[int], special_ids: set[int]) -> int | None:
+    """The last control token of an answer; None if it has none after its text."""
+    places = [place for place, token in enumerate(answer) if token in special_ids]
+    if places and PROBE in decode(tokenizer, answer[: places[-1]]):
+        return answer[places[-1]]
+    return None
+
+
+def _bos_of_dialogues(tokenizer: Any, longer: Sequence[int]) -> int | None:
+    """The BOS token, unless the template writes it in later turns too.
+
+    longer: the prompt of a second question.
+    """
+    bos = tokenizer.bos_token_id
     begins = 0
-    while begins < len(ids) and ids[begins] == bos:
+    while begins < len(longer) and longer[begins] == bos:
         begins += 1
-    return None if bos in ids[begins:] else bos
+    return None if bos in longer[begins:] else bos
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
