@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,7 +81,7 @@ def _owner_file(path: Path) -> Path:
 
 
 def _note_owner(path: Path) -> None:
-    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+    owner = {"pid": os.getpid(), "host": os.uname().nodename, "since": time.time()}
     # It only informs: a full disk must not keep anybody from the lock.
     with contextlib.suppress(OSError):
         _owner_file(path).write_text(json.dumps(owner), encoding="utf-8")

@@ -87,6 +87,17 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP: stop as on Ctrl-C, with the exit code that asks to be started again."""
 
 
+def refuse_other_launchers() -> None:
+    """Raise StageError if another launcher started this process, before anything is written."""
+    launcher = foreign_launcher()
+    if launcher:
+        raise StageError(
+            f"llmstages was started by another launcher ({launcher}), which makes copies of the "
+            "run or leaves processes out. Start it without one; it starts its processes itself: "
+            "launch=ddp launch.processes=2 (or zero2, zero3, fsdp, slurm)"
+        )
+
+
 def execute(planned: Sequence[Planned], run: Run) -> Outcome:
     """Make every step of the plan that is not in the store.
 
@@ -95,13 +106,7 @@ def execute(planned: Sequence[Planned], run: Run) -> Outcome:
     Raises:
         StageError: another launcher started this process, or Slurm is missing.
     """
-    launcher = foreign_launcher()
-    if launcher:
-        raise StageError(
-            f"llmstages was started by another launcher ({launcher}), which makes copies of the "
-            "run or leaves processes out. Start it without one; it starts its processes itself: "
-            "launch=ddp launch.processes=2 (or zero2, zero3, fsdp, slurm)"
-        )
+    refuse_other_launchers()
     for line in lines(planned):
         run.console.say(line)
     to_make = [plan.step for plan in planned if plan.state != "reused"]

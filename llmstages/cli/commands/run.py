@@ -17,7 +17,7 @@ from llmstages.core.exit_codes import INTERRUPTED, REQUEUE
 from llmstages.pipeline import history, prepare
 from llmstages.pipeline.overrides import command
 from llmstages.pipeline.prepare import PreparedRun
-from llmstages.pipeline.runner import Outcome, Run, execute
+from llmstages.pipeline.runner import Outcome, Run, execute, refuse_other_launchers
 
 HEADLINE_METRICS = 4  # of a step, in the table at the end
 
@@ -39,6 +39,7 @@ def main(args: argparse.Namespace) -> int:
 @contextmanager
 def _recorded(prepared: PreparedRun, console: Console) -> Iterator[None]:
     """Note a run of its own, to which ``show``, ``redo`` and ``rm`` refer, and keep its log."""
+    refuse_other_launchers()
     composed = prepared.composed
     history.save_invocation(composed.runs, composed.name, prepared.overrides)
     with console.logging(history.run_log(composed.runs, composed.name)):
