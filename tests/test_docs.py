@@ -74,7 +74,7 @@ def test_every_command_shown_is_understood(line, extras, tmp_path, monkeypatch, 
     for name in re.findall(r"model\.path=(\S+)", line):
         write_model(Path(name))
     for name in re.findall(
-        r"\w+\.(?:path|guideline)=(\S+)", line
+        r"\w+\.(?:path|guideline|others)=(\S+)", line
     ):  # stands for a file of the reader's own
         if not Path(name).exists():
             Path(name).write_text("{}")

@@ -87,14 +87,6 @@ def load_test(sources: Sequence[Artifact]) -> list[Dialogue]:
     return [dialogue for source in sources for dialogue in _rows(source, test=True)]
 
 
-def load_all(sources: Sequence[Artifact]) -> list[Dialogue]:
-    """All dialogues of all sources, whatever their split."""
-    dialogues: list[Dialogue] = []
-    for source in sources:
-        dialogues += _rows(source, test=False) + _rows(source, test=True)
-    return dialogues
-
-
 def _rows(source: Artifact, test: bool) -> list[Dialogue]:
     """The dialogues of a source that are for tests, or those that are not."""
     table = tables.load(source.path / "data")

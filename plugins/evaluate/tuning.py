@@ -7,7 +7,7 @@ held-out dialogues  of the user's own data, kept out of training: the loss of th
                     words, as for SQuAD, Rajpurkar et al. 2016, section 6.1)
 what it knew        general questions that anybody can check. ``kept`` is the share still right of
                     those that the first model had right: 1 means that nothing was lost
-other dialogues     of data that was not trained on, if some is wired in: the loss of its answers
+other dialogues     of data that was not trained on, if a file is given: the loss of its answers
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ QUESTIONS = Path(__file__).parent / "general_questions.jsonl"
 
 @dataclass(frozen=True)
 class TuningConfig:
+    others: str = option(
+        "",
+        "file of dialogues of another kind, not trained on: the loss of their answers is measured "
+        "too",
+        file=True,
+    )
     num_dialogues: int = option(40, "held-out dialogues at most, and others at most", ge=1)
     num_questions: int = option(
         110, "general questions at most, spread over their groups; 0 = none", ge=0
@@ -73,7 +79,6 @@ class Tuning:
     inputs: ClassVar[Mapping[str, str]] = {
         "models": "model*",
         "dialogues": "dialogues*?",
-        "others": "dialogues*?",
     }
     output: ClassVar[str] = "scores"
     version: ClassVar[str] = "1"
@@ -105,10 +110,9 @@ class Tuning:
         from llmstages.data import dialogues
 
         held_out = dialogues.load_test(ctx.many("dialogues"))
-        others = dialogues.load_all(ctx.many("others"))
         items = Items(
             spread(held_out, config.num_dialogues),
-            spread(others, config.num_dialogues),
+            spread(self._others(config, ctx), config.num_dialogues),
             spread(general_questions(), config.num_questions),
         )
         if not items.held_out and not items.questions and not items.others:
@@ -122,6 +126,23 @@ class Tuning:
                 "dialogues.test_fraction=0.1 holds some out"
             )
         return items
+
+    def _others(self, config: TuningConfig, ctx: Context) -> list[Dialogue]:
+        """The dialogues of another kind."""
+        from llmstages.data.readers import TABLES, find
+        from llmstages.data.readers.examples import convert_dialogues, from_files
+
+        if not config.others:
+            return []
+        files = find(config.others, ctx.step, TABLES)
+        examples = convert_dialogues(from_files(files), "detect", ctx, reasoning="drop")
+        if examples.dropped:
+            ctx.say(f"{ctx.step}: {len(examples.dropped)} rows of others={config.others} left out")
+        name = Path(config.others).stem
+        return [
+            Dialogue(f"{name}:{number}", example["messages"])
+            for number, example in enumerate(examples.kept)
+        ]
 
 
 class AskedModel:

@@ -8,7 +8,6 @@ what else is missing and may be missing is left out with a line.
 from __future__ import annotations
 
 import argparse
-import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from llmstages.core.console import Console
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
 from llmstages.data.dialogues import Prepared
-from llmstages.pipeline import prepare, sources
+from llmstages.pipeline import overrides, prepare, sources
 from llmstages.pipeline.plan import Planned, Source, Step
 from llmstages.pipeline.runner import Run, execute
 from llmstages.train import checks
@@ -97,9 +96,9 @@ def _make_cheap_steps(plan: Planned, run: prepare.PreparedRun) -> bool:
 class _Inputs:
     """The inputs of a step as artifacts, as far as they are made."""
 
-    def __init__(self, run: prepare.PreparedRun, overrides: Sequence[str], console: Any) -> None:
+    def __init__(self, run: prepare.PreparedRun, given: Sequence[str], console: Any) -> None:
         self._run = run
-        self._overrides = [item for item in overrides if not item.startswith("only=")]
+        self._overrides = given
         self._console = console
         self._planned = {other.step: other for other in run.planned}
 
@@ -134,7 +133,7 @@ class _Inputs:
             )
             return None
         # Making it here would start a training; the user decides when.
-        command = shlex.join(["llmstages", "run", *self._overrides, f"only={source.name}"])
+        command = overrides.command("run", self._overrides, f"only={source.name}")
         raise StageError(
             f"step {plan.step.name!r} reads from {source.name!r}, which is not made yet "
             f"({made.why}). Make it first: {command}"
@@ -168,6 +167,5 @@ def _print_next(blocking: Sequence[Check], args: argparse.Namespace, console: An
         )
         console.print(line, style="bold red", markup=False)
         return
-    overrides = [item for item in args.overrides if not item.startswith("only=")]
-    command = shlex.join(["llmstages", "run", *overrides, f"only={args.step}"])
+    command = overrides.command("run", args.overrides, f"only={args.step}")
     console.print(f"next    {command}", style="bold", markup=False)

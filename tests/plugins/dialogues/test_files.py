@@ -185,7 +185,6 @@ def test_a_share_is_kept_out_of_training_without_twins(tmp_path):
     source = Artifact("chats", "dialogues", tmp_path / "out", "")
     assert len(dialogues.load([source], {}, random.Random(0))) == 52
     assert len(dialogues.load_test([source])) == 8
-    assert len(dialogues.load_all([source])) == 60
 
 
 def test_one_of_a_few_rows_is_kept_out(tmp_path):

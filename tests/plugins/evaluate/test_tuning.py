@@ -45,13 +45,15 @@ def test_two_models_side_by_side(tmp_path, monkeypatch):
         return replies
 
     monkeypatch.setattr(generate, "reply", reply)
+    alpaca = tmp_path / "alpaca.json"
+    rows = [{"instruction": f"Say {n}.", "input": "", "output": f"{n}"} for n in range(6)]
+    alpaca.write_text(json.dumps(rows))
     made, metrics = perform(
         Tuning,
         tmp_path / "scores",
-        TuningConfig(num_questions=20),
+        TuningConfig(num_questions=20, others=str(alpaca)),
         models=(before, after),
         dialogues=(dialogues_artifact(tmp_path / "chats"),),
-        others=(dialogues_artifact(tmp_path / "alpaca", tests=0),),
     )
     assert asked == [3, 20, 3, 20]
     assert metrics["what it knew/all/before/kept"] == 1
@@ -75,7 +77,6 @@ def test_real_models_answer(tmp_path):
         TuningConfig(num_questions=4, max_new_tokens=4, question_tokens=4),
         models=models,
         dialogues=(dialogues_artifact(tmp_path / "chats"),),
-        others=(),
     )
     same = [
         (metrics[f"{key}/before/{name}"], metrics[f"{key}/after/{name}"])
@@ -85,7 +86,7 @@ def test_real_models_answer(tmp_path):
 
 
 def test_nothing_to_measure_is_refused(tmp_path):
-    inputs = {"models": (saved_model(tmp_path / "base"),), "others": ()}
+    inputs = {"models": (saved_model(tmp_path / "base"),)}
     chats = dialogues_artifact(tmp_path / "chats", tests=0)
     with pytest.raises(StageError, match="there is nothing to measure.*test_fraction"):
         perform(
