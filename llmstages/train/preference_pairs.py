@@ -9,9 +9,8 @@ from typing import Any
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
 from llmstages.data import tables
-from llmstages.data.dialogues import Dialogue, Prepared
+from llmstages.data.dialogues import Dialogue, Prepared, render_dialogues
 from llmstages.text import chat_format
-from llmstages.text.render import render
 from llmstages.train import dialogue_checks, template_checks, token_checks
 from llmstages.train.trainer import context_length, load_tokenizer
 
@@ -52,13 +51,14 @@ def prepare(
         for number, row in enumerate(tables.load(source.path / "data"))
     ]
     dialogues = [
-        Dialogue(f"{pair['name']} {side}", [*pair["prompt"], *pair[side]])
+        # What is compared is the last answer, after the prompt that the model would get for it.
+        Dialogue(f"{pair['name']} {side}", [*pair["prompt"], *pair[side]], one_answer=True)
         for side in SIDES
         for pair in pairs
     ]
     checks = dialogue_checks.check_dialogues(dialogues)
     dialogue_checks.require_renderable(checks, ctx)
-    _render_sides(pairs, tokenizer)
+    _render_sides(pairs, dialogues, tokenizer)
     too_long = {pair["name"] for pair in pairs if _longest_side(pair) > max_length}
     if too_long:
         ctx.say(
@@ -85,14 +85,20 @@ def prepare(
     return Pairs(tokenizer, rows, names, checks, counts, train=train, test=test)
 
 
-def _render_sides(pairs: Sequence[dict[str, Any]], tokenizer: Any) -> None:
-    """Add the tokens of the prompt and of both sides to each pair."""
+def _render_sides(
+    pairs: Sequence[dict[str, Any]], dialogues: Sequence[Dialogue], tokenizer: Any
+) -> None:
+    """Add the tokens of the prompt and of both sides to each pair.
+
+    dialogues: the chosen sides of all pairs, then the rejected ones.
+    """
     prompts = chat_format.prompt_ids(tokenizer, [pair["prompt"] for pair in pairs])
     for pair, ids in zip(pairs, prompts, strict=True):
         pair["prompt_ids"] = ids
+    rendered = iter(render_dialogues(tokenizer, dialogues))
     for side in SIDES:
-        rendered = render(tokenizer, [[*pair["prompt"], *pair[side]] for pair in pairs])
-        for pair, row in zip(pairs, rendered, strict=True):
+        for pair in pairs:
+            row = next(rendered)
             pair[f"{side}_ids"] = row.ids
             pair[f"{side}_rendered"] = row
 

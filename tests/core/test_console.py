@@ -43,7 +43,7 @@ def test_without_a_total_nothing_is_left(clock):
 
 
 def test_plain_lines_come_now_and_then(clock, capsys):
-    advance = console._lines("sft", 4)
+    advance = console._Lines("sft", 4, console._print_to_stderr).advance
     clock[0] += 5
     advance(1, "loss 2.0")
     clock[0] += 15

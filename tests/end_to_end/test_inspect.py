@@ -31,7 +31,7 @@ def test_tokens_and_mask_of_a_row(smoke):
 def test_checks_and_the_next_command(smoke):
     shown = inspect(smoke, "sft", "--count", "0").out
     line = next(line for line in shown.splitlines() if line.startswith("ok      bos_count "))
-    assert line.endswith("share of rows that begin with exactly one BOS")
+    assert line.endswith("rows with a BOS missing or twice")
     assert "next    llmstages run recipe=smoke only=sft" in shown
 
 

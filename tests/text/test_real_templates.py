@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llmstages.core.stage import Artifact
 from llmstages.data.dialogues import Dialogue, one_per_answer, render_dialogues
 from llmstages.text.template_input import template_fields
 from llmstages.text.training_template import has_training_form, training_template
@@ -116,6 +117,52 @@ def test_thinking_can_be_switched_off_as_the_refusal_says():
     assert NO_EMPTY_THINKING in failed(tokenizer, KINDS["plain"])
     tokenizer.chat_template = "{%- set enable_thinking = false %}" + tokenizer.chat_template
     assert not failed(tokenizer, KINDS["plain"])
+
+
+ENDS = {
+    "phi3": "<|end|>",  # its template writes one more token at the end of a dialogue
+    "cohere2": "<|END_OF_TURN_TOKEN|>",
+    "gptoss": "<|return|>",
+    "glm4moe": "<|user|>",
+    "llama3_1": "<|eot_id|>",
+    "qwen3": "<|im_end|>",
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_the_token_that_ends_a_turn(name):
+    from llmstages.text import chat_format
+
+    tokenizer = tokenizer_for(name)
+    assert tokenizer.decode([chat_format.control_tokens(tokenizer).end]) == ENDS[name]
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen2_5", "llama3"])
+def test_both_sides_of_a_pair_follow_the_prompt_of_generation(name, tmp_path):
+    """Also in a dialogue of several turns, whose past Qwen3's template changes."""
+    from llmstages.core.stage import Context
+    from llmstages.text.messages import message
+    from llmstages.train import preference_pairs
+    from tests.tiny import saved, tiny_model
+
+    tokenizer = tokenizer_for(name)
+    folder = tmp_path / "model"
+    tiny_model(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    *prompt, chosen = KINDS["turns"]
+    row = {"prompt": prompt, "chosen": [chosen], "rejected": [message("assistant", "No.")]}
+    source = saved(tmp_path / "pairs", "preferences", [row] * 4)
+    model = Artifact("model", "model", folder, "")
+    pairs = preference_pairs.prepare(
+        model, source, 512, 0.25, Context("dpo", tmp_path, tmp_path, {})
+    )
+    for pair in [*pairs.train, *pairs.test]:
+        size = len(pair["prompt_ids"])
+        for side in ("chosen", "rejected"):
+            assert pair[f"{side}_ids"][:size] == pair["prompt_ids"]
+            assert not any(pair[f"{side}_rendered"].supervised[:size])
+            assert pair[f"{side}_rendered"].supervised[size]
+    assert not [check.id for check in pairs.checks if not check.passed]
 
 
 @pytest.mark.parametrize("name", ["smollm2", "qwen3", "llama3_1", "gemma3"])
