@@ -67,12 +67,17 @@ def test_inspect_needs_no_step_to_be_made_before(folder, tmp_path):
     assert "I am Ada" in done.out
 
 
-def test_the_recipe_measures_before_and_after(folder):
+@pytest.fixture(scope="module")
+def tuned(folder):
+    """The finished run."""
+    return llmstages("run", "--json", *TUNE, *QUICK, folder=folder)
+
+
+def test_the_recipe_measures_before_and_after(folder, tuned):
     plan = llmstages("plan", *TUNE, *QUICK, "store=elsewhere", folder=folder).out
     assert "llama, " in plan
     assert "with a chat template" in plan
-    done = llmstages("run", "--json", *TUNE, *QUICK, folder=folder)
-    steps = done.json["steps"]
+    steps = tuned.json["steps"]
     assert list(steps) == ["model", "dialogues", "sft", "evaluate", "report"]
     assert steps["dialogues"]["metrics"]["test"] == 4
     assert steps["sft"]["metrics"]["dialogues"] == 36
@@ -85,12 +90,12 @@ def test_the_recipe_measures_before_and_after(folder):
     assert (folder / "runs/tune/sft/adapter/adapter_config.json").exists()
 
 
-def test_the_result_is_talked_to(folder):
+def test_the_result_is_talked_to(folder, tuned):
     done = llmstages("chat", "name=tune", folder=folder, stdin="Who are you?\n")
     assert "sft" in done.err + done.out
 
 
-def test_the_same_again_is_reused_and_one_word_makes_the_rest_anew(folder):
+def test_the_same_again_is_reused_and_one_word_makes_the_rest_anew(folder, tuned):
     again = llmstages("plan", "--json", *TUNE, *QUICK, folder=folder).json["steps"]
     assert {step["state"] for step in again.values()} == {"reused"}
     changed = llmstages("plan", "--json", *TUNE, *QUICK, "sft.lora_r=4", folder=folder).json
