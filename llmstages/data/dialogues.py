@@ -175,11 +175,14 @@ def one_per_answer(
     prepared: list[Dialogue] = []
     divided: list[str] = []
     for dialogue in dialogues:
-        if dialogue.plain or not changed_by_later_turns(tokenizer, dialogue.messages):
+        ends = _ends_of_answers(dialogue.messages)
+        # Nothing follows the last answer, so nothing can change it: most dialogues have one alone.
+        may_change = not dialogue.plain and ends != [len(dialogue.messages)]
+        if not may_change or not changed_by_later_turns(tokenizer, dialogue.messages):
             prepared.append(dialogue)
             continue
         divided.append(dialogue.name)
-        for part, end in enumerate(_ends_of_answers(dialogue.messages), 1):
+        for part, end in enumerate(ends, 1):
             name = f"{dialogue.name}/{part}"
             prepared.append(Dialogue(name, dialogue.messages[:end], one_answer=True))
     return prepared, divided

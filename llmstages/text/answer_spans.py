@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmstages.core.errors import StageError
-from llmstages.text.special_tokens import SpecialTokens
+from llmstages.text.special_tokens import SpecialTokens, special_tokens_of
 from llmstages.text.training_template import marks_generation
 
 Span = tuple[int, int]
@@ -38,8 +38,8 @@ def apply_template(
     """
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    def rendered(turns: Sequence[Fields]) -> Any:
-        return render_jinja_template(
+    try:
+        rendered: Any = render_jinja_template(
             conversations=[list(turns)],
             tools=tools,
             chat_template=template,
@@ -47,12 +47,10 @@ def apply_template(
             return_assistant_tokens_mask=return_spans,
             **tokenizer.special_tokens_map,
         )
-
-    try:
-        texts, spans = rendered(turns)
     # The template is foreign code, so it may raise anything.
     except Exception as error:
         raise StageError(_cannot_render(turns, tools, error)) from error
+    texts, spans = rendered
     return texts[0], list(spans[0]) if return_spans else []
 
 
@@ -69,12 +67,8 @@ def _cannot_render(turns: Sequence[Fields], tools: list[Any] | None, error: Exce
     )
 
 
-def render_with_spans(
-    tokenizer: Any,
-    special_tokens: SpecialTokens,
-    template: str,
-    turns: Sequence[Fields],
-    tools: list[Any] | None,
+def write_dialogue(
+    tokenizer: Any, template: str, turns: Sequence[Fields], tools: list[Any] | None
 ) -> tuple[str, list[Span]]:
     """The text of a dialogue, and the spans of it that the assistant says.
 
@@ -90,7 +84,7 @@ def render_with_spans(
     for index, turn in enumerate(turns):
         if turn["role"] != "assistant":
             continue
-        through_turn, span = _answer(tokenizer, special_tokens, template, turns[: index + 1], tools)
+        through_turn, span = _answer(tokenizer, template, turns[: index + 1], tools)
         if not text.startswith(through_turn[: span[1]]):
             raise ChangedByLaterTurns(
                 "the chat template has no {% generation %} block, and later turns change what the "
@@ -102,27 +96,26 @@ def render_with_spans(
     return text, spans
 
 
-def render_last_answer(
-    tokenizer: Any,
-    special_tokens: SpecialTokens,
-    template: str,
-    turns: Sequence[Fields],
-    tools: list[Any] | None,
+def write_last_answer(
+    tokenizer: Any, template: str, turns: Sequence[Fields], tools: list[Any] | None
 ) -> tuple[str, list[Span]]:
     """The text of a dialogue that ends with an answer, and the span of this answer alone.
 
     The text before the answer is the prompt of generation, character for character.
     """
-    text, span = _answer(tokenizer, special_tokens, template, turns, tools)
+    text, span = _answer(tokenizer, template, turns, tools)
     return text, [span]
 
 
+def write_prompt(
+    tokenizer: Any, template: str, turns: Sequence[Fields], tools: list[Any] | None
+) -> tuple[str, list[Span]]:
+    """The text up to where the assistant is to speak; nothing of it is said by the assistant."""
+    return apply_template(tokenizer, template, turns, tools, open_turn=True)
+
+
 def _answer(
-    tokenizer: Any,
-    special_tokens: SpecialTokens,
-    template: str,
-    turns: Sequence[Fields],
-    tools: list[Any] | None,
+    tokenizer: Any, template: str, turns: Sequence[Fields], tools: list[Any] | None
 ) -> tuple[str, Span]:
     """The text up to the last turn, which is the assistant's, and the span that it says."""
     prompt, _ = apply_template(tokenizer, template, turns[:-1], tools, open_turn=True)
@@ -134,7 +127,8 @@ def _answer(
             "learns would never be asked of it. Correct the template's add_generation_prompt, or "
             f"{OTHER_TEMPLATE}"
         )
-    return text, (len(prompt), _end_of_turn(text, len(prompt), special_tokens))
+    end = _end_of_turn(text, len(prompt), special_tokens_of(tokenizer))
+    return text, (len(prompt), end)
 
 
 def _end_of_turn(text: str, start: int, special_tokens: SpecialTokens) -> int:

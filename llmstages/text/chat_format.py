@@ -302,3 +302,11 @@ def stop_ids(tokenizer: Any) -> list[int]:
     call_ends = [last for _, last in control.calls.values()]
     stops = [control.end, tokenizer.bos_token_id, tokenizer.eos_token_id, *call_ends]
     return list(dict.fromkeys(token for token in stops if token is not None))
+
+
+def reply_length(ids: Sequence[int], stops: Sequence[int]) -> int:
+    """Number of ids up to the first stop token, which is included."""
+    for index, token in enumerate(ids):
+        if token in stops:
+            return index + 1
+    return len(ids)

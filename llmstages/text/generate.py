@@ -92,7 +92,7 @@ def generate(
             model, [fitted[i] for i in chosen], max_new_tokens, options, advance
         )
         for place, i in enumerate(chosen):
-            end = _reply_length(rows[place], options["eos_token_id"])
+            end = chat_format.reply_length(rows[place], options["eos_token_id"])
             new_ids[i] = rows[place][:end]
             if probabilities and end:
                 confidences[i] = min(probabilities[place][:end])
@@ -165,14 +165,6 @@ def _generate_batch(
     return new_ids, torch.stack(recorder.probabilities, 1).tolist()
 
 
-def _reply_length(ids: Sequence[int], stops: Sequence[int]) -> int:
-    """Number of ids up to the first stop token, which is included."""
-    for index, token in enumerate(ids):
-        if token in stops:
-            return index + 1
-    return len(ids)
-
-
 def _context(model: Any) -> int:
     """The longest sequence in tokens that a model can read."""
     config = getattr(model, "config", None)
@@ -181,11 +173,9 @@ def _context(model: Any) -> int:
 
 def settings(model: Any, tokenizer: Any, temperature: float) -> dict[str, Any]:
     """Arguments of ``model.generate``: stop and pad tokens, sampling. temperature: 0 is greedy."""
-    stops = stop_ids(model, tokenizer)
-    pad = tokenizer.pad_token_id
     options: dict[str, Any] = {
-        "eos_token_id": stops,
-        "pad_token_id": stops[0] if pad is None else pad,
+        "eos_token_id": stop_ids(model, tokenizer),
+        "pad_token_id": chat_format.padding_id(tokenizer),
         "do_sample": bool(temperature),
     }
     if temperature:

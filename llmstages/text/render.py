@@ -25,8 +25,9 @@ from llmstages.text.answer_spans import (
     ChangedByLaterTurns,
     Span,
     apply_template,
-    render_last_answer,
-    render_with_spans,
+    write_dialogue,
+    write_last_answer,
+    write_prompt,
 )
 from llmstages.text.messages import Message
 from llmstages.text.special_tokens import SpecialTokens, special_tokens_of
@@ -59,8 +60,8 @@ class _ControlToken(NamedTuple):
     supervised: bool
 
 
-# (protected turns, protected tools) -> (text, spans of it that the assistant says)
-_Write = Callable[[list[dict[str, Any]], list[Any] | None], tuple[str, list[Span]]]
+# (tokenizer, template, turns, tools) -> (text, spans of it that the assistant says)
+_Write = Callable[[Any, str, list[dict[str, Any]], list[Any] | None], tuple[str, list[Span]]]
 
 
 def render(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[Rendered]:
@@ -72,12 +73,7 @@ def render(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[Rende
         StageError: the tokenizer has no chat template, a role is unknown, or the template cannot
             render a dialogue.
     """
-    template = training_template(tokenizer)
-
-    def write(turns: list[dict[str, Any]], tools: list[Any] | None) -> tuple[str, list[Span]]:
-        return render_with_spans(tokenizer, special_tokens_of(tokenizer), template, turns, tools)
-
-    return _render(tokenizer, template, dialogues, write)
+    return _render(tokenizer, training_template(tokenizer), dialogues, write_dialogue)
 
 
 def render_answers(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[Rendered]:
@@ -85,12 +81,7 @@ def render_answers(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> li
 
     Everything before the answer is exactly the prompt of generation. Raises as ``render``.
     """
-    template = template_of(tokenizer)
-
-    def write(turns: list[dict[str, Any]], tools: list[Any] | None) -> tuple[str, list[Span]]:
-        return render_last_answer(tokenizer, special_tokens_of(tokenizer), template, turns, tools)
-
-    return _render(tokenizer, template, dialogues, write)
+    return _render(tokenizer, template_of(tokenizer), dialogues, write_last_answer)
 
 
 def render_prompts(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[Rendered]:
@@ -98,12 +89,7 @@ def render_prompts(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> li
 
     Raises as ``render``.
     """
-    template = template_of(tokenizer)
-
-    def write(turns: list[dict[str, Any]], tools: list[Any] | None) -> tuple[str, list[Span]]:
-        return apply_template(tokenizer, template, turns, tools, open_turn=True)
-
-    return _render(tokenizer, template, dialogues, write)
+    return _render(tokenizer, template_of(tokenizer), dialogues, write_prompt)
 
 
 def rendered_text(tokenizer: Any, messages: Sequence[Message], template: str) -> str:
@@ -120,7 +106,7 @@ def changed_by_later_turns(tokenizer: Any, messages: Sequence[Message]) -> bool:
         return False
     turns, tools = template_fields(messages, template)
     try:
-        render_with_spans(tokenizer, special_tokens_of(tokenizer), template, turns, tools)
+        write_dialogue(tokenizer, template, turns, tools)
     except ChangedByLaterTurns:
         return True
     except StageError:
@@ -146,7 +132,8 @@ def _render(
         _require_known_roles(messages)
         turns, tools = template_fields(messages, template)
         stand_ins = StandIns(special_tokens, template, [turns, tools])
-        text, spans = write(stand_ins.protect(turns), stand_ins.protect(tools))
+        protected = stand_ins.protect(turns), stand_ins.protect(tools)
+        text, spans = write(tokenizer, template, *protected)
         plans.append(stretches.collect(_split(text, spans, special_tokens, stand_ins)))
     encoded = stretches.encode()
     return [_assemble(plan, encoded) for plan in plans]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmstages.text import chat_format, tool_text
 from llmstages.text.messages import Message, message
@@ -20,6 +20,14 @@ from llmstages.text.template_probes import REASONING_FIELDS
 from llmstages.text.templates import template_of
 
 THINK, END_OF_THINKING = "<think>", "</think>"
+
+
+class _Turn(NamedTuple):
+    """What a turn holds. calls: (tool, arguments as JSON text) of each."""
+
+    content: str
+    reasoning: str
+    calls: list[tuple[str, str]]
 
 
 def parse_turn(tokenizer: Any, ids: Sequence[int]) -> tuple[list[Message], bool]:
@@ -32,30 +40,25 @@ def parse_turn(tokenizer: Any, ids: Sequence[int]) -> tuple[list[Message], bool]
         reply, ended = chat_format.parse_reply(tokenizer, ids)
         return [reply], ended
     said, ended = _up_to_stop(tokenizer, ids)
-    fields = _fields(tokenizer, said)
+    turn = _by_response_template(tokenizer, said) or _by_tags(tokenizer, said)
     messages: list[Message] = []
-    if fields["content"] or not fields["calls"]:
-        messages.append(message("assistant", fields["content"]))
-    messages += [message("assistant", arguments, name) for name, arguments in fields["calls"]]
-    if fields["reasoning"]:
-        messages[0] = {**messages[0], "reasoning_content": fields["reasoning"]}
+    if turn.content or not turn.calls:
+        messages.append(message("assistant", turn.content))
+    messages += [message("assistant", arguments, name) for name, arguments in turn.calls]
+    if turn.reasoning:
+        messages[0] = {**messages[0], "reasoning_content": turn.reasoning}
     return messages, ended
 
 
 def _up_to_stop(tokenizer: Any, ids: Sequence[int]) -> tuple[list[int], bool]:
     """The ids of a turn, with the token that ends it, and whether there was one."""
-    stops = set(chat_format.stop_ids(tokenizer))
-    for place, token in enumerate(ids):
-        if token in stops:
-            return list(ids[: place + 1]), True
-    return list(ids), False
+    stops = chat_format.stop_ids(tokenizer)
+    said = list(ids[: chat_format.reply_length(ids, stops)])
+    return said, bool(said) and said[-1] in stops
 
 
-def _fields(tokenizer: Any, ids: Sequence[int]) -> dict[str, Any]:
-    """content, reasoning and calls: (tool, arguments as JSON text)."""
-    parsed = _by_response_template(tokenizer, ids)
-    if parsed is not None:
-        return parsed
+def _by_tags(tokenizer: Any, ids: Sequence[int]) -> _Turn:
+    """What tags and JSON in the text say."""
     text = chat_format.decode(tokenizer, ids)
     reasoning, text = _without_thinking(text)
     content, calls = tool_text.calls_in_text(text)
@@ -64,7 +67,7 @@ def _fields(tokenizer: Any, ids: Sequence[int]) -> dict[str, Any]:
         call = tool_text.parse_call(text)
         if call:
             content, calls = "", [call]
-    return {"content": content.strip(), "reasoning": reasoning, "calls": calls}
+    return _Turn(content.strip(), reasoning, calls)
 
 
 def _without_thinking(text: str) -> tuple[str, str]:
@@ -76,7 +79,7 @@ def _without_thinking(text: str) -> tuple[str, str]:
     return before.removeprefix(THINK).strip(), after.lstrip()
 
 
-def _by_response_template(tokenizer: Any, ids: Sequence[int]) -> dict[str, Any] | None:
+def _by_response_template(tokenizer: Any, ids: Sequence[int]) -> _Turn | None:
     """What the response template of the tokenizer reads; None if there is none, or it cannot."""
     response_template = getattr(tokenizer, "response_template", None)
     response_template = response_template or known_response_template(template_of(tokenizer))
@@ -96,7 +99,7 @@ def _by_response_template(tokenizer: Any, ids: Sequence[int]) -> dict[str, Any] 
     # A text that ran out of tokens may end in an ordinary token, which belongs to it.
     if ids and ids[-1] in chat_format.stop_ids(tokenizer):
         content = content.removesuffix(tokenizer.decode([ids[-1]]))
-    return {"content": content.strip(), "reasoning": reasoning.strip(), "calls": calls}
+    return _Turn(content.strip(), reasoning.strip(), calls)
 
 
 def _call(call: Mapping[str, Any]) -> tuple[str, str]:

@@ -42,6 +42,7 @@ def bits_per_byte(
     """
     model.eval()
     limit = getattr(model.config, "max_position_embeddings", NO_LIMIT)
+    pad = chat_format.padding_id(tokenizer)
     sequences = _sequences(tokenizer, pairs, limit)
     bits = [0.0] * len(sequences)
     by_length = sorted(range(len(sequences)), key=lambda number: len(sequences[number][0]))
@@ -50,7 +51,7 @@ def bits_per_byte(
         at_once = _rows_at_once(model, [sequences[number] for number in chosen])
         for part_start in range(0, len(chosen), at_once):
             part = chosen[part_start : part_start + at_once]
-            totals = _nats(model, tokenizer.pad_token_id, [sequences[number] for number in part])
+            totals = _nats(model, pad, [sequences[number] for number in part])
             for number, nats in zip(part, totals, strict=True):
                 size = max(1, len(pairs[number][1].encode()))
                 bits[number] = nats / math.log(2) / size
@@ -66,18 +67,11 @@ def _sequences(
     first_parts = chat_format.document_ids(tokenizer, [text for text, _ in pairs])
     sequences = []
     for ids, first_part in zip(whole_texts, first_parts, strict=True):
-        first = max(1, min(_common_length(ids, first_part), len(ids) - 1))
+        shared = chat_format.common_length(ids, first_part)
+        first = max(1, min(shared, len(ids) - 1))
         cut = max(0, len(ids) - limit)
         sequences.append(([ids[0], *ids[1 + cut :]], max(1, first - cut)))
     return sequences
-
-
-def _common_length(left: Sequence[int], right: Sequence[int]) -> int:
-    """Length of the beginning that two sequences share."""
-    for position, (one, other) in enumerate(zip(left, right, strict=False)):
-        if one != other:
-            return position
-    return min(len(left), len(right))
 
 
 def _rows_at_once(model: Any, sequences: Sequence[tuple[list[int], int]]) -> int:

@@ -186,6 +186,7 @@ class CausalLM:
         from transformers import set_seed
 
         from llmstages.data import packing
+        from llmstages.text import chat_format
         from llmstages.train import checks, token_checks
         from llmstages.train.trainer import run_trainer, save_model, write_log
 
@@ -196,7 +197,7 @@ class CausalLM:
         train, held_out = documents.load_documents(config, ctx, tokenizer)
         found = token_checks.check_rows(train, tokenizer, templated=False)
         checks.enforce(found, ctx, config.allow_failed_checks)
-        pad = tokenizer.pad_token_id
+        pad = chat_format.padding_id(tokenizer)
         rows = packing.Packed(train, config.max_length, pad, config.seed)
         eval_rows = packing.Packed(held_out, config.max_length, pad, config.seed)
         eval_rows = eval_rows.first(VALIDATION_ROWS)

@@ -166,6 +166,7 @@ class Rejection:
     ) -> int:
         """Train on the kept dialogues and save the model; returns the number of updates."""
         from llmstages.data.packing import pack
+        from llmstages.text import chat_format
         from llmstages.text.render import render
         from llmstages.train import checks, token_checks
         from llmstages.train.adapters import lora_adapter
@@ -186,7 +187,8 @@ class Rejection:
             )
         row_checks = token_checks.check_rows(fitting, tokenizer)
         checks.enforce([*prompts.checks, *row_checks], ctx, config.allow_failed_checks)
-        rows, _ = pack(fitting, config.max_length, tokenizer.pad_token_id, config.seed)
+        pad = chat_format.padding_id(tokenizer)
+        rows, _ = pack(fitting, config.max_length, pad, config.seed)
         steps = math.ceil(len(rows) * config.epochs / config.batch_size)
         adapter = lora_adapter(config)
         trainer = sft_trainer(config, ctx, model, tokenizer, rows, steps, adapter)
