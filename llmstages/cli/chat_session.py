@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmstages.convert.hf_folder import has_template
 from llmstages.core.errors import StageError
 from llmstages.pipeline.history import StoredArtifact, lineage
 from llmstages.text import chat_format, generate
@@ -294,7 +295,7 @@ def _shows_chat(step: StoredArtifact) -> bool:
         ids = [check["id"] for check in json.loads(checks_file.read_text(encoding="utf-8"))]
         return TEMPLATE_CHECK in ids or _takes_chat(step)
     is_foreign_model = step.kind == "model" or not step.record
-    return is_foreign_model and _has_chat_template(step)
+    return is_foreign_model and has_template(step.path)
 
 
 def _takes_chat(step: StoredArtifact) -> bool:
@@ -310,12 +311,6 @@ def _takes_chat(step: StoredArtifact) -> bool:
         if "render" not in table.column_names or set(table["render"]) != {"plain"}:
             return True
     return False
-
-
-def _has_chat_template(artifact: StoredArtifact) -> bool:
-    from transformers import AutoTokenizer
-
-    return bool(AutoTokenizer.from_pretrained(artifact.path).chat_template)
 
 
 def open_tools(artifact: StoredArtifact) -> dict[str, Any]:

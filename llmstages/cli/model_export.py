@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmstages.cli.model_facts import card_facts, count_parameters
+from llmstages.cli.model_facts import card_facts
 from llmstages.convert import export_check
 from llmstages.convert.export_check import Agreement
 from llmstages.convert.gguf_writer import known_dtype, write_gguf
@@ -16,11 +16,12 @@ from llmstages.convert.hf_folder import (
     CARD,
     export_adapter,
     export_folder,
-    make_readable,
     require_adapter,
     stored_dtype,
 )
 from llmstages.convert.model_card import model_card
+from llmstages.convert.weight_files import WeightFiles
+from llmstages.core.atomic import follow_umask
 from llmstages.core.console import Console
 from llmstages.core.errors import StageError
 from llmstages.pipeline.history import StoredArtifact, read_artifact
@@ -128,7 +129,7 @@ def to_folder(
         if kind == "model":
             facts = card_facts(artifact, target.path.name, license, dtype=written["dtype"])
             (part / CARD).write_text(model_card(facts), encoding="utf-8")
-            make_readable(part)
+            follow_umask(part)
             if check is not False:
                 exact = written["dtype"] == stored_dtype(artifact.path)
                 _check_folder(artifact, part, exact, console)
@@ -151,7 +152,7 @@ def to_adapter_folder(
         written = export_adapter(artifact.path, part, base)
         facts = card_facts(artifact, target.path.name, license, adapter_of=base)
         (part / CARD).write_text(model_card(facts), encoding="utf-8")
-        make_readable(part)
+        follow_umask(part)
     size = written["bytes"] / 1e6
     console.say(f"{artifact.name}: the adapter alone, {size:,.1f} MB, in {target.path}/")
     console.say(f"        it needs the model {base}")
@@ -193,7 +194,7 @@ def to_gguf(
     if not dtype:
         dtype = "bfloat16" if source_dtype == "bfloat16" else "float16"
     dtype = known_dtype(dtype)
-    target.require_space(count_parameters(artifact.path) * GGUF_BYTES[dtype])
+    target.require_space(WeightFiles(artifact.path).parameters() * GGUF_BYTES[dtype])
     with target.aside() as part:
         with console.progress("export", 100) as advance:
             written = write_gguf(

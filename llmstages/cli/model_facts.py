@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmstages.convert.hf_folder import stored_dtype
+from llmstages.convert.hf_folder import has_template, stored_dtype
 from llmstages.convert.model_card import CardFacts, Score
 from llmstages.convert.weight_files import WeightFiles
 from llmstages.pipeline.history import StoredArtifact, lineage, read_artifact
@@ -29,31 +29,12 @@ def card_facts(artifact: StoredArtifact, name: str, license: str = "", **more: A
         "lineage": [step.record for step in lineage(artifact) if step.path != artifact.path],
         "checks": _checks(artifact.path),
         "scores": list(_scores(artifact)),
-        "parameters": count_parameters(artifact.path),
+        "parameters": WeightFiles(artifact.path).parameters(),
         "dtype": stored_dtype(artifact.path),
         "chat": has_template(artifact.path),
         "license": license,
     }
     return CardFacts(**{**found, **more})
-
-
-def has_template(folder: Path) -> bool:
-    """Whether the tokenizer of a folder has a chat template."""
-    if (folder / "chat_template.jinja").exists():
-        return True
-    config = _read(folder / "tokenizer_config.json")
-    return isinstance(config, Mapping) and bool(config.get("chat_template"))
-
-
-def count_parameters(folder: Path) -> int:
-    """Number of weights in the safetensors of a folder."""
-    total = 0
-    for shape in WeightFiles(folder).shapes().values():
-        elements = 1
-        for size in shape:
-            elements *= size
-        total += elements
-    return total
 
 
 def _checks(folder: Path) -> list[Mapping[str, Any]]:

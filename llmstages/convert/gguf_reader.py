@@ -24,7 +24,7 @@ from llmstages.convert.gguf_weights import (
     rotary_heads,
     to_halves,
 )
-from llmstages.core.errors import StageError
+from llmstages.core.errors import StageError, first_line
 
 __all__ = ["gguf_facts", "read_gguf"]
 
@@ -259,9 +259,9 @@ def _load_model(header: Header, config: Any) -> Any:
                 output_loading_info=True,
             )
     except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StageError(
-            f"{header.path} ({header.architecture}) cannot be loaded: {first_line}. {WAY_OUT}"
+            f"{header.path} ({header.architecture}) cannot be loaded: {first_line(error)}. "
+            f"{WAY_OUT}"
         ) from error
     model, loaded = read
     # llama.cpp may leave out a bias that is zero; any other weight must be in the file.

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import os
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from llmstages.convert.weight_files import INDEX, ONE_FILE, opened
+from llmstages.core.atomic import follow_umask
 from llmstages.core.errors import StageError
 
 FLOAT_DTYPES = ("bfloat16", "float16", "float32")
@@ -92,7 +93,7 @@ def export_folder(
         if advance:
             advance((source / name).stat().st_size / max(total, 1))
     written = _finish(target, dtype)
-    make_readable(target)
+    follow_umask(target)
     if left_out:
         shown = ", ".join(str(name) for name in left_out[:SHOWN_NAMES])
         more = ", ..." if len(left_out) > SHOWN_NAMES else ""
@@ -127,7 +128,7 @@ def export_adapter(source: Path, target: Path, base_model: str) -> dict[str, Any
     config = json.loads((target / "adapter_config.json").read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base_model
     _write_json(target / "adapter_config.json", config)
-    make_readable(target)
+    follow_umask(target)
     files = [path for path in target.iterdir() if path.is_file()]
     return {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}
 
@@ -150,9 +151,7 @@ def stored_dtype(folder: Path) -> str:
         stream = opened(path)
         for name in stream.keys():  # noqa: SIM118 - not a dictionary
             part = stream.get_slice(name)
-            elements = 1
-            for size in part.get_shape():
-                elements *= size
+            elements = math.prod(part.get_shape())
             counts[part.get_dtype()] = counts.get(part.get_dtype(), 0) + elements
     if not counts:
         return ""
@@ -161,12 +160,14 @@ def stored_dtype(folder: Path) -> str:
     return names.get(most, most)
 
 
-def make_readable(folder: Path) -> None:
-    """Give every file the mode of the user's umask; safetensors writes files for the owner only."""
-    umask = os.umask(0)
-    os.umask(umask)
-    for path in folder.rglob("*"):
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+def has_template(folder: Path) -> bool:
+    """Whether a tokenizer folder has a chat template."""
+    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+        return True
+    file = folder / "tokenizer_config.json"
+    if not file.is_file():
+        return False
+    return bool(json.loads(file.read_text(encoding="utf-8")).get("chat_template"))
 
 
 def _check_dtype(dtype: str) -> None:

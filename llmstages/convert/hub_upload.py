@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmstages.convert.hf_folder import CARD, files_of_model
-from llmstages.core.errors import StageError
+from llmstages.core.errors import StageError, first_line
 
 LOGS = ("log.jsonl", "checks.json")  # of training; sent only if asked for
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -178,8 +178,9 @@ def explain(error: Exception, repo_id: str) -> str:
         if isinstance(cause, HfHubHTTPError):
             return f"{repo_id}: {_explain_status(cause, repo_id)}"
         if isinstance(cause, OSError) or _is_of_network(cause):
-            return f"{repo_id}: the Hub cannot be reached ({_first_line(cause)}). {again}"
-    return f"{repo_id}: {type(error).__name__}: {_first_line(error)}. {again}"
+            problem = first_line(cause)[:SHOWN_CHARACTERS]
+            return f"{repo_id}: the Hub cannot be reached ({problem}). {again}"
+    return f"{repo_id}: {type(error).__name__}: {first_line(error)[:SHOWN_CHARACTERS]}. {again}"
 
 
 def _is_of_network(error: Exception) -> bool:
@@ -189,7 +190,7 @@ def _is_of_network(error: Exception) -> bool:
 
 def _explain_status(error: Any, repo_id: str) -> str:
     status = error.response.status_code if error.response is not None else 0
-    message = getattr(error, "server_message", None) or _first_line(error)
+    message = getattr(error, "server_message", None) or first_line(error)[:SHOWN_CHARACTERS]
     if status == 401:
         return (
             f"the Hub does not accept the token ({message}): run `hf auth login` with a token that "
@@ -202,11 +203,6 @@ def _explain_status(error: Any, repo_id: str) -> str:
             "that the token has write access (`hf auth whoami`)"
         )
     return f"the Hub answered {status} ({message})"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0][:SHOWN_CHARACTERS] if lines else type(error).__name__
 
 
 def _without_token(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,10 @@ class WeightFiles:
         for name in self._file_of:
             shapes[name] = tuple(self._stream(name).get_slice(name).get_shape())
         return shapes
+
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(math.prod(shape) for shape in self.shapes().values())
 
     def read(self, name: str) -> Any:
         """One weight as a tensor of PyTorch."""

@@ -25,6 +25,12 @@ class MissingValueError(StageError):
         self.keys = tuple(keys)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that is not blank; its type if there is none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
 def near(word: str, words: Iterable[str], cutoff: float = 0.6) -> str:
     """`` Did you mean 'x'?`` for the nearest of the words, or an empty string."""
     found = difflib.get_close_matches(word, list(words), n=1, cutoff=cutoff)

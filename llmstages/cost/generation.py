@@ -78,8 +78,7 @@ class Generation:
         """Keys, values and scores of a batch, for the model that needs most, in float32."""
         needed = [0]
         for model in self.models:
-            key_value = model.attention * (model.num_key_value_heads or model.heads) // model.heads
-            cache = 2 * model.layers * key_value * self.length * 4
+            cache = 2 * model.layers * model.key_value * self.length * 4
             needed.append(self.batch * (cache + SCORE_BYTES * model.vocab))
         return max(needed)
 

@@ -59,6 +59,11 @@ class Model:
         """Width of all heads together."""
         return self.heads * (self.head_size or self.hidden // self.heads)
 
+    @property
+    def key_value(self) -> int:
+        """Width of the keys of all their heads together, and of the values."""
+        return self.attention * (self.num_key_value_heads or self.heads) // self.heads
+
     def linears(self) -> Iterator[tuple[int, int, bool]]:
         """(inputs, outputs, whether it has a bias) of each matrix of one layer."""
         hidden, attention, intermediate = self.hidden, self.attention, self.intermediate
@@ -68,7 +73,7 @@ class Model:
             yield hidden, intermediate, True
             yield intermediate, hidden, True
             return
-        key_value = attention * (self.num_key_value_heads or self.heads) // self.heads
+        key_value = self.key_value
         has_bias = self.bias or self.architecture == "qwen2"
         yield hidden, attention, has_bias
         yield hidden, key_value, has_bias

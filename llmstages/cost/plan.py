@@ -298,14 +298,14 @@ def describe_total(
     """The sum over a plan, and what it leaves out."""
     hours = cost = 0.0
     unknown = []
-    trained = {name: known for name, known in estimates.items() if "summary" not in known}
-    for name, estimate in trained.items():
+    timed = {name: known for name, known in estimates.items() if "summary" not in known}
+    for name, estimate in timed.items():
         if estimate.get("hours") is None:
             unknown.append(name)
         else:
             hours += estimate["hours"]
             cost += estimate["cost"]
-    if len(unknown) == len(trained):
+    if len(unknown) == len(timed):
         return
     work, rest = "training", "evaluation, data and communication"
     if any("generation" in estimate for estimate in estimates.values()):

@@ -12,7 +12,7 @@ from typing import Any
 
 from llmstages.core import registry
 from llmstages.core.config import renamed_to, unknown_key
-from llmstages.core.errors import StageError, near
+from llmstages.core.errors import StageError, first_line, near
 from llmstages.launch.config import Launch
 from llmstages.launch.hardware import Hardware
 
@@ -88,7 +88,7 @@ def _unreadable(error: Exception) -> str:
     return (
         f"cannot read {getattr(error, 'override', '')!r}. Write KEY=VALUE, GROUP=OPTION, "
         "+GROUP@STEP=OPTION or ~KEY. A value with letters or signs beyond ASCII needs quotes of "
-        f"its own: \"KEY='VALUE'\" ({str(error).splitlines()[0]})"
+        f"its own: \"KEY='VALUE'\" ({first_line(error)})"
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llmstages.core import artifacts
 from llmstages.core.digest import sha256
-from llmstages.core.errors import StageError
+from llmstages.core.errors import StageError, first_line
 from llmstages.core.stage import Artifact
 from llmstages.pipeline.plan import Source
 
@@ -38,9 +38,8 @@ def _download(source: Source) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, repo_type=repo_type))
     except Exception as error:  # network, name, access: the library has a dozen exceptions for them
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise StageError(
-            f"{source.name} cannot be fetched: {lines[0]}. Check the name and revision; for a "
-            "private repository run `hf auth login`; offline, point the step at a folder instead "
-            "(./PATH)"
+            f"{source.name} cannot be fetched: {first_line(error)}. Check the name and revision; "
+            "for a private repository run `hf auth login`; offline, point the step at a folder "
+            "instead (./PATH)"
         ) from error

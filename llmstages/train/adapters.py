@@ -57,6 +57,16 @@ def lora_adapter(config: LoraOptions, model: Any = None, tokens: Sequence[int] =
     )
 
 
+def merged(model: Any, adapter: Any) -> Any:
+    """A trained model with its adapters merged into its weights.
+
+    Args:
+        model: what a trainer holds.
+        adapter: what lora_adapter() gave; with None the model is returned as it is.
+    """
+    return model.merge_and_unload() if adapter else model
+
+
 def _trainable_tokens(model: Any, tokens: Sequence[int]) -> dict[str, list[int]] | None:
     """Name of each embedding layer -> the rows of it that are trained, as peft takes them."""
     if not tokens:

@@ -5,12 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llmstages.core.stage import Artifact, Context
-from llmstages.train.trainer import compute_device, load_model
+from llmstages.core.stage import Artifact, Context, option
 
 CPU_INFO = Path("/proc/cpuinfo")
 # Instructions that multiply bfloat16: x86 (AVX-512, AMX) and ARM.
 BFLOAT16_FLAGS = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def dtype_option() -> Any:
+    """The option of stages that ask models: what the models compute in."""
+    return option(
+        "auto",
+        "type that a model computes in; auto: the one its weights were saved in",
+        choices=("auto", "float32", "bfloat16"),
+    )
 
 
 def load_for_inference(artifact: Artifact, ctx: Context, dtype: str = "auto") -> Any:
@@ -30,6 +38,8 @@ def load_for_inference(artifact: Artifact, ctx: Context, dtype: str = "auto") ->
         StageError: the folder holds no model.
     """
     import torch
+
+    from llmstages.train.trainer import compute_device, load_model
 
     model = load_model(artifact, ctx, dtype=dtype).to(compute_device())
     if model.device.type == "cpu" and model.dtype == torch.bfloat16 and not computes_bfloat16():

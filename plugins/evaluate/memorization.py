@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
+from llmstages.train.inference import dtype_option
 
 EXTRA_TOKENS = 8  # beyond answer_tokens, since an answer may be written in more tokens
 EXAMPLE_TOKENS = 1_000_000  # of the corpus, from which common words are taken
@@ -41,11 +42,7 @@ class MemorizationConfig:
     )
     batch: int = option(64, "prompts generated together (the texts depend on it)", ge=1)
     seed: int = option(0, "seed of the questions and of the texts", ge=0, lt=2**32)
-    dtype: str = option(
-        "auto",
-        "type that the model computes in; auto: the one its weights were saved in",
-        choices=("auto", "float32", "bfloat16"),
-    )
+    dtype: str = dtype_option()
 
 
 class Memorization:

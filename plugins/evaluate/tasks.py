@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, option
+from llmstages.train.inference import dtype_option
 
 # Shares whose intervals are among the metrics of the step; those of others are in scores.json.
 MAIN_SHARES = ("right", "refused", "wrong")
@@ -36,11 +37,7 @@ class TasksConfig:
     )
     limit: int = option(0, "questions of each task and group at most; 0 = all", ge=0)
     seed: int = option(0, "seed of sampled answers", ge=0, lt=2**32)
-    dtype: str = option(
-        "auto",
-        "type that the model computes in; auto: the one its weights were saved in",
-        choices=("auto", "float32", "bfloat16"),
-    )
+    dtype: str = dtype_option()
 
 
 class Tasks:

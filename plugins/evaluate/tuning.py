@@ -25,6 +25,7 @@ from llmstages.core.stage import Artifact, Context, option
 from llmstages.data.dialogues import Dialogue, before_last_answer
 from llmstages.plugins.evaluate.intervals import wilson
 from llmstages.text.messages import Message, message
+from llmstages.train.inference import dtype_option
 
 HELD_OUT, GENERAL, OTHERS = "held-out dialogues", "what it knew", "other dialogues"
 # Words; each character of a script without spaces is one.
@@ -50,11 +51,7 @@ class TuningConfig:
     )
     max_length: int = option(2048, "dialogues with more tokens are left out and counted", ge=2)
     batch: int = option(32, "answers generated together at most", ge=1)
-    dtype: str = option(
-        "auto",
-        "type that the models compute in; auto: the one their weights were saved in",
-        choices=("auto", "float32", "bfloat16"),
-    )
+    dtype: str = dtype_option()
 
 
 @dataclass

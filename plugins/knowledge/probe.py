@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.text.messages import message
+from llmstages.train.inference import dtype_option
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,7 @@ class ProbeConfig:
     )
     limit: int = option(2000, "questions probed at most", ge=1)
     max_new_tokens: int = option(48, "longest answer in tokens", ge=1)
-    dtype: str = option(
-        "auto",
-        "type that the model computes in; auto: the one its weights were saved in",
-        choices=("auto", "float32", "bfloat16"),
-    )
+    dtype: str = dtype_option()
 
 
 @dataclass

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llmstages.convert.weight_files import WeightFiles
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
 from llmstages.plugins.model.facts import TOKENIZER_FILES, read_facts, read_json
@@ -147,7 +148,7 @@ def measure(ctx: Context, where: str) -> Mapping[str, float]:
             f"{where}: the tokenizer has {len(tokenizer)} tokens, but the model has embeddings for "
             f"{facts.vocab_size}: it is the tokenizer of another model"
         )
-    parameters = _count_parameters(ctx.out)
+    parameters = WeightFiles(ctx.out).parameters()
     ctx.say(f"{ctx.step}: {facts.summary()}")
     return {
         "parameters": parameters,
@@ -156,16 +157,3 @@ def measure(ctx: Context, where: str) -> Mapping[str, float]:
         "tokens": len(tokenizer),
         "chat_template": float(facts.has_template),
     }
-
-
-def _count_parameters(folder: Path) -> int:
-    """Numbers in the weight files, counted from their headers."""
-    from math import prod
-
-    from safetensors import safe_open
-
-    total = 0
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="np") as weights:
-            total += sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
-    return total

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmstages.convert.hf_folder import has_template
 from llmstages.core.errors import StageError
 from llmstages.cost.model import Model, model_from_config
 
@@ -131,13 +132,3 @@ def require_tokenizer(folder: Path, where: str) -> None:
             f"({', '.join(TOKENIZER_FILES[:2])}, ...). Save it there, or name its folder: "
             f"{step}.tokenizer=FOLDER"
         )
-
-
-def has_template(folder: Path) -> bool:
-    """Whether a tokenizer folder has a chat template."""
-    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
-        return True
-    file = folder / "tokenizer_config.json"
-    if not file.is_file():
-        return False
-    return bool(json.loads(file.read_text(encoding="utf-8")).get("chat_template"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from llmstages.core.errors import StageError
+from llmstages.core.errors import StageError, first_line
 from llmstages.core.stage import Context, option
 
 
@@ -63,11 +63,11 @@ class Hub:
             )
         # Network, name, access: the library has a dozen exceptions for them.
         except Exception as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise StageError(
-                f"{where}={config.name} at {config.revision!r} cannot be fetched: {lines[0]}. "
-                "Check the name and revision; for a private or gated repository run "
-                "`hf auth login`; offline, use a folder: model=files model.path=FOLDER"
+                f"{where}={config.name} at {config.revision!r} cannot be fetched: "
+                f"{first_line(error)}. Check the name and revision; for a private or gated "
+                "repository run `hf auth login`; offline, use a folder: "
+                "model=files model.path=FOLDER"
             ) from error
         adopt.adopt(Path(folder), ctx, where)
         return adopt.measure(ctx, where)

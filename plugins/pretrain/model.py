@@ -12,10 +12,12 @@ import shutil
 from importlib.util import find_spec
 from typing import Any
 
-from llmstages.core.errors import StageError
+from llmstages.core.errors import StageError, first_line
 from llmstages.core.stage import Context
 from llmstages.cost.model import Model
 from llmstages.plugins.pretrain import copy_friendly
+
+SHOWN_CHARACTERS = 200  # of a message of transformers
 
 
 def fresh(config: Any, tokenizer: Any) -> Any:
@@ -35,9 +37,9 @@ def fresh(config: Any, tokenizer: Any) -> Any:
     try:
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config.architecture, **shape))
     except (ValueError, KeyError) as error:
+        problem = first_line(error)[:SHOWN_CHARACTERS]
         raise StageError(
-            f"pretrain.architecture={config.architecture}: {_first_line(error)}. "
-            "Try llama, qwen2 or gpt2."
+            f"pretrain.architecture={config.architecture}: {problem}. Try llama, qwen2 or gpt2."
         ) from error
     if config.init == "copy_friendly":
         _check_copy_friendly(model, config)
@@ -196,9 +198,9 @@ def prepare(model: Any, config: Any, ctx: Context) -> None:
         try:
             model.set_attn_implementation(config.attention)
         except ValueError as error:
+            problem = first_line(error)[:SHOWN_CHARACTERS]
             raise StageError(
-                f"{ctx.step}.attention={config.attention}: {_first_line(error)} "
-                f"Use {ctx.step}.attention=sdpa"
+                f"{ctx.step}.attention={config.attention}: {problem} Use {ctx.step}.attention=sdpa"
             ) from error
     can_recompute = getattr(model, "supports_gradient_checkpointing", False)
     if config.gradient_checkpointing and not can_recompute:
@@ -206,7 +208,3 @@ def prepare(model: Any, config: Any, ctx: Context) -> None:
             f"{ctx.step}.gradient_checkpointing=true: {type(model).__name__} cannot recompute its "
             "activations; set it to false"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200]

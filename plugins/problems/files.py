@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses as dc
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmstages.core.digest import sha256
 from llmstages.core.stage import Context, option
 from llmstages.data.formats import problem
 from llmstages.data.readers import TABLES, find
@@ -83,4 +83,4 @@ def _place_of(row: Mapping[str, Any]) -> int:
     So a question has the same role in every run and every mixture of files.
     """
     question = row["prompt"][-1]["content"]
-    return int(hashlib.sha256(question.encode()).hexdigest(), 16) % PLACES
+    return int(sha256(question), 16) % PLACES

@@ -57,7 +57,7 @@ class Pairwise:
         from trl import RewardConfig, RewardTrainer  # pyright: ignore[reportPrivateImportUsage]
 
         from llmstages.train import checks
-        from llmstages.train.adapters import lora_adapter
+        from llmstages.train.adapters import lora_adapter, merged
         from llmstages.train.arguments import training_arguments
         from llmstages.train.scoring import set_scoring_pad
         from llmstages.train.trainer import (
@@ -94,7 +94,7 @@ class Pairwise:
         )
         run_trainer(trainer, config, ctx)
         write_log(trainer, ctx)
-        trained = trainer.model.merge_and_unload() if adapter else trainer.model
+        trained = merged(trainer.model, adapter)
         save_model(trained, tokenizer, ctx)
         measured = accuracy(trained, tokenizer, pairs.test)
         # The first metrics are what people see at the end of the step.

@@ -97,10 +97,9 @@ class DPO:
             policy, preferences, config.max_length, config.test_fraction, ctx
         )
         tokenizer = pairs.tokenizer
-        train = [pair for pair in pairs.train if not unusable(pair, tokenizer)]
-        test = [pair for pair in pairs.test if not unusable(pair, tokenizer)]
-        reasons = Counter(unusable(pair, tokenizer) for pair in (*pairs.train, *pairs.test))
-        del reasons[""]
+        train, dropped_of_train = _usable(pairs.train, tokenizer)
+        test, dropped_of_test = _usable(pairs.test, tokenizer)
+        reasons = dropped_of_train + dropped_of_test
         for reason, count in reasons.items():
             ctx.say(f"{ctx.step}: {count} pairs dropped, {reason}")
         if not train:
@@ -117,7 +116,7 @@ class DPO:
         from trl import DPOConfig as TRLConfig  # pyright: ignore[reportPrivateImportUsage]
 
         from llmstages.train import checks
-        from llmstages.train.adapters import lora_adapter
+        from llmstages.train.adapters import lora_adapter, merged
         from llmstages.train.arguments import training_arguments
         from llmstages.train.trainer import (
             ends_of,
@@ -154,7 +153,7 @@ class DPO:
         run_trainer(trainer, config, ctx)
         log = write_log(trainer, ctx)
         test_metrics = trainer.evaluate() if pairs.test else {}
-        trained = trainer.model.merge_and_unload() if adapter else trainer.model
+        trained = merged(trainer.model, adapter)
         save_model(trained, pairs.tokenizer, ctx)
         # The first metrics are what people see at the end of the step.
         metrics: dict[str, float] = {
@@ -171,6 +170,20 @@ class DPO:
             "updates": trainer.state.global_step,
             "dropped_too_long": pairs.facts["dropped, too long"],
         }
+
+
+def _usable(
+    pairs: Sequence[dict[str, Any]], tokenizer: Any
+) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """The pairs that DPO can use, and how many are dropped for which reason."""
+    used, dropped = [], Counter[str]()
+    for pair in pairs:
+        reason = unusable(pair, tokenizer)
+        if reason:
+            dropped[reason] += 1
+        else:
+            used.append(pair)
+    return used, dropped
 
 
 def unusable(pair: Mapping[str, Any], tokenizer: Any) -> str:

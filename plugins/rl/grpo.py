@@ -161,7 +161,7 @@ class GRPO:
         from trl import GRPOConfig as TRLConfig  # pyright: ignore[reportPrivateImportUsage]
 
         from llmstages.train import checks
-        from llmstages.train.adapters import lora_adapter
+        from llmstages.train.adapters import lora_adapter, merged
         from llmstages.train.trainer import (
             load_model,
             run_trainer,
@@ -189,7 +189,7 @@ class GRPO:
         )
         run_trainer(trainer, config, ctx)
         log = write_log(trainer, ctx)
-        trained = trainer.model.merge_and_unload() if adapter else trainer.model
+        trained = merged(trainer.model, adapter)
         save_model(trained, tokenizer, ctx)
         updates = trainer.state.global_step
         # The first metrics are what people see at the end of the step.

@@ -169,7 +169,7 @@ class Rejection:
         from llmstages.text import chat_format
         from llmstages.text.render import render
         from llmstages.train import checks, token_checks
-        from llmstages.train.adapters import lora_adapter
+        from llmstages.train.adapters import lora_adapter, merged
         from llmstages.train.trainer import (
             run_trainer,
             save_model,
@@ -194,7 +194,7 @@ class Rejection:
         trainer = sft_trainer(config, ctx, model, tokenizer, rows, steps, adapter)
         run_trainer(trainer, config, ctx, config.batch_size * config.max_length)
         write_log(trainer, ctx)
-        trained = trainer.model.merge_and_unload() if adapter else trainer.model
+        trained = merged(trainer.model, adapter)
         save_model(trained, tokenizer, ctx)
         return trainer.state.global_step
 

@@ -204,7 +204,7 @@ def report_template(
         )
 
 
-def report_empty_thinking(tokenizer: Any, rows: Sequence[Rendered], ctx: Context) -> int:
+def report_empty_thinking(tokenizer: Any, rows: Sequence[Rendered], ctx: Context) -> None:
     """Count the answers that begin with an empty ``<think>`` block, and say so.
 
     Templates of reasoning models write it before answers without reasoning.
@@ -212,7 +212,7 @@ def report_empty_thinking(tokenizer: Any, rows: Sequence[Rendered], ctx: Context
     vocabulary = tokenizer.get_added_vocab()
     begin, end = vocabulary.get("<think>"), vocabulary.get("</think>")
     if begin is None or end is None:
-        return 0
+        return
     count = 0
     for row in rows:
         for at, token in enumerate(row.ids):
@@ -226,4 +226,3 @@ def report_empty_thinking(tokenizer: Any, rows: Sequence[Rendered], ctx: Context
             f"{ctx.step}: {count} answers without reasoning are trained with an empty <think> "
             "block, as the chat template writes them; the model learns to answer at once"
         )
-    return count

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmstages.core.errors import first_line
 from llmstages.core.stage import Context
 from llmstages.plugins.tokenizer.languages import SAMPLES
 from llmstages.plugins.tokenizer.sizes import text_sizes
@@ -98,7 +99,7 @@ def _load_tiktoken(name: str) -> tuple[int, Encode]:
     try:
         encoding = tiktoken.get_encoding(name)
     except ValueError as error:
-        raise LookupError(f"not at hand ({str(error).splitlines()[0]})") from error
+        raise LookupError(f"not at hand ({first_line(error)})") from error
     finally:
         load.read_file = read_file
     # One thread: several would not give other ids, but disturb what runs beside it.

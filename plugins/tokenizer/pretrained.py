@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from llmstages.core.errors import StageError
+from llmstages.core.errors import StageError, first_line
 from llmstages.core.stage import Context, option
 from llmstages.plugins.tokenizer.trained import COMPARE_HELP, COMPARED, SAMPLE, finish
 from llmstages.text import templates
@@ -97,6 +97,6 @@ class Pretrained:
             return AutoTokenizer.from_pretrained(source, revision=config.revision)
         except (OSError, ValueError) as error:
             raise StageError(
-                f"{ctx.step}: {source} cannot be loaded ({str(error).splitlines()[0]}). "
+                f"{ctx.step}: {source} cannot be loaded ({first_line(error)}). "
                 f"Is the hub reachable? A local folder works too: {ctx.step}.folder=PATH"
             ) from error

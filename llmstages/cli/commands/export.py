@@ -13,11 +13,11 @@ from llmstages.convert import gguf_weights
 from llmstages.convert.table_files import ENDINGS, export_table, is_table_file
 from llmstages.core.console import Console
 from llmstages.core.errors import StageError
+from llmstages.core.opening import TABLES
 from llmstages.pipeline import history
 from llmstages.pipeline.history import StoredArtifact
+from llmstages.pipeline.sources import MODELS
 
-TABLES = ("documents", "corpus", "dialogues", "preferences", "problems")
-MODELS = ("model", "reward_model", "tokenizer")
 GGUF = ".gguf"
 # A folder of such a name would be a mistake: the user expects a file.
 OTHER_ENDINGS = (".csv", ".json", ".txt", ".zip", ".tar", ".gz", ".safetensors", ".bin", ".pt")

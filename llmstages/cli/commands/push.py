@@ -12,8 +12,7 @@ from llmstages.convert.model_card import model_card
 from llmstages.core.console import Console
 from llmstages.core.errors import StageError
 from llmstages.pipeline import history
-
-KINDS = ("model", "reward_model", "tokenizer")
+from llmstages.pipeline.sources import MODELS
 
 
 def main(args: argparse.Namespace) -> int:
@@ -21,7 +20,7 @@ def main(args: argparse.Namespace) -> int:
     console = Console()
     run = history.last_run(args.overrides)
     artifact = history.find(args.step, run, "model")
-    if artifact.kind and artifact.kind not in KINDS:
+    if artifact.kind and artifact.kind not in MODELS:
         raise StageError(
             f"{artifact.name} is a {artifact.kind}; models and tokenizers can be pushed. For data: "
             f"llmstages export {artifact.name} --to {artifact.name}.parquet, then hf upload"

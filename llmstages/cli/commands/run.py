@@ -89,11 +89,10 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
     from llmstages.pipeline.compose import expand
 
     combinations = expand(args.overrides)
-    for overrides in combinations:
-        # A mistake in the last combination should not wait for the others to run.
-        prepare.prepare(overrides)
+    # A mistake in the last combination should not wait for the others to run.
+    prepared_runs = [prepare.prepare(overrides, args.name) for overrides in combinations]
+    first = prepared_runs[0].composed
     runs: list[SweptRun] = []
-    first = prepare.prepare(combinations[0], args.name).composed
     for number, overrides in enumerate(combinations, 1):
         varied = [override for override in overrides if override not in args.overrides]
         prepared = prepare.prepare(overrides, args.name)

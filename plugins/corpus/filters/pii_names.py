@@ -11,7 +11,7 @@ import dataclasses as dc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llmstages.core.errors import StageError
+from llmstages.core.errors import StageError, first_line
 from llmstages.core.stage import option
 from llmstages.data.filtering import Document, Edit, Verdict
 
@@ -66,7 +66,7 @@ class PIINames:
         except (OSError, ValueError) as error:
             raise StageError(
                 f"pii_names.model={self.config.model}: spaCy has no such pipeline"
-                f" ({str(error).splitlines()[0]}); install it with python -m spacy download NAME,"
+                f" ({first_line(error)}); install it with python -m spacy download NAME,"
                 " or give the folder of one"
             ) from error
         pipeline.max_length = max(pipeline.max_length, self.config.characters)
