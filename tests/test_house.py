@@ -44,7 +44,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "plugins": (*LIBRARY, "convert"),
 }
 # Sizes, FLOPs and memory, for estimates; they import nothing heavy.
-PLUGINS_MAY_ALSO = {"llmstages.cost.model", "llmstages.cost.generation"}
+PLUGINS_MAY_ALSO = {
+    "llmstages.cost.model",
+    "llmstages.cost.generation",
+    "llmstages.cost.pairs",
+}
 
 MOST_LINES = 400  # of a file; statements and complexity of functions are checked by ruff
 LONGER_FILES: dict[str, str] = {}  # path -> the reason why it may be longer

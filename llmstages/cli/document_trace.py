@@ -55,6 +55,8 @@ def trace_lines(step: str, url: str, overrides: Sequence[str] = ()) -> Iterator[
         made_at = time.strftime("%Y-%m-%d %H:%M", time.localtime(artifact.finished))
         header += f", made {made_at}"
     yield header
+    if artifact.outdated:
+        yield artifact.outdated
     is_known = False
     for source in chain:
         lines = list(_lines_of_step(source, url))

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import dataclasses as dc
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llmstages.core import registry
 from llmstages.core.config import allowed_range, declared, describe_range, hints, to_plain
 from llmstages.pipeline.plan import short
 
 
-def option_rows(config: type) -> Iterator[tuple[str, str, str, str]]:
-    """(key, default, allowed values, help text) of each field of a Config class."""
+def option_rows(
+    config: type, components: Mapping[str, Any] | None = None
+) -> Iterator[tuple[str, str, str, str]]:
+    """(key, default, allowed values, help text) of each field of a Config class.
+
+    Args:
+        components: field -> the components that it has by default, as a stage declares them.
+    """
     for field in dc.fields(config):
+        default = default_of(field)
+        if declared_ones := (components or {}).get(field.name):
+            default = ", ".join(registry.default_components(declared_ones))
         yield (
             field.name,
-            default_of(field),
+            default,
             allowed_values(config, field.name),
             help_of(config, field),
         )

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # FineWeb-Edu's sample-10BT has 10 B GPT-2 tokens in 9.7 M documents.
@@ -163,6 +164,7 @@ class Training:
         micro_batch_size: rows that each process computes at once; 0: its whole part of a batch.
         eval_rows: rows evaluated at once; 0: nothing is evaluated.
         adapters: parameters that are trained, if it is not all of them.
+        has_reference: a frozen model reads every row too, without training.
         because: where ``rows`` comes from, or what it waits for.
     """
 
@@ -174,6 +176,7 @@ class Training:
     eval_rows: int = 0
     bf16: bool = False
     adapters: int = 0
+    has_reference: bool = False
     because: str = ""
 
     def updates(self) -> int | None:
@@ -194,9 +197,12 @@ class Training:
         tokens = self.tokens()
         if tokens is None:
             return None
-        # With adapters the gradient of the weights is not computed, which is a third.
-        flops = tokens * self.model.flops(self.max_length)
-        return flops * (2 / 3) if self.adapters else flops
+        # Forward pass, gradients of the activations, and those of the weights: a third each. With
+        # adapters the last is not computed; a reference is one more forward pass.
+        thirds = 2 if self.adapters else 3
+        if self.has_reference:
+            thirds += 1
+        return tokens * self.model.flops(self.max_length) * thirds / 3
 
     def rows_at_once(self, processes: int) -> int:
         """Rows that each process computes at once."""
@@ -280,6 +286,8 @@ def training_memory(
 
 def _bytes_of_weights(work: Training) -> int:
     weights = 4 * work.model.parameters() + 4 * work.adapters
+    if work.has_reference and not work.adapters:
+        weights += 4 * work.model.parameters()  # with adapters, the model without them is it
     if work.bf16:
         # The bfloat16 copies of autocast live until the backward pass has used them.
         weights += 2 * work.model.multiplied()
@@ -341,6 +349,11 @@ def activation_bytes_of_head(model: Model, bf16: bool) -> int:
     norm = 4 if model.architecture == "gpt2" else 8
     head_input = 2 if bf16 else 4
     return model.hidden * (norm + head_input)
+
+
+def tokenizer_facts(folder: Path) -> dict[str, str]:
+    """``tokenizer_folder``, if tokens can be counted with the tokenizer in a folder."""
+    return {"tokenizer_folder": str(folder)} if (folder / "tokenizer.json").is_file() else {}
 
 
 def bytes_per_token(tokenizer: Mapping[str, Any]) -> float:

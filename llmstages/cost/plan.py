@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from llmstages.cost.generation import Generation
-from llmstages.cost.model import Training, model_from_config, training_memory
+from llmstages.cost.model import (
+    Training,
+    model_from_config,
+    tokenizer_facts,
+    training_memory,
+)
 from llmstages.launch.config import Launch
 from llmstages.launch.hardware import Hardware
 from llmstages.pipeline.plan import Planned, Source, Step
@@ -77,9 +82,11 @@ def _recorded_facts(plan: Planned, store: Store) -> Facts:
     for name, (size, _) in record["files"].items():
         if name.startswith("data/"):
             table_size += size
+    folder = store.folder(plan.key)
     if table_size:
         facts["bytes"] = table_size
-    return {**facts, **_model_facts(store.folder(plan.key), plan.step.kind)}
+        facts["table"] = str(folder / "data")
+    return {**facts, **_model_facts(folder, plan.step.kind)}
 
 
 def _expected_facts(step: Step, known: Mapping[Step, Facts]) -> Facts:
@@ -117,7 +124,8 @@ def _model_facts(folder: Path, kind: str) -> Facts:
     except (ValueError, KeyError):
         # A folder from elsewhere: the step itself finds out whether it is a model.
         return {}
-    return {"model": model} if model else {}
+    tokenizer = tokenizer_facts(folder)
+    return {"model": model, **tokenizer} if model else tokenizer
 
 
 def zero_stage(launch: Launch) -> int:

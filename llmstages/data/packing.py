@@ -109,7 +109,14 @@ class Segments:
 
     def first(self, count: int) -> Segments:
         """The first ``count`` segments."""
-        return Segments(self.sources, self.source[:count], self.start[:count], self.length[:count])
+        return self._part(slice(count))
+
+    def after(self, count: int) -> Segments:
+        """All segments but the first ``count``."""
+        return self._part(slice(count, None))
+
+    def _part(self, part: slice) -> Segments:
+        return Segments(self.sources, self.source[part], self.start[part], self.length[part])
 
     def sizes(self) -> Any:
         """Tokens of each segment, including its BOS."""

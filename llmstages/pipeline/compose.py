@@ -34,7 +34,7 @@ from llmstages.core.config import build_config
 from llmstages.core.errors import StageError
 from llmstages.pipeline import config_sources, hydra_errors, own_conf, smoke, steps_check
 from llmstages.pipeline.hydra_errors import SETTINGS
-from llmstages.pipeline.overrides import choose_components
+from llmstages.pipeline.overrides import choose_components, choose_presets, key_of
 from llmstages.pipeline.run_config import RunConfig, check_run_name
 
 RECIPE_KEYS = {
@@ -42,6 +42,7 @@ RECIPE_KEYS = {
     "name",
     "smoke",
     "chat",
+    "presets",
 }  # all that a recipe may say besides its defaults list
 Loaded = tuple[DictConfig, DefaultsList, IConfigRepository]
 
@@ -74,7 +75,8 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
             config, listed, repository = _load(loader, overrides)
             _check_own_names(repository, listed)
             _check_recipes(repository, listed)
-            return _read(config, listed.overrides.known_choices, listed.config_overrides)
+            run = _read(config, listed.overrides.known_choices, listed.config_overrides)
+            return dc.replace(run, notes=_preset_notes(overrides, config.presets))
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             facts = _facts(loader, overrides)
             raise StageError(hydra_errors.explain(error, overrides, facts)) from error
@@ -96,8 +98,17 @@ defaults_list._create_interpolation_map = _map_if_needed
 
 
 def _load(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> Loaded:
-    """Compose the overrides. ``+GROUP@STEP=NAME`` chooses where the run has GROUP@STEP already."""
+    """Compose the overrides, with the presets that the recipe has for the variants they choose."""
     overrides = choose_components(overrides)
+    loaded = _load_as_written(loader, overrides)
+    with_presets = choose_presets(overrides, loaded[0].presets)
+    if with_presets == overrides:
+        return loaded
+    return _load_as_written(loader, with_presets)
+
+
+def _load_as_written(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> Loaded:
+    """Compose the overrides. ``+GROUP@STEP=NAME`` chooses where the run has GROUP@STEP already."""
     try:
         return _composed(loader, overrides)
     except HydraException as error:
@@ -110,7 +121,7 @@ def _load(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> Loaded:
         ]
         if chosen == list(overrides):
             raise
-    return _load(loader, chosen)
+    return _load_as_written(loader, chosen)
 
 
 def _composed(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> Loaded:
@@ -171,9 +182,24 @@ def _read(
     )
 
 
+def _preset_notes(overrides: Sequence[str], presets: Mapping[str, Any]) -> dict[str, str]:
+    """Step -> what its plan says about a preset that the recipe has for the variant chosen."""
+    notes = {}
+    for given, chosen in zip(overrides, choose_presets(overrides, presets), strict=True):
+        if given == chosen:
+            continue
+        key = key_of(given)
+        step = key.partition("@")[2] or key
+        notes[step] = f"{given} takes the preset {chosen.partition('=')[2]} in this recipe"
+    return notes
+
+
 def _read_slots(config: DictConfig, choices: Mapping[str, str | None]) -> dict[str, Any]:
     """Step -> ``{"stage": name, **values}``, from every key that is not one of a run's own."""
-    own_keys = {"smoke", *(field.name for field in dc.fields(RunConfig))} - {"slots", "given"}
+    own_keys = {"smoke", "presets", *(field.name for field in dc.fields(RunConfig))} - {
+        "slots",
+        "given",
+    }
     slots: dict[str, Any] = {}
     for key in config:
         name = str(key)
@@ -237,8 +263,10 @@ def _facts(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> hydra_errors.F
     """What an error message needs: the options of a group, and the values without the mistake."""
     values: Any = {}
     valid: list[str] = []
+    # Choices first: they decide which keys there are, wherever they stand on the command line.
+    ordered = sorted(overrides, key=lambda override: "." in key_of(override))
     # Each override is tried after the valid ones: slow, but only after an error.
-    for override in [None, *overrides]:
+    for override in [None, *ordered]:
         tried = [*valid, override] if override else valid
         try:
             config = _load(loader, tried)[0]

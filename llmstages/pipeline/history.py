@@ -9,6 +9,7 @@ has changed since.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -30,11 +31,16 @@ RUN_LOG = "run.log"
 
 @dataclass(frozen=True)
 class StoredArtifact:
-    """A finished step, or a folder from elsewhere, whose record is empty."""
+    """A finished step, or a folder from elsewhere, whose record is empty.
+
+    Attributes:
+        outdated: why this is not what the run was last asked for, or "".
+    """
 
     name: str
     path: Path
     record: Mapping[str, Any]
+    outdated: str = ""
 
     @property
     def kind(self) -> str:
@@ -83,14 +89,19 @@ class Invocation:
     started: float
 
 
-def save_invocation(runs: Path | str, name: str, overrides: Sequence[str]) -> None:
+def save_invocation(
+    runs: Path | str, name: str, overrides: Sequence[str], keys: Mapping[str, str]
+) -> None:
     """Note how a run is started, so that later commands know what it composed.
+
+    Args:
+        keys: step -> its key in the store. A link that leads elsewhere is an earlier result.
 
     Raises:
         StageError: the folder cannot be written to.
     """
     file = Path(runs) / name / INVOCATION
-    facts = mask({"overrides": list(overrides), "started": time.time()})
+    facts = mask({"overrides": list(overrides), "started": time.time(), "keys": dict(keys)})
     aside = file.with_name(f".{INVOCATION}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -202,12 +213,30 @@ def last_run(overrides: Sequence[str] = ()) -> PastRun:
 
 
 def _steps_of_run(folder: Path) -> dict[str, StoredArtifact]:
+    keys = _planned_keys(folder)
     steps = {}
     for link in sorted(folder.glob("*")):
         step = read_artifact(link)
-        if step.record:
-            steps[step.name] = step
+        if not step.record:
+            continue
+        if keys.get(step.name, step.path.name) != step.path.name:
+            made = time.strftime("%Y-%m-%d %H:%M", time.localtime(step.finished))
+            why = (
+                f"{step.name} is an earlier result, of {made}: the last run {folder.name!r} asked "
+                "for another one and did not finish it"
+            )
+            step = dataclasses.replace(step, outdated=why)
+        steps[step.name] = step
     return steps
+
+
+def _planned_keys(folder: Path) -> Mapping[str, str]:
+    """Step -> key, as the run was last asked for; empty if that is not known."""
+    try:
+        facts = json.loads((folder / INVOCATION).read_text(encoding="utf-8"))
+        return dict(facts["keys"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _newest_of_store(store: Path) -> dict[str, StoredArtifact]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llmstages.core import file_components, registry
@@ -53,6 +53,23 @@ def choose_components(overrides: Sequence[str]) -> list[str]:
     ``./my_reward.py:score``; other values stay as they are.
     """
     return [_choice(override) for override in overrides]
+
+
+def choose_presets(overrides: Sequence[str], presets: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The overrides with the presets that a recipe has for the variants of its slots.
+
+    So ``rl=dpo`` keeps what the recipe stands for (LoRA, say), though it is another variant.
+
+    Args:
+        presets: slot -> variant -> preset, the ``presets`` of a recipe.
+    """
+    chosen = []
+    for override in overrides:
+        group, _, variant = override.partition("=")
+        slot = key_of(group).partition("@")[0]
+        preset = presets.get(slot, {}).get(variant)
+        chosen.append(f"{group}={preset}" if preset else override)
+    return chosen
 
 
 def _choice(override: str) -> str:

@@ -56,7 +56,9 @@ def prepare(overrides: Sequence[str], name: str | None = None) -> PreparedRun:
         check_run_name(name, composed.runs)
         composed = dc.replace(composed, name=name)
     store = Store(composed.store)
-    steps: list[Step] = make_steps(composed.slots, composed.steps, composed.only, composed.given)
+    steps: list[Step] = make_steps(
+        composed.slots, composed.steps, composed.only, composed.given, composed.notes
+    )
     return PreparedRun(composed, store, make_plan(steps, store), tuple(overrides))
 
 

@@ -16,7 +16,7 @@ class RunConfig:
     """A run as plain values: nothing of Hydra is left in it.
 
     slots: step -> {"stage": name, **values}; steps: step -> {input: source}; given: the dotted
-    keys that the command line sets.
+    keys that the command line sets; notes: step -> what its plan says about its composition.
     """
 
     seed: int
@@ -30,6 +30,7 @@ class RunConfig:
     slots: Mapping[str, Mapping[str, Any]]
     steps: Mapping[str, Mapping[str, Any]]
     given: Sequence[str] = ()
+    notes: Mapping[str, str] = dc.field(default_factory=dict)
 
 
 def check_run_name(name: str, runs: str) -> None:

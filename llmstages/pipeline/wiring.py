@@ -51,12 +51,14 @@ class Scope:
         unbuilt: the steps before it that cannot be built, by name. Only where the run is
             restricted to one step, which need not depend on them.
         given: dotted keys that the command line sets.
+        notes: step -> what its plan says about its composition.
     """
 
     earlier: list[Step] = dc.field(default_factory=list)
     later: set[str] = dc.field(default_factory=set)
     unbuilt: dict[str, Unbuilt] = dc.field(default_factory=dict)
     given: Collection[str] = ()
+    notes: Mapping[str, str] = dc.field(default_factory=dict)
 
 
 def make_steps(
@@ -64,6 +66,7 @@ def make_steps(
     wiring: Mapping[str, Mapping[str, Any]],
     only: str | None = None,
     given: Collection[str] = (),
+    notes: Mapping[str, str] | None = None,
 ) -> list[Step]:
     """The steps in the order of the recipe.
 
@@ -76,12 +79,13 @@ def make_steps(
         wiring: step -> input -> source.
         only: restricts the run to one step and those that it depends on.
         given: dotted keys that the command line sets.
+        notes: step -> what its plan says about its composition.
     """
     if only is not None and only not in wiring:
         raise StageError(
             f"only={only}: the run has no such step.{near(only, wiring)} Steps: {', '.join(wiring)}"
         )
-    scope = Scope(later=set(wiring), given=given)
+    scope = Scope(later=set(wiring), given=given, notes=notes or {})
     for name, wires in wiring.items():
         scope.later.discard(name)
         try:
@@ -129,7 +133,8 @@ def make_step(
     if hasattr(stage, "validate"):
         stage().validate(config, name)
     unknown = [wired for wired in wires if wired not in stage.inputs]
-    notes: list[str] = []
+    scope = scope or Scope()
+    notes = [scope.notes[name]] if name in scope.notes else []
     for wired in unknown:
         guess = near(wired, stage.inputs, cutoff=0.6 if strict else 0.8)
         if strict or guess:
@@ -140,7 +145,7 @@ def make_step(
         notes.append(f"input {wired} is not taken by {uses}: left out")
     inputs: dict[str, Any] = {}
     for input_name, declared in stage.inputs.items():
-        inputs[input_name], note = _wire(name, uses, input_name, declared, wires, scope or Scope())
+        inputs[input_name], note = _wire(name, uses, input_name, declared, wires, scope)
         if note:
             notes.append(note)
     return Step(name, uses, stage, config, inputs, tuple(notes))

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses as dc
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from llmstages.core.stage import Context, option
-from llmstages.data.dialogues import TEST_FRACTION_HELP
+from llmstages.data import planned_tokens
+from llmstages.data.dialogues import TEST_FRACTION_HELP, mark_test_rows
 from llmstages.data.formats import DIALOGUES, REASONING, REASONING_HELP
 from llmstages.data.readers import TABLES, find
-from llmstages.data.readers.examples import convert_dialogues, from_files, write_dialogues
+from llmstages.data.readers.examples import (
+    Examples,
+    convert_dialogues,
+    from_files,
+    write_dialogues,
+)
 
 
 class Files:
@@ -40,15 +47,32 @@ class Files:
     output = "dialogues"
     version = "4"
 
+    def estimate(self, config: Config, known: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The number of dialogues to train on, and a sample of them to count tokens with."""
+
+        def without_tests(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            if not config.test_fraction or not rows:
+                return rows
+            mark_test_rows(rows, config.test_fraction)
+            return [row for row in rows if row["split"] != "test"]
+
+        return planned_tokens.facts_of_files(
+            config.path, lambda rows, ctx: self._convert(rows, config, ctx), without_tests
+        )
+
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
-        examples = convert_dialogues(
-            from_files(find(config.path, ctx.step, TABLES)),
+        rows = from_files(find(config.path, ctx.step, TABLES))
+        examples = self._convert(rows, config, ctx)
+        return write_dialogues(
+            examples, config.test_fraction, ctx, f"{ctx.step}.path={config.path}"
+        )
+
+    def _convert(self, rows: Iterable[Any], config: Config, ctx: Context) -> Examples:
+        return convert_dialogues(
+            rows,
             config.format,
             ctx,
             limit=config.limit,
             reasoning=config.reasoning,
             max_characters=config.max_characters,
-        )
-        return write_dialogues(
-            examples, config.test_fraction, ctx, f"{ctx.step}.path={config.path}"
         )

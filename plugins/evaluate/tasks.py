@@ -66,11 +66,13 @@ class Tasks:
         if isinstance(models, str):
             return {"no_estimate": models}
         source = known["questions"][0]
-        number = row_count(source)
+        number = source.get("test") or row_count(source)
         if number is None:
             return {
                 "no_estimate": f"the number of questions is known once {source['name']} is made"
             }
+        if config.limit and source.get("groups"):
+            number = min(number, config.limit * source["groups"])
         lengths = [spec.get("max_new_tokens", 0) for spec in config.evaluators.values()]
         batches = [spec.get("batch", 0) for spec in config.evaluators.values()]
         if not any(lengths):

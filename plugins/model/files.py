@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
+from llmstages.cost.model import tokenizer_facts
 from llmstages.plugins.model import facts as model_facts
 
 
@@ -48,7 +49,10 @@ class Files:
     def estimate(self, config: FilesConfig, known: Mapping[str, Any]) -> Mapping[str, Any]:
         """The sizes of the model, for the estimates of the steps that train it."""
         facts = self._facts(config, "model")
-        return facts.estimate() if facts else {}
+        if facts is None:
+            return {}
+        folder = Path(config.tokenizer or config.path).expanduser()
+        return {**facts.estimate(), **tokenizer_facts(folder)}
 
     def run(self, config: FilesConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages.plugins.model import adopt

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses as dc
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from llmstages.core.stage import Context, option
+from llmstages.data import planned_tokens
 from llmstages.data.formats import preference
 from llmstages.data.readers import TABLES, find
-from llmstages.data.readers.examples import convert, from_files, write
+from llmstages.data.readers.examples import Examples, convert, from_files, write
 
 
 class Files:
@@ -31,12 +33,18 @@ class Files:
     output = "preferences"
     version = "2"
 
-    def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
-        examples = convert(
-            from_files(find(config.path, ctx.step, TABLES)),
-            preference,
-            ctx,
-            limit=config.limit,
-            max_characters=config.max_characters,
+    def estimate(self, config: Config, known: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The number of pairs, and a sample of them to count tokens with."""
+        return planned_tokens.facts_of_files(
+            config.path, lambda rows, ctx: self._convert(rows, config, ctx)
         )
+
+    def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
+        rows = from_files(find(config.path, ctx.step, TABLES))
+        examples = self._convert(rows, config, ctx)
         return write(examples, ctx, f"{ctx.step}.path={config.path}")
+
+    def _convert(self, rows: Iterable[Any], config: Config, ctx: Context) -> Examples:
+        return convert(
+            rows, preference, ctx, limit=config.limit, max_characters=config.max_characters
+        )

@@ -179,7 +179,7 @@ class CausalLM:
         "model": "model?",
     }
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     trains: ClassVar[bool] = True
 
     def run(self, config: CausalLMConfig, ctx: Context) -> Mapping[str, float]:

@@ -23,7 +23,8 @@ def load_documents(config: Any, ctx: Context, tokenizer: Any) -> tuple[Segments,
 
     Returns:
         (segments to train on, segments for validation). A document that occurs twice is never held
-        out: the model would be measured on what it was trained on.
+        out: the model would be measured on what it was trained on. Of too few documents to hold one
+        out, such as a single book, the end is held out.
 
     Raises:
         StageError: nothing to train on, or a weight for a step that is not an input.
@@ -35,14 +36,18 @@ def load_documents(config: Any, ctx: Context, tokenizer: Any) -> tuple[Segments,
     # One generator for all sources: their order is part of the result.
     rng = random.Random(config.seed)
     train, validation = [], []
+    has_copies = False
     for corpus in ctx.many("corpus"):
-        train_part, validation_part = _split_corpus(config, ctx, corpus, tokenizer, rng)
+        train_part, validation_part, copied = _split_corpus(config, ctx, corpus, tokenizer, rng)
         train.append(train_part)
         validation.append(validation_part)
+        has_copies |= copied
+    texts, validation_segments = Segments.join(train), Segments.join(validation)
+    if len(texts) > 1 and not len(validation_segments) and not has_copies:
+        texts, validation_segments = _hold_out_end(texts, config.validation_stride, ctx)
     drawn = dialogues.load(ctx.many("dialogues"), config.mixture_weights, rng)
-    train.append(Segments.of(dialogues.render_dialogues(tokenizer, drawn)))
-    train_segments = Segments.join(train)
-    validation_segments = Segments.join(validation)
+    chats = Segments.of(dialogues.render_dialogues(tokenizer, drawn))
+    train_segments = Segments.join([texts, chats])
     if not len(train_segments):
         raise StageError(
             f"step {ctx.step!r} has no documents to train on; wire steps.{ctx.step}.corpus"
@@ -57,10 +62,24 @@ def load_documents(config: Any, ctx: Context, tokenizer: Any) -> tuple[Segments,
     return train_segments, validation_segments
 
 
+def _hold_out_end(segments: Segments, stride: int, ctx: Context) -> tuple[Segments, Segments]:
+    """(segments to train on, those at the end), where there are too few documents to hold one out.
+
+    There are at least two segments, and no document occurs twice.
+    """
+    count = len(segments)
+    held_out = max(1, count // stride)
+    ctx.say(
+        f"{ctx.step}: too few documents to hold any out (validation_stride={stride}): "
+        f"the last {held_out} of {count} parts of their text are held out instead"
+    )
+    return segments.first(count - held_out), segments.after(count - held_out)
+
+
 def _split_corpus(
     config: Any, ctx: Context, corpus: Artifact, tokenizer: Any, rng: random.Random
-) -> tuple[Segments, Segments]:
-    """(segments to train on, segments for validation) of one corpus."""
+) -> tuple[Segments, Segments, bool]:
+    """(segments to train on, segments for validation, whether a document occurs twice)."""
     import numpy as np
 
     shard = token_store.tokens(ctx, corpus, tokenizer)
@@ -77,4 +96,4 @@ def _split_corpus(
         # Every segment begins with BOS, which needs a place in the row.
         return Segments.cut(tokens, starts, lengths, config.max_length - 1)
 
-    return cut(drawn[~held_out]), cut(drawn[held_out])
+    return cut(drawn[~held_out]), cut(drawn[held_out]), bool((copies > 1).any())

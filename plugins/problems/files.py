@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses as dc
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmstages.core.digest import sha256
 from llmstages.core.stage import Context, option
+from llmstages.data import planned_tokens
 from llmstages.data.formats import problem
 from llmstages.data.readers import TABLES, find
-from llmstages.data.readers.examples import convert, from_files, write
+from llmstages.data.readers.examples import Examples, convert, from_files, write
 
 PLACES = 1000  # into which questions are spread to draw those of the test
 
@@ -46,23 +47,44 @@ class Files:
     output = "problems"
     version = "3"
 
-    def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
-        def converter(row: Mapping[str, Any], left_out: Counter[str]) -> dict[str, Any]:
-            return problem(row, config.task)
-
-        examples = convert(
-            from_files(find(config.path, ctx.step, TABLES)),
-            converter,
-            ctx,
-            limit=config.limit,
-            max_characters=config.max_characters,
+    def estimate(self, config: Config, known: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The number of problems, in all and for evaluation."""
+        facts = planned_tokens.facts_of_files(
+            config.path, lambda rows, ctx: self._convert(rows, config, ctx)
         )
+        if not facts:
+            return {}
+        number = facts["examples"]
+        return {
+            "examples": number,
+            "test": round(number * config.test_fraction),
+            "groups": _count_groups(facts["sample"]),
+        }
+
+    def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
+        rows = from_files(find(config.path, ctx.step, TABLES))
+        examples = self._convert(rows, config, ctx)
         for row in examples.kept:
             is_test = _place_of(row) < PLACES * config.test_fraction
             row["role"] = "test" if is_test else "train"
         if config.test_fraction and len(examples.kept) > 1:
             _keep_one(examples.kept, config, ctx)
-        return write(examples, ctx, f"{ctx.step}.path={config.path}")
+        metrics = write(examples, ctx, f"{ctx.step}.path={config.path}")
+        tests = sum(row["role"] == "test" for row in examples.kept)
+        return {**metrics, "test": tests, "groups": _count_groups(examples.kept)}
+
+    def _convert(self, rows: Iterable[Any], config: Config, ctx: Context) -> Examples:
+        def converter(row: Mapping[str, Any], left_out: Counter[str]) -> dict[str, Any]:
+            return problem(row, config.task)
+
+        return convert(
+            rows, converter, ctx, limit=config.limit, max_characters=config.max_characters
+        )
+
+
+def _count_groups(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Groups of questions that are evaluated apart."""
+    return len({(row.get("task"), row.get("group")) for row in rows})
 
 
 def _keep_one(rows: Sequence[dict[str, Any]], config: Files.Config, ctx: Context) -> None:

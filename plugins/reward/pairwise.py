@@ -43,6 +43,18 @@ class Pairwise:
     version: ClassVar[str] = "3"
     trains: ClassVar[bool] = True
 
+    def estimate(
+        self, config: PairwiseConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """Time and memory of training on both sides of each pair."""
+        from llmstages.cost.pairs import pair_training
+        from llmstages.data.planned_tokens import count_pairs
+
+        model, preferences = known["model"][0], known["preferences"][0]
+        folder = model.get("tokenizer_folder")
+        counted = count_pairs(preferences, folder, config.max_length, config.test_fraction)
+        return pair_training(config, model, counted, preferences["name"])
+
     def prepare(self, config: PairwiseConfig, ctx: Context) -> Pairs:
         """Both sides of each pair, rendered, with their checks."""
         from llmstages.train import preference_pairs

@@ -75,9 +75,14 @@ class DPO:
     def estimate(
         self, config: DPOConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> Mapping[str, Any]:
-        """The sizes of the model, for the steps that use it."""
-        model = known["policy"][0].get("model")
-        return {"model": model} if model else {}
+        """Time and memory of training on both sides of each pair, beside the reference."""
+        from llmstages.cost.pairs import pair_training
+        from llmstages.data.planned_tokens import count_pairs
+
+        policy, preferences = known["policy"][0], known["preferences"][0]
+        folder = policy.get("tokenizer_folder")
+        counted = count_pairs(preferences, folder, config.max_length, config.test_fraction)
+        return pair_training(config, policy, counted, preferences["name"], has_reference=True)
 
     def prepare(self, config: DPOConfig, ctx: Context) -> Pairs:
         """Pairs as for a reward model, without those that DPO cannot use (``completion_ids``).

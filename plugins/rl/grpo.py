@@ -177,7 +177,7 @@ class GRPO:
         model = load_model(ctx.one("policy"), ctx)
         policy.stop_at_end_of_turn(model, tokenizer)
         adapter = lora_adapter(config)
-        rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx.step)
+        rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx)
         arguments = self.trainer_arguments(config, ctx, tokenizer, rewards)
         trainer = self.trainer_class()(
             model=model,

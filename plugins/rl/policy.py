@@ -138,20 +138,20 @@ def fitting_problems(prompts: Prompts, ctx: Context) -> list[Problem]:
     return prompts.problems
 
 
-def open_rewards(specs: Mapping[str, Any], model: Artifact | None, step: str) -> dict[str, Any]:
-    """Load the rewards of a step: name -> reward, ready to score.
+def open_rewards(specs: Mapping[str, Any], model: Artifact | None, ctx: Context) -> dict[str, Any]:
+    """Load the rewards of a step: name -> reward, ready to score. Their sum is said in a line.
 
     Args:
         specs: name -> the reward to use and its config.
         model: the reward model of the recipe, for rewards that need one.
-        step: the name of the step, for messages.
+        ctx: where the step runs.
     """
     from llmstages.core.registry import load_component
 
     if not specs:
         raise StageError(
-            f"{step}.rewards is empty: there is nothing to optimize. Add one, for example "
-            f"+rewards@{step}.rewards.right=exact_answer"
+            f"{ctx.step}.rewards is empty: there is nothing to optimize. Add one, for example "
+            f"+rewards@{ctx.step}.rewards.right=exact_answer"
         )
     rewards = {}
     for name, spec in specs.items():
@@ -159,11 +159,17 @@ def open_rewards(specs: Mapping[str, Any], model: Artifact | None, step: str) ->
         if getattr(reward, "needs", "") == "reward_model":
             if model is None:
                 raise StageError(
-                    f"{step}: the reward {name!r} needs a reward model; wire "
-                    f"steps.{step}.reward=reward"
+                    f"{ctx.step}: the reward {name!r} needs a reward model; wire "
+                    f"steps.{ctx.step}.reward=reward"
                 )
             reward.open(model)
         rewards[name] = reward
+    terms = [f"{reward.config.weight:g} x {name}" for name, reward in rewards.items()]
+    if len(terms) > 1:
+        ctx.say(
+            f"{ctx.step}: an answer is paid {' + '.join(terms)}; "
+            f"~{ctx.step}.rewards.NAME leaves one out"
+        )
     return rewards
 
 

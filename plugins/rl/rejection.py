@@ -120,7 +120,7 @@ class Rejection:
         rng = random.Random(config.seed)
         problems = policy.fitting_problems(prompts, ctx)
         problems = rng.sample(problems, min(config.questions, len(problems)))
-        rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx.step)
+        rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx)
         per_problem = config.num_generations
         asked = [problem for problem in problems for _ in range(per_problem)]
         with ctx.progress(f"{ctx.step} sampling", len(asked)) as advance:

@@ -129,7 +129,7 @@ class Chat:
         "evaluations": "problems*?",
     }
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     trains: ClassVar[bool] = True
 
     def run(self, config: ChatConfig, ctx: Context) -> Mapping[str, float]:
@@ -212,6 +212,7 @@ class Chat:
             )
         passes = max(1, math.ceil(config.epochs)) if config.resample_each_epoch else 1
         drawn = dataset.draw_dialogues(sources, config.mixture_weights, config.seed, passes)
+        drawn = dataset.add_schemas(tokenizer, drawn, sources)
         found += dialogue_checks.check_dialogues(drawn)
         found += dialogue_checks.check_leaks(drawn, dataset.evaluation_questions(ctx))
         # Turns of an unknown role or without text have no tokens, so nothing more can be checked.

@@ -76,6 +76,29 @@ def draw_dialogues(
     return drawn
 
 
+def add_schemas(
+    tokenizer: Any, dialogues: Sequence[Dialogue], sources: Sequence[Artifact]
+) -> list[Dialogue]:
+    """The dialogues, those of a tools artifact with the schemas that its model sees at inference.
+
+    Without them a model would be trained on calls of tools that its prompt does not name, and
+    asked with a prompt that it never saw (see generate.with_schemas).
+    """
+    from llmstages.text import generate
+
+    tools = {
+        source.name: generate.open_tools(source.path)
+        for source in sources
+        if (source.path / "tools.json").exists()
+    }
+    completed = []
+    for dialogue in dialogues:
+        own_tools = tools.get(dialogue.name.partition(":")[0])
+        messages = generate.with_schemas(tokenizer, dialogue.messages, own_tools)
+        completed.append(dialogue._replace(messages=messages))
+    return completed
+
+
 def evaluation_questions(ctx: Context) -> list[str]:
     """The questions that a model will be measured on.
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from llmstages.pipeline import history
+
 
 @pytest.fixture
 def two_runs(cli):
@@ -79,3 +81,16 @@ def test_a_folder_that_cannot_be_written_to_is_named(cli, toys):
     done = cli("run", "recipe=toy", "runs=file")
     assert done.code == 2
     assert "cannot write to the folder of the run, file/toy" in done.err
+
+
+def test_a_result_that_the_last_run_did_not_make_says_so(cli):
+    cli("run", "recipe=toy", "name=mine")
+    assert not any(step.outdated for step in history.last_run(["name=mine"]).steps.values())
+    failed = cli("run", "recipe=toy", "name=mine", "toymodel.learning_rate=2", TOY="stage")
+    assert failed.code
+    steps = history.last_run(["name=mine"]).steps
+    assert "toymodel is an earlier result, of " in steps["toymodel"].outdated
+    assert "the last run 'mine' asked for another one" in steps["tuned"].outdated
+    assert not steps["toycorpus"].outdated
+    exported = cli("export", "toymodel", "--to", "out", "name=mine")
+    assert "toymodel is an earlier result" in exported.out

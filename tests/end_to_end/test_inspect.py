@@ -35,6 +35,15 @@ def test_checks_and_the_next_command(smoke):
     assert "next    llmstages run recipe=smoke only=sft" in shown
 
 
+def test_without_a_recipe_it_is_of_the_last_run(smoke):
+    done = llmstages("inspect", "sft", "--count", "0", "name=smoke", folder=smoke.folder)
+    assert done.out.startswith("of the run 'smoke': llmstages run ")
+    assert "ok      bos_count " in done.out
+    (line,) = [line for line in done.out.splitlines() if line.startswith("next    ")]
+    assert line.endswith("only=sft")
+    assert RECIPE in line
+
+
 def test_template_and_page(smoke, tmp_path):
     before, page = store(smoke), tmp_path / "sft.html"
     done = inspect(smoke, "sft", "--row", "dialogues:3", "--template", "--html", str(page))

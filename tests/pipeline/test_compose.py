@@ -246,3 +246,33 @@ def test_what_to_write_instead_is_said(tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StageError, match=re.escape(said)):
         compose(words)
+
+
+def test_a_recipe_has_presets_for_the_variants_that_are_chosen(toys):
+    composed = compose(["recipe=adapted", "toymodel=plain", "toymodel@tuned=plain"])
+    assert composed.slots["toymodel"]["learning_rate"] == 1e-3
+    assert composed.slots["tuned"]["learning_rate"] == 1e-3
+    assert composed.notes == {
+        "toymodel": "toymodel=plain takes the preset eager in this recipe",
+        "tuned": "toymodel@tuned=plain takes the preset eager in this recipe",
+    }
+    # What is not chosen on the command line is as the recipe has it, and values still count.
+    composed = compose(["recipe=adapted", "toymodel=plain", "toymodel.learning_rate=2"])
+    assert composed.slots["toymodel"]["learning_rate"] == 2
+    assert list(composed.notes) == ["toymodel"]
+    assert compose(["recipe=toy", "toymodel=plain"]).notes == {}
+
+
+def test_posttrain_keeps_adapters_with_another_variant():
+    paths = [f"{step}.path=x" for step in ("model", "dialogues", "problems", "preferences")]
+    for variant in ("grpo", "dpo", "rejection"):
+        composed = compose(["recipe=posttrain", *paths, f"rl={variant}"])
+        assert composed.slots["rl"]["stage"] == f"rl.{variant}"
+        assert composed.slots["rl"]["lora_r"] > 0
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_key_of_another_variant_is_refused_wherever_it_stands(order):
+    overrides = ["rl.max_completion_length=32", "rl=dpo"][::order]
+    with pytest.raises(StageError, match="rl has no key 'max_completion_length'"):
+        compose(overrides)

@@ -131,6 +131,8 @@ class Terminal:
             f"context of {session.context} tokens{tools}. /help lists the commands",
             "bold",
         )
+        if artifact.outdated:
+            self.print_line(artifact.outdated, "yellow")
         if limit := _limit_of(session):
             self.print_line(limit, "dim")
         if sys.stdin.isatty() and not session.is_base:

@@ -32,6 +32,8 @@ def main(args: argparse.Namespace) -> int:
     console = Console()
     run = history.last_run(args.overrides)
     artifact = history.find(args.step, run, "model")
+    if artifact.outdated:
+        console.say(artifact.outdated)
     kind = artifact.kind or kind_of(artifact.path)
     target = Target(Path(args.to).expanduser(), args.force)
     if is_table_file(target.path.name):

@@ -38,13 +38,15 @@ def inspect(args: argparse.Namespace) -> list[Check]:
     Args:
         args: step, overrides, row, find, count, template, html, as on the command line.
     """
-    run = prepare.prepare([*args.overrides, f"only={args.step}"])
+    console = prepared_view.make_console(bool(args.html))
+    run = prepare.prepare_past(
+        args.overrides, args.step, lambda line: console.print(line, style="dim", markup=False)
+    )
     _require_rows(run.find(args.step), run)
     if _make_cheap_steps(run.find(args.step), run):
-        run = prepare.prepare([*args.overrides, f"only={args.step}"])
+        run = prepare.prepare(run.overrides, run.composed.name)
     plan = run.find(args.step)
-    console = prepared_view.make_console(bool(args.html))
-    inputs = _Inputs(run, args.overrides, console).of(plan)
+    inputs = _Inputs(run, console).of(plan)
     console.print(f"{args.step}  {plan.step.uses}", style="bold", markup=False)
     prepared = _prepare(plan, inputs, run.store.cache, console)
     allowed = list(getattr(plan.step.config, "allow_failed_checks", ()))
@@ -60,7 +62,7 @@ def inspect(args: argparse.Namespace) -> list[Check]:
         console.print(prepared_view.render_row(prepared, index, colored))
         console.print()
     blocking = [check for check in prepared.checks if not check.passed and check.id not in allowed]
-    _print_next(blocking, args, console)
+    _print_next(blocking, run, args.step, console)
     if args.html:
         console.save_html(args.html)
         print(f"page    {Path(args.html).resolve()}")
@@ -96,9 +98,8 @@ def _make_cheap_steps(plan: Planned, run: prepare.PreparedRun) -> bool:
 class _Inputs:
     """The inputs of a step as artifacts, as far as they are made."""
 
-    def __init__(self, run: prepare.PreparedRun, given: Sequence[str], console: Any) -> None:
+    def __init__(self, run: prepare.PreparedRun, console: Any) -> None:
         self._run = run
-        self._overrides = given
         self._console = console
         self._planned = {other.step: other for other in run.planned}
 
@@ -133,7 +134,7 @@ class _Inputs:
             )
             return None
         # Making it here would start a training; the user decides when.
-        command = overrides.command("run", self._overrides, f"only={source.name}")
+        command = overrides.command("run", self._run.overrides, f"only={source.name}")
         raise StageError(
             f"step {plan.step.name!r} reads from {source.name!r}, which is not made yet "
             f"({made.why}). Make it first: {command}"
@@ -158,14 +159,16 @@ def _prepare(plan: Planned, inputs: Mapping[str, Any], cache: Any, console: Any)
         return plan.step.stage().prepare(plan.step.config, context)
 
 
-def _print_next(blocking: Sequence[Check], args: argparse.Namespace, console: Any) -> None:
+def _print_next(
+    blocking: Sequence[Check], run: prepare.PreparedRun, step: str, console: Any
+) -> None:
     """The command that trains, or what stands in its way."""
     if blocking:
-        override = checks.allowing(blocking, args.step)
+        override = checks.allowing(blocking, step)
         line = (
             f"{len(blocking)} failed checks would stop this step; to train all the same: {override}"
         )
         console.print(line, style="bold red", markup=False)
         return
-    command = overrides.command("run", args.overrides, f"only={args.step}")
+    command = overrides.command("run", run.overrides, f"only={step}")
     console.print(f"next    {command}", style="bold", markup=False)

@@ -128,7 +128,8 @@ def _print_options(title: str, group: str, name: str, console: Console) -> None:
         return  # the table of the group says that it is broken
     config = getattr(plugin, "Config", None)
     if config is not None:
-        console.table(title, OPTION_COLUMNS, list(option_rows(config)))
+        rows = option_rows(config, getattr(plugin, "components", None))
+        console.table(title, OPTION_COLUMNS, list(rows))
 
 
 def _variants(slot: str) -> list[str]:

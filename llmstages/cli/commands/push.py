@@ -20,6 +20,8 @@ def main(args: argparse.Namespace) -> int:
     console = Console()
     run = history.last_run(args.overrides)
     artifact = history.find(args.step, run, "model")
+    if artifact.outdated:
+        console.say(artifact.outdated)
     if artifact.kind and artifact.kind not in MODELS:
         raise StageError(
             f"{artifact.name} is a {artifact.kind}; models and tokenizers can be pushed. For data: "

@@ -41,7 +41,8 @@ def _recorded(prepared: PreparedRun, console: Console) -> Iterator[None]:
     """Note a run of its own, to which ``show``, ``redo`` and ``rm`` refer, and keep its log."""
     refuse_other_launchers()
     composed = prepared.composed
-    history.save_invocation(composed.runs, composed.name, prepared.overrides)
+    keys = {plan.step.name: plan.key for plan in prepared.planned}
+    history.save_invocation(composed.runs, composed.name, prepared.overrides, keys)
     with console.logging(history.run_log(composed.runs, composed.name)):
         console.note(f"{command('run', prepared.overrides)}  (process {os.getpid()})")
         yield

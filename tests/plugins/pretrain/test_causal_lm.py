@@ -71,6 +71,28 @@ def test_dialogues_carry_loss_on_answers_only(tmp_path, inputs):
     assert tiny_tokenizer().decode(supervised) == " Ra." * 5
 
 
+@pytest.mark.parametrize("words, train, held_out", [(400, 9, 1), (4, 1, 1)])
+def test_the_end_of_a_single_document_is_held_out(tmp_path, words, train, held_out):
+    text = " ".join(f"word{number}" for number in range(words))
+    book = saved(tmp_path / "book", "corpus", [{"id": "1", "url": "u", "text": text}])
+    lines = []
+    ctx = Context("pretrain", tmp_path, tmp_path, {"corpus": (book,)}, say=lines.append)
+    tokenizer = tiny_tokenizer()
+    (ids,) = chat_format.document_ids(tokenizer, [text])
+    config = dc.replace(TINY, max_length=2 + len(ids) // 10)
+    if words == 4:
+        config = dc.replace(TINY, max_length=500)
+    parts, end = load_documents(config, ctx, tokenizer)
+    assert (len(parts), len(end)) == (train, held_out)
+    assert lines[-1].startswith("pretrain: too few documents to hold any out")
+    trained = [number for index in range(train) for number in parts.read(index)[0].tolist()[1:]]
+    measured = [number for index in range(held_out) for number in end.read(index)[0].tolist()[1:]]
+    if words == 4:
+        assert measured == trained  # there is nothing else to measure with
+    else:
+        assert trained + measured == ids[1:]
+
+
 def split_in_memory(config, tokenizer, texts, weight, sources):
     """(training rows, held-out rows) as lists of ids, by the simplest code without a store."""
     rng = random.Random(config.seed)
