@@ -17,7 +17,7 @@ from llmstages.pipeline.compose import compose, expand
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SCALING = (ROOT / "docs/scaling.md").read_text()
-GUIDE_NAMES = ("sft.md", "finetune.md", "synthesize.md", "store.md", "export.md")
+GUIDE_NAMES = ("sft.md", "finetune.md", "posttrain.md", "synthesize.md", "store.md", "export.md")
 GUIDES = [SCALING, *((ROOT / "docs" / name).read_text() for name in GUIDE_NAMES)]
 BLOCKS = re.findall(
     r"^```(\w*)\n(.*?)^```", "".join([README, *GUIDES[1:]]), re.MULTILINE | re.DOTALL
@@ -67,11 +67,23 @@ def write_model(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
 
 
+def write_shown_files() -> None:
+    """The YAML files of ./conf that a guide shows, and the reward that it speaks of."""
+    for language, body in BLOCKS:
+        shown = re.match(r"# (conf/\S+\.yaml)\n", body)
+        if language == "yaml" and shown:
+            file = Path(shown[1])
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(body.partition("\n")[2])
+    Path("my_reward.py").write_text("def score(prompts, completions, rows):\n    return []\n")
+
+
 @pytest.mark.parametrize("line", commands())
 def test_every_command_shown_is_understood(line, extras, tmp_path, monkeypatch, capsys):
     """Its flags exist and its overrides plan; tests in end_to_end/ run them."""
     monkeypatch.chdir(tmp_path)
-    for name in re.findall(r"model\.path=(\S+)", line):
+    write_shown_files()
+    for name in re.findall(r"(?:model\.path|steps\.\w+\.(?:policy|model))=(\S+)", line):
         write_model(Path(name))
     for name in re.findall(
         r"\w+\.(?:path|guideline|others)=(\S+)", line
@@ -113,7 +125,7 @@ def test_the_guides_are_short():
 def test_every_preset_composes(choice, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     slot, _, name = choice.partition("=")
-    if slot in registry.component_groups():
+    if slot in registry.component_groups() and slot not in registry.slots():
         assert compose(
             [f"extractors@corpus.extractors.html={name}"]
             if slot == "extractors"

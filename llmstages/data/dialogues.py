@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from llmstages.core.digest import sha256
 from llmstages.core.errors import StageError
-from llmstages.core.stage import Artifact, Context
+from llmstages.core.stage import Artifact
 from llmstages.data import tables
 from llmstages.text import chat_format
 from llmstages.text.messages import Message, with_tools
@@ -23,7 +23,6 @@ from llmstages.text.render import (
 TEST_FRACTION_HELP = (
     "share of the conversations kept out of training, to measure with (split = test)"
 )
-POLICIES = ("drop", "split", "truncate", "error")
 
 
 class Dialogue(NamedTuple):
@@ -149,9 +148,42 @@ def render_dialogues(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[Rend
         name, reason = failures[0]
         raise StageError(
             f"{len(failures)} of {len(dialogues)} dialogues cannot be rendered "
-            f"({_examples([name for name, _ in failures])}). {name}: {reason}"
+            f"({some_names([name for name, _ in failures])}). {name}: {reason}"
         ) from error
-    return [next(rows[kind]) for kind in kinds]
+    rendered = [next(rows[kind]) for kind in kinds]
+    return _without_marked_answers(dialogues, rendered, tokenizer)
+
+
+def _without_marked_answers(
+    dialogues: Sequence[Dialogue], rows: Sequence[Rendered], tokenizer: Any
+) -> list[Rendered]:
+    """The rows without loss on the answers that their data marks so (``loss: False``)."""
+    bounds: list[tuple[int, int]] = []  # (row, messages up to a bound of an answer), in pairs
+    for index, dialogue in enumerate(dialogues):
+        if dialogue.plain or not _has_marks(dialogue.messages):
+            continue
+        for start, end in _answers(dialogue.messages):
+            if _has_marks(dialogue.messages[start:end]):
+                bounds += [(index, start), (index, end)]
+    if not bounds:
+        return list(rows)
+    beginnings = render(tokenizer, [dialogues[index].messages[:end] for index, end in bounds])
+    masked = list(rows)
+    for place in range(0, len(bounds), 2):
+        index = bounds[place][0]
+        row = masked[index]
+        start, end = (
+            chat_format.common_length(row.ids, beginning.ids)
+            for beginning in beginnings[place : place + 2]
+        )
+        supervised = [on and not start <= at < end for at, on in enumerate(row.supervised)]
+        masked[index] = Rendered(row.ids, supervised)
+    return masked
+
+
+def _has_marks(messages: Sequence[Message]) -> bool:
+    """Whether an answer among the messages is not to be trained on."""
+    return any(turn.get("loss") is False for turn in messages)
 
 
 def _renderer_of(dialogue: Dialogue) -> Callable[..., list[Rendered]]:
@@ -175,27 +207,36 @@ def one_per_answer(
     prepared: list[Dialogue] = []
     divided: list[str] = []
     for dialogue in dialogues:
-        ends = _ends_of_answers(dialogue.messages)
+        answers = _answers(dialogue.messages)
+        ends = [end for _, end in answers]
         # Nothing follows the last answer, so nothing can change it: most dialogues have one alone.
         may_change = not dialogue.plain and ends != [len(dialogue.messages)]
         if not may_change or not changed_by_later_turns(tokenizer, dialogue.messages):
             prepared.append(dialogue)
             continue
         divided.append(dialogue.name)
-        for part, end in enumerate(ends, 1):
+        for part, (start, end) in enumerate(answers, 1):
+            if _has_marks(dialogue.messages[start:end]):
+                continue
             name = f"{dialogue.name}/{part}"
             prepared.append(Dialogue(name, dialogue.messages[:end], one_answer=True))
     return prepared, divided
 
 
-def _ends_of_answers(messages: Sequence[Message]) -> list[int]:
-    """The number of messages up to each answer; turns of the assistant in a row are one answer."""
-    ends = []
+def _answers(messages: Sequence[Message]) -> list[tuple[int, int]]:
+    """(messages before, messages up to and including) each answer.
+
+    Turns of the assistant in a row are one answer.
+    """
+    answers: list[tuple[int, int]] = []
     for index, turn in enumerate(messages):
-        following = messages[index + 1 : index + 2]
-        if turn["role"] == "assistant" and not (following and following[0]["role"] == "assistant"):
-            ends.append(index + 1)
-    return ends
+        if turn["role"] != "assistant":
+            continue
+        if answers and answers[-1][1] == index:
+            answers[-1] = (answers[-1][0], index + 1)
+        else:
+            answers.append((index, index + 1))
+    return answers
 
 
 def before_last_answer(messages: Sequence[Message]) -> Sequence[Message]:
@@ -219,116 +260,10 @@ def _failures(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[tuple[str, 
     return failures
 
 
-def _examples(names: Sequence[str]) -> str:
+def some_names(names: Sequence[str]) -> str:
     """The first three names, with an ellipsis if there are more."""
     listed = ", ".join(names[:3])
     return f"{listed}, ..." if len(names) > 3 else listed
-
-
-def fit_length(
-    dialogues: Sequence[Dialogue], tokenizer: Any, max_length: int, policy: str, ctx: Context
-) -> tuple[list[Dialogue], list[Rendered], list[str]]:
-    """Make all dialogues fit into ``max_length`` tokens, and report what was done with examples.
-
-    policy: what happens to longer ones.
-        drop: they are left out.
-        split: they are cut between exchanges, each part with the system turn; an exchange that is
-            too long alone is left out.
-        truncate: their end is cut off.
-        error: StageError.
-
-    Returns:
-        (dialogues, their rows, names of the dialogues left out).
-    """
-    rows = render_dialogues(tokenizer, dialogues)
-    long = [
-        dialogue.name
-        for dialogue, row in zip(dialogues, rows, strict=True)
-        if len(row.ids) > max_length
-    ]
-    if not long:
-        return list(dialogues), rows, []
-    summary = (
-        f"{len(long)} of {len(rows)} dialogues are longer than max_length={max_length} tokens "
-        f"({_examples(long)})"
-    )
-    if policy == "error":
-        raise StageError(
-            f"{ctx.step}: {summary}; raise {ctx.step}.max_length or choose "
-            f"{ctx.step}.overlong=drop, split or truncate"
-        )
-    kept: list[tuple[Dialogue, Rendered]] = []
-    dropped: list[str] = []
-    split_parts = 0
-    for dialogue, row in zip(dialogues, rows, strict=True):
-        if len(row.ids) <= max_length:
-            kept.append((dialogue, row))
-            continue
-        parts = []
-        if policy == "truncate":
-            shorter = Rendered(row.ids[:max_length], row.supervised[:max_length])
-            parts = [(dialogue, shorter)]
-        elif policy == "split":
-            parts = split(dialogue, tokenizer, max_length)
-            split_parts += len(parts)
-        kept += parts
-        if not parts:
-            dropped.append(dialogue.name)
-    action = {
-        "drop": "dropped",
-        "truncate": "cut at their end",
-        "split": f"split into {split_parts}, {len(dropped)} of them dropped whole",
-    }[policy]
-    ctx.say(f"{ctx.step}: {summary}: {action} (overlong={policy})")
-    return [dialogue for dialogue, _ in kept], [row for _, row in kept], dropped
-
-
-def split(dialogue: Dialogue, tokenizer: Any, max_length: int) -> list[tuple[Dialogue, Rendered]]:
-    """Parts of a dialogue, each as many whole exchanges as fit into ``max_length`` tokens.
-
-    An exchange is a user turn and what follows it. The system turn begins each part. Exchanges
-    that are too long alone are left out, and so is a dialogue of which one answer is trained.
-    """
-    if dialogue.one_answer:
-        return []
-    system, exchanges = _exchanges(dialogue.messages)
-    parts: list[tuple[Dialogue, Rendered]] = []
-    current: list[Message] = []
-    current_row: Rendered | None = None
-
-    def attempt(messages: Sequence[Message]) -> Rendered | None:
-        candidate = Dialogue("", [*system, *messages], dialogue.plain)
-        row = render_dialogues(tokenizer, [candidate])[0]
-        return row if len(row.ids) <= max_length else None
-
-    def close() -> None:
-        if current_row:
-            name = f"{dialogue.name}/{len(parts) + 1}"
-            part = Dialogue(name, [*system, *current], dialogue.plain)
-            parts.append((part, current_row))
-
-    for exchange in exchanges:
-        longer_row = attempt([*current, *exchange])
-        if longer_row:
-            current += exchange
-            current_row = longer_row
-            continue
-        close()
-        current_row = attempt(exchange)
-        current = list(exchange) if current_row else []
-    close()
-    return parts
-
-
-def _exchanges(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
-    """(the system turn if there is one, exchanges)."""
-    system = [turn for turn in messages[:1] if turn["role"] == "system"]
-    exchanges: list[list[Message]] = []
-    for turn in messages[len(system) :]:
-        if turn["role"] == "user" or not exchanges:
-            exchanges.append([])
-        exchanges[-1].append(turn)
-    return system, exchanges
 
 
 def last_question(messages: Sequence[Message]) -> int:

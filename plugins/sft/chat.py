@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmstages.core.stage import Context, option
-from llmstages.data.dialogues import POLICIES
+from llmstages.data.overlong import POLICIES
 from llmstages.plugins.sft import dataset, estimate, quantized, rows
 from llmstages.plugins.sft.dataset import PreparedChats
 from llmstages.plugins.sft.format_eval import format_callback
@@ -193,7 +193,7 @@ class Chat:
 
     def prepare(self, config: ChatConfig, ctx: Context) -> PreparedChats:
         """Draw, render and check the dialogues, and hold some out."""
-        from llmstages.data import dialogues
+        from llmstages.data import dialogues, overlong
         from llmstages.train import dialogue_checks, template_checks, token_checks
         from llmstages.train.trainer import check_names, context_length, load_tokenizer
 
@@ -219,7 +219,7 @@ class Chat:
         dialogue_checks.require_renderable(found, ctx)
         trainable, divided = dialogues.one_per_answer(drawn, tokenizer)
         dataset.report_template(tokenizer, drawn, len(divided), ctx)
-        kept, rendered, dropped = dialogues.fit_length(
+        kept, rendered, dropped = overlong.fit_length(
             trainable, tokenizer, config.max_length, config.overlong, ctx
         )
         dataset.report_empty_thinking(tokenizer, rendered, ctx)

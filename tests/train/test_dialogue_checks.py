@@ -6,7 +6,8 @@ import pytest
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
-from llmstages.data.dialogues import Dialogue, fit_length, render_dialogues
+from llmstages.data.dialogues import Dialogue, render_dialogues
+from llmstages.data.overlong import fit_length
 from llmstages.text.messages import message
 from llmstages.train.dialogue_checks import check_leaks
 from tests.tiny import TALK, tiny_tokenizer

@@ -12,6 +12,7 @@ from typing import Any
 
 from llmstages.data.formats.oasst import best_path, is_tree
 from llmstages.data.formats.schemas import schemas
+from llmstages.data.formats.turn_fields import refuse_media
 from llmstages.data.formats.turns import (
     HH,
     InvalidRow,
@@ -23,6 +24,7 @@ from llmstages.data.formats.turns import (
     hh,
     turns,
 )
+from llmstages.data.formats.values import parsed_turns, scalar_text
 from llmstages.text.messages import message
 
 TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog")
@@ -34,8 +36,9 @@ HH_TEXTS = ("text", "chosen")
 def detect(row: Row) -> str:
     """The dialogue format of a row: one of DIALOGUES. Raises InvalidRow if no format fits."""
     for name in TURNS:
-        if isinstance(row.get(name), list):
-            return _format_of_turns(row[name])
+        listed = parsed_turns(row.get(name))
+        if isinstance(listed, list):
+            return _format_of_turns(listed)
     if is_tree(row):
         return "oasst"
     if "instruction" in row and "output" in row:
@@ -67,7 +70,8 @@ def conversation(
         ``messages`` as dialogue() gives them; ``tools``, the schemas of the tools that the
         assistant had, as JSON text.
     """
-    return {"messages": dialogue(row, format, left_out), "tools": schemas(row.get("tools"))}
+    tools = schemas(row.get("tools") or row.get("functions"))
+    return {"messages": dialogue(row, format, left_out), "tools": tools}
 
 
 def dialogue(row: Row, format: str = "", left_out: Counter[str] | None = None) -> list[Message]:
@@ -80,8 +84,13 @@ def dialogue(row: Row, format: str = "", left_out: Counter[str] | None = None) -
     """
     if left_out is None:
         left_out = Counter()
+    refuse_media(row, "the row")
     convert = DIALOGUES[format or detect(row)]
-    return check_turns(convert(row, left_out), left_out)
+    messages = check_turns(convert(row, left_out), left_out)
+    answers = [turn for turn in messages if turn["role"] == "assistant"]
+    if all(turn.get("loss") is False for turn in answers):
+        raise InvalidRow("no_loss", "every answer is marked as not to be trained on")
+    return messages
 
 
 def check_turns(messages: list[Message], left_out: Counter[str]) -> list[Message]:
@@ -89,6 +98,10 @@ def check_turns(messages: list[Message], left_out: Counter[str]) -> list[Message
 
     Training needs a question first, an answer last and no empty turn; else InvalidRow is raised.
     """
+    said = [turn for turn in messages if turn["role"] != "system" or _says_something(turn)]
+    if len(said) < len(messages):
+        left_out["empty system turns"] += len(messages) - len(said)
+        messages = said
     while messages and messages[-1]["role"] != "assistant":
         left_out["turns after the last answer"] += 1
         messages = messages[:-1]
@@ -100,15 +113,19 @@ def check_turns(messages: list[Message], left_out: Counter[str]) -> list[Message
             "no_question", f"the conversation starts with the {spoken[0]}, not with the user"
         )
     for number, turn in enumerate(messages, 1):
-        if not turn["content"].strip() and not turn["tool"]:
+        if not _says_something(turn):
             raise InvalidRow("empty_turn", f"turn {number} ({turn['role']}) is empty")
     return messages
+
+
+def _says_something(turn: Message) -> bool:
+    return bool(turn["content"].strip() or turn["tool"])
 
 
 def _from_turns(row: Row, left_out: Counter[str]) -> list[Message]:
     """A list of turns, and the system text that some data sets keep beside it."""
     name = first_given(row, TURNS)
-    messages = turns(row[name] if name else None, left_out)
+    messages = turns(parsed_turns(row[name]) if name else None, left_out)
     system = row.get("system")
     if isinstance(system, str) and system.strip():
         return [message("system", system), *messages]
@@ -167,9 +184,10 @@ def _from_hh(row: Row, left_out: Counter[str]) -> list[Message]:
 
 def _string(row: Row, name: str) -> str:
     value = row.get(name)
-    if value is not None and not isinstance(value, str):
+    text = scalar_text(value)
+    if value is not None and text is None:
         raise InvalidRow("format", f"{name} is a {type(value).__name__}, not text")
-    return value or ""
+    return text or ""
 
 
 DIALOGUES = {

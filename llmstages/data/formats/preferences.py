@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from llmstages.data.formats.dialogues import ASKED, TURNS, check_turns
+from llmstages.data.formats.turn_fields import refuse_media
 from llmstages.data.formats.turns import (
     InvalidRow,
     Message,
@@ -32,10 +33,11 @@ def preference(row: Row, left_out: Counter[str] | None = None) -> dict[str, list
             raise InvalidRow(
                 "format", f"the field {name} is missing; the row has {field_names(row)}"
             )
+    refuse_media(row, "the row")
     prompt = _prompt(row, left_out)
     conversations = []
     for name in SIDES:
-        answer = as_messages(row[name], "assistant", left_out)
+        answer = _without_marks(as_messages(row[name], "assistant", left_out), left_out)
         # UltraFeedback repeats the prompt in both answers.
         is_whole = bool(answer) and answer[0]["role"] != "assistant"
         conversations.append(answer if is_whole else prompt + answer)
@@ -46,6 +48,17 @@ def preference(row: Row, left_out: Counter[str] | None = None) -> dict[str, list
     if not any(turn["role"] == "user" for turn in chosen[:shared]):
         raise InvalidRow("no_question", "chosen and rejected do not answer the same question")
     return {"prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
+
+
+def _without_marks(messages: list[Message], left_out: Counter[str]) -> list[Message]:
+    """The messages without marks of loss: what is compared is the last answer, in any case."""
+    kept = []
+    for turn in messages:
+        if "loss" in turn:
+            left_out["loss marks of turns"] += 1
+            turn = {key: value for key, value in turn.items() if key != "loss"}
+        kept.append(turn)
+    return kept
 
 
 def _shared_turns(chosen: list[Message], rejected: list[Message]) -> int:
@@ -72,7 +85,7 @@ def _prompt(row: Row, left_out: Counter[str]) -> list[Message]:
     name = first_filled(row, (*TURNS, *ASKED))
     if not name:
         return messages
-    question = as_messages(row[name], "user", left_out)
+    question = _without_marks(as_messages(row[name], "user", left_out), left_out)
     if name == "instruction" and row.get("input"):
         question = [message("user", f"{row['instruction']}\n{row['input']}")]
     return messages + question

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llmstages.data.formats.turns import SHOWN, InvalidRow
+from llmstages.data.formats.errors import SHOWN, InvalidRow
 
 
 def schemas(value: Any) -> str:

@@ -8,9 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from llmstages.data.formats import turn_fields
+from llmstages.data.formats.errors import SHOWN, InvalidRow
+from llmstages.data.formats.values import parsed_turns, scalar_text
 from llmstages.text.messages import message
 
-Message = dict[str, str]
+Message = dict[str, Any]
 Row = Mapping[str, Any]
 
 ROLES = {
@@ -34,19 +37,11 @@ ROLES = {
     "function_call": "call",
     "tool_call": "call",
 }
+SPEAKING = ("assistant", "call")  # roles whose turns are what a model says
 CALL_PARTS = ("tool_call", "function_call")
 REASONING_PARTS = ("reasoning", "thinking")
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")  # of a turn
 HH = re.compile(r"\n\n(Human|Assistant):[ ]?")
-SHOWN = 60  # characters of a bad value in a message
-
-
-class InvalidRow(ValueError):
-    """A row that cannot be converted. rule: a short name to count by."""
-
-    def __init__(self, rule: str, reason: str) -> None:
-        super().__init__(reason)
-        self.rule = rule
 
 
 def first_given(row: Row, names: Iterable[str]) -> str:
@@ -88,30 +83,64 @@ def turns(value: Any, left_out: Counter[str]) -> list[Message]:
         if not isinstance(turn, Mapping):
             raise InvalidRow("format", f"turn {number} is a {type(turn).__name__}, not an object")
         role = _role(turn, number)
-        content = turn.get("content", turn.get("value"))
+        turn_fields.check_fields(turn, number, left_out)
+        content = _content(turn, role)
         if role == "tool":
-            name = tools.answered_by(turn)
-            if not name:
-                raise InvalidRow(
-                    "tool", f"turn {number} is the result of a tool, but no tool was called"
-                )
-            result = message("tool", _text(content, number), name)
-            messages.append(_with(result, "id", str(turn.get("tool_call_id") or "")))
+            messages.append(_result(turn, content, number, tools))
             continue
-        calls = _calls(turn, role, content, number)
-        text = "" if role == "call" else _text(content, number)
-        first = len(messages)
-        if text or not calls:
-            messages.append(message(role, text))
-        for name, argument, call_id in calls:
-            tools.add(name, call_id)
-            messages.append(_with(message("assistant", argument, name), "id", call_id))
+        said = _said(turn, role, content, number, tools)
+        messages += _with_marks(said, turn, role, number, left_out)
         reasoning = _reasoning(turn, content)
-        if reasoning and role in ("assistant", "call"):
+        first = len(messages) - len(said)
+        if reasoning and role in SPEAKING:
             messages[first] = _with(messages[first], "reasoning_content", reasoning)
         elif reasoning:
             left_out[f"reasoning of the {role}"] += 1
     return messages
+
+
+def _result(turn: Row, content: Any, number: int, tools: _OpenCalls) -> Message:
+    """The result of a tool call."""
+    name = tools.answered_by(turn)
+    if not name:
+        raise InvalidRow("tool", f"turn {number} is the result of a tool, but no tool was called")
+    result = message("tool", _text(content, number), name)
+    return _with(result, "id", str(turn.get("tool_call_id") or ""))
+
+
+def _said(turn: Row, role: str, content: Any, number: int, tools: _OpenCalls) -> list[Message]:
+    """The text of a turn and its tool calls, a message each."""
+    calls = _calls(turn, role, content, number)
+    text = "" if role == "call" else _text(content, number)
+    messages: list[Message] = []
+    if text or not calls:
+        messages.append(message(role, text))
+    for name, argument, call_id in calls:
+        tools.add(name, call_id)
+        messages.append(_with(message("assistant", argument, name), "id", call_id))
+    return messages
+
+
+def _with_marks(
+    said: list[Message], turn: Row, role: str, number: int, left_out: Counter[str]
+) -> list[Message]:
+    """The messages of a turn with ``loss: False`` where the turn is not to be trained on."""
+    is_trained = turn_fields.trains(turn, number)
+    if role in SPEAKING and is_trained is False:
+        return [{**part, "loss": False} for part in said]
+    if role not in SPEAKING and is_trained:
+        left_out[f"loss on turns of the {role}"] += 1
+    return said
+
+
+def _content(turn: Row, role: str) -> Any:
+    """The content of a turn, or the refusal that OpenAI keeps apart from it."""
+    content = turn.get("content")
+    if content is None:
+        content = turn.get("value")
+    if not content and role == "assistant" and isinstance(turn.get("refusal"), str):
+        return turn["refusal"]
+    return content
 
 
 def _with(turn: Message, key: str, value: str) -> Message:
@@ -220,9 +249,21 @@ def _calls(turn: Row, role: str, content: Any, number: int) -> list[tuple[str, s
             )
         argument = function.get("arguments", function.get("parameters", {}))
         if not isinstance(argument, str):
-            argument = json.dumps(argument, ensure_ascii=False)
+            argument = json.dumps(_without_nulls(argument), ensure_ascii=False)
         calls.append((str(function["name"]), argument, str(call.get("id") or "")))
     return calls
+
+
+def _without_nulls(value: Any) -> Any:
+    """A value without the null fields that Arrow gives each struct of a column.
+
+    Arguments that are JSON text keep their nulls: nobody added anything to them.
+    """
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
 
 
 def _raw_calls(turn: Row, role: str, content: Any, number: int) -> list[Any]:
@@ -283,13 +324,16 @@ def hh(text: str) -> list[Message]:
 
 
 def as_messages(value: Any, role: str, left_out: Counter[str]) -> list[Message]:
-    """A text, one turn or a list of turns as messages. role: the role of a plain text."""
-    if isinstance(value, str):
-        if HH.match("\n\n" + value.lstrip("\n")):
-            return hh(value)
-        return [message(role, value)]
-    if isinstance(value, (int, float)):
-        return [message(role, str(value))]
+    """A text, one turn or a list of turns as messages. role: the role of a plain text.
+
+    Numbers and booleans are texts. The turns may be JSON text, as in the cells of a spreadsheet.
+    """
+    value = parsed_turns(value)
+    if isinstance(value, str) and HH.match("\n\n" + value.lstrip("\n")):
+        return hh(value)
+    text = scalar_text(value)
+    if text is not None:
+        return [message(role, text)]
     if isinstance(value, Mapping):
         return turns([value], left_out)
     return turns(value, left_out)

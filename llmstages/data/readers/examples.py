@@ -17,6 +17,7 @@ from llmstages.core.stage import Context
 from llmstages.data import tables
 from llmstages.data.dialogues import mark_test_rows
 from llmstages.data.formats import InvalidRow, conversation, gather_trees, treat_reasoning
+from llmstages.data.formats.values import without_missing
 from llmstages.data.readers.record import Rejected, clean
 from llmstages.data.readers.rows import rows
 
@@ -100,7 +101,7 @@ def convert(
                 continue
             left_out: Counter[str] = Counter()
             try:
-                example = clean_values(converter(row, left_out))
+                example = clean_values(converter(without_missing(row), left_out))
                 size = count_characters(example)
                 if max_characters and size > max_characters:
                     raise InvalidRow("too_long", f"{size} characters")

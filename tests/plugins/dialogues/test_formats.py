@@ -273,7 +273,7 @@ def test_reasoning_has_several_names(name):
         ("format", {"text": "only text"}),
         ("format", {}),
         ("format", {"messages": ["Why?"]}),
-        ("format", {"instruction": 3, "output": "x"}),
+        ("format", {"instruction": ["Why?"], "output": "x"}),
         ("role", {"messages": [{"role": "narrator", "content": "x"}]}),
         ("no_answer", {"messages": [{"role": "user", "content": "Why?"}]}),
         ("no_answer", {"messages": []}),
@@ -300,7 +300,7 @@ def test_reasoning_has_several_names(name):
         ("format", {"messages": [{"role": "user", "content": [None]}]}),
         ("format", {"instruction": "Why?", "output": "x", "history": 5}),
         ("format", {"instruction": "Why?", "output": "x", "history": [["Hi"]]}),
-        ("format", {"instruction": "Why?", "output": "x", "system": 5}),
+        ("format", {"instruction": "Why?", "output": "x", "system": ["x"]}),
     ],
 )
 def test_unusable_rows_say_why(rule, row):

@@ -1,0 +1,55 @@
+"""What a cell of a file may be, by one rule for all formats: missing, a text, a number, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+# Beginnings of a JSON list of turns or of an object, as spreadsheets and exports hold them.
+JSON_STARTS = ("[", "{")
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for nothing: null, or what other programs write for it (NaN)."""
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
+
+
+def without_missing(value: Any) -> Any:
+    """The same value with null for every NaN and infinity in it."""
+    if is_missing(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: without_missing(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_missing(item) for item in value]
+    return value
+
+
+def scalar_text(value: Any) -> str | None:
+    """A text, number or boolean as text, as JSON writes it; None for other values."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bool, int, float)):
+        return json.dumps(value)
+    return None
+
+
+def parsed_turns(value: Any) -> Any:
+    """The list of turns that a cell holds as JSON text; any other value as it is.
+
+    Only what is a turn by its fields is taken for one, so a text about JSON stays a text.
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith(JSON_STARTS):
+        return value
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    listed = parsed if isinstance(parsed, list) else [parsed]
+    return parsed if listed and all(map(_is_turn, listed)) else value
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool({"role", "from"} & value.keys())
