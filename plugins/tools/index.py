@@ -1,7 +1,13 @@
-"""A full-text index in one file: SQLite FTS5 with BM25 ranking, from the standard library."""
+"""A full-text index in one file: SQLite FTS5 with BM25 ranking, from the standard library.
+
+FTS5 takes what stands between blanks for a word. In scripts that are written without blanks, or
+that attach endings to words (Chinese, Japanese, Korean, Thai and others), each character is a word
+of the index, and a query asks for its pairs of neighboring characters.
+"""
 
 from __future__ import annotations
 
+import itertools
 import re
 import sqlite3
 from collections.abc import Iterable
@@ -9,12 +15,40 @@ from pathlib import Path
 
 from llmstages.core.errors import StageError
 
+# Characters of scripts in which words are not found by blanks.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # kana
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"  # ideographs
+    "\u1100-\u11ff\uac00-\ud7af"  # Hangul
+)
+UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
+# A run of such characters, or a word of any other script.
+TERM = re.compile(rf"[{UNSPACED}]+|[^\W{UNSPACED}]+")
+
+
+def with_blanks(text: str) -> str:
+    """The text with blanks around each character of a script without blanks."""
+    return UNSPACED_CHARACTER.sub(lambda match: f" {match.group()} ", text)
+
+
+def phrases(query: str) -> list[str]:
+    """What a query asks for: its words, and the pairs of neighbors of scripts without blanks."""
+    wanted = []
+    for term in TERM.findall(query):
+        if not UNSPACED_CHARACTER.match(term) or len(term) == 1:
+            wanted.append(term)
+            continue
+        wanted += [f"{first} {second}" for first, second in itertools.pairwise(term)]
+    return wanted
+
 
 def build(path: Path, pages: Iterable[str]) -> int:
     """Write an index of the texts; returns their number."""
     with sqlite3.connect(path) as connection:
-        connection.execute("CREATE VIRTUAL TABLE pages USING fts5(text)")
-        connection.executemany("INSERT INTO pages(text) VALUES (?)", ((text,) for text in pages))
+        connection.execute("CREATE VIRTUAL TABLE pages USING fts5(words, text UNINDEXED)")
+        rows = ((with_blanks(text), text) for text in pages)
+        connection.executemany("INSERT INTO pages(words, text) VALUES (?, ?)", rows)
         count = connection.execute("SELECT count(*) FROM pages").fetchone()[0]
         connection.commit()
     connection.close()
@@ -33,10 +67,9 @@ class Index:
 
     def find(self, query: str, limit: int = 1) -> list[str]:
         """Texts that share words with the query, at most ``limit``."""
-        words = re.findall(r"\w+", query)
-        if not words:
+        wanted = " OR ".join(f'"{phrase}"' for phrase in phrases(query))
+        if not wanted:
             return []
-        wanted = " OR ".join(f'"{word}"' for word in words)
         rows = self.connection.execute(
             "SELECT text FROM pages WHERE pages MATCH ? ORDER BY rank LIMIT ?", (wanted, limit)
         )

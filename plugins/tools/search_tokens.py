@@ -1,21 +1,23 @@
 """tools.search_tokens: teach a model to call tools, with calls that really ran.
 
-A row names a tool and its argument, or they are guessed: the capitalized words of a question are
-its query. Each call is run on the real tool. Its result is put into the dialogue and carries no
-loss. A row whose answer does not occur in the result is dropped and counted (for a guessed query:
-whose result shares no name or long word with the answer). The index holds the given pages and
-those that rows bring along. The artifact carries it, for evaluation and chat.
+A row names a tool and its argument, or they are guessed: the capitalized words of the question that
+is answered are its query. A row that calls a tool for its last answer stays as it is. Each call is
+run on the real tool. Its result is put into the dialogue and carries no loss. A row whose answer
+does not occur in the result is dropped and counted (for a guessed query: whose result shares no
+name or long word with the answer). The index holds the given pages and those that rows bring along.
+The artifact carries it, for evaluation and chat.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, option
+from llmstages.plugins.tools import index
 from llmstages.text.messages import message
 
 NO_TOOL = "no such tool"
@@ -24,6 +26,7 @@ TOO_LONG = "result too long"
 NO_OVERLAP = "the result of a guessed query has no name or long word of the answer"
 QUERY_WORDS = 6  # of a question without names
 QUERY_CHARACTERS = 60  # of a question without long words
+SHARED_CHARACTERS = 3  # in a row, that count as a word in scripts without blanks
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,11 @@ class SearchTokens:
     Config = SearchTokensConfig
     inputs: ClassVar[Mapping[str, str]] = {"dialogues": "dialogues*", "pages": "documents|corpus"}
     output: ClassVar[str] = "dialogues"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"tools": ("search", "calculator")}
 
     def run(self, config: SearchTokensConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages.data import tables
-        from llmstages.plugins.tools import index
         from llmstages.text import generate
 
         rows = load_rows(ctx, config.guess)
@@ -62,17 +64,24 @@ class SearchTokens:
         tools = generate.open_tools(ctx.out)
         kept = []
         dropped: dict[str, int] = dict.fromkeys((NO_TOOL, NO_ANSWER, TOO_LONG, NO_OVERLAP), 0)
+        calling = 0
         for row in rows:
+            own = {name: row.get(name) or "" for name in ("task", "tool", "tools")}
+            if calls_for_last_answer(row["messages"]):
+                calling += 1
+                kept.append({**own, "messages": row["messages"]})
+                continue
             messages, reason = augment(row, tools, config.max_result)
             if reason:
                 dropped[reason] += 1
                 continue
-            tool = row["tool"] or ""
-            kept.append({"messages": messages, "task": row.get("task", ""), "tool": tool})
+            kept.append({**own, "messages": messages})
+        if calling:
+            ctx.say(f"{ctx.step}: {calling} of {len(rows)} dialogues call a tool already: kept")
         for reason, count in dropped.items():
             if count:
                 ctx.say(f"{ctx.step}: {count} of {len(rows)} dialogues dropped: {reason}")
-        tables.save(kept, ctx.out / "data", columns=("messages", "task", "tool"))
+        tables.save(kept, ctx.out / "data", columns=("messages", "task", "tool", "tools"))
         return {"dialogues": len(kept), "dropped": sum(dropped.values()), "indexed_pages": indexed}
 
 
@@ -84,10 +93,21 @@ def load_rows(ctx: Context, guess: bool) -> list[dict[str, Any]]:
     for source in ctx.many("dialogues"):
         rows += [dict(row) for row in tables.load(source.path / "data")]
     for row in rows:
-        row["guessed"] = guess and not row.get("tool")
+        calls_itself = calls_for_last_answer(row["messages"])
+        row["guessed"] = guess and not row.get("tool") and not calls_itself
         if row["guessed"]:
             row["tool"], row["argument"] = "search", guess_query(row["messages"])
     return rows
+
+
+def calls_for_last_answer(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a tool is called after the last question."""
+    for turn in reversed(messages):
+        if turn["role"] == "user":
+            return False
+        if turn["role"] == "assistant" and turn["tool"]:
+            return True
+    return False
 
 
 def texts(artifact: Artifact) -> list[str]:
@@ -101,9 +121,9 @@ def texts(artifact: Artifact) -> list[str]:
 
 
 def guess_query(messages: list[Mapping[str, Any]]) -> str:
-    """The query of a question: its capitalized words after the first, or else its long words."""
+    """The query of the last question: its capitalized words after the first, or its long words."""
     questions = [str(turn["content"]) for turn in messages if turn["role"] == "user"]
-    question = questions[0] if questions else ""
+    question = questions[-1] if questions else ""
     words = re.findall(r"\w+", question)
     names = [word for word in words[1:] if word[:1].isupper()]
     if names:
@@ -113,11 +133,15 @@ def guess_query(messages: list[Mapping[str, Any]]) -> str:
 
 
 def keywords(text: str) -> set[str]:
-    """Names and long words of a text, in lower case."""
-    words = re.findall(r"\w+", text)
-    return {
-        word.lower() for word in words if len(word) > 6 or (word[:1].isupper() and len(word) > 3)
-    }
+    """Names and long words of a text, in lower case; of scripts without blanks, their parts."""
+    words: set[str] = set()
+    for term in index.TERM.findall(text):
+        if index.UNSPACED_CHARACTER.match(term):
+            last = max(1, len(term) - SHARED_CHARACTERS + 1)
+            words.update(term[start : start + SHARED_CHARACTERS] for start in range(last))
+        elif len(term) > 6 or (term[:1].isupper() and len(term) > 3):
+            words.add(term.lower())
+    return words
 
 
 def augment(

@@ -34,7 +34,7 @@ def row(answer: str, question: str = "How many?", **more) -> dict:
         ("7 \u00f7 2 = 3.5", [("7 / 2", "3.5")], 0),
         ("3 - 8 = -5", [("3 - 8", "-5")], 0),
         # Rounded to the digits that are stated.
-        ("10 / 3 = 3.33", [("10 / 3", "3.33333")], 0),
+        ("10 / 3 = 3.33", [("10 / 3", "3.33333333333")], 0),
         # Wrong, or only the end of something longer.
         ("2 + 2 = 5", [], 1),
         ("10 / 3 = 3", [], 1),

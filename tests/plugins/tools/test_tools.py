@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmstages.data import tables
-from llmstages.plugins.tools import search_tokens
+from llmstages.plugins.tools import index, search_tokens
 from llmstages.plugins.tools.calculator import Calculator, CalculatorConfig
 from llmstages.plugins.tools.search_tokens import SearchTokens, SearchTokensConfig
 from llmstages.text import generate
@@ -70,17 +70,138 @@ def test_calls_are_run_and_only_verified_ones_are_taught(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "expression, value", [("123+456", "579"), ("7/2", "3.5"), ("-3*4", "-12"), ("10 % 4", "2")]
+    "expression, value",
+    [
+        ("123+456", "579"),
+        ("7/2", "3.5"),
+        ("-3*4", "-12"),
+        ("+3 - -4", "7"),
+        ("10 % 4", "2"),
+        ("-7 // 2", "-4"),
+        ("7.5 % 2", "1.5"),
+        # Exact, however many digits there are.
+        ("0.1 + 0.2", "0.3"),
+        ("1234567.89 * 2", "2469135.78"),
+        ("9007199254740993 * 1.0", "9007199254740993"),
+        ("123456789 * 987654321", "121932631112635269"),
+        ("2/3 * 3", "2"),
+        ("0.000012345678 * 1", "0.000012345678"),
+        ("1e10 * 1e10", "100000000000000000000"),
+        ("1_000 * 2", "2000"),
+        # Decimals without an end are rounded.
+        ("1000000 / 3", "333333.333333"),
+        ("22 / 7", "3.14285714286"),
+        ("1 / 7e10", "0.0000000000142857142857"),
+    ],
 )
 def test_the_calculator_calculates(expression, value):
     assert Calculator(CalculatorConfig())(expression) == value
 
 
 @pytest.mark.parametrize(
-    "evil", ["__import__('os')", "9**9**9**9", "1/0", "a", "(" * 50, "1" * 100, "[1]*9", "'a'*9"]
+    "evil",
+    [
+        "__import__('os')",
+        "9**9**9**9",
+        "1/0",
+        "0.0 // 0",
+        "a",
+        "(" * 50,
+        "1" * 100,
+        "[1]*9",
+        "'a'*9",
+        "True+1",
+        "1j*2",
+        "1e400",
+        "1e999-1e999",
+        "1e59*1e59",
+        "1,234+5",
+        "",
+    ],
 )
 def test_the_calculator_does_nothing_else(evil):
     assert Calculator(CalculatorConfig())(evil).startswith("error")
+
+
+PAGES = (
+    "\u9759\u8109\u66f2\u5f20\u662f\u4e00\u79cd\u8840\u7ba1\u75be\u75c5\u3002",
+    "\u6e21\u3057\u8239\u306e\u8239\u982d\u306f\u6bce\u671d\u5ddd\u3092\u6e21\u308b\u3002",
+    "\ub9c8\uc744\uc758 \uc885\ud0d1\uc740 \uc624\ub798\ub418\uc5c8\ub2e4.",
+    "\u0e17\u0e32\u0e07\u0e23\u0e16\u0e44\u0e1f\u0e16\u0e39\u0e01\u0e1b\u0e34\u0e14",
+    "The ferryman crosses the river. gen-itgc\u540e\u4e94",
+    "Der F\u00e4hrmann setzt \u00fcber.",
+)
+
+
+@pytest.mark.parametrize(
+    "query, page",
+    [
+        ("\u8840\u7ba1\u75be\u75c5", 0),
+        # A whole question, of which the page holds a part.
+        ("\u9759\u8109\u66f2\u5f20\u662f\u4ec0\u4e48\uff1f", 0),
+        ("\u8239\u982d", 1),
+        ("\u982d", 1),
+        ("\uc885\ud0d1", 2),
+        ("\u0e23\u0e16\u0e44\u0e1f", 3),
+        ("ferryman", 4),
+        ("itgc", 4),
+        ("f\u00e4hrmann", 5),
+        ("\u91d1\u5c5e", None),
+        ("?!", None),
+    ],
+)
+def test_search_finds_words_in_every_script(query, page, tmp_path):
+    index.build(tmp_path / "index.sqlite", PAGES)
+    found = index.Index(tmp_path / "index.sqlite").find(query, 1)
+    assert found == ([] if page is None else [PAGES[page]])
+
+
+def test_the_query_is_that_of_the_question_that_is_answered(tmp_path):
+    pages = saved(
+        tmp_path / "pages",
+        "corpus",
+        [
+            {"id": "1", "url": "u", "text": "Ayla Brandt of Velmar builds clocks."},
+            {"id": "2", "url": "u", "text": "Odo Keller of Velmar was born in Tarnhof."},
+            {"id": "3", "url": "u", "text": PAGES[0]},
+        ],
+    )
+    two_questions = [
+        message("user", "Who is Ayla Brandt?"),
+        message("assistant", "Ayla Brandt builds clocks."),
+        message("user", "And where was Odo Keller born?"),
+        message("assistant", "Odo Keller was born in Tarnhof."),
+    ]
+    calls_itself = [
+        message("user", "What does Odo Keller keep?"),
+        message("assistant", "{}", "registry"),
+        message("tool", "bees", "registry"),
+        message("assistant", "Odo Keller keeps bees."),
+    ]
+    called_before = [*calls_itself, *two_questions[2:]]
+    chinese = [
+        message("user", "\u9759\u8109\u66f2\u5f20\u662f\u4ec0\u4e48\uff1f"),
+        message("assistant", "\u9759\u8109\u66f2\u5f20\u662f\u8840\u7ba1\u75be\u75c5\u3002"),
+    ]
+    schemas = '[{"name": "registry"}]'
+    dialogues = (two_questions, calls_itself, called_before, chinese)
+    rows = [{"messages": turns, "tools": schemas} for turns in dialogues]
+    made, metrics = perform(
+        SearchTokens,
+        tmp_path / "tools",
+        SearchTokensConfig(tools=TOOLS),
+        dialogues=(saved(tmp_path / "rows", "dialogues", rows),),
+        pages=pages,
+    )
+    assert metrics["dialogues"] == 4
+    kept = list(tables.load(made.path / "data"))
+    assert {row["tools"] for row in kept} == {schemas}
+    calls = [
+        [turn["content"] for turn in row["messages"] if turn["role"] == "tool"] for row in kept
+    ]
+    tarnhof = "Odo Keller of Velmar was born in Tarnhof."
+    assert calls == [[tarnhof], ["bees"], ["bees", tarnhof], [PAGES[0]]]
+    assert "1 of 4 dialogues call a tool already: kept" in perform.said[0]
 
 
 def test_a_failing_or_unknown_tool_is_a_result():
