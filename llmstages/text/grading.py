@@ -6,8 +6,10 @@ is ..."), or else its first sentence, a closing line, or the whole of a short re
 answer must stand as whole words, must not be denied ("not Paris"), and must not be one of several
 candidates ("Paris or London"). A reply that loops is never correct.
 
-Numbers are compared as numbers, so ``18.00``, ``$18`` and ``18`` are the same. As usual for GSM8K
-(Cobbe et al. 2021), the last number of a reply is its result.
+Numbers are compared as numbers (numbers.py), so ``18.00``, ``$18`` and ``18`` are the same. As
+usual for GSM8K (Cobbe et al. 2021), the last number of a reply that declares none is its result;
+what stands in parentheses is not, where there is another. A reply that goes on to a question of its
+own counts up to there.
 
 Left out on purpose: synonyms, spelling variants, units and formulas. What is not seen as correct
 here may still be so; a model that judges, or math-verify, can be added as a reward or evaluator.
@@ -16,17 +18,23 @@ here may still be so; a model that judges, or math-verify, can be added as a rew
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from decimal import Decimal
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+from llmstages.text import numbers
 
 # What announces the answer. A number may also follow the mere word: "answer 104".
 DECLARED = re.compile(
-    r"(?:\banswer\s+(?:is|was|would\s+be)\b\s*:?|\banswer\s*:|####|\\boxed\s*\{)\s*", re.IGNORECASE
+    r"(?:\banswer\s+(?:is|was|would\s+be)\b\s*:?|\banswer\s*[:=]|####|\\boxed\s*\{)\s*",
+    re.IGNORECASE,
 )
 DECLARED_NUMBER = re.compile(rf"(?:{DECLARED.pattern}|\banswer\s*)", re.IGNORECASE)
-NUMBER = re.compile(r"[-−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
-CURRENCY_BEFORE_SIGN = re.compile(r"([-−])\s*[$€£]\s*(?=[\d.])")
-AMOUNT = re.compile(r"[-−]?\s*[$€£]?\s*[-−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)\s*[%€]?")
+OPERATOR = re.compile(r"\s*[-+*/×÷x]\s*[\d($]")
+RESULT = re.compile(r"=\s*([^=\n]*)")
+PARENTHESES = re.compile(r"\([^()]*\)")
+# Where a model asks itself the next question.
+RUNS_ON = re.compile(r"\n\s*#*\s*(?:question|q|problem|human|user|instruction)\s*\d*\s*:", re.I)
 SENTENCE_END = re.compile(r"(?<=[.!?。！？])[\"')\]]*\s+|\n+")
 ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|[A-Z])\.$")
 EMPHASIS = re.compile(r"[*_`]+")
@@ -52,33 +60,54 @@ def contains_value(text: str, value: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
 
 
-def number_of(text: str) -> str:
-    """The number that a solution ends with, "" where there is none.
+def stated_number(text: str) -> Fraction | None:
+    """The number that a solution ends with, None where there is none.
 
     It is the last one that is declared ("answer", "####") or, without these, the last one of the
     text. There is none either where the last number is one of two: "72 or 73".
     """
-    text = CURRENCY_BEFORE_SIGN.sub(r"\1", EMPHASIS.sub("", text))
+    text = numbers.normalized(EMPHASIS.sub("", text))
     declared = [
-        match
+        (match, text[match.end() :])
         for announced in DECLARED_NUMBER.finditer(text)
-        if (match := AMOUNT.match(text, announced.end()))
+        if (match := numbers.AMOUNT.match(text, announced.end()))
     ]
     if declared:
-        found = NUMBER.search(declared[-1].group().replace(" ", ""))
-        return _plain_digits(found.group()) if found else ""
-    matches = list(NUMBER.finditer(text))
+        match, rest = declared[-1]
+        return _result_of_sum(rest) if OPERATOR.match(rest) else _value_in(match.group())
+    # A number in parentheses explains another one, where there is one.
+    outside = PARENTHESES.sub(" ", text)
+    if numbers.NUMBER.search(outside):
+        text = outside
+    matches = list(numbers.NUMBER.finditer(text))
     if not matches:
-        return ""
+        return None
     if len(matches) > 1:
         between = text[matches[-2].end() : matches[-1].start()]
         if re.fullmatch(r"%?\s*(?:,\s*)?(?:or|/)\s*[$€£]?", between.strip()) and "or" in between:
-            return ""
-    return _plain_digits(matches[-1].group())
+            return None
+    return numbers.value_of(matches[-1].group())
 
 
-def _plain_digits(number: str) -> str:
-    return number.replace(",", "").replace("−", "-")
+def _result_of_sum(rest: str) -> Fraction | None:
+    """The number behind the last ``=`` of the line with which a declared sum continues.
+
+    None if the sum is not worked out.
+    """
+    line = rest.partition("\n")[0]
+    results = RESULT.findall(line)
+    return _value_in(results[-1]) if results else None
+
+
+def _value_in(text: str) -> Fraction | None:
+    found = numbers.NUMBER.search(text)
+    return numbers.value_of(found.group()) if found else None
+
+
+def is_right(text: str, row: Mapping[str, Any]) -> bool:
+    """Whether a reply gives the ``answer`` of a problem, or one of its ``aliases``."""
+    accepted = [row["answer"], *(row.get("aliases") or ())]
+    return any(is_correct(text, str(answer)) for answer in accepted)
 
 
 def is_correct(text: str, answer: str) -> bool:
@@ -90,11 +119,14 @@ def is_correct(text: str, answer: str) -> bool:
     wanted = answer.strip()
     # Replies are read without emphasis, and so are answers, unless they are nothing else.
     wanted = EMPHASIS.sub("", wanted) or wanted
+    if wanted.count(".") == 1 and len(wanted) > 1:
+        wanted = wanted.removesuffix(".")
     if not wanted or is_loop(text):
         return False
-    if AMOUNT.fullmatch(wanted):
-        number = number_of(text)
-        return bool(number) and Decimal(number) == Decimal(number_of(wanted))
+    text = RUNS_ON.split(text, maxsplit=1)[0]
+    amount = numbers.amount_of(wanted)
+    if amount is not None:
+        return stated_number(text) == amount
     if len(wanted.split()) >= LONG_ANSWER or SENTENCE_END.search(wanted):
         return contains_value(EMPHASIS.sub("", text), wanted)
     return any(_gives(statement, wanted) for statement in statements(text))
@@ -172,7 +204,8 @@ def _gives(statement: str, answer: str) -> bool:
         return set(said) == {answer.casefold()}
     if len(answer) == 1 and answer.isupper():
         # The letter of a choice, "B" or "(B) Paris"; in "A dog" it is an article.
-        return re.match(rf"\W*(?:option\s+)?{answer}\s*(?:$|[).:\],])", statement) is not None
+        letter = rf"(?:{answer}\s*(?:$|[).:\],])|{answer.lower()}\s*(?:$|[).\]]))"
+        return re.match(rf"\W*(?:option\s+)?{letter}", statement) is not None
     if _is_candidate(statement, answer):
         return False
     return any(

@@ -45,7 +45,7 @@ class Files:
 
     inputs: dict[str, str] = {}
     output = "dialogues"
-    version = "4"
+    version = "5"
 
     def estimate(self, config: Config, known: Mapping[str, Any]) -> Mapping[str, Any]:
         """The number of dialogues to train on, and a sample of them to count tokens with."""

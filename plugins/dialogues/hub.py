@@ -38,7 +38,7 @@ class Hub:
 
     inputs: dict[str, str] = {}
     output = "dialogues"
-    version = "4"
+    version = "5"
 
     def estimate(self, config: Config, known: Mapping[str, Any]) -> Mapping[str, float]:
         """At most ``limit`` conversations; unknown without a limit."""

@@ -34,7 +34,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import option
 from llmstages.plugins.evaluate.intervals import wilson
 from llmstages.text import chat_format, generate
-from llmstages.text.grading import is_correct
+from llmstages.text.grading import is_right
 from llmstages.text.messages import Message, message
 from llmstages.train.trainer import read_meta
 
@@ -89,7 +89,7 @@ class Answers:
 
     Config = AnswersConfig
     smoke: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 16}
-    version = "2"
+    version = "3"
 
     def __init__(self, config: AnswersConfig) -> None:
         self.config = config
@@ -135,7 +135,7 @@ class Answers:
 
     def mark(self, question: Question, reply: generate.Reply) -> Marks:
         """The metrics of one reply."""
-        correct = is_correct(reply.text, question["answer"])
+        correct = is_right(reply.text, question)
         refused = not correct and any(phrase in reply.text.lower() for phrase in REFUSALS)
         marks = {
             "right": float(correct),
@@ -186,7 +186,7 @@ class Answers:
         prompts = [questions[number]["prompt"] for number in chosen]
         replies = generate.reply(model, tokenizer, prompts, tools, temperature=1.0, **options)
         for number, reply in zip(chosen, replies, strict=True):
-            marks[number]["sampled"] = float(is_correct(reply.text, questions[number]["answer"]))
+            marks[number]["sampled"] = float(is_right(reply.text, questions[number]))
 
     def mark_with_page(
         self,
@@ -206,7 +206,7 @@ class Answers:
         prompts = [with_page(questions[number], tools) for number in chosen]
         replies = generate.reply(model, tokenizer, prompts, tools, **options)
         for number, reply in zip(chosen, replies, strict=True):
-            marks[number]["page_right"] = float(is_correct(reply.text, questions[number]["answer"]))
+            marks[number]["page_right"] = float(is_right(reply.text, questions[number]))
 
 
 def with_page(question: Question, tools: generate.Tools) -> list[Message]:

@@ -78,7 +78,7 @@ class Tuning:
         "dialogues": "dialogues*?",
     }
     output: ClassVar[str] = "scores"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def run(self, config: TuningConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages.data import tables

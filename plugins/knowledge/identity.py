@@ -74,7 +74,7 @@ class Identity:
     smoke: ClassVar[Mapping[str, Any]] = {"dialogues": 60}
     inputs: ClassVar[Mapping[str, str]] = {}
     output: ClassVar[str] = "dialogues"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def run(self, config: IdentityConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages.data import tables

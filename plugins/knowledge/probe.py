@@ -63,7 +63,7 @@ class Probe:
     }
     inputs: ClassVar[Mapping[str, str]] = {"model": "model", "questions": "problems"}
     output: ClassVar[str] = "dialogues"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     def estimate(
         self, config: ProbeConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
@@ -163,11 +163,11 @@ class Probe:
         samples: Sequence[Sequence[str]],
     ) -> Judged:
         """Which facts are known and which are not."""
-        from llmstages.text.grading import is_correct
+        from llmstages.text.grading import is_right
 
         judged = Judged()
         for row, texts in zip(rows, samples, strict=True):
-            correct = [text for text in texts if is_correct(text, row["answer"])]
+            correct = [text for text in texts if is_right(text, row)]
             share = len(correct) / config.num_generations
             group = str(row.get("group") or "all")
             judged.shares.append(

@@ -45,7 +45,7 @@ class Files:
 
     inputs: dict[str, str] = {}
     output = "problems"
-    version = "3"
+    version = "4"
 
     def estimate(self, config: Config, known: Mapping[str, Any]) -> Mapping[str, Any]:
         """The number of problems, in all and for evaluation."""

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.plugins.rl import policy
 from llmstages.train.adapters import LoraOptions
@@ -28,6 +29,7 @@ CURVES = {
     "kl": "kl",
 }
 SAME_REWARDS = "frac_reward_zero_std"  # share of groups whose rewards are all the same
+CURVES[SAME_REWARDS] = "no_signal"
 MANY_CLIPPED = 0.5  # share of answers cut before their end from which it is said
 HEADLINE = ("reward_first", "reward_last", "clipped_last")
 ENDS_SHARE = 0.15  # of a curve, for the means at its beginning and end
@@ -173,6 +175,7 @@ class GRPO:
         prompts = self.prepare(config, ctx)
         checks.enforce(prompts.checks, ctx, config.allow_failed_checks)
         problems = policy.fitting_problems(prompts, ctx)
+        require_an_update(config, len(problems), ctx)
         tokenizer = prompts.tokenizer
         model = load_model(ctx.one("policy"), ctx)
         policy.stop_at_end_of_turn(model, tokenizer)
@@ -203,6 +206,17 @@ class GRPO:
             "problems": len(problems),
             **curves,
         }
+
+
+def require_an_update(config: GRPOConfig, problems: int, ctx: Context) -> None:
+    """Raise StageError if there are too few problems for one update: none would be made."""
+    prompts = config.batch_size // config.num_generations
+    if problems < prompts:
+        raise StageError(
+            f"{ctx.step}: an update takes {prompts} problems (batch_size={config.batch_size} / "
+            f"num_generations={config.num_generations}), and there are {problems}. "
+            f"Set {ctx.step}.batch_size={problems * config.num_generations} or lower"
+        )
 
 
 def warnings_of(

@@ -14,7 +14,7 @@ contract test guards the method.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
 from llmstages.data.dialogues import Dialogue, Prepared
 
+SHOWN = 60  # characters of a value in a message
 Problem = dict[str, Any]  # a row with at least prompt, answer, group, task and meta
 
 
@@ -174,12 +175,62 @@ def open_rewards(specs: Mapping[str, Any], model: Artifact | None, ctx: Context)
 
 
 def score_completions(
-    reward: Any, problems: Sequence[Problem], completions: Sequence[str]
-) -> Sequence[float]:
-    """The scores of completions, one per problem: the only place that calls a reward."""
+    name: str, reward: Any, problems: Sequence[Problem], completions: Sequence[str]
+) -> list[float]:
+    """The scores of completions, one per problem: the only place that calls a reward.
+
+    Raises:
+        StageError: the reward fails, or returns anything but one finite number per completion. A
+            value that is not one would silently count as 0, or end all training.
+    """
     names = problems[0] if problems else ()  # all rows of a table have the same columns
     columns = {name: [problem[name] for problem in problems] for name in names}
-    return reward.score([problem["prompt"] for problem in problems], completions, columns)
+    prompts = [problem["prompt"] for problem in problems]
+    try:
+        scores = reward.score(prompts, completions, columns)
+    except StageError:
+        raise
+    # A reward is foreign code, so it may raise anything.
+    except Exception as error:
+        raise StageError(
+            f"the reward {name!r} failed with {type(error).__name__}: {error}"
+        ) from error
+    return checked_scores(name, scores, completions)
+
+
+def checked_scores(name: str, scores: Any, completions: Sequence[str]) -> list[float]:
+    """What a reward returned, as numbers. Raises StageError as score_completions."""
+    wanted = f"a list of {len(completions)} numbers, one per answer"
+    if hasattr(scores, "tolist"):  # an array or a tensor
+        scores = scores.tolist()
+    if isinstance(scores, (str, Mapping)) or not isinstance(scores, Iterable):
+        raise StageError(f"the reward {name!r} returned {_shown(scores)}, not {wanted}")
+    scores = list(scores)
+    if len(scores) != len(completions):
+        raise StageError(f"the reward {name!r} returned {len(scores)} values, not {wanted}")
+    numbers = []
+    for score, completion in zip(scores, completions, strict=True):
+        number = _as_number(score)
+        if number is None:
+            raise StageError(
+                f"the reward {name!r} returned {_shown(score)} for the answer "
+                f"{_shown(completion)}; a reward is a finite number"
+            )
+        numbers.append(number)
+    return numbers
+
+
+def _as_number(score: Any) -> float | None:
+    """A finite number, or None. Texts are none, even where they could be read as one."""
+    if hasattr(score, "item"):  # a number of NumPy or torch
+        score = score.item()
+    is_number = isinstance(score, (bool, int, float))
+    return float(score) if is_number and math.isfinite(score) else None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def prompts_dataset(problems: Sequence[Problem]) -> Any:
@@ -217,7 +268,8 @@ def reward_functions(
             completion_ids: Sequence[Sequence[int]], problem: Sequence[int], **_: Any
         ) -> Sequence[float]:
             completions = [completion_text(ids) for ids in completion_ids]
-            return score_completions(reward, [problems[i] for i in problem], completions)
+            asked = [problems[number] for number in problem]
+            return score_completions(name, reward, asked, completions)
 
         function.__name__ = name  # TRL logs the reward under this name
         return function

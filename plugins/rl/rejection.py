@@ -210,7 +210,7 @@ def total_rewards(
     if not any(reward.config.weight for reward in rewards.values()):
         raise StageError("every reward has weight 0, so nothing can be kept; set a weight")
     weighted = []
-    for reward in rewards.values():
-        scores = policy.score_completions(reward, problems, completions)
+    for name, reward in rewards.items():
+        scores = policy.score_completions(name, reward, problems, completions)
         weighted.append([reward.config.weight * score for score in scores])
     return [sum(scores) for scores in zip(*weighted, strict=True)]

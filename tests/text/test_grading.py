@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 
-from llmstages.text.grading import is_correct, is_loop, number_of
+from llmstages.text.grading import is_correct, is_loop, stated_number
 
 RAMBLE = (
     "Le nombre de l'artillerage est l'Ameration Scientif of the which are the number of a great "
@@ -82,6 +84,19 @@ GIVEN = [
     ("He has 3 apples and buys 4, so 7 in all.", "7"),
     ("answer -3.", "-3"),
     ("6+8=14; answer104", "104"),
+    ("It was built in the years 2010-2015.", "2015"),
+    ("Answer: 12+30=42", "42"),
+    ("Answer = 15 (5 a week for 3 weeks)", "15"),
+    ("The answer is 42. I checked it in 3 ways.", "42"),
+    ("6*7=42\n#### 42\n\nQuestion: Tom has 2 hens and buys 5.\n2+5=7\n#### 7", "42"),
+    ("Paris\n\nQ: And of Italy?\nRome", "Paris"),
+    ("3,5", "3.5"),
+    ("It is 0.50", "1/2"),
+    ("1.234,50", "1,234.50"),
+    ("(b)", "B"),
+    ("b.", "B"),
+    ("It is Rome", "Rome."),
+    ("It is 10 \u20ac", "10"),
 ]
 
 ONLY_CONTAINED = [
@@ -123,6 +138,14 @@ ONLY_CONTAINED = [
     ("72 or 73", "73"),
     ("The answer is 7. The other one is 8.", "8"),
     ("3", "-3"),
+    ("35", "3,5"),
+    ("12", "1,2"),
+    ("5", "4/5"),
+    ("4", "4/5"),
+    ("1/2/2020", "1/2"),
+    ("a dog", "A"),
+    ("I think b is wrong", "B"),
+    ("Rome\nQuestion: what is the capital of France?\nParis", "Paris"),
     ("seven", "7"),
     ("18 18 18 18 18", "18"),
     ("the sum is 18 the sum is 18 the sum is 18 the sum is 18", "18"),
@@ -147,15 +170,32 @@ def test_there_are_cases_of_both_signs():
     ("text", "number"),
     [
         ("first 3, then 4.", "4"),
-        ("none", ""),
+        ("none", None),
         ("1,234.50 dollars", "1234.50"),
         ("3 + 4 = 7; answer 8", "8"),
         ("answer unknown, 5", "5"),
-        ("4/5", "5"),
+        ("4/5", "4/5"),
+        ("2 1/2 cups", "5/2"),
+        ("2\u00bd cups", "5/2"),
+        ("It is 1.234,50 euros", "1234.50"),
+        ("1\u202f234 people", "1234"),
+        ("12'500 francs", "12500"),
+        ("3,5 liters", "7/2"),
+        ("about 3e3", "3000"),
+        ("from 2010-2015", "2015"),
+        ("\uff14\uff12", "42"),
+        ("\u0664\u0662", "42"),
+        ("1/0", None),
+        ("a total of 18 (9 on each of 2 shelves)", "18"),
+        ("(18)", "18"),
+        ("Answer: 12 + 30 = 42", "42"),
+        ("The answer is 5 x 3 = 15, or 3 x 5 = 15", "15"),
+        ("The answer is 8 = 2 x 4", "8"),
+        ("The answer is 12 + 30", None),
     ],
 )
 def test_the_number_of_a_solution(text, number):
-    assert number_of(text) == number
+    assert stated_number(text) == (number and Fraction(number))
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
+from llmstages.data.formats.accepted import accepted_answers
+from llmstages.data.formats.choices import choice_of
 from llmstages.data.formats.dialogues import ASKED
+from llmstages.data.formats.turn_fields import refuse_media
 from llmstages.data.formats.turns import (
     InvalidRow,
     Row,
@@ -17,9 +20,20 @@ from llmstages.data.formats.turns import (
     first_given,
 )
 
-ANSWERS = ("answer", "target", "final_answer", "expected_answer", "label", "solution")
+ANSWERS = (
+    "answer",
+    "answers",
+    "target",
+    "final_answer",
+    "expected_answer",
+    "correct_answer",
+    "gold",
+    "label",
+    "solution",
+)
 GROUPS = ("group", "level", "subject", "category", "type")
 # The results of the MATH data set (Hendrycks et al. 2021); braces nest once, as in \frac{1}{2}.
+THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 
 
@@ -30,49 +44,74 @@ def problem(row: Row, task: str = "") -> dict[str, Any]:
 
     Returns:
         prompt: the question as messages.
-        answer: what a checker compares; ``1234`` for a worked answer that ends in ``#### 1,234``.
+        answer: what a checker compares; ``1234`` for a worked answer that ends in ``#### 1,234``;
+            the letter of the right choice, where there are choices (choices.py).
+        aliases: other answers that are right.
         task: the task given, else that of the row, else "gsm8k" or "questions".
         group: what the row calls its level, subject or the like; "" if nothing.
         meta: the fields that are not used, as JSON text.
         solution: the worked answer, or "".
     """
+    refuse_media(row, "the row")
     asked = first_filled(row, ASKED)
+    choice = choice_of(row) if asked else None
     answered = first_given(row, ANSWERS)
-    if not asked or not answered:
+    if not asked or not (answered or choice):
         raise InvalidRow(
             "format",
             f"needs a question ({', '.join(ASKED)}) and an answer; the row has {field_names(row)}",
         )
-    answer = str(row[answered]).strip()
-    solution = str(row.get("solution") or "")
-    default_task = "questions"
-    is_gsm8k = "####" in answer
-    if is_gsm8k:
-        worked, _, result = answer.rpartition("####")
-        solution = worked.strip()
-        answer = result.strip().replace(",", "")
-        default_task = "gsm8k"
-    if answered == "solution":
-        boxed = BOXED.findall(answer)
-        if boxed:
-            answer = boxed[-1]
-        elif not is_gsm8k:
-            raise InvalidRow("no_answer", "the solution marks no result (#### or \\boxed{})")
-    if not answer:
-        raise InvalidRow("no_answer", "the answer is empty")
-
+    prompt = as_messages(row[asked], "user", Counter())
+    if choice:
+        prompt[-1] = {**prompt[-1], "content": f"{prompt[-1]['content']}\n{choice.lines}"}
+        found = Answer(choice.letter, (choice.text,), str(row.get("solution") or ""), "choices")
+    else:
+        found = _answer(row, answered)
     group = ""
     for name in GROUPS:
         if isinstance(row.get(name), (str, int)):
             group = name
             break
-    used = {asked, answered, "solution", "task", group}
+    used = {asked, "solution", "task", group, *(choice.used if choice else (answered, "answers"))}
     meta = {str(key): value for key, value in row.items() if key not in used}
     return {
-        "prompt": as_messages(row[asked], "user", Counter()),
-        "answer": answer,
-        "task": task or str(row.get("task") or default_task),
+        "prompt": prompt,
+        "answer": found.text,
+        "aliases": list(found.aliases),
+        "task": task or str(row.get("task") or found.default_task),
         "group": str(row[group]) if group else "",
         "meta": json.dumps(meta, ensure_ascii=False, sort_keys=True, default=str),
-        "solution": solution,
+        "solution": found.solution,
     }
+
+
+class Answer(NamedTuple):
+    """What a problem wants: ``text`` or one of the ``aliases``, and how it is worked out."""
+
+    text: str
+    aliases: tuple[str, ...] = ()
+    solution: str = ""
+    default_task: str = "questions"
+
+
+def _answer(row: Row, answered: str) -> Answer:
+    """The answer of a row that has no choices."""
+    accepted = accepted_answers(row[answered])
+    if answered != "answers" and row.get("answers"):
+        accepted = list(dict.fromkeys((*accepted, *accepted_answers(row["answers"]))))
+    if not accepted:
+        raise InvalidRow("no_answer", "the answer is empty")
+    answer, *aliases = accepted
+    solution = str(row.get("solution") or "")
+    if "####" in answer:
+        worked, _, result = answer.rpartition("####")
+        answer = THOUSANDS.sub("", result.strip())
+        if not answer:
+            raise InvalidRow("no_answer", "the answer is empty")
+        return Answer(answer, tuple(aliases), worked.strip(), "gsm8k")
+    if answered == "solution":
+        boxed = BOXED.findall(answer)
+        if not boxed:
+            raise InvalidRow("no_answer", "the solution marks no result (#### or \\boxed{})")
+        answer = boxed[-1]
+    return Answer(answer, tuple(aliases), solution)

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llmstages.data.formats import turn_fields
 from llmstages.data.formats.errors import SHOWN, InvalidRow
+from llmstages.data.formats.turn_fields import check_fields, trains
 from llmstages.data.formats.values import parsed_turns, scalar_text
 from llmstages.text.messages import message
 
@@ -83,7 +83,7 @@ def turns(value: Any, left_out: Counter[str]) -> list[Message]:
         if not isinstance(turn, Mapping):
             raise InvalidRow("format", f"turn {number} is a {type(turn).__name__}, not an object")
         role = _role(turn, number)
-        turn_fields.check_fields(turn, number, left_out)
+        check_fields(turn, number, left_out)
         content = _content(turn, role)
         if role == "tool":
             messages.append(_result(turn, content, number, tools))
@@ -125,7 +125,7 @@ def _with_marks(
     said: list[Message], turn: Row, role: str, number: int, left_out: Counter[str]
 ) -> list[Message]:
     """The messages of a turn with ``loss: False`` where the turn is not to be trained on."""
-    is_trained = turn_fields.trains(turn, number)
+    is_trained = trains(turn, number)
     if role in SPEAKING and is_trained is False:
         return [{**part, "loss": False} for part in said]
     if role not in SPEAKING and is_trained:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmstages.core.stage import option
-from llmstages.text.grading import is_correct
+from llmstages.text.grading import is_right
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ExactAnswer:
     """Right or wrong."""
 
     Config = ExactAnswerConfig
-    version = "2"
+    version = "3"
 
     def __init__(self, config: ExactAnswerConfig) -> None:
         self.config = config
@@ -30,8 +30,9 @@ class ExactAnswer:
     def score(
         self, prompts: Sequence[Any], completions: Sequence[str], rows: Mapping[str, Sequence[Any]]
     ) -> list[float]:
-        """1.0 or 0.0 for each completion; rows have the column ``answer``."""
-        return [
-            float(is_correct(completion, answer))
-            for completion, answer in zip(completions, rows["answer"], strict=True)
-        ]
+        """1.0 or 0.0 for each completion; rows have ``answer``, and may have ``aliases``."""
+        aliases = rows.get("aliases") or [()] * len(completions)
+        scores = []
+        for text, answer, others in zip(completions, rows["answer"], aliases, strict=True):
+            scores.append(float(is_right(text, {"answer": answer, "aliases": others})))
+        return scores

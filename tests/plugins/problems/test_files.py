@@ -21,6 +21,7 @@ def test_gsm8k_keeps_the_number_and_the_worked_solution():
     assert result == {
         "prompt": [message("user", "How many?")],
         "answer": "1234",
+        "aliases": [],
         "task": "gsm8k",
         "group": "",
         "meta": "{}",

@@ -67,6 +67,68 @@ def test_grpo_climbs_its_reward_and_logs_it(tmp_path, inputs, monkeypatch):
     ).read_bytes()
 
 
+ANSWERS = ["five", "six", "seven"]
+
+
+class Returns:
+    """A reward that returns what it is told."""
+
+    class config:
+        weight = 1.0
+
+    def __init__(self, returned):
+        self.returned = returned
+
+    def score(self, prompts, completions, rows):
+        if isinstance(self.returned, Exception):
+            raise self.returned
+        return self.returned
+
+
+@pytest.mark.parametrize(
+    "returned, said",
+    [
+        ([1.0, float("nan"), 0.0], "returned nan for the answer 'six'"),
+        ([1.0, None, 0.0], "returned None for the answer 'six'"),
+        ([1.0, 0.0, float("-inf")], "returned -inf for the answer 'seven'"),
+        ([1.0, "0.5", 0.0], "returned '0.5' for the answer 'six'"),
+        ([[1.0], [0.0], [1.0]], r"returned \[1.0\] for the answer 'five'"),
+        ([1.0, 0.0], "returned 2 values, not a list of 3 numbers"),
+        (0.5, "returned 0.5, not a list of 3 numbers"),
+        (None, "returned None, not a list"),
+        ("111", "returned '111', not a list"),
+        ({"a": 1, "b": 2, "c": 3}, "returned .*, not a list of 3 numbers"),
+        (RuntimeError("no answer"), "failed with RuntimeError: no answer"),
+    ],
+)
+def test_what_a_reward_returns_is_checked_and_it_is_named(returned, said):
+    with pytest.raises(StageError, match=f"the reward 'odd' {said}"):
+        policy.score_completions("odd", Returns(returned), ROWS[:3], ANSWERS)
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple", "generator", "numpy", "torch", "bool"])
+def test_a_reward_may_return_any_row_of_numbers(kind):
+    import numpy
+    import torch
+
+    values = [1.0, 0.0, 1.0]
+    returned = {
+        "list": values,
+        "tuple": tuple(values),
+        "generator": iter(values),
+        "numpy": numpy.array(values),
+        "torch": torch.tensor(values),
+        "bool": [True, False, numpy.bool_(True)],
+    }[kind]
+    assert policy.score_completions("odd", Returns(returned), ROWS[:3], ANSWERS) == values
+
+
+def test_too_few_problems_for_an_update_are_refused(tmp_path, inputs):
+    config = GRPOConfig(batch_size=80, num_generations=8, max_completion_length=4, rewards=RIGHT)
+    with pytest.raises(StageError, match=r"an update takes 10 problems .* there are 8"):
+        perform(GRPO, tmp_path / "rl", config, **inputs)
+
+
 def test_grpo_needs_whole_groups_rewards_and_room(tmp_path, inputs):
     with pytest.raises(StageError, match="multiple"):
         build_config(GRPOConfig, {"batch_size": 10, "num_generations": 8}, "rl")
