@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from llmstages.core.digest import sha256
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact
 from llmstages.data import tables
+from llmstages.data.splits import choose_tests
 from llmstages.text import chat_format
 from llmstages.text.messages import Message, with_tools
 from llmstages.text.render import (
@@ -109,20 +109,14 @@ def mark_test_rows(rows: Sequence[dict[str, Any]], fraction: float) -> int:
     choice follows from the questions alone. At least one is chosen, unless all are the same.
     Returns the number of test rows.
     """
-    by_question: dict[str, list[dict[str, Any]]] = {}
+    keys = []
     for row in rows:
         asked = [turn["content"] for turn in row["messages"] if turn["role"] == "user"]
-        by_question.setdefault(str(asked[0]).strip().casefold() if asked else "", []).append(row)
-    wanted = max(1, round(fraction * len(rows)))
-    order = sorted(by_question, key=lambda question: sha256(question))
-    count = 0
-    for question in order:
-        chosen = count < wanted and count + len(by_question[question]) < len(rows)
-        for row in by_question[question]:
-            row["split"] = "test" if chosen else "train"
-        if chosen:
-            count += len(by_question[question])
-    return count
+        keys.append(str(asked[0]).strip().casefold() if asked else "")
+    tests = choose_tests(keys, fraction)
+    for row, is_test in zip(rows, tests, strict=True):
+        row["split"] = "test" if is_test else "train"
+    return sum(tests)
 
 
 def render_dialogues(tokenizer: Any, dialogues: Sequence[Dialogue]) -> list[Rendered]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
 from llmstages.data import tables
 from llmstages.data.dialogues import Dialogue, Prepared, render_dialogues
+from llmstages.data.splits import choose_tests
 from llmstages.text import chat_format
 from llmstages.train import dialogue_checks, template_checks, token_checks
 from llmstages.train.trainer import context_length, load_tokenizer
@@ -65,12 +67,27 @@ def prepare(
             f"{ctx.step}: {len(too_long)} of {len(pairs)} pairs dropped, longer than "
             f"max_length={max_length} tokens"
         )
-    train, test = split([pair for pair in pairs if pair["name"] not in too_long], test_fraction)
+    equal = {pair["name"] for pair in pairs if pair["chosen_ids"] == pair["rejected_ids"]}
+    if equal:
+        ctx.say(
+            f"{ctx.step}: {len(equal)} of {len(pairs)} pairs dropped, whose sides are the same "
+            "tokens once they are rendered"
+        )
+    usable = [pair for pair in pairs if pair["name"] not in too_long | equal]
+    train, test = split(usable, test_fraction)
+    shared = len(usable) - len(train) - len(test)
+    if shared:
+        ctx.say(
+            f"{ctx.step}: {shared} of {len(usable)} pairs dropped, whose prompt is that of a pair "
+            "marked split=test"
+        )
     if not train:
         raise StageError(
             f"{ctx.step}: no preference pair is left to train on; raise {ctx.step}.max_length or "
             f"look at {source.name}"
         )
+    if not test:
+        ctx.say(f"{ctx.step}: no pair is kept for measuring, since all have the same prompt")
     # Each side of a pair is a row of its own in the checks.
     names = [f"{pair['name']} {side}" for side in SIDES for pair in train]
     rows = [pair[f"{side}_rendered"] for side in SIDES for pair in train]
@@ -81,7 +98,7 @@ def prepare(
         *template_checks.check_dialogue_template(dialogues, tokenizer),
         *token_checks.check_model(model.path, tokenizer),
     ]
-    counts = {"pairs": len(pairs), "dropped, too long": len(dropped)}
+    counts = {"pairs": len(pairs), "dropped, too long": len(dropped), "dropped, equal": len(equal)}
     return Pairs(tokenizer, rows, names, checks, counts, train=train, test=test)
 
 
@@ -110,14 +127,23 @@ def _longest_side(pair: dict[str, Any]) -> int:
 def split(
     rows: Sequence[dict[str, Any]], share: float
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows for training and rows for test.
+    """Pairs for training and pairs for test, never with the same prompt.
 
-    The column ``split`` decides if it marks test rows; else every n-th row, from the first on, is
-    for test. n follows from ``share`` and is at least 2; with share 0 the first row alone is.
+    The column ``split`` decides if it marks test rows; pairs for training that have the prompt of
+    one of these are in neither. Else about ``share`` of the pairs are for test (splits.py).
     """
+    keys = [_prompt_key(row) for row in rows]
     if any(row.get("split") == "test" for row in rows):
-        train = [row for row in rows if row.get("split") != "test"]
-        return train, [row for row in rows if row.get("split") == "test"]
-    stride = max(2, round(1 / share)) if share else len(rows) + 1
-    train = [row for number, row in enumerate(rows) if number % stride]
-    return train, [row for number, row in enumerate(rows) if number % stride == 0]
+        is_test = [row.get("split") == "test" for row in rows]
+    else:
+        is_test = choose_tests(keys, share)
+    test_keys = {key for key, chosen in zip(keys, is_test, strict=True) if chosen}
+    pairs = list(zip(rows, keys, is_test, strict=True))
+    train = [row for row, key, chosen in pairs if not chosen and key not in test_keys]
+    return train, [row for row, _, chosen in pairs if chosen]
+
+
+def _prompt_key(row: Mapping[str, Any]) -> str:
+    """The prompt of a pair, without what does not make it another one."""
+    turns = [(turn["role"], turn["content"].strip().casefold()) for turn in row["prompt"]]
+    return json.dumps(turns, ensure_ascii=False)

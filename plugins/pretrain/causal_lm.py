@@ -24,6 +24,7 @@ from llmstages.plugins.pretrain import (
     documents,
     model,
     optimizers,
+    requirements,
     samples,
     throughput,
     validation,
@@ -282,6 +283,8 @@ class CausalLM:
                 f"llmstages/cost/model.py, only those of {', '.join(LAYERS)}"
             }
         config, _ = depth_scaling.resolve(config, vocab_size)
+        if not known["model"] and config.max_length > config.max_position_embeddings:
+            return {"no_estimate": requirements.too_long(config, config.max_position_embeddings)}
         tokens, because = text_tokens(
             [*known["corpus"], *known["dialogues"]],
             config.mixture_weights,
@@ -306,15 +309,17 @@ class CausalLM:
 
     def fresh(self, config: CausalLMConfig, tokenizer: Any) -> Any:
         """A model with random weights."""
-        config, _ = depth_scaling.resolve(config, len(tokenizer))
-        return model.fresh(config, tokenizer)
+        return model.fresh(depth_scaling.resolve(config, len(tokenizer))[0], tokenizer)
 
     def _load_tokenizer(self, ctx: Context) -> Any:
-        """The tokenizer that is wired in, or else that of the model."""
+        """The tokenizer that is wired in, or else that of the model. They must fit together."""
         from llmstages.train.trainer import load_tokenizer
 
         source = ctx.maybe("tokenizer") or ctx.one("model")
-        return load_tokenizer(source.path)
+        tokenizer = load_tokenizer(source.path)
+        if ctx.maybe("tokenizer") and ctx.maybe("model"):
+            requirements.require_same_tokens(tokenizer, load_tokenizer(ctx.one("model").path), ctx)
+        return tokenizer
 
     def _resolve(
         self, config: CausalLMConfig, ctx: Context, vocab_size: int
@@ -329,6 +334,7 @@ class CausalLM:
         config, derived = depth_scaling.resolve(config, vocab_size, ctx.processes)
         if derived:
             ctx.say(f"{ctx.step}: {depth_scaling.describe(derived)}")
+        requirements.require_positions(config, ctx)
         return config, derived
 
     def _make_model(self, config: CausalLMConfig, ctx: Context, tokenizer: Any) -> Any:

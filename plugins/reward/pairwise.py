@@ -40,7 +40,7 @@ class Pairwise:
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 1.0}
     inputs: ClassVar[Mapping[str, str]] = {"model": "model", "preferences": "preferences"}
     output: ClassVar[str] = "reward_model"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     trains: ClassVar[bool] = True
 
     def estimate(
@@ -110,8 +110,9 @@ class Pairwise:
         save_model(trained, tokenizer, ctx)
         measured = accuracy(trained, tokenizer, pairs.test)
         # The first metrics are what people see at the end of the step.
+        accuracy_first = {"accuracy": measured.pop("accuracy")} if "accuracy" in measured else {}
         return {
-            "accuracy": measured.pop("accuracy"),
+            **accuracy_first,
             "pairs": len(pairs.train),
             "test_pairs": len(pairs.test),
             "updates": trainer.state.global_step,
@@ -128,14 +129,23 @@ def _scored_sides(pair: Mapping[str, Any], tokenizer: Any) -> dict[str, list[int
 
 
 def accuracy(model: Any, tokenizer: Any, pairs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Share of pairs whose chosen answer scores higher, in all and by the column ``kind``."""
+    """Share of pairs whose chosen answer scores higher, in all and by the column ``kind``.
+
+    Pairs with equal scores are in neither: their share is ``ties``. Where all are ties there is no
+    accuracy.
+    """
     from llmstages.train.scoring import scores
 
     sides = [_scored_sides(pair, tokenizer) for pair in pairs]
     chosen = scores(model, tokenizer, [row["chosen_ids"] for row in sides])
     rejected = scores(model, tokenizer, [row["rejected_ids"] for row in sides])
-    is_right = [better > worse for better, worse in zip(chosen, rejected, strict=True)]
-    by_name: dict[str, list[bool]] = {"accuracy": is_right}
-    for pair, right in zip(pairs, is_right, strict=True):
-        by_name.setdefault(f"accuracy/{pair.get('kind') or 'all'}", []).append(right)
-    return {name: sum(values) / max(len(values), 1) for name, values in by_name.items()}
+    by_name: dict[str, list[bool]] = {}
+    ties = 0
+    for pair, better, worse in zip(pairs, chosen, rejected, strict=True):
+        if better == worse:
+            ties += 1
+            continue
+        for name in ("accuracy", f"accuracy/{pair.get('kind') or 'all'}"):
+            by_name.setdefault(name, []).append(better > worse)
+    metrics = {name: sum(values) / len(values) for name, values in by_name.items()}
+    return {**metrics, "ties": ties / len(pairs)} if pairs else {}

@@ -69,7 +69,7 @@ class DPO:
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 0.5}
     inputs: ClassVar[Mapping[str, str]] = {"policy": "model", "preferences": "preferences"}
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     trains: ClassVar[bool] = True
 
     def estimate(

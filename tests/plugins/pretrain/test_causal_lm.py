@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses as dc
 import json
 import math
 import random
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
 from llmstages.data import dialogues, tables
-from llmstages.plugins.pretrain import validation
+from llmstages.plugins.pretrain import requirements, validation
 from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
 from llmstages.plugins.pretrain.documents import load_documents
 from llmstages.text import chat_format
@@ -91,6 +93,38 @@ def test_the_end_of_a_single_document_is_held_out(tmp_path, words, train, held_o
         assert measured == trained  # there is nothing else to measure with
     else:
         assert trained + measured == ids[1:]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_rows_beyond_the_positions_are_refused_before_anything_is_read(
+    architecture, tmp_path, inputs
+):
+    config = dc.replace(TINY, architecture=architecture, init="plain", max_length=600)
+    for how in ("run", "prepare"):
+        ctx = Context("pretrain", tmp_path, tmp_path, inputs)
+        with pytest.raises(StageError, match="max_length=600 is more than the 128 positions"):
+            getattr(CausalLM(), how)(config, ctx)
+    known = {"tokenizer": [{"name": "t", "vocab_size": 300}], "model": [], "corpus": []}
+    estimate = CausalLM().estimate(config, {**known, "dialogues": []})
+    assert "max_length=600" in estimate["no_estimate"]
+
+
+def test_another_tokenizer_than_that_of_the_model_is_refused(tmp_path, inputs):
+    model = saved_model(tmp_path / "model")
+    other = copy.deepcopy(tiny_tokenizer())
+    ctx = Context("pretrain", tmp_path, tmp_path, {**inputs, "model": model})
+    # The same with further tokens belongs to the model too.
+    other.add_tokens(["brand-new"])
+    requirements.require_same_tokens(other, tiny_tokenizer(), ctx)
+    swapped = json.loads(other.backend_tokenizer.to_str())
+    vocabulary = swapped["model"]["vocab"]
+    first, second = list(vocabulary)[-2:]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(swapped))
+    foreign = PreTrainedTokenizerFast(tokenizer_file=str(file))
+    with pytest.raises(StageError, match=r"2 of its \d+ tokens have another id .*tokenizer=null"):
+        requirements.require_same_tokens(foreign, tiny_tokenizer(), ctx)
 
 
 def split_in_memory(config, tokenizer, texts, weight, sources):

@@ -1,0 +1,30 @@
+"""Which rows are kept out of training: chosen by what must not leak, never by row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from llmstages.core.digest import sha256
+
+
+def choose_tests(keys: Sequence[str], fraction: float) -> list[bool]:
+    """Which rows are for tests: about ``fraction`` of them, all rows of a key or none.
+
+    The choice follows from the keys alone, so it does not depend on the order of the rows. At least
+    one key is chosen and one is left, unless all rows have the same key: then none is.
+
+    Args:
+        keys: what must not be on both sides, such as the question of a row.
+    """
+    sizes = Counter(keys)
+    wanted = max(1, round(fraction * len(keys)))
+    chosen: set[str] = set()
+    count = 0
+    for key in sorted(sizes, key=sha256):
+        if count >= wanted:
+            break
+        if count + sizes[key] < len(keys):
+            chosen.add(key)
+            count += sizes[key]
+    return [key in chosen for key in keys]
