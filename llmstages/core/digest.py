@@ -1,4 +1,4 @@
-"""Digests of files, remembered by path, size and time, so that plans do not reread gigabytes."""
+"""Digests of files, remembered by path and state, so that plans do not reread gigabytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 from llmstages.core.errors import StageError, near
 
-# Path -> [size, time, digest] of what this process has read, for plans without a store yet
+# Path -> [size, two times, inode, digest] of what this process has read, for plans without a
+# store yet
 _of_this_process: dict[str, list[Any]] = {}
 SHOWN_NAMES = 8  # file names listed in an error message
 
@@ -43,6 +44,20 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def data_files(folder: Path) -> list[Path]:
+    """The files in a folder and below it, sorted, without those that other programs leave there.
+
+    Names that begin with a dot (.ipynb_checkpoints, .~lock.x#, ._x) and __MACOSX are no data.
+    """
+    files = []
+    for path in folder.rglob("*"):
+        parts = path.relative_to(folder).parts
+        is_hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+        if not is_hidden and path.is_file():
+            files.append(path)
+    return sorted(files)
+
+
 class Digests:
     """Digests of files and folders, remembered in a JSON file beside the store (or nowhere)."""
 
@@ -60,20 +75,21 @@ class Digests:
         """Digest of one file."""
         info = path.stat()
         key = str(path.resolve())
-        stamp = [info.st_size, info.st_mtime_ns]
-        if self.known.get(key, [None])[:2] != stamp:
+        # Times of change and names can be set back (cp -p, touch -r), these two cannot.
+        stamp = [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]
+        if self.known.get(key, [None])[:-1] != stamp:
             seen = _of_this_process.get(key, [None])
-            digest = seen[2] if seen[:2] == stamp else sha256_file(path)
+            digest = seen[-1] if seen[:-1] == stamp else sha256_file(path)
             self.known[key] = _of_this_process[key] = [*stamp, digest]
             self.changed = True
-        return self.known[key][2]
+        return self.known[key][-1]
 
     def folder(self, path: Path) -> str:
-        """Digest of a folder: the relative names and contents of its files.
+        """Digest of a folder: the relative names and contents of its data files.
 
         record.json says when and where the folder was made, so it does not count.
         """
-        files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != "record.json")
+        files = [file for file in data_files(path) if file.name != "record.json"]
         return sha256(canonical([[p.relative_to(path).as_posix(), self.file(p)] for p in files]))
 
     def path(self, path: Path) -> str:
@@ -102,6 +118,9 @@ class Digests:
             return text  # a remote address: its content cannot be read while planning
         # pathlib globs below a folder only, and the pattern may be absolute.
         pattern = str(Path(text).expanduser())
+        # A file that exists is meant, also where its name has brackets.
+        if Path(pattern).exists():
+            return [self.path(Path(pattern))]
         matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
         if not matches:
             raise StageError(f"{where}: no file {text!r}.{_nearby(text)}")

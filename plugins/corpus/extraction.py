@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from llmstages.data.readers import clean
+from llmstages.data.readers.encodings import web_codec
 
 META = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 BOMS = (
@@ -117,8 +118,8 @@ def decode(body: bytes, declared: str = "", html: bool = True) -> str:
         except UnicodeDecodeError:
             pass
     meta = META.search(body[:4096]) if html else None
-    for name in (declared, meta.group(1).decode("ascii", "ignore") if meta else ""):
-        encoding = _codec(name)
+    in_page = meta.group(1).decode("ascii", "ignore") if meta else ""
+    for encoding in (web_codec(declared), web_codec(in_page, in_page=True)):
         # A few stray bytes do not make declared UTF-8 wrong; browsers replace them too.
         if encoding and encoding != "utf-8":
             return body.decode(encoding, "replace")
@@ -128,18 +129,6 @@ def decode(body: bytes, declared: str = "", html: bool = True) -> str:
     # Mostly valid sequences are damaged UTF-8.
     encoding = "" if not_ascii > 2 * replaced else _guess(body)
     return body.decode(encoding, "replace") if encoding else lenient
-
-
-def _codec(name: str) -> str:
-    """Python's name of a declared charset, "" for an unknown one.
-
-    Latin-1 means cp1252, as in browsers (WHATWG Encoding).
-    """
-    try:
-        codec = codecs.lookup(name.strip()).name if name else ""
-    except LookupError:
-        return ""
-    return "cp1252" if codec in ("iso8859-1", "ascii") else codec
 
 
 def _guess(body: bytes) -> str:

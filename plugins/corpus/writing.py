@@ -55,6 +55,7 @@ class CorpusWriter:
             self.checks = tables.Writer(out / "annotations", CHECK_COLUMNS)
         self.sweep: dict[tuple[int, str], dict[str, Any]] = {}
         self.kept = self.skipped = self.characters = 0
+        self.replaced = self.with_replaced = 0  # characters U+FFFD, and kept documents with any
         self.rule_by_url: dict[str, str] = {}  # of the dropped documents
 
     def write_pass(
@@ -87,6 +88,9 @@ class CorpusWriter:
 
     def _keep(self, document: dict[str, Any]) -> None:
         self.kept += 1
+        replaced = document["text"].count("\ufffd")
+        self.replaced += replaced
+        self.with_replaced += bool(replaced)
         if not self.split:
             self.characters += len(document["text"])
             self.data.write({**document, "verdict": document["rule"]})
@@ -134,6 +138,11 @@ class CorpusWriter:
                 writer.close()
         rows = funnel.rows()
         self._print_strictest(ctx, read, rows)
+        if self.replaced:
+            ctx.say(
+                f"{ctx.step}: {self.replaced} characters of {self.with_replaced} kept documents "
+                "could not be decoded and are U+FFFD"
+            )
         if self.split:
             rows.append(
                 {
@@ -155,6 +164,7 @@ class CorpusWriter:
             "documents": self.data.rows,
             "paragraphs_skipped": self.skipped,
             "characters": self.characters,
+            "replaced": self.replaced,
         }
 
     def _check_counts(self, step: str, read: int, funnel: Funnel) -> None:

@@ -46,17 +46,25 @@ class Files:
             ge=1,
             le=500_000_000,
         )
+        keep_cut: bool = option(
+            True,
+            "keep pages that are not whole (WARC-Truncated, fewer bytes than announced, a "
+            "compressed stream without its end); they are counted either way",
+        )
         limit: int = option(0, "read at most this many documents; 0 reads all", ge=0)
 
     inputs: dict[str, str] = {}
     output = "documents"
-    version = "2"
+    version = "3"
 
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
         files = find(config.path, ctx.step)
         sizes = [file.stat().st_size for file in files]
         without_documents: list[Path] = []
-        with Output(ctx) as output, ctx.progress("reading, MB", round(sum(sizes) / 1e6, 1)) as tick:
+        with (
+            Output(ctx, config.keep_cut) as output,
+            ctx.progress("reading, MB", round(sum(sizes) / 1e6, 1)) as tick,
+        ):
             pace = _Pace(tick, output)
             for file, size in zip(files, sizes, strict=True):
                 before = output.documents

@@ -23,6 +23,10 @@ SHOWN = 120  # characters of a reason in a message
 class Output:
     """``data/`` and ``dropped/`` with their counts, to be used in a ``with`` statement.
 
+    Args:
+        ctx: where the step runs.
+        keep_cut: write documents that are not whole to ``data/`` too.
+
     Attributes:
         documents: documents written.
         bytes: bytes of their bodies.
@@ -30,8 +34,9 @@ class Output:
         first: rule -> the first record that broke it.
     """
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, keep_cut: bool = True) -> None:
         self._ctx = ctx
+        self._keep_cut = keep_cut
         self.documents = 0
         self.bytes = 0
         self.reasons: Counter[str] = Counter()
@@ -40,6 +45,8 @@ class Output:
         self._replaced = 0
         self._with_replaced = 0
         self._first_replaced = ""
+        self._cut = 0
+        self._first_cut = ""
 
     def __enter__(self) -> Output:
         # The stack closes the first writer if the second one cannot be opened.
@@ -61,6 +68,14 @@ class Output:
             self.first.setdefault(record.rule, record)
             self._dropped.write(record.as_dropped())
             return
+        if record.cut:
+            self._cut += 1
+            self._first_cut = self._first_cut or f"{record.id}: {record.cut[:SHOWN]}"
+            if not self._keep_cut:
+                self.reasons["cut"] += 1
+                dropped = Rejected(record.id, record.cut, "cut", record.url)
+                self._dropped.write(dropped.as_dropped())
+                return
         self._data.write({name: getattr(record, name) for name in COLUMNS})
         self.documents += 1
         self.bytes += len(record.body)
@@ -81,6 +96,8 @@ class Output:
     def report(self) -> dict[str, float]:
         """Report what was left out or replaced, and return the metrics."""
         for rule, count in sorted(self.reasons.items()):
+            if rule not in self.first:
+                continue  # documents that are cut have a line of their own
             first = self.first[rule]
             example = f"{first.position}: {first.reason[:SHOWN]}"
             line = f"{count} records left out: {rule} (see dropped/; first: {example})"
@@ -90,10 +107,15 @@ class Output:
                 f"{self._replaced} characters that are not Unicode replaced by U+FFFD "
                 f"in {self._with_replaced} documents (first: {self._first_replaced})"
             )
+        if self._cut:
+            what = "kept" if self._keep_cut else "left out"
+            line = f"{self._cut} documents are not whole and {what} (first: {self._first_cut})"
+            self._ctx.say(clean(line))
         return {
             "documents": self.documents,
             "dropped": self.reasons.total(),
             "damaged": self.reasons["damaged"],
+            "cut": self._cut,
             "replaced": self._replaced,
             "megabytes": round(self.bytes / 1e6, 3),
         }

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llmstages.core.digest import data_files
 from llmstages.core.errors import StageError
 from llmstages.data.readers.record import MAX_BYTES, Record, Rejected, clean, scrub, too_large
 from llmstages.data.readers.rows import TABLES, rows
@@ -75,13 +76,14 @@ def find(
     if path.is_file():
         return [path]
     if path.is_dir():
-        files = [file for file in path.rglob("*") if suffix(file) in suffixes and file.is_file()]
+        _refuse_saved_table(path, pattern, step)
+        files = [file for file in data_files(path) if suffix(file) in suffixes]
         if not files:
             raise StageError(
                 f"{step}.path={pattern}: no file in this folder can be read; "
-                f"{step} reads {kinds}, also .gz"
+                f"{step} reads {kinds}, also .gz (files whose name begins with a dot are no data)"
             )
-        return sorted(files)
+        return files
     if any(sign in pattern for sign in "*?["):
         # glob, because Path.glob takes no absolute patterns.
         matches = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207
@@ -94,6 +96,17 @@ def find(
         return sorted(files)
     raise StageError(
         f"{step}.path={pattern}: there is no such file or folder{_near(path)}; correct {step}.path"
+    )
+
+
+def _refuse_saved_table(path: Path, pattern: str, step: str) -> None:
+    """Raise StageError for a folder of ``save_to_disk``, whose JSON files are not its rows."""
+    if not (path / "state.json").is_file() and not (path / "dataset_dict.json").is_file():
+        return
+    raise StageError(
+        f"{step}.path={pattern} is a data set as datasets.save_to_disk() writes it (Arrow). Write "
+        f"it as a file first: datasets.load_from_disk({str(path)!r}).to_parquet('rows.parquet'). "
+        "The result of a step of a run: llmstages export STEP --to rows.parquet"
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses as dc
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,9 +19,13 @@ from llmstages.data import tables
 from llmstages.data.dialogues import mark_test_rows
 from llmstages.data.formats import InvalidRow, conversation, gather_trees, treat_reasoning
 from llmstages.data.formats.values import without_missing
-from llmstages.data.readers.record import Rejected, clean
+from llmstages.data.readers.record import SURROGATES, Rejected, clean
 from llmstages.data.readers.rows import rows
 
+STRAY_BYTE = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, as surrogateescape reads it
+MOST_STRAY = 0.5  # of the characters of a text in a western language
+REPLACED = "characters that are not Unicode replaced by U+FFFD (is the file in another encoding?)"
+WINDOWS = "bytes that are not UTF-8 read as Windows-1252"
 EXCERPT = 200  # characters of a dropped row that are kept
 
 # (position, row), as rows() and hub_rows() yield them.
@@ -44,11 +49,13 @@ class Examples:
         kept: the usable examples.
         dropped: rows of the ``dropped/`` table.
         left_out: counts of what was left out of usable rows, by name.
+        characters: REPLACED and WINDOWS, each with how many characters there were.
     """
 
     kept: list[dict[str, Any]]
     dropped: list[dict[str, str]]
     left_out: Counter[str]
+    characters: Counter[str] = dc.field(default_factory=Counter)
 
 
 def convert_dialogues(
@@ -101,7 +108,8 @@ def convert(
                 continue
             left_out: Counter[str] = Counter()
             try:
-                example = clean_values(converter(without_missing(row), left_out))
+                readable = decoded_values(without_missing(row), result.characters)
+                example = clean_values(converter(readable, left_out))
                 size = count_characters(example)
                 if max_characters and size > max_characters:
                     raise InvalidRow("too_long", f"{size} characters")
@@ -126,6 +134,37 @@ def write_dialogues(
         return write(result, ctx, where)
     tests = mark_test_rows(result.kept, test_fraction)
     return {**write(result, ctx, where), "test": tests}
+
+
+def decoded_values(value: Any, counts: Counter[str]) -> Any:
+    """The same value, with a character for every byte in its texts that is not UTF-8."""
+    if isinstance(value, str):
+        return value if value.isascii() else _decoded(value, counts)
+    if isinstance(value, list):
+        return [decoded_values(item, counts) for item in value]
+    if isinstance(value, Mapping):
+        return {key: decoded_values(item, counts) for key, item in value.items()}
+    return value
+
+
+def _decoded(text: str, counts: Counter[str]) -> str:
+    """A text with its stray bytes as Windows-1252, which spreadsheets write, or as U+FFFD.
+
+    Among characters that are valid UTF-8 a stray byte is damage, and so are many of them.
+    """
+    stray = STRAY_BYTE.findall(text)
+    others = SURROGATES.sub("", text)
+    counts[REPLACED] += len(text) - len(others) - len(stray)
+    if not stray:
+        return text
+    is_windows = others.isascii() and len(stray) <= MOST_STRAY * len(text)
+    if not is_windows:
+        counts[REPLACED] += len(stray)
+        return text
+    counts[WINDOWS] += len(stray)
+    return STRAY_BYTE.sub(
+        lambda match: bytes([ord(match[0]) - 0xDC00]).decode("cp1252", "replace"), text
+    )
 
 
 def clean_values(value: Any) -> Any:
@@ -178,6 +217,9 @@ def write(result: Examples, ctx: Context, where: str, advice: str = "") -> dict[
         ctx.say(f"{count} rows dropped: {rule} (first: {first['id']}: {first['value'][:120]})")
     for name, count in sorted(result.left_out.items()):
         ctx.say(f"{count} {name} left out of usable rows")
+    for name, count in sorted(result.characters.items()):
+        if count:
+            ctx.say(f"{count} {name}")
     tables.save(result.kept, ctx.out / "data")
     tables.save(result.dropped, ctx.out / "dropped", tables.DROPPED_COLUMNS)
     metrics: dict[str, float] = {
@@ -187,5 +229,6 @@ def write(result: Examples, ctx: Context, where: str, advice: str = "") -> dict[
     }
     for rule, count in sorted(reasons.items()):
         metrics[f"dropped_{rule}"] = count
+    metrics["replaced"] = result.characters[REPLACED]
     metrics["characters"] = sum(map(count_characters, result.kept))
     return metrics

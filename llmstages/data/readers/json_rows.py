@@ -15,8 +15,9 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
+from llmstages.data.readers.encodings import open_utf8
 from llmstages.data.readers.record import Rejected, too_large
-from llmstages.data.readers.streams import Meter, open_file
+from llmstages.data.readers.streams import Meter
 
 # Bytes of one JSON object. It is parsed at once, which takes some six times its size in memory.
 WHOLE = 50_000_000
@@ -30,7 +31,7 @@ Row = tuple[int, Any]
 
 def read_lines(path: Path, max_row: int, meter: Meter) -> Iterator[Row]:
     """Rows of JSON lines. A line of more than ``max_row`` bytes is skipped without parsing."""
-    with open_file(path, meter) as stream:
+    with open_utf8(path, meter) as stream:
         yield from _lines(stream, max_row)
 
 
@@ -68,7 +69,7 @@ def read_json(path: Path, max_row: int, meter: Meter) -> Iterator[Row]:
 
     An object is read at once, the others stream. Many files with JSON lines are named .json.
     """
-    with open_file(path, meter) as stream:
+    with open_utf8(path, meter) as stream:
         if stream.peek(1).removeprefix(BOM).lstrip()[:1] == b"[":
             yield from _items(stream, max_row)
             return
@@ -85,7 +86,7 @@ def read_json(path: Path, max_row: int, meter: Meter) -> Iterator[Row]:
             return
     # The first line is not a row, so the file may be one object over many lines.
     meter.position = 0
-    with open_file(path, meter) as stream:
+    with open_utf8(path, meter) as stream:
         text = stream.read(WHOLE + 1)
     if len(text) > WHOLE:
         what = (

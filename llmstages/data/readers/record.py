@@ -22,6 +22,7 @@ class Record:
         charset: as the server declared it, or "".
         replaced: characters that no text may hold (lone surrogates, bytes that are not UTF-8) and
             that are U+FFFD in body.
+        cut: why the body is not whole, or "".
     """
 
     id: str
@@ -30,6 +31,7 @@ class Record:
     media: str
     charset: str = ""
     replaced: int = 0
+    cut: str = ""
 
 
 @dc.dataclass(frozen=True)

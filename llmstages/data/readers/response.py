@@ -19,6 +19,9 @@ HTML_START = re.compile(rb"\s*<(!doctype|html)", re.IGNORECASE)
 HEADERS_END = re.compile(rb"\n\r?\n")
 HEADERS = 1 << 20  # bytes; longer HTTP headers are damage
 BINARY = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")
+GZIP = b"\x1f\x8b\x08"
+CHUNK = re.compile(rb"\s*[0-9a-fA-F]+[ \t;\r]*[^\n]*\n")
+LAST_CHUNK = re.compile(rb"(?:^|\n)0+[ \t]*(?:;[^\n]*)?\r?\n")
 # Window bits of zlib by Content-Encoding. Some servers send deflate without its header.
 WINDOWS = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
 
@@ -34,6 +37,7 @@ class Stored:
         content_type: Content-Type of the record, not of the page.
         payload: what follows the WARC headers.
         cut: the payload is longer, but was too large to be held.
+        truncated: WARC-Truncated, why the crawler stored only a part; "" if it did not say so.
     """
 
     where: str
@@ -42,6 +46,7 @@ class Stored:
     content_type: str
     payload: bytes
     cut: bool
+    truncated: str = ""
 
 
 def document(record: Stored, name: str, max_bytes: int) -> Record | Rejected | None:
@@ -52,15 +57,10 @@ def document(record: Stored, name: str, max_bytes: int) -> Record | Rejected | N
     url = record.url
     if url.startswith("metadata:"):
         return None
-    headers = None
-    payload = record.payload
-    if _is_http(record):
-        end = HEADERS_END.search(payload[:HEADERS])
-        if not end and len(payload) > HEADERS:
-            return Rejected(name, f"HTTP headers without an end at {record.where}", "damaged", url)
-        head_size = end.end() if end else len(payload)
-        headers = _parsed_headers(payload[:head_size])
-        payload = payload[head_size:]
+    head, payload = _without_headers(record)
+    if len(head) > HEADERS:
+        return Rejected(name, f"HTTP headers without an end at {record.where}", "damaged", url)
+    headers = _parsed_headers(head)
     if headers:
         status = headers.get_statuscode()
         if status and not status.startswith("2"):
@@ -74,7 +74,7 @@ def document(record: Stored, name: str, max_bytes: int) -> Record | Rejected | N
     if media and media != "application/octet-stream" and not is_text:
         return Rejected(name, f"media type {media[:100]}", "media", url)
     try:
-        body = _decoded(headers, payload, max_bytes) if headers else payload
+        body, cut = _decoded(headers, payload, max_bytes) if headers else (payload, "")
     except (zlib.error, ValueError, EOFError) as error:
         reason = f"undecodable content at {record.where} ({type(error).__name__}: {error})"
         return Rejected(name, reason, "damaged", url)
@@ -88,7 +88,19 @@ def document(record: Stored, name: str, max_bytes: int) -> Record | Rejected | N
     if media in HTML:
         media = "text/html"
     charset = CHARSET.search(declared)
-    return Record(name, url, body, media, charset.group(1) if charset else "")
+    if record.truncated:
+        cut = f"WARC-Truncated: {record.truncated}"
+    return Record(name, url, body, media, charset.group(1) if charset else "", cut=cut)
+
+
+def _without_headers(record: Stored) -> tuple[bytes, bytes]:
+    """(HTTP headers, what follows them); b"" for a record that has none."""
+    payload = record.payload
+    if not _is_http(record):
+        return b"", payload
+    end = HEADERS_END.search(payload[:HEADERS])
+    head_size = end.end() if end else len(payload)
+    return payload[:head_size], payload[head_size:]
 
 
 def _is_http(record: Stored) -> bool:
@@ -110,38 +122,78 @@ def _parsed_headers(head: bytes) -> Any:
     return StatusAndHeadersParser(["HTTP/"], verify=False).parse(io.BytesIO(head))
 
 
-def _decoded(headers: Any, payload: bytes, max_bytes: int) -> bytes:
-    """The content without transfer and content encoding, at most one byte over max_bytes.
+def _decoded(headers: Any, payload: bytes, max_bytes: int) -> tuple[bytes, str]:
+    """(the content without transfer and content encoding, why it is not whole, or "").
 
-    Some servers announce chunks or compression and send neither; there the content decides.
-    Raises ValueError, EOFError or zlib.error if the content cannot be decoded.
+    The content is at most one byte over max_bytes. Some servers announce chunks or compression and
+    send neither; there the content decides. Raises ValueError, EOFError or zlib.error if the
+    content cannot be decoded.
     """
-    body = payload
+    body, cut = payload, ""
     if (headers.get_header("Transfer-Encoding") or "").strip().lower() == "chunked":
         from warcio.bufferedreaders import ChunkedDataReader
 
         body = ChunkedDataReader(io.BytesIO(payload)).read()
+        if CHUNK.match(payload) and not LAST_CHUNK.search(payload):
+            cut = "the last chunk is missing"
+    else:
+        cut = _missing_bytes(headers, payload)
     encoding = (headers.get_header("Content-Encoding") or "").strip().lower()
     if encoding and body:
-        body = _expanded(encoding, body, max_bytes + 1)
+        body, is_whole = _expanded(encoding, body, max_bytes + 1)
+        if not is_whole:
+            cut = cut or f"its {encoding[:40]} stream has no end"
     if body:
-        return body
+        return body, cut
     if BINARY.search(payload[:1000]):
         raise ValueError("it expands to nothing")
-    return payload if payload.strip() else body
+    return (payload if payload.strip() else body), cut
 
 
-def _expanded(encoding: str, body: bytes, limit: int) -> bytes:
-    """The content without its compression, at most ``limit`` bytes; unchanged if it has none."""
+def _missing_bytes(headers: Any, payload: bytes) -> str:
+    """Why the payload is shorter than its own Content-Length; "" if it is not.
+
+    Crawlers that unpack what they store keep the header, so an encoding is not compared.
+    """
+    length = (headers.get_header("Content-Length") or "").strip()
+    if headers.get_header("Content-Encoding") and not payload.startswith(GZIP):
+        return ""
+    if not length.isdecimal() or len(payload) >= int(length):
+        return ""
+    return f"{len(payload)} of {length} bytes"
+
+
+def _expanded(encoding: str, body: bytes, limit: int) -> tuple[bytes, bool]:
+    """(the content without its compression, at most ``limit`` bytes; whether its end was reached).
+
+    The content is unchanged if it has no compression. A gzip stream may have several members.
+    """
     windows = WINDOWS.get(encoding, ())
     for window in windows:
-        inflater = zlib.decompressobj(window)
         try:
-            return inflater.decompress(body, limit)
+            return _inflated(body, window, limit)
         except zlib.error:
-            if window == 31 and body.startswith(b"\x1f\x8b\x08"):
+            if window == 31 and body.startswith(GZIP):
                 raise
     # Python has no decoder for br and zstd.
     if not windows and encoding != "identity" and BINARY.search(body[:1000]):
         raise ValueError(f"Content-Encoding {encoding[:40]} cannot be expanded here")
-    return body
+    return body, True
+
+
+def _inflated(body: bytes, window: int, limit: int) -> tuple[bytes, bool]:
+    """As _expanded, for one kind of zlib stream."""
+    parts: list[bytes] = []
+    room = limit
+    while True:
+        inflater = zlib.decompressobj(window)
+        parts.append(inflater.decompress(body, room))
+        room -= len(parts[-1])
+        if room <= 0:
+            return b"".join(parts), True
+        if not inflater.eof:
+            return b"".join(parts), False
+        body = inflater.unused_data
+        # What else follows a member is padding.
+        if not body.startswith(GZIP):
+            return b"".join(parts), True

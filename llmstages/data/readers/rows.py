@@ -1,15 +1,16 @@
 """Tables of examples, row by row, with the place of every bad row.
 
 JSON, JSON lines, Parquet, CSV and TSV, also compressed by gzip or zstd. Memory holds only the
-current row, and a row is not read further than it may be long. Bytes that are not UTF-8 become
-lone surrogates (surrogateescape), which ``scrub`` replaces and counts: one bad byte costs one
-character.
+current row, and a row is not read further than it may be long. UTF-16 is known by its mark. Other
+bytes that are not UTF-8 become lone surrogates (surrogateescape), which ``examples`` reads as
+Windows-1252 where that is likely, or replaces, and counts either way.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -17,14 +18,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from llmstages.core.errors import StageError
+from llmstages.data.readers.encodings import open_utf8
 from llmstages.data.readers.json_rows import Row, read_json, read_lines
 from llmstages.data.readers.record import MAX_BYTES, Rejected, too_large
-from llmstages.data.readers.streams import Meter, open_file
+from llmstages.data.readers.streams import Meter
 
 TABLES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
 # A row may be so many times max_bytes: it has other fields, and escapes are longer than their text.
 PER_ROW = 3
 BATCH_BYTES = 16_000_000  # of Parquet, held at once
+DELIMITERS = (",", ";", "\t", "|")  # of equally many in the first line, the first of these
+HEADER_BYTES = 4096  # of a table, in which its delimiter is looked for
 
 
 def rows(
@@ -191,11 +195,23 @@ class _Lines:
         self.next_row()
 
 
+def _delimiter(path: Path, start: bytes) -> str:
+    """What separates the cells of a table: by its ending, or by its first line.
+
+    Spreadsheets of many countries write semicolons, since their decimals have commas.
+    """
+    if ".tsv" in path.name.lower():
+        return "\t"
+    header = re.sub(rb'"[^"]*"', b"", start.splitlines()[0] if start.strip() else b"")
+    counts = {sign: header.count(sign.encode()) for sign in DELIMITERS}
+    return max(DELIMITERS, key=lambda sign: counts[sign])
+
+
 def _csv(path: Path, max_row: int, meter: Meter) -> Iterator[Row]:
     # The default of 128 KiB refuses long documents. _Lines limits the rows instead.
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    delimiter = "\t" if ".tsv" in path.name.lower() else ","
-    with open_file(path, meter) as stream:
+    with open_utf8(path, meter) as stream:
+        delimiter = _delimiter(path, stream.peek(HEADER_BYTES)[:HEADER_BYTES])
         lines = _Lines(stream, max_row)
         parsed = csv.reader(lines, delimiter=delimiter)
         header: list[str] = []

@@ -246,7 +246,9 @@ def _record(
         feed.read(other_record.start(1))
         return _rejected(feed, where, wrong_length, url)
     content_type = headers.get_header("Content-Type") or ""
-    return Stored(where, kind, url, content_type, payload, length > max_payload)
+    truncated = (headers.get_header("WARC-Truncated") or "").strip()
+    is_longer = length > max_payload
+    return Stored(where, kind, url, content_type, payload, is_longer, truncated)
 
 
 def _read_header(feed: Feed, line: bytes) -> tuple[bytes, bool]:

@@ -89,7 +89,7 @@ def good(i):
 
 
 BAD = {
-    "format": [{"text": "no format"}, {"instruction": 3, "output": "x"}, {"messages": [5]}],
+    "format": [{"text": "no format"}, {"instruction": [3], "output": "x"}, {"messages": [5]}],
     "role": [{"messages": [{"role": "critic", "content": "x"}]}],
     "no_answer": [{"messages": [{"role": "user", "content": "x"}]}],
     "no_question": [{"messages": [{"role": "assistant", "content": "x"}]}],
