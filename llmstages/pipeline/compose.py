@@ -32,7 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llmstages.core.config import build_config
 from llmstages.core.errors import StageError
-from llmstages.pipeline import config_sources, hydra_errors, own_conf, smoke, steps_check
+from llmstages.pipeline import config_sources, hydra_errors, own_conf, smoke, steps_check, texts
 from llmstages.pipeline.hydra_errors import SETTINGS
 from llmstages.pipeline.overrides import choose_components, choose_presets, key_of
 from llmstages.pipeline.run_config import RunConfig, check_run_name
@@ -74,6 +74,7 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
         try:
             config, listed, repository = _load(loader, overrides)
             _check_own_names(repository, listed)
+            _check_words(config, listed, repository)
             _check_recipes(repository, listed)
             run = _read(config, listed.overrides.known_choices, listed.config_overrides)
             return dc.replace(run, notes=_preset_notes(overrides, config.presets))
@@ -142,7 +143,40 @@ def _composed(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> Loaded:
     config = loader._compose_config_from_defaults_list(listed.defaults, repository)
     OmegaConf.set_struct(config, True)
     loader._apply_overrides_to_config(listed.config_overrides, config)
+    _keep_words(config, listed.config_overrides)
     return config, listed, repository
+
+
+def _keep_words(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Set fields of text to the very words of the command line (texts.py)."""
+    given = []
+    for override in overrides:
+        if not override.is_delete():
+            word = str(override.input_line).partition("=")[2].strip()
+            given.append((str(override.key_or_group), override.value(), word))
+    for key, word in texts.typed_words(given, lambda key: _select(config, key)):
+        OmegaConf.update(config, key, word)
+
+
+def _select(config: DictConfig, key: str) -> Any:
+    """A composed value; None where there is none."""
+    try:
+        return OmegaConf.select(config, key)
+    except OmegaConfBaseException:
+        return None  # something of another shape stands there
+
+
+def _check_words(config: DictConfig, listed: DefaultsList, repository: IConfigRepository) -> None:
+    """Refuse words in files that YAML took for something else (texts.py)."""
+    for default in listed.defaults:
+        loaded = repository.load_config(default.config_path) if default.config_path else None
+        if loaded is None or loaded.path.startswith("stages://"):
+            continue
+        values = OmegaConf.to_container(loaded.config)
+        file = f"conf/{default.config_path}.yaml"
+        texts.refuse_yaml_words(
+            file, values, default.package or "", lambda key: _select(config, key)
+        )
 
 
 def _read(

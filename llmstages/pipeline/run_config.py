@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses as dc
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmstages.core.digest import sha256
 from llmstages.core.errors import StageError
 from llmstages.launch.config import Launch
 from llmstages.launch.hardware import Hardware
+
+UNSAFE = re.compile(r"""[^\w.=,+@~\[\]{}() -]""")
+LONGEST_NAME = 100  # bytes of a folder name, before the digest
+DIGEST_LENGTH = 8
 
 
 @dc.dataclass(frozen=True)
@@ -39,3 +45,16 @@ def check_run_name(name: str, runs: str) -> None:
         raise StageError(
             f"name={name}: the name of a run is one folder under {runs}/, so it has no slashes"
         )
+
+
+def folder_name(name: str) -> str:
+    """The name as one folder that every file system takes, another one for every name.
+
+    Signs that are not safe become "_". A digest follows where something was replaced or cut.
+    """
+    safe = UNSAFE.sub("_", name)
+    encoded = safe.encode()
+    if safe == name and len(encoded) <= LONGEST_NAME:
+        return name
+    shortened = encoded[:LONGEST_NAME].decode(errors="ignore")
+    return f"{shortened}-{sha256(name)[:DIGEST_LENGTH]}"

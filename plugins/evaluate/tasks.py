@@ -7,7 +7,7 @@ asking all of them would mean nothing. The tools are those of a tools artifact, 
 
 from __future__ import annotations
 
-from collections import Counter
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -35,7 +35,9 @@ class TasksConfig:
     with_tools: list[str] = option(
         help="steps whose models may call the tools; empty = all", factory=list
     )
-    limit: int = option(0, "questions of each task and group at most; 0 = all", ge=0)
+    limit: int = option(
+        0, "questions of each task and group at most, drawn by the seed; 0 = all", ge=0
+    )
     seed: int = option(0, "seed of sampled answers", ge=0, lt=2**32)
     dtype: str = dtype_option()
 
@@ -50,7 +52,7 @@ class Tasks:
         "tools": "dialogues?",
     }
     output: ClassVar[str] = "scores"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"evaluators": ("answers",)}
 
     def estimate(
@@ -127,24 +129,33 @@ class Tasks:
         return {"questions": len(questions), **results.metrics}
 
     def questions(self, config: TasksConfig, artifact: Artifact) -> list[dict[str, Any]]:
-        """The questions, never those of the role ``train``.
+        """The questions, never those of the role ``train``; of each group ``limit`` at random.
 
-        Columns that a plain problems artifact may lack are filled in.
+        They are the same for every model. Columns that a plain problems artifact may lack are
+        filled in.
         """
         from llmstages.data import tables
 
         questions = []
-        seen: Counter[tuple[str, str]] = Counter()
         for row in tables.load(artifact.path / "data"):
             if row.get("role") == "train":
                 continue
             task, group = row.get("task") or "problems", row.get("group") or "all"
-            seen[task, group] += 1
-            if config.limit and seen[task, group] > config.limit:
-                continue
             defaults = {"meta": "{}", "role": "test", "style": "chat"}
             questions.append({**defaults, **row, "task": task, "group": group})
-        return questions
+        return draw(questions, config.limit, config.seed) if config.limit else questions
+
+
+def draw(questions: Sequence[dict[str, Any]], limit: int, seed: int) -> list[dict[str, Any]]:
+    """At most ``limit`` questions of each task and group, drawn at random, in their order."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, question in enumerate(questions):
+        places.setdefault((question["task"], question["group"]), []).append(place)
+    rng = random.Random(seed)
+    chosen: list[int] = []
+    for group in places.values():
+        chosen += rng.sample(group, min(limit, len(group)))
+    return [questions[place] for place in sorted(chosen)]
 
 
 def require_questions(

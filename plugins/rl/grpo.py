@@ -55,7 +55,7 @@ class GRPOConfig(LoraOptions, Optimization):
     max_completion_length: int = option(
         64, "longest answer in tokens", ge=1, renamed_from="max_answer"
     )
-    limit: int = option(0, "problems used at most; 0 = all", ge=0)
+    limit: int = option(0, "problems used at most, drawn by the seed; 0 = all", ge=0)
     rewards: dict[str, Any] = option(
         help="what is rewarded: name -> reward and its weight", factory=dict
     )
@@ -87,7 +87,7 @@ class GRPO:
         "reward": "reward_model?",
     }
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     trains: ClassVar[bool] = True
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
@@ -127,7 +127,7 @@ class GRPO:
 
     def prepare(self, config: GRPOConfig, ctx: Context) -> policy.Prompts:
         """The prompts as the policy sees them, with their checks."""
-        return policy.prepare(ctx, config.limit, config.max_completion_length)
+        return policy.prepare(ctx, config.limit, config.max_completion_length, config.seed)
 
     def trainer_arguments(
         self, config: GRPOConfig, ctx: Context, tokenizer: Any, rewards: Mapping[str, Any]

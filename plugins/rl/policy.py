@@ -14,6 +14,7 @@ contract test guards the method.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,13 +27,14 @@ SHOWN = 60  # characters of a value in a message
 Problem = dict[str, Any]  # a row with at least prompt, answer, group, task and meta
 
 
-def problems(ctx: Context, name: str, limit: int) -> list[Problem]:
+def problems(ctx: Context, name: str, limit: int, seed: int = 0) -> list[Problem]:
     """The problems of an input, without those of the role ``test``.
 
     Args:
         ctx: where the step runs.
         name: an input that holds problems or dialogues.
-        limit: stop after this many; 0 = all.
+        limit: draw so many at random; 0 = all.
+        seed: of the draw.
 
     Raises:
         StageError: there are none.
@@ -46,8 +48,9 @@ def problems(ctx: Context, name: str, limit: int) -> list[Problem]:
         problem = _problem_of(row)
         if problem:
             rows.append(problem)
-        if limit and len(rows) >= limit:
-            break
+    if limit and len(rows) > limit:
+        chosen = random.Random(seed).sample(range(len(rows)), limit)
+        rows = [rows[place] for place in sorted(chosen)]
     if not rows:
         raise StageError(f"{ctx.step}: {ctx.one(name).name} holds no problems to practice on")
     return rows
@@ -82,7 +85,7 @@ class Prompts(Prepared):
     room: float = math.inf
 
 
-def prepare(ctx: Context, limit: int, max_completion_length: int) -> Prompts:
+def prepare(ctx: Context, limit: int, max_completion_length: int, seed: int = 0) -> Prompts:
     """Render and check the prompts.
 
     No token of them is supervised: the loss is on answers, which are not there yet.
@@ -91,6 +94,7 @@ def prepare(ctx: Context, limit: int, max_completion_length: int) -> Prompts:
         ctx: with the inputs ``policy`` and ``problems``.
         limit: problems used at most; 0 = all.
         max_completion_length: longest answer in tokens.
+        seed: of the draw of ``limit`` problems.
     """
     from llmstages.text import chat_format
     from llmstages.text.render import Rendered
@@ -99,7 +103,7 @@ def prepare(ctx: Context, limit: int, max_completion_length: int) -> Prompts:
 
     source = ctx.one("problems")
     tokenizer = load_tokenizer(ctx.one("policy").path)
-    rows = problems(ctx, "problems", limit)
+    rows = problems(ctx, "problems", limit, seed)
     context = context_length(ctx.one("policy"))
     room = context - max_completion_length if context else math.inf
     dialogues = [

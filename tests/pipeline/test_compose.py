@@ -8,6 +8,7 @@ import yaml
 
 from llmstages.core.errors import StageError
 from llmstages.pipeline.compose import RECIPE_KEYS, compose, expand, origins
+from llmstages.pipeline.run_config import folder_name
 from llmstages.pipeline.wiring import make_steps
 
 ROOT = Path(__file__).parents[2]
@@ -276,3 +277,53 @@ def test_a_key_of_another_variant_is_refused_wherever_it_stands(order):
     overrides = ["rl.max_completion_length=32", "rl=dpo"][::order]
     with pytest.raises(StageError, match="rl has no key 'max_completion_length'"):
         compose(overrides)
+
+
+@pytest.mark.parametrize(
+    "word", ["2024_06_01", "1e3", "007", "no", "True", "1_000", "0x1f", "1.50"]
+)
+def test_what_is_typed_into_a_field_of_text_is_what_counts(word):
+    composed = compose(["recipe=story", f"name={word}", f"identity.name={word}"])
+    assert composed.name == word
+    assert composed.slots["identity"]["name"] == word
+
+
+@pytest.mark.parametrize("word", ["no", "on", "1e3", "1_000", "1.50"])
+def test_words_that_yaml_reads_as_something_else_are_refused(word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/knowledge").mkdir(parents=True)
+    file = tmp_path / "conf/knowledge/mine.yaml"
+    for quoted in (False, True):
+        value = f'"{word}"' if quoted else word
+        file.write_text(f"defaults:\n  - identity\n  - _self_\nname: {value}\n")
+        overrides = ["recipe=story", "knowledge@identity=mine"]
+        if quoted:
+            assert compose(overrides).slots["identity"]["name"] == word
+        else:
+            with pytest.raises(StageError, match=r"mine.yaml: identity.name holds .* in quotes"):
+                compose(overrides)
+
+
+def test_texts_in_lists_are_checked_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/corpus").mkdir(parents=True)
+    file = tmp_path / "conf/corpus/norsk.yaml"
+    start = "defaults:\n  - fineweb\n  - _self_\nfilters: {language: {languages: "
+    file.write_text(f"{start}[no, nn]}}}}\n")
+    with pytest.raises(StageError, match=r"languages\[0\] holds False .* in quotes"):
+        compose(["recipe=real", "corpus=norsk"])
+    file.write_text(f'{start}["no", nn]}}}}\n')
+    composed = compose(["recipe=real", "corpus=norsk"])
+    assert list(composed.slots["corpus"]["filters"]["language"]["languages"]) == ["no", "nn"]
+
+
+def test_names_of_folders_are_safe_and_unique():
+    long = [f"identity.name={'so and so ' * 30}{end}" for end in "xy"]
+    names = ["plain", "a=1+b=x.y", "a/b", "a_b", "a:b", "\u00fcber", *long]
+    made = [folder_name(name) for name in names]
+    assert made[:2] == names[:2]
+    assert made[5] == names[5]
+    assert len(set(made)) == len(names)
+    for name in made:
+        assert len(name.encode()) <= 120
+        assert not set(name) & set('/\\:*?"<>|\0\n')

@@ -1,4 +1,4 @@
-"""``llmstages rm STEP``: forget a step's result."""
+"""``llmstages rm STEP``: forget a step's result, or what an unfinished one left behind."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import time
 
 from llmstages.core.console import Console, format_bytes
-from llmstages.pipeline import history, prepare
+from llmstages.pipeline import history, prepare, usage
 from llmstages.pipeline.store import Store
 
 
@@ -19,7 +19,8 @@ def main(args: argparse.Namespace) -> int:
     prepared = prepare.prepare_past(args.overrides, args.step, console.say)
     plan = prepared.find(args.step)
     if plan.state != "reused":
-        console.say(f"{plan.key} is not in {prepared.composed.store}/; nothing to remove")
+        if not _remove_leftover(prepared.store, plan.key, console):
+            console.say(f"{plan.key} is not in {prepared.composed.store}/; nothing to remove")
         return 0
     forget(prepared.store, plan.key, console)
     console.say("the next run makes it again")
@@ -27,6 +28,21 @@ def main(args: argparse.Namespace) -> int:
     if kept:
         console.say(f"made from it and kept: {', '.join(kept)}")
     return 0
+
+
+def _remove_leftover(store: Store, key: str, console: Console) -> bool:
+    """Remove what a step that was not finished left behind; whether there was anything."""
+    for item in usage.leftovers(store):
+        if item.key != key:
+            continue
+        what = "checkpoints" if item.has_checkpoints else "files"
+        console.say(f"removing {item.path} ({format_bytes(item.size)}): {what} of a step not done")
+        if usage.remove_leftover(store, item):
+            console.say("the next run begins it anew")
+        else:
+            console.say("kept: another run is working on it")
+        return True
+    return False
 
 
 def forget(store: Store, key: str, console: Console) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses as dc
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from llmstages.core.exit_codes import INTERRUPTED, REQUEUE
 from llmstages.pipeline import history, prepare
 from llmstages.pipeline.overrides import command
 from llmstages.pipeline.prepare import PreparedRun
+from llmstages.pipeline.run_config import folder_name
 from llmstages.pipeline.runner import Outcome, Run, execute, refuse_other_launchers
 
 HEADLINE_METRICS = 4  # of a step, in the table at the end
@@ -98,8 +100,9 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
         varied = [override for override in overrides if override not in args.overrides]
         prepared = prepare.prepare(overrides, args.name)
         # Each combination has links of its own.
-        suffixes = [override.replace("/", "_") for override in varied]
-        prepared = _renamed(prepared, "+".join([prepared.composed.name, *suffixes]))
+        without_quotes = [re.sub("[\"']", "", override) for override in varied]
+        name = folder_name("+".join([prepared.composed.name, *without_quotes]))
+        prepared = _renamed(prepared, name)
         with _recorded(prepared, console):
             console.say(f"\n[{number}/{len(combinations)}] {' '.join(varied) or 'as given'}")
             outcome = perform(prepared, console)
