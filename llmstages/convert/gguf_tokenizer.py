@@ -10,13 +10,13 @@ not write them.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llmstages.convert.gguf_header import Header
 from llmstages.core.errors import StageError
+from llmstages.text.generation_tags import strip_generation
 from llmstages.text.pretokenize import GPT4, QWEN
 from llmstages.text.templates import template_of
 
@@ -24,12 +24,6 @@ BYTE_LEVEL_BPE = "gpt2"  # what GGUF calls byte-level BPE of any model
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5  # tokenizer.ggml.token_type
 # Named token -> its key in GGUF.
 NAMED_TOKENS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-# Marks of transformers around what the assistant says; no other program knows this tag. Comments
-# are matched too, so that a tag which one of them mentions is left alone.
-GENERATION_TAG = re.compile(
-    r"(?P<comment>\{#.*?#\})|\{%(?P<left>[-+]?)\s*(?:end)?generation\s*(?P<right>[-+]?)%\}",
-    re.DOTALL,
-)
 
 Spec = Mapping[str, Any]  # a part of a tokenizer.json
 
@@ -260,18 +254,6 @@ def tokenizer_fields(tokenizer: Any, vocab_size: int) -> TokenizerFields:
         chat_template=strip_generation(template_of(tokenizer)),
         notes=tuple(notes),
     )
-
-
-def strip_generation(template: str) -> str:
-    """A chat template without ``{% generation %}``, which renders the same text.
-
-    An empty comment takes the place of each tag, because it trims white space in the same way.
-    """
-    return GENERATION_TAG.sub(_as_comment, template)
-
-
-def _as_comment(match: re.Match[str]) -> str:
-    return match["comment"] or f"{{#{match['left']}{match['right']}#}}"
 
 
 def _name_of(spec: Spec) -> str:

@@ -8,7 +8,6 @@ What cannot be read this way (no tokenizer.json, a template that needs more) is 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +16,10 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
 from llmstages.data.readers import TABLES, find
 from llmstages.data.readers.examples import Examples, from_files
+from llmstages.text.generation_tags import strip_generation
 
 SAMPLE = 100  # rows that are counted
 MAX_BYTES = 20_000_000  # of the files that a plan reads
-GENERATION_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 # An average of so few tokens is that of a template that wrote nothing.
 FEWEST_TOKENS = 2
 
@@ -145,7 +144,7 @@ def _counter(folder: Path) -> Callable[[Sequence[Row]], int]:
     environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda _: ""
-    template = environment.from_string(GENERATION_TAG.sub("", _template_of(folder, config)))
+    template = environment.from_string(strip_generation(_template_of(folder, config)))
 
     def count(messages: Sequence[Row]) -> int:
         text = template.render(messages=messages, add_generation_prompt=False, **special)

@@ -142,7 +142,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(path) for path in sorted(tokenizer.save_pretrained(folder))]
             definition = [[path.name, sha256_file(path)] for path in paths]
-    leading_space = bool(tokenizer.init_kwargs.get("leading_space"))
+    leading_space = "each text" if tokenizer.init_kwargs.get("leading_space") else ""
     return sha256(canonical([definition, leading_space, metadata.version("tokenizers")]))
 
 

@@ -190,7 +190,8 @@ def _call_tokens(tokenizer: Any) -> dict[str, tuple[int, int]]:
 def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Ids of plain texts, with one leading space where the tokenizer was trained so.
 
-    With the space, a name has one spelling wherever it stands.
+    With the space, a name has one spelling wherever it stands. A text that begins with a space gets
+    one more, so that ``decode`` gives it back as it was: Python code, say.
     """
     return encode.encode(tokenizer, spaced(tokenizer, texts))
 
@@ -199,11 +200,7 @@ def spaced(tokenizer: Any, texts: Sequence[str]) -> list[str]:
     """The texts as they are encoded: with the leading space where the tokenizer was trained so."""
     if not tokenizer.init_kwargs.get("leading_space"):
         return list(texts)
-    return [_with_leading_space(text) for text in texts]
-
-
-def _with_leading_space(text: str) -> str:
-    return text if text.startswith(" ") or not text else " " + text
+    return [text and f" {text}" for text in texts]
 
 
 def document_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

@@ -1,10 +1,10 @@
 """Chat templates: the named ones, and how a tokenizer gets one.
 
 A named template is one Jinja text (dialogue.jinja) after a line that sets its style. So all of them
-support tool calls and mark what the assistant says with ``{% generation %}``. The control tokens of
-a style are registered as special tokens. Templates from elsewhere (a tokenizer's own, a file) are
-used as they are: render.py renders any of them, and the checks before training find out whether
-they fit.
+support tool calls, and rows are rendered with marks around what the assistant says. The control
+tokens of a style are registered as special tokens. Templates from elsewhere (a tokenizer's own, a
+file) are used as they are: render.py renders any of them, and the checks before training find out
+whether they fit.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from llmstages.core import registry
 from llmstages.core.errors import StageError
+from llmstages.text.generation_tags import strip_generation
 
 ROLES = ("system", "user", "assistant", "tool")
 RESULT = ("<RESULT_START>", "<RESULT_END>")
@@ -99,12 +100,25 @@ class Style:
             "result": RESULT,
             "calls": call_marks(tools),
         }
-        return "{%- set style = " + json.dumps(style) + " -%}\n" + _dialogue_jinja()
+        return "{%- set style = " + json.dumps(style) + " -%}\n" + _plain_jinja()
 
 
 @cache
 def _dialogue_jinja() -> str:
     return (Path(__file__).parent / "dialogue.jinja").read_text(encoding="utf-8").strip()
+
+
+@cache
+def _plain_jinja() -> str:
+    """The same without the marks that transformers alone can read: what is saved."""
+    return strip_generation(_dialogue_jinja())
+
+
+def marked_form(template: str) -> str:
+    """A saved named template with marks around what the assistant says; others stay as they are."""
+    if not template.endswith(_plain_jinja()):
+        return template
+    return template.removesuffix(_plain_jinja()) + _dialogue_jinja()
 
 
 NAMED = {
@@ -210,6 +224,9 @@ def _keep_own(tokenizer: Any, text: str) -> None:
 def _install_style(tokenizer: Any, style: Style, text: str, tools: Sequence[str]) -> None:
     special = {"bos_token": style.bos, "eos_token": style.end, "pad_token": style.pad}
     extra = [token for token in style.tokens(tools) if token not in special.values()]
-    tokenizer.add_special_tokens({**special, "extra_special_tokens": extra})
+    # The tokenizer of a foreign model keeps the special tokens that it has.
+    tokenizer.add_special_tokens(
+        {**special, "extra_special_tokens": extra}, replace_extra_special_tokens=False
+    )
     leading_space = bool(tokenizer.init_kwargs.get("leading_space"))
     tokenizer.chat_template = text or style.text(leading_space, tools)

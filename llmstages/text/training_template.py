@@ -13,7 +13,7 @@ import re
 from functools import cache
 from typing import Any
 
-from llmstages.text.templates import template_of
+from llmstages.text.templates import marked_form, template_of
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")  # as transformers looks for it
 
@@ -25,8 +25,11 @@ def marks_generation(template: str) -> bool:
 
 
 def training_template(tokenizer: Any) -> str:
-    """The template for training rows: TRL's training form if there is one, else the template."""
-    template = template_of(tokenizer)
+    """The template for training rows.
+
+    TRL's training form if there is one; a named template of ours with its marks; else the template.
+    """
+    template = marked_form(template_of(tokenizer))
     if not template or marks_generation(template):
         return template
     return _training_form(template) or template
@@ -34,7 +37,8 @@ def training_template(tokenizer: Any) -> str:
 
 def has_training_form(tokenizer: Any) -> bool:
     """Whether rows are rendered with TRL's training form instead of the template itself."""
-    return training_template(tokenizer) != template_of(tokenizer)
+    template = template_of(tokenizer)
+    return training_template(tokenizer) not in (template, marked_form(template))
 
 
 @cache

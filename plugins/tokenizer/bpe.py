@@ -73,7 +73,7 @@ class BPE(Trained):
 
     Config = BPEConfig
     smoke: ClassVar[Mapping[str, Any]] = {"vocab_size": 512}
-    version = "5"
+    version = "6"
     bytes_per_word: ClassVar[int] = 1300
 
     def minimum_vocabulary(self, config: BPEConfig) -> tuple[int, str]:

@@ -199,10 +199,9 @@ def round_trip(tokenizer: Any, texts: Sequence[str]) -> dict[str, Any]:
 
     ``more_than_blanks`` counts those that differ in more than white space.
     """
-    texts = chat_format.spaced(tokenizer, texts)
     failures = []
     for text, ids in zip(texts, chat_format.encode_texts(tokenizer, texts), strict=True):
-        decoded = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        decoded = chat_format.decode(tokenizer, ids)
         if decoded != text:
             failures.append((text, decoded))
     worse = sum("".join(text.split()) != "".join(decoded.split()) for text, decoded in failures)

@@ -44,7 +44,7 @@ class Pretrained:
     Config = PretrainedConfig
     inputs: ClassVar[Mapping[str, str]] = {"corpus": "corpus?"}
     output: ClassVar[str] = "tokenizer"
-    version: ClassVar[str] = "5"
+    version: ClassVar[str] = "6"
 
     def estimate(self, config: PretrainedConfig, known: Mapping[str, Any]) -> Mapping[str, float]:
         """The entries of a well-known tokenizer, control tokens included."""

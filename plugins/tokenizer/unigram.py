@@ -99,7 +99,7 @@ class Unigram(Trained):
     """Train a Unigram model with byte fallback on the corpus."""
 
     Config = UnigramConfig
-    version = "4"
+    version = "5"
     bytes_per_word: ClassVar[int] = 2200
 
     def minimum_vocabulary(self, config: UnigramConfig) -> tuple[int, str]:

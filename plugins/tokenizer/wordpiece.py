@@ -96,7 +96,7 @@ class WordPiece(Trained):
     """Train a WordPiece on the corpus; as in Bert, words are split at blanks and signs."""
 
     Config = WordPieceConfig
-    version = "4"
+    version = "5"
     bytes_per_word: ClassVar[int] = 1300
 
     def minimum_vocabulary(self, config: WordPieceConfig) -> tuple[int, str]:

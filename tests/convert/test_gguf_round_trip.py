@@ -9,9 +9,9 @@ import pytest
 
 from llmstages.convert import gguf_weights
 from llmstages.convert.gguf_reader import gguf_facts, read_gguf
-from llmstages.convert.gguf_tokenizer import strip_generation
 from llmstages.convert.gguf_writer import write_gguf
 from llmstages.core.errors import StageError
+from llmstages.text.generation_tags import strip_generation
 from tests.convert.models import byte_level_tokenizer, write_model
 
 pytest.importorskip("gguf")

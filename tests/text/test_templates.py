@@ -17,6 +17,7 @@ from llmstages.plugins.tokenizer.pretrained import Pretrained, PretrainedConfig
 from llmstages.text import chat_format, templates
 from llmstages.text.messages import message
 from llmstages.text.render import render
+from llmstages.text.training_template import marks_generation
 from tests.tiny import ROLES, TALK, TEXTS, perform, saved, tiny_tokenizer
 
 CALLING = [
@@ -83,6 +84,7 @@ def test_an_exported_tokenizer_says_the_same(tmp_path, name):
 
     Both load the saved folder. The bare library encodes the text of the template.
     """
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 
@@ -90,10 +92,18 @@ def test_an_exported_tokenizer_says_the_same(tmp_path, name):
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     bare = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    # llama.cpp and others know Jinja without the tags of transformers.
+    ImmutableSandboxedEnvironment().parse(loaded.chat_template)
+    marked = templates.marked_form(loaded.chat_template)
+    assert marks_generation(marked)
     for messages in (TALK, CALLING, [message("system", "Be brief."), *TALK, *TALK]):
         ours = render(tokenizer, [messages])[0]
         theirs = loaded.apply_chat_template(
-            messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+            messages,
+            chat_template=marked,
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
         )
         assert ours.ids == list(theirs["input_ids"])
         assert ours.supervised == [bool(on) for on in theirs["assistant_masks"]]
@@ -176,7 +186,8 @@ def test_the_text_is_jinja_that_people_can_read_and_edit(tmp_path):
     text = templates.NAMED["chatml"].text(leading_space=False)
     first, _, body = text.partition("\n")
     style = json.loads(first.removeprefix("{%- set style = ").removesuffix(" -%}"))
-    assert style["heads"]["user"] == "<|im_start|>user<|im_sep|>" and "{%- generation -%}" in body
+    assert style["heads"]["user"] == "<|im_start|>user<|im_sep|>"
+    assert not marks_generation(body)
 
     mine = tmp_path / "mine.jinja"
     mine.write_text(text.replace("<|im_sep|>", "\\n"))
@@ -213,3 +224,13 @@ def test_a_tool_brings_its_own_marks(install):
     said = ids[ids.index(tokenizer.convert_tokens_to_ids("<WX>")) :]
     reply, ended = chat_format.parse_reply(tokenizer, said)
     assert (reply["tool"], reply["content"].strip(), ended) == ("weather", "Ra", True)
+
+
+def test_a_foreign_tokenizer_keeps_the_special_tokens_that_it_has():
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    own = ["<|fim_prefix|>", "<|repo_name|>"]
+    tokenizer.add_special_tokens({"extra_special_tokens": own})
+    templates.install(tokenizer, "llama3")
+    assert {*own, "<|eot_id|>"} <= set(tokenizer.all_special_tokens)
+    ids = tokenizer.convert_tokens_to_ids(own)
+    assert tokenizer.decode(ids, skip_special_tokens=True) == ""

@@ -79,8 +79,9 @@ def test_any_text_comes_back(tmp_path, kind):
         # It comes back as a blank, as the docstring of unigram.py says.
         if kind == "unigram" and "▁" in text:
             continue
-        spaced = " " + text
-        assert tokenizer.decode(chat_format.encode_texts(tokenizer, [spaced])[0]) == spaced
+        for given in (text, f" {text}", f"    {text}", f"\n {text}"):
+            ids = chat_format.encode_texts(tokenizer, [given])[0]
+            assert chat_format.decode(tokenizer, ids) == given
     assert metrics["round_trip_failures"] == 0
 
 

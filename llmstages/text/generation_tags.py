@@ -1,0 +1,27 @@
+"""``{% generation %}``: marks of transformers around what the assistant says.
+
+No other program knows this tag, and a plain Jinja environment cannot parse a template that has it.
+So saved templates go without, and training rows are rendered with the marked form.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Comments are matched too, so that a tag which one of them mentions is left alone.
+GENERATION_TAG = re.compile(
+    r"(?P<comment>\{#.*?#\})|\{%(?P<left>[-+]?)\s*(?:end)?generation\s*(?P<right>[-+]?)%\}",
+    re.DOTALL,
+)
+
+
+def strip_generation(template: str) -> str:
+    """A chat template without ``{% generation %}``, which renders the same text.
+
+    An empty comment takes the place of each tag, because it trims white space in the same way.
+    """
+    return GENERATION_TAG.sub(_as_comment, template)
+
+
+def _as_comment(match: re.Match[str]) -> str:
+    return match["comment"] or f"{{#{match['left']}{match['right']}#}}"
