@@ -230,10 +230,9 @@ def _preset_notes(overrides: Sequence[str], presets: Mapping[str, Any]) -> dict[
 
 def _read_slots(config: DictConfig, choices: Mapping[str, str | None]) -> dict[str, Any]:
     """Step -> ``{"stage": name, **values}``, from every key that is not one of a run's own."""
-    own_keys = {"smoke", "presets", *(field.name for field in dc.fields(RunConfig))} - {
-        "slots",
-        "given",
-    }
+    about_composing = {"slots", "given", "notes"}
+    fields = {field.name for field in dc.fields(RunConfig)} - about_composing
+    own_keys = {"smoke", "presets", *fields}
     slots: dict[str, Any] = {}
     for key in config:
         name = str(key)
