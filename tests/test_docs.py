@@ -65,6 +65,7 @@ def write_model(folder: Path) -> None:
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "llama2", "vocab_size": 100}')
     (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer_config.json").write_text("{}")
 
 
 def write_shown_files() -> None:

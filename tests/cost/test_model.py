@@ -142,6 +142,7 @@ def test_the_model_a_stage_expects_is_the_one_it_makes(values):
         num_attention_heads=4,
         intermediate_size=100,
         max_position_embeddings=96,
+        max_length=64,
         **values,
     )
     tokenizer = tiny_tokenizer()

@@ -131,7 +131,9 @@ def test_finished_steps_tell_what_they_measured(toys, monkeypatch):
     planned = make_plan([*steps, step("model", "toymodel.plain", corpus=steps[1])], store)
     assert cost_plan.estimate_steps(planned, store, Hardware(), Launch()) == {}
     table_size = len("[0, 1, 2]")
-    assert seen["corpus"] == [{"name": "corpus", "kept": 3, "shape": 3, "bytes": table_size}]
+    (corpus,) = seen["corpus"]
+    assert corpus.pop("table") == str(store.folder(planned[1].key) / "data")
+    assert corpus == {"name": "corpus", "kept": 3, "shape": 3, "bytes": table_size}
     assert seen["base"] == []
 
 

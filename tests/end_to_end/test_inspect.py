@@ -47,7 +47,7 @@ def test_without_a_recipe_it_is_of_the_last_run(smoke):
 def test_template_and_page(smoke, tmp_path):
     before, page = store(smoke), tmp_path / "sft.html"
     done = inspect(smoke, "sft", "--row", "dialogues:3", "--template", "--html", str(page))
-    assert "{%- generation -%}" in done.out
+    assert "{%- set style = " in done.out
     assert "dialogues:3" in page.read_text()
     assert "<script" not in page.read_text()
     assert store(smoke) == before

@@ -33,7 +33,8 @@ def main(args: argparse.Namespace) -> int:
 def _remove_leftover(store: Store, key: str, console: Console) -> bool:
     """Remove what a step that was not finished left behind; whether there was anything."""
     for item in usage.leftovers(store):
-        if item.key != key:
+        # An empty folder is what the lock of a removed result leaves.
+        if item.key != key or not item.size:
             continue
         what = "checkpoints" if item.has_checkpoints else "files"
         console.say(f"removing {item.path} ({format_bytes(item.size)}): {what} of a step not done")
