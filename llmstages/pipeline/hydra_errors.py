@@ -66,6 +66,11 @@ def explain(error: Exception, overrides: Sequence[str], facts: Facts) -> str:
         return _wrong_type(match, with_cause, preset, overrides)
     if match := re.search(r"Key '([^']+)' (?:is )?not in '?\w+'?", with_cause):
         return _unknown_key(_full_key(with_cause) or match[1], facts)
+    if match := re.search(r"Ambiguous value for argument '(.+)'$", text, re.MULTILINE):
+        return (
+            f"{match[1]} may be one text or a sweep{_in_quotes(match[1])}. "
+            "A list is KEY=[A,B]; a sweep needs --multirun"
+        )
     if "Config group override must be a string" in text:
         return (
             "a slot takes the name of a variant or preset, SLOT=NAME (llmstages list); "
@@ -85,11 +90,21 @@ def _full_key(text: str) -> str:
 
 
 def _unreadable(error: Exception) -> str:
+    given = str(getattr(error, "override", ""))
     return (
-        f"cannot read {getattr(error, 'override', '')!r}. Write KEY=VALUE, GROUP=OPTION, "
-        "+GROUP@STEP=OPTION or ~KEY. A value with letters or signs beyond ASCII needs quotes of "
-        f"its own: \"KEY='VALUE'\" ({first_line(error)})"
+        f"cannot read {given!r}. Write KEY=VALUE, GROUP=OPTION, +GROUP@STEP=OPTION or ~KEY"
+        f"{_in_quotes(given)} ({first_line(error)})"
     )
+
+
+def _in_quotes(override: str) -> str:
+    """The advice to put a value into quotes, as a word for the shell; "" without a value."""
+    key, _, value = override.partition("=")
+    if not key or not value:
+        return ""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    word = re.sub(r'([\\"$`])', r"\\\1", f"{key}='{escaped}'")
+    return f'. A value with signs of its own needs quotes: "{word}"'
 
 
 def _unknown_key_of_preset(preset: str, key: str, facts: Facts) -> str:

@@ -113,7 +113,10 @@ def test_wiring_from_the_command_line(toys):
         ("launch=dpd", "Did you mean 'ddp'"),
         ("launch.processes=2", "needs backend=torchrun"),
         ("foo", "cannot read 'foo'"),
-        ("toymodel.x=Zoë", "needs quotes of its own: \"KEY='VALUE'\""),
+        ("toymodel.x=Zoë", "needs quotes: \"toymodel.x='Zoë'\""),
+        ("toymodel.x=a=b", "needs quotes: \"toymodel.x='a=b'\""),
+        ("toymodel.x=it's", "needs quotes: \"toymodel.x='it\\\\'s'"),
+        ("toymodel.learning_rate=1,2", "may be one text or a sweep"),
         ("store=", "store and runs need the name of a folder"),
     ],
 )
