@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmstages.core.malloc import kept_memory
 from llmstages.text import chat_format
 from llmstages.text.batching import available_memory, batch_for
 from llmstages.text.messages import Message, message, with_tools
@@ -88,9 +89,10 @@ def generate(
         longest = len(fitted[chosen[-1]])
         chosen = chosen[: batch_for(model, longest, max_new_tokens, batch, available)]
         start += len(chosen)
-        rows, probabilities = _generate_batch(
-            model, [fitted[i] for i in chosen], max_new_tokens, options, advance
-        )
+        with kept_memory():
+            rows, probabilities = _generate_batch(
+                model, [fitted[i] for i in chosen], max_new_tokens, options, advance
+            )
         for place, i in enumerate(chosen):
             end = chat_format.reply_length(rows[place], options["eos_token_id"])
             new_ids[i] = rows[place][:end]

@@ -12,11 +12,13 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llmstages.core.errors import StageError
+from llmstages.core.malloc import kept_memory
 from llmstages.core.stage import Artifact, Context
 from llmstages.data import tables
 from llmstages.train import distributed, resume
@@ -200,7 +202,8 @@ def run_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     try:
-        resume.train(trainer, config, ctx, watch)
+        with kept_memory() if compute_device() == "cpu" else nullcontext():
+            resume.train(trainer, config, ctx, watch)
     finally:
         watch.close()
     return watch
