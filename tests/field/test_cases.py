@@ -8,7 +8,7 @@ tested where the code lies:
 | 01, 35 | encodings | tests/data/test_encodings.py |
 | 02, 33 | bodies that are not whole | tests/plugins/pages/test_ends.py |
 | 05, 09, 30, 36 | files and folders | tests/data/test_encodings.py |
-| 06, 08, 40 | tokenizers that leave | tests/text/test_templates.py, plugins/tokenizer/test_kinds.py |
+| 06, 08, 40 | tokenizers that leave | tests/text/test_templates.py, plugins/tokenizer |
 | 10, 11 | rows, positions, tokenizers | tests/plugins/pretrain/test_causal_lm.py |
 | 12, 13, 14, 15, 16, 38, 39 | fields and values | tests/data/test_turn_fields.py |
 | 17 | adapters that leave | tests/cli/test_export_command.py |
