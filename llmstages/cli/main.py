@@ -204,6 +204,9 @@ def _add_store(commands: Commands) -> None:
     _add_step(commands.add("redo", "forget a step's result and make it again", "redo rl"))
     _add_step(commands.add("rm", "forget a step's result", "rm rl"))
     verify = commands.add("verify", "read every stored file again and compare digests", "verify")
+    verify.add_argument(
+        "--inputs", action="store_true", help="also read the input files of all plans again"
+    )
     verify.add_overrides()
 
 

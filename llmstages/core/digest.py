@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,20 @@ class Digests:
         if not matches:
             raise StageError(f"{where}: no file {text!r}.{_nearby(text)}")
         return [self.path(Path(match)) for match in matches]
+
+    def recheck(self) -> Iterator[tuple[str, bool]]:
+        """Read every remembered file again: (path, whether its content is what is remembered).
+
+        What is wrong or gone is forgotten, so that the next plan reads it.
+        """
+        for key, entry in list(self.known.items()):
+            path = Path(key)
+            is_same = path.is_file() and sha256_file(path) == entry[-1]
+            if not is_same:
+                del self.known[key]
+                _of_this_process.pop(key, None)
+                self.changed = True
+            yield key, is_same or not path.exists()
 
     def save(self) -> None:
         """Write the cache, if something is new and there is a place for it."""

@@ -22,6 +22,8 @@ SHOWN_REASONS = 4  # differences named in the reason why a step is new
 SHOWN_CHARACTERS = 40  # of a value in a reason
 FILE_CONTENT = "content of its file"  # of a component that is named by its file; no field's name
 
+DIGESTS = ".digests.json"  # in the store: digests of the files that plans have read
+
 
 @dc.dataclass(frozen=True, eq=False)
 class Source:
@@ -107,7 +109,7 @@ def check_kinds(steps: Sequence[Step]) -> None:
 def make_plan(steps: Sequence[Step], store: Store) -> list[Planned]:
     """Fingerprint every step and say whether its result is in the store, and if not, why."""
     check_kinds(steps)
-    digests = Digests(store.path / ".digests.json")
+    digests = Digests(store.path / DIGESTS)
     planned: dict[Step, Planned] = {}
     for step in steps:
         identity = _identity(step, planned, digests)
@@ -129,7 +131,7 @@ def changed_since(plan: Planned, planned: Sequence[Planned], store: Store) -> li
 
     A result would otherwise be stored under the fingerprint of what a file held before.
     """
-    digests = Digests(store.path / ".digests.json")
+    digests = Digests(store.path / DIGESTS)
     by_step = {other.step: other for other in planned}
     identity = _identity(plan.step, by_step, digests)
     return [

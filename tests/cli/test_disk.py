@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from llmstages.core.digest import sha256
+
 HOLDER = """
 import sys, time
 from llmstages.pipeline.store import Store
@@ -98,3 +100,18 @@ def test_checkpoints_stay_unless_asked_for(cli, toys):
 def test_runs_elsewhere_count_too(cli, toys, tmp_path):
     cli("run", "recipe=toy", f"runs={tmp_path}/elsewhere")
     assert "nothing to remove" in cli("gc").out
+
+
+def test_verify_reads_inputs_again_where_their_size_and_dates_lie(cli, toys):
+    words = toys / "words.txt"
+    words.write_text("aaaa")
+    cli("run", "recipe=toy", f"toycorpus.files={words}")
+    cli("plan", "recipe=toy", f"toycorpus.files={words}")  # the first plan had no store yet
+    assert "1 input files read, 0 exchanged" in cli("verify", "--inputs").out
+    # As if the file had been exchanged in a way that nothing shows.
+    file = toys / "store/.digests.json"
+    file.write_text(file.read_text().replace(sha256("aaaa"), sha256("bbbb")))
+    shown = cli("verify", "--inputs")
+    assert shown.code == 1
+    assert "words.txt has another content" in shown.out
+    assert "0 input files read" in cli("verify", "--inputs").out
