@@ -184,3 +184,14 @@ def test_content_that_was_exchanged_under_the_same_size_and_date_is_noticed(tmp_
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert file.stat().st_mtime_ns == before.st_mtime_ns
     assert digests.file(file) != first
+
+
+def test_a_damaged_first_member_costs_its_own_rows_alone(tmp_path):
+    members = [gzip.compress(f'{{"row": {number}}}\n'.encode()) for number in range(3)]
+    broken = bytearray(members[0])
+    broken[12] ^= 0xFF
+    file = tmp_path / "a.jsonl.gz"
+    file.write_bytes(bytes(broken) + members[1] + members[2])
+    found = [row for _, row in rows(file)]
+    assert [row for row in found if isinstance(row, dict)] == [{"row": 1}, {"row": 2}]
+    assert any(getattr(row, "rule", "") == "damaged" for row in found)

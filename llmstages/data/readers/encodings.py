@@ -114,13 +114,25 @@ def web_codec(label: str, in_page: bool = False) -> str:
 
 def open_utf8(path: Path, meter: Meter | None = None) -> io.BufferedReader:
     """The text of a file in UTF-8, decompressed; UTF-16 and UTF-32 are known by their mark."""
+    start = _start(path)
     stored = open_file(path, meter)
-    start = stored.peek(4)[:4]
     for mark, encoding in MARKS:
         if start.startswith(mark):
             transcoded: Any = _Transcoded(stored, encoding)
             return io.BufferedReader(transcoded, BUFFER)
     return stored
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes of a text; b"" if they are damaged, which whoever reads the file will find.
+
+    In a stream of its own: looking ahead in the one that is read would lose the report of damage.
+    """
+    try:
+        with open_file(path) as stream:
+            return stream.read(4)
+    except (OSError, EOFError):
+        return b""
 
 
 class _Transcoded(io.RawIOBase):
