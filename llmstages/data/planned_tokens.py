@@ -16,6 +16,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
 from llmstages.data.readers import TABLES, find
 from llmstages.data.readers.examples import Examples, from_files
+from llmstages.data.splits import spread
 from llmstages.text.generation_tags import strip_generation
 
 SAMPLE = 100  # rows that are counted
@@ -61,13 +62,7 @@ def facts_of_files(
     except (StageError, OSError):
         return {}
     rows = prepare(kept)
-    return {"examples": len(rows), "sample": evenly_spaced(rows)}
-
-
-def evenly_spaced(rows: Sequence[Any]) -> list[Any]:
-    """At most SAMPLE of the rows, from the first to the last."""
-    count = min(SAMPLE, len(rows))
-    return [rows[index * len(rows) // count] for index in range(count)]
+    return {"examples": len(rows), "sample": spread(rows, SAMPLE)}
 
 
 def count_tokens(source: Mapping[str, Any], folder: str | None, max_length: int) -> Counted | None:
@@ -126,7 +121,7 @@ def _sample_of_table(folder: Path) -> list[Row]:
         return []
     with pyarrow.memory_map(str(files[0])) as stream:
         batch = pyarrow.ipc.open_stream(stream).read_next_batch()
-        return batch.take(evenly_spaced(range(batch.num_rows))).to_pylist()
+        return batch.take(spread(range(batch.num_rows), SAMPLE)).to_pylist()
 
 
 def _counter(folder: Path) -> Callable[[Sequence[Row]], int]:

@@ -1,9 +1,10 @@
-"""Which rows are kept out of training: chosen by what must not leak, never by row."""
+"""Which rows are kept out of training (by what must not leak, never by row), and samples."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from llmstages.core.digest import sha256
 
@@ -28,3 +29,10 @@ def choose_tests(keys: Sequence[str], fraction: float) -> list[bool]:
             chosen.add(key)
             count += sizes[key]
     return [key in chosen for key in keys]
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """At most ``count`` items, evenly spread over all of them."""
+    if count >= len(items):
+        return list(items)
+    return [items[place * len(items) // count] for place in range(count)]

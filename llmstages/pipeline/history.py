@@ -9,12 +9,11 @@ has changed since.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +224,7 @@ def _steps_of_run(folder: Path) -> dict[str, StoredArtifact]:
                 f"{step.name} is an earlier result, of {made}: the last run {folder.name!r} asked "
                 "for another one and did not finish it"
             )
-            step = dataclasses.replace(step, outdated=why)
+            step = replace(step, outdated=why)
         steps[step.name] = step
     return steps
 

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, option
 from llmstages.data.dialogues import Dialogue, before_last_answer
+from llmstages.data.splits import spread
 from llmstages.plugins.evaluate.intervals import wilson
 from llmstages.text.messages import Message, message
 from llmstages.train.inference import dtype_option
@@ -274,13 +275,6 @@ def general_questions() -> list[tuple[str, str, list[str]]]:
     """(group, question, right answers) of all general questions."""
     rows = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
     return [(row["group"], row["question"], row["answers"]) for row in rows]
-
-
-def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """At most ``count`` items, evenly spread over all of them."""
-    if count >= len(items):
-        return list(items)
-    return [items[place * len(items) // count] for place in range(count)]
 
 
 def overlap(answer: str, wanted: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 # Beginnings of a JSON list of turns or of an object, as spreadsheets and exports hold them.
@@ -16,15 +16,18 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
+def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The same mappings and lists, with ``change`` applied to all that is neither."""
+    if isinstance(value, Mapping):
+        return {key: map_leaves(item, change) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [map_leaves(item, change) for item in value]
+    return change(value)
+
+
 def without_missing(value: Any) -> Any:
     """The same value with null for every NaN and infinity in it."""
-    if is_missing(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: without_missing(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_missing(item) for item in value]
-    return value
+    return map_leaves(value, lambda leaf: None if is_missing(leaf) else leaf)
 
 
 def scalar_text(value: Any) -> str | None:

@@ -18,7 +18,7 @@ from llmstages.core.stage import Context
 from llmstages.data import tables
 from llmstages.data.dialogues import mark_test_rows
 from llmstages.data.formats import InvalidRow, conversation, gather_trees, treat_reasoning
-from llmstages.data.formats.values import without_missing
+from llmstages.data.formats.values import map_leaves, without_missing
 from llmstages.data.readers.record import SURROGATES, Rejected, clean
 from llmstages.data.readers.rows import rows
 
@@ -138,13 +138,12 @@ def write_dialogues(
 
 def decoded_values(value: Any, counts: Counter[str]) -> Any:
     """The same value, with a character for every byte in its texts that is not UTF-8."""
-    if isinstance(value, str):
-        return value if value.isascii() else _decoded(value, counts)
-    if isinstance(value, list):
-        return [decoded_values(item, counts) for item in value]
-    if isinstance(value, Mapping):
-        return {key: decoded_values(item, counts) for key, item in value.items()}
-    return value
+
+    def change(leaf: Any) -> Any:
+        is_readable = not isinstance(leaf, str) or leaf.isascii()
+        return leaf if is_readable else _decoded(leaf, counts)
+
+    return map_leaves(value, change)
 
 
 def _decoded(text: str, counts: Counter[str]) -> str:
@@ -169,13 +168,7 @@ def _decoded(text: str, counts: Counter[str]) -> str:
 
 def clean_values(value: Any) -> Any:
     """The same value, with every text in it as Arrow and tokenizers accept it."""
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, list):
-        return [clean_values(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: clean_values(item) for key, item in value.items()}
-    return value
+    return map_leaves(value, lambda leaf: clean(leaf) if isinstance(leaf, str) else leaf)
 
 
 def count_characters(value: Any) -> int:
