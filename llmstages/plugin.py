@@ -1,9 +1,9 @@
 """The public API of plugin authors, on one page. The rest of the core may move.
 
 A stage fills a slot of a run (``rl=mine``). A component is a smaller plugin that a stage is made
-of: a filter, an extractor, a reward, a tool, an evaluator. Both are classes that a package
-registers
-by an entry point, and both are checked against these contracts when they are loaded:
+of: a filter, an extractor, a reward, a grader, a tool, an evaluator. Both are classes that a
+package registers by an entry point, and both are checked against these contracts when they are
+loaded:
 
     [project.entry-points."llmstages.stages"]     "rl.mine" = "my_package:Mine"
     [project.entry-points."llmstages.rewards"]    shortness = "my_package:Shortness"
@@ -26,6 +26,7 @@ from llmstages.core.stage import Artifact, Context, Progress, Stage, option
 from llmstages.data.filtering import Check, Document, Drop, Edit, Rules, Signatures, Verdict
 from llmstages.data.function_components import (
     FunctionFilter,
+    FunctionGrader,
     FunctionReward,
     FunctionTool,
     class_of,
@@ -44,6 +45,7 @@ __all__ = [
     "Evaluator",
     "Extractor",
     "Filter",
+    "Grader",
     "GroupFilter",
     "Message",
     "Progress",
@@ -163,6 +165,34 @@ class Reward(Protocol):
     def from_function(function: Callable[..., Any]) -> type:
         """``./my_reward.py:score``, called as score(prompts, completions, rows), has weight 1."""
         return class_of(FunctionReward, function)
+
+
+class Grader(Protocol):
+    """Decides whether a reply gives the answer of its problem (group ``llmstages.graders``).
+
+    Problems name theirs (``problems.graders.mine=mine``), and every reward, probe and evaluation
+    of these problems then asks it.
+    """
+
+    Config: ClassVar[type]
+    version: ClassVar[str]
+
+    def grade(
+        self, replies: Sequence[str], rows: Sequence[Mapping[str, Any]]
+    ) -> Sequence[bool | None]:
+        """One verdict a reply, in order; None where it cannot be decided, which pays nothing.
+
+        Args:
+            replies: what the model wrote, without control tokens.
+            rows: the problem of each: ``answer``, ``aliases`` (other answers that are right; may
+                be absent), ``prompt`` (messages), and its other columns.
+        """
+        ...
+
+    @staticmethod
+    def from_function(function: Callable[..., Any]) -> type:
+        """``./my_grader.py:is_right``, called as is_right(reply, problem)."""
+        return class_of(FunctionGrader, function)
 
 
 class Tool(Protocol):

@@ -160,7 +160,7 @@ def _add_looking_up(commands: Commands) -> None:
     new.add_argument(
         "--kind",
         default="filter",
-        choices=("filter", "extractor", "reward", "tool", "evaluator", "rl", "slot"),
+        choices=("filter", "extractor", "reward", "grader", "tool", "evaluator", "rl", "slot"),
         help="what the plugin is (default: filter)",
     )
     new.add_argument("--folder", help="where to write it (default: llmstages-NAME)")

@@ -25,7 +25,8 @@ dialogues     data/: messages (list of {role, content, tool}), plus any columns.
               are not trained on.
 preferences   data/: prompt, chosen, rejected (lists of messages as above), plus any columns.
 problems      data/: prompt (messages), answer (str), task, group (str), meta (JSON text), plus
-              any columns.
+              any columns. Optional: ``aliases`` (list of str, other answers that are right),
+              ``grader`` (the grader that decides, by name or as JSON text; text/grading.py).
 scores        scores.json: {task: {group: {model: {metric: value}}}}; answers.jsonl: {prompt, model,
               answer, task}; the same prompts for every model.
 report        index.html, claims.json: [{name, value, target, met}].

@@ -164,8 +164,14 @@ def load_component(group: str, spec: Mapping[str, Any]) -> Any:
     return cls(config)
 
 
-def component_config(group: str, spec: Mapping[str, Any]) -> tuple[type, Any]:
-    """The class and the typed Config of a component, with defaults filled in."""
+def component_config(group: str, spec: Mapping[str, Any], key: str = "") -> tuple[type, Any]:
+    """The class and the typed Config of a component, with defaults filled in.
+
+    Args:
+        group: of the component.
+        spec: ``{"use": name, **fields}``.
+        key: where the spec stands in a run (``rl.rewards.mine``), for messages.
+    """
     if isinstance(spec, Mapping) and "broken" in spec:
         raise StageError(str(spec["broken"]))
     if not isinstance(spec, Mapping) or not spec.get("use"):
@@ -175,7 +181,7 @@ def component_config(group: str, spec: Mapping[str, Any]) -> tuple[type, Any]:
         )
     cls = load_checked(group, spec["use"])
     fields = {key: value for key, value in spec.items() if key != "use"}
-    return cls, build_config(cls.Config, fields, f"{group}.{spec['use']}")
+    return cls, build_config(cls.Config, fields, key or f"{group}.{spec['use']}")
 
 
 def default_components(declared: Mapping[str, str] | tuple[str, ...]) -> dict[str, str]:
@@ -185,7 +191,7 @@ def default_components(declared: Mapping[str, str] | tuple[str, ...]) -> dict[st
     return {name: name for name in declared}
 
 
-def fill_components(stage: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+def fill_components(stage: Any, values: Mapping[str, Any], step: str = "") -> dict[str, Any]:
     """The values of a stage's Config with its components: the defaults where none are given.
 
     Each component is checked; a member that is set to None is left out.
@@ -196,8 +202,8 @@ def fill_components(stage: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         if given is None:
             given = {member: {"use": name} for member, name in default_components(declared).items()}
         filled[group] = {member: spec for member, spec in given.items() if spec is not None}
-        for spec in filled[group].values():
-            component_config(group, spec)
+        for member, spec in filled[group].items():
+            component_config(group, spec, f"{step}.{group}.{member}" if step else "")
     return filled
 
 

@@ -83,6 +83,28 @@ class FunctionFilter(Rules):
         yield Check(type(self).__name__, float(keeps), least=1.0)
 
 
+class FunctionGrader:
+    """A grader that is a function ``is_right(reply, problem)``."""
+
+    @dc.dataclass(frozen=True)
+    class Config:
+        """Nothing to set."""
+
+    version = "1"
+    called_with = ("reply", "problem")
+    function: ClassVar[Callable[..., Any]]
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def grade(self, replies: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[bool | None]:
+        """What the function returns for each reply."""
+        return [
+            file_components.call(self.function, reply, row)
+            for reply, row in zip(replies, rows, strict=True)
+        ]
+
+
 def class_of(base: type, function: Callable[..., Any]) -> type:
     """A subclass of one of these classes for a function."""
     return type(base.__name__, (base,), {"function": staticmethod(function)})

@@ -129,7 +129,7 @@ def make_step(
     """
     stage: Any = registry.load_stage(uses)
     options = {key: value for key, value in values.items() if key != "stage"}
-    config = build_config(stage.Config, registry.fill_components(stage, options), name)
+    config = build_config(stage.Config, registry.fill_components(stage, options, name), name)
     if hasattr(stage, "validate"):
         stage().validate(config, name)
     unknown = [wired for wired in wires if wired not in stage.inputs]

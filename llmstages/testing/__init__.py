@@ -17,6 +17,7 @@ from llmstages.testing.components import (
     check_evaluator,
     check_extractor,
     check_filter,
+    check_grader,
     check_reward,
     check_tool,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "check_evaluator",
     "check_extractor",
     "check_filter",
+    "check_grader",
     "check_reward",
     "check_stage",
     "check_tool",

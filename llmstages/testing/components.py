@@ -1,4 +1,4 @@
-"""Check that filters, extractors, rewards, tools and evaluators keep their contracts."""
+"""Check that filters, extractors, rewards, graders, tools and evaluators keep their contracts."""
 
 from __future__ import annotations
 
@@ -129,6 +129,50 @@ def _scores(
             f"score() gives {score!r}, which is not a finite number"
         )
     return [float(score) for score in scores]
+
+
+def check_grader(
+    component: str | type,
+    config: Mapping[str, Any] | None = None,
+    right: Sequence[tuple[str, str]] = (),
+    wrong: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Check a grader: one verdict a reply, in order, equal each time.
+
+    Args:
+        component: the registered name, or the class.
+        config: values that differ from the defaults.
+        right: pairs of a reply and an answer that it gives.
+        wrong: pairs of a reply and an answer that it does not give.
+    """
+    instance = make("graders", component, dict(config or {}))
+    pairs = [
+        *right,
+        *wrong,
+        ("", "Paris"),
+        ("Paris", "Paris"),
+        ("東京 🙂", "18"),
+        ("x" * 9999, "x"),
+    ]
+    replies = [reply for reply, _ in pairs]
+    rows = [{**problem_rows()[0], "answer": answer} for _, answer in pairs]
+    verdicts = list(instance.grade(replies, rows))
+    assert len(verdicts) == len(pairs), (
+        f"grade() gives {len(verdicts)} verdicts for {len(pairs)} replies"
+    )
+    for verdict in verdicts:
+        assert verdict is None or isinstance(verdict, bool), (
+            f"grade() gives {verdict!r}; a verdict is True, False or None"
+        )
+    assert verdicts == list(instance.grade(replies, rows)), "two calls give different verdicts"
+    backwards = list(instance.grade(replies[::-1], rows[::-1]))
+    assert backwards == verdicts[::-1], "verdicts are not in the order of the replies"
+    for place, (reply, answer) in enumerate(right):
+        assert verdicts[place] is True, f"{reply!r} gives {answer!r}, but is graded as wrong"
+    for place, (reply, answer) in enumerate(wrong, len(right)):
+        assert verdicts[place] is not True, f"{reply!r} does not give {answer!r}, but counts"
+    without_aliases = {"prompt": rows[0]["prompt"], "answer": "Paris"}
+    assert len(list(instance.grade(["Paris"], [without_aliases]))) == 1
 
 
 def check_tool(

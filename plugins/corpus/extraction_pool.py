@@ -12,12 +12,11 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llmstages.core.errors import StageError
+from llmstages.core.limits import PATIENCE, Watchdog
 from llmstages.plugins.corpus.extraction import Extracted, Settings, dropped
 from llmstages.plugins.corpus.extraction_worker import serve
 
@@ -25,8 +24,6 @@ Job = tuple[bytes, str, str, str]  # body, media, declared charset, url
 Spec = tuple[tuple[str, Any], ...]  # an extractor: (("use", name), ...its fields)
 CHUNK_JOBS = 16  # sent at a time
 CHUNK_BYTES = 16_000_000
-# The worker limits its own CPU time. This many times that, in wall time, ends one that sleeps.
-PATIENCE = 10
 
 
 class Worker:
@@ -107,36 +104,6 @@ class Worker:
             self.process.wait()
             self.process.stdout.close()
             self.process = None
-
-
-class Watchdog:
-    """Kills a process that has not answered for some seconds. restart() starts counting anew."""
-
-    def __init__(self, process: Any, seconds: float) -> None:
-        self.process = process
-        self.seconds = seconds
-        self.hung = False
-        self._over = threading.Event()
-        self.restart()
-        threading.Thread(target=self._wait, daemon=True).start()
-
-    def restart(self) -> None:
-        """The process has answered."""
-        self._deadline = time.monotonic() + self.seconds
-
-    def stop(self) -> None:
-        """The process has answered everything."""
-        self._over.set()
-
-    def _wait(self) -> None:
-        while True:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                break
-            if self._over.wait(left):
-                return
-        self.hung = True
-        self.process.kill()
 
 
 class Fork:

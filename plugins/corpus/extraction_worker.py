@@ -9,14 +9,11 @@ fork, which has the parser loaded already.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import pickle
-import signal
 import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 
@@ -33,10 +30,11 @@ def main() -> None:
 def serve(jobs_in: Any, results_out: Any) -> None:
     """Answer until the input ends, "ready" first."""
     from llmstages.core.errors import StageError
+    from llmstages.core.limits import limit_memory, limit_time
     from llmstages.plugins.corpus.extraction import Extracted, extract
 
     open_extractor = cache(_open_extractor)
-    limit_memory = cache(_limit_memory)  # once, from what is in use before the first page
+    limit_once = cache(limit_memory)  # once, from what is in use before the first page
     _send(results_out, "ready")
     while True:
         try:
@@ -49,11 +47,11 @@ def serve(jobs_in: Any, results_out: Any) -> None:
         except StageError as error:
             _send(results_out, error)
             return
-        limit_memory(settings.memory_mb)
+        limit_once(settings.memory_mb)
         for body, media, charset, url in jobs:
-            _limit_time(2 * settings.seconds + 1)
+            limit_time(2 * settings.seconds + 1)
             result: Extracted = extract(body, media, charset, url, settings, extractor)
-            _limit_time(0)
+            limit_time(0)
             _send(results_out, result)
 
 
@@ -72,31 +70,6 @@ def _open_extractor(spec: tuple[tuple[str, Any], ...]) -> Any:
 def _send(out: Any, value: Any) -> None:
     pickle.dump(value, out)
     out.flush()
-
-
-def _limit_time(seconds: float) -> None:
-    """End this process after some seconds of CPU time; 0: never.
-
-    Python's own signal handlers do not run while a C library is in a loop.
-    """
-    if hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
-def _limit_memory(megabytes: int) -> None:
-    """Let this process grow by some megabytes.
-
-    What it holds already does not count: a fork of a process with torch has gigabytes of addresses.
-    """
-    # Not every system can do this, and no limit may be above the system's own.
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + (megabytes << 20)
-        _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard_limit))
 
 
 if __name__ == "__main__":

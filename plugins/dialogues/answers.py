@@ -14,26 +14,7 @@ from typing import Any, Protocol
 
 from llmstages.core.digest import canonical, sha256
 from llmstages.core.stage import Context
-
-FAILED = ("failed", "refused")  # rules of answers that are not saved, but asked for again
-
-
-@dc.dataclass(frozen=True)
-class Answer:
-    """What came back for one request.
-
-    Attributes:
-        text: the answer.
-        rule: why it cannot be used, as a word; "" if it can.
-        reason: the same as a sentence.
-        prompt_tokens, completion_tokens: 0 where the answerer does not count them.
-    """
-
-    text: str = ""
-    rule: str = ""
-    reason: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+from llmstages.data.endpoint import FAILED, Answer
 
 
 class Answerer(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 from llmstages.core.digest import sha256
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
-from llmstages.plugins.dialogues.answers import Answer
+from llmstages.data.endpoint import Answer
 from llmstages.text.generate import Reply
 from llmstages.text.messages import message
 

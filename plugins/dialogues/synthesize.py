@@ -14,21 +14,19 @@ screening.py decides what is kept.
 from __future__ import annotations
 
 import dataclasses as dc
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
 
 from llmstages.core.digest import sha256
 from llmstages.core.errors import StageError
-from llmstages.core.secrets import NAME
 from llmstages.core.stage import Artifact, Context, option
+from llmstages.data.endpoint import FAILED, Answer, check_address, check_key_variable
 from llmstages.data.readers.examples import Examples, PositionedRow, convert, write
 from llmstages.data.readers.record import Rejected
 from llmstages.plugins.dialogues import prompts, screening
-from llmstages.plugins.dialogues.answers import FAILED, Answer, AnswerCache, Answerer
+from llmstages.plugins.dialogues.answers import AnswerCache, Answerer
 from llmstages.plugins.dialogues.orders import REQUEST_TYPES, Order, take_orders
 from llmstages.text.messages import message
 
@@ -137,27 +135,9 @@ class SynthesizeConfig:
     def __post_init__(self) -> None:
         if not self.request_types:
             raise ValueError("request_types is empty: name at least one thing that a user asks for")
-        # A key in place of its name would end in records. For the same reason no message shows it.
-        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.key_variable):
-            raise ValueError(
-                "key_variable takes the NAME of an environment variable, in capitals "
-                "(OPENAI_API_KEY), never a key itself"
-            )
+        check_key_variable(self.key_variable)
         if self.endpoint:
-            _check_address(self.endpoint)
-
-
-def _check_address(endpoint: str) -> None:
-    """Refuse what is not an address, or holds a secret; the messages do not quote it."""
-    address = urlsplit(endpoint)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise ValueError("endpoint must be an address like http://localhost:8000/v1")
-    parameters = parse_qs(address.query, keep_blank_values=True)
-    if "@" in address.netloc or any(NAME.search(name) for name in parameters):
-        raise ValueError(
-            "endpoint holds a password or a key, which would end in records; put it into the "
-            "environment variable of key_variable"
-        )
+            check_address(self.endpoint)
 
 
 class Synthesize:
@@ -229,7 +209,7 @@ class Synthesize:
             from llmstages.plugins.dialogues.model_step import ModelStep
 
             return ModelStep(artifact, ctx, {**settings, "seed": config.seed}, config.batch)
-        from llmstages.plugins.dialogues.endpoint import Endpoint
+        from llmstages.data.endpoint import Endpoint
 
         return Endpoint(
             ctx.step,

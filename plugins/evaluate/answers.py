@@ -2,8 +2,10 @@
 
 Metrics, each a share of the questions that have it:
 
-right       the answer is there (text/grading.py); for running text, the continuation begins with
-            it, word for word
+right       the answer is there, by the grader of the question (text/grading.py); for running
+            text, the continuation begins with it, word for word
+undecided   the grader could not decide (a timeout, no verdict of a judge), so it is not right; only
+            for tasks where that happened
 refused     the reply says that it does not know
 wrong       neither right nor refused
 ended       the reply ended its turn by itself
@@ -34,7 +36,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import option
 from llmstages.plugins.evaluate.intervals import wilson
 from llmstages.text import chat_format, generate
-from llmstages.text.grading import is_right
+from llmstages.text.grading import Verdict, are_right, verdicts
 from llmstages.text.messages import Message, message
 from llmstages.train.trainer import read_meta
 
@@ -44,6 +46,7 @@ SHARES = (
     "right",
     "refused",
     "wrong",
+    "undecided",
     "ended",
     "cut",
     "called",
@@ -89,7 +92,7 @@ class Answers:
 
     Config = AnswersConfig
     smoke: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 16}
-    version = "3"
+    version = "4"
 
     def __init__(self, config: AnswersConfig) -> None:
         self.config = config
@@ -114,7 +117,7 @@ class Answers:
         plain = [question for question in questions if question["style"] == "plain"]
         prompts = [question["prompt"] for question in chat]
         replies = generate.reply(model, tokenizer, prompts, tools, advance=advance, **options)
-        marks = [self.mark(*pair) for pair in zip(chat, replies, strict=True)]
+        marks = self.marks(chat, replies)
         answers = [
             answer_row(question, transcript(reply.messages), bool(mark["right"]))
             for question, reply, mark in zip(chat, replies, marks, strict=True)
@@ -133,9 +136,25 @@ class Answers:
         scores = average([*chat, *plain], [*marks, *plain_marks])
         return scores, [*answers, *plain_answers], {"threshold": threshold}
 
-    def mark(self, question: Question, reply: generate.Reply) -> Marks:
+    def marks(
+        self, questions: Sequence[Question], replies: Sequence[generate.Reply]
+    ) -> list[Marks]:
+        """The metrics of each reply."""
+        given = verdicts([reply.text for reply in replies], questions)
+        marks = [self.mark(*triple) for triple in zip(questions, replies, given, strict=True)]
+        undecided = {
+            question["task"]
+            for question, verdict in zip(questions, given, strict=True)
+            if verdict is None
+        }
+        for question, verdict, mark in zip(questions, given, marks, strict=True):
+            if question["task"] in undecided:
+                mark["undecided"] = float(verdict is None)
+        return marks
+
+    def mark(self, question: Question, reply: generate.Reply, verdict: Verdict) -> Marks:
         """The metrics of one reply."""
-        correct = is_right(reply.text, question)
+        correct = verdict is True
         refused = not correct and any(phrase in reply.text.lower() for phrase in REFUSALS)
         marks = {
             "right": float(correct),
@@ -185,8 +204,9 @@ class Answers:
         ]
         prompts = [questions[number]["prompt"] for number in chosen]
         replies = generate.reply(model, tokenizer, prompts, tools, temperature=1.0, **options)
-        for number, reply in zip(chosen, replies, strict=True):
-            marks[number]["sampled"] = float(is_right(reply.text, questions[number]))
+        right = are_right([reply.text for reply in replies], [questions[n] for n in chosen])
+        for number, is_right in zip(chosen, right, strict=True):
+            marks[number]["sampled"] = float(is_right)
 
     def mark_with_page(
         self,
@@ -205,8 +225,9 @@ class Answers:
         ]
         prompts = [with_page(questions[number], tools) for number in chosen]
         replies = generate.reply(model, tokenizer, prompts, tools, **options)
-        for number, reply in zip(chosen, replies, strict=True):
-            marks[number]["page_right"] = float(is_right(reply.text, questions[number]))
+        right = are_right([reply.text for reply in replies], [questions[n] for n in chosen])
+        for number, is_right in zip(chosen, right, strict=True):
+            marks[number]["page_right"] = float(is_right)
 
 
 def with_page(question: Question, tools: generate.Tools) -> list[Message]:

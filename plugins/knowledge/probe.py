@@ -163,11 +163,13 @@ class Probe:
         samples: Sequence[Sequence[str]],
     ) -> Judged:
         """Which facts are known and which are not."""
-        from llmstages.text.grading import is_right
+        from llmstages.text.grading import are_right
 
         judged = Judged()
+        asked = [row for row, texts in zip(rows, samples, strict=True) for _ in texts]
+        verdicts = iter(are_right([text for texts in samples for text in texts], asked))
         for row, texts in zip(rows, samples, strict=True):
-            correct = [text for text in texts if is_right(text, row)]
+            correct = [text for text in texts if next(verdicts)]
             share = len(correct) / config.num_generations
             group = str(row.get("group") or "all")
             judged.shares.append(

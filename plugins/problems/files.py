@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmstages.core.digest import sha256
+from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.data import planned_tokens
 from llmstages.data.formats import problem
 from llmstages.data.readers import TABLES, find
 from llmstages.data.readers.examples import Examples, convert, from_files, write
+from llmstages.text.grading import count_graders, written_spec
 
 PLACES = 1000  # into which questions are spread to draw those of the test
 
@@ -42,10 +44,25 @@ class Files:
         max_characters: int = option(
             0, "drop problems with longer questions; unit: characters; 0 keeps all", ge=0
         )
+        graders: dict[str, Any] = option(
+            help="one grader that decides which replies are right; none: the row's own (column "
+            "`grader`), else what fits the answer (number, math, choice, words)",
+            factory=dict,
+        )
 
     inputs: dict[str, str] = {}
     output = "problems"
-    version = "4"
+    version = "5"
+    components: dict[str, tuple[str, ...]] = {"graders": ()}
+
+    def validate(self, config: Config, step: str) -> None:
+        """Refuse two graders: which of them would decide?"""
+        if len(config.graders) > 1:
+            names = ", ".join(config.graders)
+            raise StageError(
+                f"{step}.graders has {names}, but one grader decides: leave one, or write a grader "
+                "that asks several (docs/plugins.md)"
+            )
 
     def estimate(self, config: Config, known: Mapping[str, Any]) -> Mapping[str, Any]:
         """The number of problems, in all and for evaluation."""
@@ -64,6 +81,10 @@ class Files:
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
         rows = from_files(find(config.path, ctx.step, TABLES))
         examples = self._convert(rows, config, ctx)
+        graders = count_graders(examples.kept)
+        counted = {f"graders/{name}": count for name, count in graders.items()}
+        listed = ", ".join(f"{name} {count}" for name, count in graders.items())
+        ctx.say(f"{ctx.step}: replies are graded by {listed}")
         for row in examples.kept:
             is_test = _place_of(row) < PLACES * config.test_fraction
             row["role"] = "test" if is_test else "train"
@@ -71,11 +92,14 @@ class Files:
             _keep_one(examples.kept, config, ctx)
         metrics = write(examples, ctx, f"{ctx.step}.path={config.path}")
         tests = sum(row["role"] == "test" for row in examples.kept)
-        return {**metrics, "test": tests, "groups": _count_groups(examples.kept)}
+        groups = _count_groups(examples.kept)
+        return {**metrics, "test": tests, "groups": groups, **counted}
 
     def _convert(self, rows: Iterable[Any], config: Config, ctx: Context) -> Examples:
+        grader = next((written_spec(spec) for spec in config.graders.values()), "")
+
         def converter(row: Mapping[str, Any], left_out: Counter[str]) -> dict[str, Any]:
-            return problem(row, config.task)
+            return problem(row, config.task, grader)
 
         return convert(
             rows, converter, ctx, limit=config.limit, max_characters=config.max_characters

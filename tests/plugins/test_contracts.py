@@ -9,6 +9,7 @@ from llmstages.testing import (
     check_evaluator,
     check_extractor,
     check_filter,
+    check_grader,
     check_reward,
     check_stage,
     check_tool,
@@ -43,6 +44,11 @@ def test_extractors(name):
 @pytest.mark.parametrize("name", ours("rewards"))
 def test_rewards(name, tmp_path):
     check_reward(name, folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in ours("graders") if name != "judge"])
+def test_graders(name):
+    check_grader(name, right=[("18", "18")] if name != "choice" else [])
 
 
 @pytest.mark.parametrize("name", ours("tools"))

@@ -50,6 +50,13 @@ KINDS: Mapping[str, Kind] = {
         'check_reward("{name}", better=[("short", "an answer that has many more words")])',
         "llmstages run recipe=smoke only=rl +rewards@rl.rewards.{name}={name}",
     ),
+    "grader": Kind(
+        "graders",
+        "{name}",
+        'check_grader("{name}", right=[("in 1848", "1849")], wrong=[("1848 or 1990", "1848")])',
+        "llmstages run recipe=posttrain only=problems problems.path=FILE "
+        "problems.graders.{name}={name}",
+    ),
     "tool": Kind(
         "tools",
         "{name}",

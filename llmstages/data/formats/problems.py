@@ -7,9 +7,11 @@ import re
 from collections import Counter
 from typing import Any, NamedTuple
 
+from llmstages.core import registry
 from llmstages.data.formats.accepted import accepted_answers
 from llmstages.data.formats.choices import choice_of
 from llmstages.data.formats.dialogues import ASKED
+from llmstages.data.formats.errors import SHOWN
 from llmstages.data.formats.turn_fields import refuse_media
 from llmstages.data.formats.turns import (
     InvalidRow,
@@ -37,7 +39,7 @@ THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 
 
-def problem(row: Row, task: str = "") -> dict[str, Any]:
+def problem(row: Row, task: str = "", grader: str = "") -> dict[str, Any]:
     """A problem from a row of GSM8K (Cobbe et al. 2021), or of any questions with answers.
 
     Raises InvalidRow if the row cannot be used.
@@ -51,6 +53,7 @@ def problem(row: Row, task: str = "") -> dict[str, Any]:
         group: what the row calls its level, subject or the like; "" if nothing.
         meta: the fields that are not used, as JSON text.
         solution: the worked answer, or "".
+        grader: the grader given, else the one that the row names, else "" (text/grading.py).
     """
     refuse_media(row, "the row")
     asked = first_filled(row, ASKED)
@@ -72,7 +75,14 @@ def problem(row: Row, task: str = "") -> dict[str, Any]:
         if isinstance(row.get(name), (str, int)):
             group = name
             break
-    used = {asked, "solution", "task", group, *(choice.used if choice else (answered, "answers"))}
+    used = {
+        asked,
+        "solution",
+        "task",
+        "grader",
+        group,
+        *(choice.used if choice else (answered, "answers")),
+    }
     meta = {str(key): value for key, value in row.items() if key not in used}
     return {
         "prompt": prompt,
@@ -82,7 +92,23 @@ def problem(row: Row, task: str = "") -> dict[str, Any]:
         "group": str(row[group]) if group else "",
         "meta": json.dumps(meta, ensure_ascii=False, sort_keys=True, default=str),
         "solution": found.solution,
+        "grader": grader or _grader(row),
     }
+
+
+def _grader(row: Row) -> str:
+    """The grader that a row names. Raises InvalidRow if there is none of that name."""
+    named = row.get("grader")
+    if named is None or named == "":
+        return ""
+    known = registry.entries("graders")
+    if not isinstance(named, str) or named not in known:
+        raise InvalidRow(
+            "grader",
+            f"the row's grader is {str(named)[:SHOWN]}; there are {', '.join(known)}, and "
+            "problems.graders.NAME=NAME chooses one for all rows",
+        )
+    return named
 
 
 class Answer(NamedTuple):

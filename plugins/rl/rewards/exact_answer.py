@@ -1,6 +1,8 @@
 """reward exact_answer: 1 if the final answer is right, else 0.
 
-A verifier in the sense of RLVR (Lambert et al. 2024).
+A verifier in the sense of RLVR (Lambert et al. 2024). What is right is decided by the grader of
+each problem (text/grading.py), the same one as in evaluation. A reply that it cannot decide on is
+not paid.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmstages.core.stage import option
-from llmstages.text.grading import is_right
+from llmstages.text.grading import are_right
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class ExactAnswer:
     """Right or wrong."""
 
     Config = ExactAnswerConfig
-    version = "3"
+    version = "4"
 
     def __init__(self, config: ExactAnswerConfig) -> None:
         self.config = config
@@ -31,8 +33,9 @@ class ExactAnswer:
         self, prompts: Sequence[Any], completions: Sequence[str], rows: Mapping[str, Sequence[Any]]
     ) -> list[float]:
         """1.0 or 0.0 for each completion; rows have ``answer``, and may have ``aliases``."""
-        aliases = rows.get("aliases") or [()] * len(completions)
-        scores = []
-        for text, answer, others in zip(completions, rows["answer"], aliases, strict=True):
-            scores.append(float(is_right(text, {"answer": answer, "aliases": others})))
-        return scores
+        # A grader may look at any column of a problem.
+        problems = [
+            {name: values[place] for name, values in rows.items()}
+            for place in range(len(completions))
+        ]
+        return [float(right) for right in are_right(completions, problems)]

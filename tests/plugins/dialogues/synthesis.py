@@ -10,7 +10,7 @@ import pytest
 
 from llmstages.data import tables
 from llmstages.plugins.dialogues.synthesize import Synthesize, SynthesizeConfig
-from tests.plugins.dialogues.service import service
+from tests.openai_service import service
 from tests.tiny import perform, saved
 
 KEY = "a-key-that-nobody-may-see-73"

@@ -9,7 +9,7 @@ from llmstages.data import tables
 from llmstages.data.dialogues import Dialogue
 from llmstages.plugins.dialogues.synthesize import Synthesize, SynthesizeConfig
 from llmstages.train import dialogue_checks
-from tests.plugins.dialogues.service import completion, service
+from tests.openai_service import completion, service
 from tests.plugins.dialogues.synthesis import (
     FAST,
     KEY,

@@ -15,7 +15,7 @@ from llmstages.data import tables
 from llmstages.plugins.dialogues.synthesize import Synthesize, SynthesizeConfig
 from llmstages.text import generate
 from llmstages.text.messages import message
-from tests.plugins.dialogues.service import completion, service
+from tests.openai_service import completion, service
 from tests.plugins.dialogues.synthesis import (
     FAST,
     KEY,

@@ -11,12 +11,12 @@ import pytest
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
+from llmstages.data.endpoint import Endpoint
 from llmstages.plugins.dialogues.answers import AnswerCache
-from llmstages.plugins.dialogues.endpoint import Endpoint
 from llmstages.plugins.dialogues.model_step import TOO_LONG, ModelStep
 from llmstages.plugins.dialogues.prompts import first_json, parse_scores
 from llmstages.plugins.dialogues.repeats import find_repeats
-from tests.plugins.dialogues.service import service
+from tests.openai_service import service
 from tests.tiny import saved_model, tiny_model, tiny_tokenizer
 
 

@@ -26,6 +26,7 @@ def test_gsm8k_keeps_the_number_and_the_worked_solution():
         "group": "",
         "meta": "{}",
         "solution": "600 + 634 = <<600+634=1234>>1,234.",
+        "grader": "",
     }
 
 

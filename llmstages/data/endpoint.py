@@ -9,17 +9,19 @@ every text that comes back.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from llmstages.core.errors import StageError
-from llmstages.core.secrets import mask
+from llmstages.core.secrets import NAME, mask
 from llmstages.data.readers.record import clean
-from llmstages.plugins.dialogues.answers import FAILED, Answer
 
+FAILED = ("failed", "refused")  # rules of answers that are not saved, but asked for again
 REPEATABLE = (408, 409, 425, 429)  # and all 5xx: the request is sent again
 # These, and redirects: no request of this run can succeed. 403 is not among them, since moderation
 # answers it too.
@@ -30,6 +32,24 @@ UNFINISHED = {
     "length": ("cut", "the answer was cut off at max_new_tokens"),
     "content_filter": ("refused", "stopped by the service's content filter"),
 }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for one request.
+
+    Attributes:
+        text: the answer.
+        rule: why it cannot be used, as a word; "" if it can.
+        reason: the same as a sentence.
+        prompt_tokens, completion_tokens: 0 where the answerer does not count them.
+    """
+
+    text: str = ""
+    rule: str = ""
+    reason: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 @dataclass
@@ -47,6 +67,7 @@ class Endpoint:
         retries: times a failed request is repeated.
         wait: seconds before the first repetition, doubled before each further one.
         patience: failed requests in a row after which the service is given up.
+        saved: what a message says about the answers that came before the service failed.
     """
 
     step: str
@@ -59,6 +80,7 @@ class Endpoint:
     retries: int
     wait: float
     patience: int
+    saved: str = "The answers so far are saved"
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def ask(self, requests: Sequence[str], missing: Sequence[int]) -> Iterator[tuple[int, Answer]]:
@@ -87,9 +109,9 @@ class Endpoint:
                 if failed_in_a_row >= self.patience:
                     raise StageError(
                         f"{self.step}: {self.url} failed {failed_in_a_row} requests in a row, each "
-                        f"repeated where that may help; the last: {answer.reason}. The answers so "
-                        "far are saved: run again when the service is up, or correct the address, "
-                        "the model or the key"
+                        f"repeated where that may help; the last: {answer.reason}. {self.saved}: "
+                        "run again when the service is up, or correct the address, the model or "
+                        "the key"
                     )
                 yield numbers[future], answer
         finally:  # also on Ctrl-C: no request that waits is sent any more
@@ -173,7 +195,7 @@ class Endpoint:
         }
         return (
             f"{self.step}: {self.url} answers {problem}. "
-            f"To do: {advice.get(status, 'correct the address')}. The answers so far are saved"
+            f"To do: {advice.get(status, 'correct the address')}. {self.saved}"
         )
 
     def _key(self) -> str:
@@ -206,3 +228,28 @@ def _seconds(value: str | None) -> float:
         return max(0.0, float(value or 0))
     except ValueError:
         return 0.0
+
+
+def check_key_variable(name: str) -> None:
+    """Refuse what is not the name of an environment variable.
+
+    A key in place of its name would end in records. For the same reason no message shows it.
+    """
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+        raise ValueError(
+            "key_variable takes the NAME of an environment variable, in capitals "
+            "(OPENAI_API_KEY), never a key itself"
+        )
+
+
+def check_address(endpoint: str) -> None:
+    """Refuse what is not an address, or holds a secret; the messages do not quote it."""
+    address = urlsplit(endpoint)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise ValueError("endpoint must be an address like http://localhost:8000/v1")
+    parameters = parse_qs(address.query, keep_blank_values=True)
+    if "@" in address.netloc or any(NAME.search(name) for name in parameters):
+        raise ValueError(
+            "endpoint holds a password or a key, which would end in records; put it into the "
+            "environment variable of key_variable"
+        )

@@ -1,0 +1,1 @@
+"""Graders: whether a reply gives the answer of its problem."""
