@@ -80,8 +80,8 @@ class Endpoint:
     retries: int
     wait: float
     patience: int
-    saved: str = "The answers so far are saved"
     _stop: threading.Event = field(default_factory=threading.Event)
+    saved: str = "The answers so far are saved"
 
     def ask(self, requests: Sequence[str], missing: Sequence[int]) -> Iterator[tuple[int, Answer]]:
         """Yield the answers as they come.

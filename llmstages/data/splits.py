@@ -12,22 +12,26 @@ from llmstages.core.digest import sha256
 def choose_tests(keys: Sequence[str], fraction: float) -> list[bool]:
     """Which rows are for tests: about ``fraction`` of them, all rows of a key or none.
 
-    The choice follows from the keys alone, so it does not depend on the order of the rows. At least
-    one key is chosen and one is left, unless all rows have the same key: then none is.
+    The choice follows from the keys alone, so it does not depend on the order of the rows. A key
+    with more rows than are still wanted is passed over while another one fits. At least one key is
+    chosen and one is left, unless all rows have the same key or the fraction is 0: then none is.
 
     Args:
         keys: what must not be on both sides, such as the question of a row.
     """
     sizes = Counter(keys)
+    if not fraction:
+        return [False] * len(keys)
     wanted = max(1, round(fraction * len(keys)))
     chosen: set[str] = set()
     count = 0
-    for key in sorted(sizes, key=sha256):
-        if count >= wanted:
-            break
-        if count + sizes[key] < len(keys):
+    shuffled = sorted(sizes, key=sha256)
+    for key in shuffled:
+        if count + sizes[key] <= wanted and count + sizes[key] < len(keys):
             chosen.add(key)
             count += sizes[key]
+    if not chosen and len(sizes) > 1:
+        chosen.add(min(shuffled, key=lambda key: sizes[key]))
     return [key in chosen for key in keys]
 
 

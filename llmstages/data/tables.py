@@ -169,7 +169,11 @@ def save(rows: Sequence[Mapping[str, Any]] | Any, folder: Path, columns: Iterabl
     if isinstance(rows, datasets.Dataset):
         table = rows
     elif rows:
-        table = datasets.Dataset.from_list([dict(row) for row in rows])
+        # datasets takes the columns of the first row alone, and drops those of later ones.
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        table = datasets.Dataset.from_dict(
+            {name: [row.get(name) for row in rows] for name in names}
+        )
     else:
         table = datasets.Dataset.from_dict({name: [] for name in columns})
     table._fingerprint = "0" * 16

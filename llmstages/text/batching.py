@@ -13,9 +13,9 @@ asked for where it would not fit.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
+
+from llmstages.core import memory
 
 SHARE_OF_FREE = 0.5  # of the free memory, since allocators need room between their blocks
 FLOAT = 4  # bytes of a score: transformers decides on a token in float32
@@ -23,14 +23,6 @@ FLOAT = 4  # bytes of a score: transformers decides on a token in float32
 # probabilities, and the exponential draws and their quotient when sampling.
 SCORE_ARRAYS = 5
 LAYER_ARRAYS = 8  # arrays (batch, tokens, width) that live within a layer without gradients
-CGROUPS = (  # control groups of a container, version 2 and 1: (limit, in use, statistics)
-    ("memory.max", "memory.current", "memory.stat"),
-    (
-        "memory/memory.limit_in_bytes",
-        "memory/memory.usage_in_bytes",
-        "memory/memory.stat",
-    ),
-)
 
 
 def available_memory(device: Any) -> float:
@@ -86,38 +78,4 @@ def free_memory(device: Any) -> int:
         # What torch has reserved but does not use is free for it as well.
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + idle
-    return min(_free_of_machine(), _free_of_group())
-
-
-def _free_of_machine() -> int:
-    file = Path("/proc/meminfo")
-    if file.is_file():
-        for line in file.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    if "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 1 << 62
-
-
-def _free_of_group(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """What the control group of the process leaves; cached files count as free."""
-    for limit_name, used_name, statistics_name in CGROUPS:
-        limit_file, used_file = root / limit_name, root / used_name
-        if not (limit_file.is_file() and used_file.is_file()):
-            continue
-        limit, used = limit_file.read_text().strip(), used_file.read_text().strip()
-        if not (limit.isdigit() and used.isdigit()):  # "max": no limit
-            continue
-        return max(0, int(limit) - int(used) + _cached_files(root / statistics_name))
-    return 1 << 62
-
-
-def _cached_files(statistics: Path) -> int:
-    if not statistics.is_file():
-        return 0
-    for line in statistics.read_text().splitlines():
-        name, _, value = line.partition(" ")
-        if name in ("inactive_file", "total_inactive_file"):
-            return int(value)
-    return 0
+    return memory.free()

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmstages.core.errors import StageError
+from llmstages.core.malloc import check_kept
 from llmstages.core.stage import Context
 from llmstages.train.distributed import Processes
 
@@ -238,7 +239,11 @@ class TrainingMonitor:
             f"Look at these rows, or lower {self.ctx.step}.learning_rate"
         )
 
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        check_kept()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        check_kept()
         seconds = time.perf_counter() - self._started
         speed = self._tokens_computed(state) / max(seconds, 1e-9)
         notes = [self._note, format_speed(speed) if speed else ""]

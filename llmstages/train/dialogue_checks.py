@@ -32,8 +32,15 @@ NEXT_TURNS = {
 }
 
 
-def check_dialogues(dialogues: Sequence[Dialogue]) -> list[Check]:
-    """All checks that need the messages alone."""
+def check_dialogues(
+    dialogues: Sequence[Dialogue], repeated: Sequence[str] | None = None
+) -> list[Check]:
+    """All checks that need the messages alone.
+
+    Args:
+        dialogues: of a data set.
+        repeated: names of rows that equal an earlier one; None compares the dialogues.
+    """
     return [
         check_none(
             "empty_dialogues",
@@ -82,7 +89,7 @@ def check_dialogues(dialogues: Sequence[Dialogue]) -> list[Check]:
         check_share(
             "repeated_dialogues",
             "share of repeated dialogues",
-            _repeated(dialogues),
+            _repeated(dialogues) if repeated is None else repeated,
             len(dialogues),
             limit=MAX_REPEATED_SHARE,
             min_total=MIN_DIALOGUES,

@@ -13,6 +13,7 @@ from llmstages.data import tables
 from llmstages.data.dialogues import Dialogue, Prepared, render_dialogues
 from llmstages.data.splits import choose_tests
 from llmstages.text import chat_format
+from llmstages.text.messages import with_tools
 from llmstages.train import dialogue_checks, template_checks, token_checks
 from llmstages.train.trainer import context_length, load_tokenizer
 
@@ -49,7 +50,7 @@ def prepare(
     """
     tokenizer = load_tokenizer(model.path)
     pairs = [
-        dict(row, name=f"{source.name}:{number}")
+        _with_schemas(dict(row, name=f"{source.name}:{number}"))
         for number, row in enumerate(tables.load(source.path / "data"))
     ]
     dialogues = [
@@ -58,7 +59,8 @@ def prepare(
         for side in SIDES
         for pair in pairs
     ]
-    checks = dialogue_checks.check_dialogues(dialogues)
+    # One chosen answer may stand against several rejected ones: only a whole pair is a repetition.
+    checks = dialogue_checks.check_dialogues(dialogues, _repeated(pairs))
     dialogue_checks.require_renderable(checks, ctx)
     _render_sides(pairs, dialogues, tokenizer)
     too_long = {pair["name"] for pair in pairs if _longest_side(pair) > max_length}
@@ -73,7 +75,13 @@ def prepare(
             f"{ctx.step}: {len(equal)} of {len(pairs)} pairs dropped, whose sides are the same "
             "tokens once they are rendered"
         )
-    usable = [pair for pair in pairs if pair["name"] not in too_long | equal]
+    contradicting = _contradicting([pair for pair in pairs if pair["name"] not in equal])
+    if contradicting:
+        ctx.say(
+            f"{ctx.step}: {len(contradicting)} of {len(pairs)} pairs dropped, which rank the same "
+            "two answers in both ways"
+        )
+    usable = [pair for pair in pairs if pair["name"] not in too_long | equal | contradicting]
     train, test = split(usable, test_fraction)
     shared = len(usable) - len(train) - len(test)
     if shared:
@@ -86,7 +94,7 @@ def prepare(
             f"{ctx.step}: no preference pair is left to train on; raise {ctx.step}.max_length or "
             f"look at {source.name}"
         )
-    if not test:
+    if not test and test_fraction:
         ctx.say(f"{ctx.step}: no pair is kept for measuring, since all have the same prompt")
     # Each side of a pair is a row of its own in the checks.
     names = [f"{pair['name']} {side}" for side in SIDES for pair in train]
@@ -98,7 +106,12 @@ def prepare(
         *template_checks.check_dialogue_template(dialogues, tokenizer),
         *token_checks.check_model(model.path, tokenizer),
     ]
-    counts = {"pairs": len(pairs), "dropped, too long": len(dropped), "dropped, equal": len(equal)}
+    counts = {
+        "pairs": len(pairs),
+        "dropped, too long": len(dropped),
+        "dropped, equal": len(equal),
+        "dropped, contradicting": len(contradicting),
+    }
     return Pairs(tokenizer, rows, names, checks, counts, train=train, test=test)
 
 
@@ -118,6 +131,38 @@ def _render_sides(
             row = next(rendered)
             pair[f"{side}_ids"] = row.ids
             pair[f"{side}_rendered"] = row
+
+
+def _with_schemas(pair: dict[str, Any]) -> dict[str, Any]:
+    """A pair with the schemas of its tools in the prompt, as at inference."""
+    pair["prompt"] = list(with_tools(pair["prompt"], pair.get("tools") or ""))
+    return pair
+
+
+def _repeated(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of pairs that equal an earlier one, each with the name of the earlier one."""
+    first_name: dict[str, str] = {}
+    repeated = []
+    for pair in pairs:
+        key = json.dumps([pair["prompt"], pair["chosen"], pair["rejected"]], default=str)
+        first = first_name.setdefault(key, pair["name"])
+        if first != pair["name"]:
+            repeated.append(f"{pair['name']} (as {first})")
+    return repeated
+
+
+def _contradicting(pairs: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Names of pairs whose chosen answer is the rejected one of another, and the reverse."""
+    by_answers: dict[tuple[tuple[int, ...], ...], list[str]] = {}
+    for pair in pairs:
+        sides = (tuple(pair["chosen_ids"]), tuple(pair["rejected_ids"]))
+        by_answers.setdefault(sides, []).append(pair["name"])
+    return {
+        name
+        for (chosen, rejected), names in by_answers.items()
+        if (rejected, chosen) in by_answers
+        for name in names
+    }
 
 
 def _longest_side(pair: dict[str, Any]) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from llmstages.core.errors import StageError
+from llmstages.core.stage import Artifact
 
 
 def answer_span(rendered: Any, tokenizer: Any) -> slice | None:
@@ -66,6 +68,47 @@ def set_scoring_pad(model: Any, tokenizer: Any, sequences: Sequence[Sequence[int
     if usable[0] != tokenizer.pad_token_id:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(usable[0])
     model.config.get_text_config().pad_token_id = usable[0]
+
+
+def open_reward_model(artifact: Artifact) -> tuple[Any, Any]:
+    """A reward model, ready to score, and its tokenizer.
+
+    Raises:
+        StageError: it has no head that scores (transformers would make one up), or it pads with
+            the token that ends a turn, so that a score would be read at the wrong place.
+    """
+    from llmstages.text import chat_format
+    from llmstages.train.trainer import compute_device, load_model, load_tokenizer
+
+    config = json.loads((artifact.path / "config.json").read_text(encoding="utf-8"))
+    architectures = config.get("architectures") or ["no architecture"]
+    if not architectures[0].endswith("ForSequenceClassification"):
+        raise StageError(
+            f"{artifact.name} is no reward model: its config names {architectures[0]}, which has "
+            "no head that scores. Train one with the step `reward`"
+        )
+    labels = config.get("num_labels") or len(config.get("id2label") or {0: ""})
+    if labels != 1:
+        raise StageError(
+            f"{artifact.name} is a classifier of {labels} labels; a reward model has one score"
+        )
+    model = load_model(artifact, None, kind="trained_reward").to(compute_device())
+    tokenizer = load_tokenizer(artifact.path)
+    pad = model.config.get_text_config().pad_token_id
+    end = chat_format.control_tokens(tokenizer).end
+    if pad is None or (pad == end and end is not None):
+        raise StageError(
+            f"{artifact.name} pads with {_shown_token(tokenizer, pad)}, so the score of an answer "
+            "would be read before its end. Give it a padding token that ends no turn, in its "
+            "config.json and its tokenizer"
+        )
+    # Where the two differ, the model's own decides: it looks for the last token that is not it.
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+    return model, tokenizer
+
+
+def _shown_token(tokenizer: Any, id: int | None) -> str:
+    return "nothing" if id is None else repr(tokenizer.convert_ids_to_tokens(id))
 
 
 def scores(

@@ -47,11 +47,13 @@ def load_model(
     Args:
         artifact: a folder in the format of transformers.
         ctx: unused; part of the signature for stages that load models in their own way.
-        kind: "causal" for a language model, "reward" for a sequence classifier with one label.
+        kind: "causal" for a language model; "reward" for a sequence classifier with one label that
+            is to be trained, so its head may be new; "trained_reward" for one with its head.
         dtype: a torch dtype by name; "auto" is the one that the weights were saved in.
 
     Raises:
-        StageError: the folder holds no model.
+        StageError: the folder holds no model, or not all weights of one: transformers would fill
+            in random numbers for the others.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -59,12 +61,20 @@ def load_model(
         raise StageError(
             f"{artifact.name} is not a model folder: there is no config.json in {artifact.path}"
         )
-    if kind == "reward":
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            artifact.path, dtype=dtype, num_labels=1
+    options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True}
+    of_kind: Any = AutoModelForCausalLM
+    if kind != "causal":
+        of_kind, options["num_labels"] = AutoModelForSequenceClassification, 1
+    model, loaded = of_kind.from_pretrained(artifact.path, **options)
+    may_be_new = "score." if kind == "reward" else None
+    missing = sorted(
+        name for name in loaded["missing_keys"] if not (may_be_new and name.startswith(may_be_new))
+    )
+    if missing:
+        raise StageError(
+            f"{artifact.name} lacks {len(missing)} of the weights that its config.json asks for "
+            f"({', '.join(missing[:3])}): it was saved without them, or as another kind of model"
         )
-    else:
-        model = AutoModelForCausalLM.from_pretrained(artifact.path, dtype=dtype)
     # save_model() writes the weights in the dtype in which they came.
     model.saved_dtype = saved_dtype(artifact)
     return model
@@ -202,7 +212,7 @@ def run_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     try:
-        with kept_memory() if compute_device() == "cpu" else nullcontext():
+        with kept_memory(measured=True) if compute_device() == "cpu" else nullcontext():
             resume.train(trainer, config, ctx, watch)
     finally:
         watch.close()

@@ -31,7 +31,7 @@ class Files:
 
     inputs: dict[str, str] = {}
     output = "preferences"
-    version = "3"
+    version = "4"
 
     def estimate(self, config: Config, known: Mapping[str, Any]) -> Mapping[str, Any]:
         """The number of pairs, and a sample of them to count tokens with."""

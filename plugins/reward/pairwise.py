@@ -69,7 +69,7 @@ class Pairwise:
         from trl import RewardConfig, RewardTrainer  # pyright: ignore[reportPrivateImportUsage]
 
         from llmstages.train import checks
-        from llmstages.train.adapters import lora_adapter, merged
+        from llmstages.train.adapters import keep_dropout, lora_adapter, merged
         from llmstages.train.arguments import training_arguments
         from llmstages.train.scoring import set_scoring_pad
         from llmstages.train.trainer import (
@@ -86,6 +86,7 @@ class Pairwise:
         model = load_model(ctx.one("model"), ctx, kind="reward")
         rows = [_scored_sides(pair, tokenizer) for pair in pairs.train]
         set_scoring_pad(model, tokenizer, [ids for row in rows for ids in row.values()])
+        rows = _with_margins(rows, pairs.train, ctx)
         adapter = lora_adapter(config)
         if adapter:
             adapter.task_type = "SEQ_CLS"  # the head is new, so it is trained whole
@@ -104,6 +105,7 @@ class Pairwise:
             peft_config=adapter,
             args=RewardConfig(**arguments, max_length=config.max_length),
         )
+        keep_dropout(trainer.model, config)
         run_trainer(trainer, config, ctx)
         write_log(trainer, ctx)
         trained = merged(trainer.model, adapter)
@@ -126,6 +128,23 @@ def _scored_sides(pair: Mapping[str, Any], tokenizer: Any) -> dict[str, list[int
     from llmstages.train.scoring import scored_ids
 
     return {f"{side}_ids": scored_ids(pair[f"{side}_rendered"], tokenizer) for side in SIDES}
+
+
+def _with_margins(
+    rows: Sequence[dict[str, Any]], pairs: Sequence[Mapping[str, Any]], ctx: Context
+) -> list[dict[str, Any]]:
+    """The rows with their margins, where any pair has one; 0 for the others."""
+    margins = [pair.get("margin") for pair in pairs]
+    known = sum(margin is not None for margin in margins)
+    if not known:
+        return list(rows)
+    ctx.say(
+        f"{ctx.step}: {known} of {len(pairs)} pairs have a margin, by which the chosen answer has "
+        "to score higher"
+    )
+    return [
+        {**row, "margin": float(margin or 0.0)} for row, margin in zip(rows, margins, strict=True)
+    ]
 
 
 def accuracy(model: Any, tokenizer: Any, pairs: Sequence[Mapping[str, Any]]) -> dict[str, float]:

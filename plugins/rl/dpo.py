@@ -47,8 +47,8 @@ class DPOConfig(LoraOptions, Optimization):
     )
     label_smoothing: float = option(
         0.0,
-        "share of pairs that are expected to be ranked the wrong way round; robust needs more "
-        "than 0",
+        "share of pairs that are expected to be ranked the wrong way round; for loss=robust, "
+        "which needs more than 0",
         ge=0,
         lt=0.5,
     )
@@ -69,7 +69,7 @@ class DPO:
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 0.5}
     inputs: ClassVar[Mapping[str, str]] = {"policy": "model", "preferences": "preferences"}
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     trains: ClassVar[bool] = True
 
     def estimate(
@@ -97,6 +97,16 @@ class DPO:
                 f"{ctx.step}.loss=robust needs {ctx.step}.label_smoothing above 0: the share of "
                 "pairs ranked the wrong way round"
             )
+        if config.label_smoothing and config.loss != "robust":
+            raise StageError(
+                f"{ctx.step}.label_smoothing={config.label_smoothing:g} has no effect with "
+                f"loss={config.loss}; set {ctx.step}.loss=robust, or leave it out"
+            )
+        if config.lora_dropout:
+            raise StageError(
+                f"{ctx.step}.lora_dropout={config.lora_dropout:g}: DPO compares the policy with "
+                "its reference without dropout, so it would have no effect; leave it out"
+            )
         policy, preferences = ctx.one("policy"), ctx.one("preferences")
         pairs = preference_pairs.prepare(
             policy, preferences, config.max_length, config.test_fraction, ctx
@@ -113,6 +123,9 @@ class DPO:
                 f"{', '.join(reasons) or 'all are kept for measuring'}. Each side must be one "
                 "answer of the assistant"
             )
+        margins = sum(pair.get("margin") is not None for pair in train)
+        if margins:
+            ctx.say(f"{ctx.step}: the margins of {margins} pairs are not used; DPO has none")
         pairs.train, pairs.test = train, test
         return pairs
 
@@ -153,6 +166,8 @@ class DPO:
                 loss_type=[config.loss],
                 label_smoothing=config.label_smoothing,
                 max_length=None,
+                # TRL averages over batches: with one pair in each, every pair counts the same.
+                per_device_eval_batch_size=1,
             ),
         )
         run_trainer(trainer, config, ctx)

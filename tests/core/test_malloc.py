@@ -67,3 +67,59 @@ def test_own_settings_of_malloc_stay_as_they_are():
 def test_who_has_tuned_malloc_is_left_alone(name, monkeypatch):
     monkeypatch.setenv(name, "1")
     assert malloc._glibc() is None
+
+
+SURPLUS = """
+import resource, sys
+import torch
+from llmstages.core import malloc
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+malloc.LARGEST_SHARE = float(sys.argv[1])
+before = resident()
+with malloc.kept_memory():
+    for _ in range(2):
+        tensors = [torch.ones(1_000_000 + 10_000 * number) for number in range(40)]
+        del tensors
+    malloc.check_kept()
+    print(resident() - before)
+malloc.check_kept()  # outside of it there is nothing to do
+"""
+
+
+@pytest.mark.skipif(malloc._glibc() is None, reason="not the malloc of glibc")
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 60e6), (0.9, 120e6, 1e9)])
+def test_a_surplus_of_kept_blocks_goes_back(share, least, most):
+    done = subprocess.run(
+        [sys.executable, "-c", SURPLUS, str(share)], capture_output=True, text=True, check=True
+    )
+    assert least <= int(done.stdout) <= most
+
+
+MEASURED = """
+import sys
+import torch
+from llmstages.core import malloc
+
+malloc.ROOM = float(sys.argv[1])
+with malloc.kept_memory(measured=True):
+    states = [malloc._is_kept]
+    for _ in range(2):
+        malloc.check_kept()
+        states.append(malloc._is_kept)
+print(*states, malloc._is_kept)
+"""
+
+
+@pytest.mark.skipif(malloc._glibc() is None, reason="not the malloc of glibc")
+@pytest.mark.parametrize(
+    ("room", "states"), [(2.5, "False True True False"), (1e9, "False False False False")]
+)
+def test_training_keeps_blocks_only_where_there_is_room(room, states):
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(room)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == states.split()

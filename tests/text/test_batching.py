@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from llmstages.core import memory
 from llmstages.text import batching
 
 GB = 10**9
@@ -91,11 +92,11 @@ def group(folder, limit, used, cached=None):
 
 
 def test_the_limit_of_a_container_counts(tmp_path):
-    assert batching._free_of_group(group(tmp_path, 1000, 300)) == 700
-    assert batching._free_of_group(group(tmp_path, 1000, 300, cached=200)) == 900
-    assert batching._free_of_group(group(tmp_path, 1000, 1200)) == 0
-    assert batching._free_of_group(group(tmp_path, "max", 300)) > GB
-    assert batching._free_of_group(tmp_path / "nothing") > GB
+    assert memory.free_of_group(group(tmp_path, 1000, 300)) == 700
+    assert memory.free_of_group(group(tmp_path, 1000, 300, cached=200)) == 900
+    assert memory.free_of_group(group(tmp_path, 1000, 1200)) == 0
+    assert memory.free_of_group(group(tmp_path, "max", 300)) > GB
+    assert memory.free_of_group(tmp_path / "nothing") > GB
 
 
 def test_this_machine_has_memory():

@@ -140,9 +140,7 @@ def _from_alpaca(row: Row, left_out: Counter[str]) -> list[Message]:
     messages: list[Message] = []
     if row.get("system"):
         messages.append(message("system", _string(row, "system")))
-    for question, answer in _history(row):
-        messages.append(message("user", str(question)))
-        messages.append(message("assistant", str(answer)))
+    messages += history(row)
     parts = (_string(row, "instruction"), _string(row, "input"))
     question = "\n".join(part for part in parts if part)
     messages.append(message("user", question))
@@ -150,15 +148,19 @@ def _from_alpaca(row: Row, left_out: Counter[str]) -> list[Message]:
     return messages
 
 
-def _history(row: Row) -> list[Any]:
+def history(row: Row) -> list[Message]:
     """The earlier exchanges of an Alpaca row."""
-    history = row.get("history") or []
-    if not isinstance(history, list):
-        raise InvalidRow("format", f"history is a {type(history).__name__}, not a list")
-    for exchange in history:
+    exchanges = row.get("history") or []
+    if not isinstance(exchanges, list):
+        raise InvalidRow("format", f"history is a {type(exchanges).__name__}, not a list")
+    messages: list[Message] = []
+    for exchange in exchanges:
         if not isinstance(exchange, (list, tuple)) or len(exchange) != 2:
             raise InvalidRow("format", "history holds what is not a pair of question and answer")
-    return history
+        question, answer = exchange
+        messages.append(message("user", str(question)))
+        messages.append(message("assistant", str(answer)))
+    return messages
 
 
 def _from_pairs(row: Row, left_out: Counter[str]) -> list[Message]:

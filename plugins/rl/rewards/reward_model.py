@@ -22,7 +22,7 @@ class RewardModel:
     """The score that a model trained on rankings gives to an answer."""
 
     Config = RewardModelConfig
-    version = "2"
+    version = "3"
     needs = "reward_model"  # the kind of artifact that open() takes
 
     def __init__(self, config: RewardModelConfig) -> None:
@@ -30,23 +30,22 @@ class RewardModel:
 
     def open(self, artifact: Artifact) -> None:
         """Load the reward model and its tokenizer."""
-        from llmstages.train.trainer import compute_device, load_model, load_tokenizer
+        from llmstages.train.scoring import open_reward_model
 
-        self.model = load_model(artifact, None, kind="reward").to(compute_device())
-        self.tokenizer = load_tokenizer(artifact.path)
+        self.model, self.tokenizer = open_reward_model(artifact)
 
     def score(
         self, prompts: Sequence[Any], completions: Sequence[str], rows: Mapping[str, Sequence[Any]]
     ) -> list[float]:
         """The score of each completion after its prompt."""
-        from llmstages.text.render import render
+        from llmstages.text.render import render_answers
         from llmstages.train.scoring import scored_ids, scores
 
         dialogues = [
             [*prompt, message("assistant", completion)]
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        rendered = render(self.tokenizer, dialogues)
+        rendered = render_answers(self.tokenizer, dialogues)
         return scores(
             self.model, self.tokenizer, [scored_ids(row, self.tokenizer) for row in rendered]
         )

@@ -46,7 +46,7 @@ def prepared(tmp_path, name, rows):
 @each_template
 def test_dpo_trains_the_answer_up_to_the_end_of_turn(tmp_path, name):
     made, said = prepared(tmp_path, name, [pair(i) for i in range(6)])
-    assert len(made.train) == 5 and not said  # the first pair is kept for measuring
+    assert len(made.train) == 6 and not said  # no share is kept for measuring
     tokenizer = tokenizer_of(name)
     for row in dpo.pairs_dataset(made.train, made.tokenizer):
         for side, text in (("chosen", GOOD), ("rejected", BAD)):
@@ -81,7 +81,7 @@ def test_dpo_names_why_it_drops_pairs(tmp_path):
             pair(7) | {"rejected": [message("assistant", "a"), message("assistant", "b")]},
         ],
     )
-    assert len(made.train) == 5
+    assert len(made.train) == 6
     assert said == [
         "rl: 1 pairs dropped, whose answers hold turns of a user or a tool",
         "rl: 1 pairs dropped, whose answers are several turns of the assistant",
