@@ -28,7 +28,8 @@ problems      data/: prompt (messages), answer (str), task, group (str), meta (J
               any columns. Optional: ``aliases`` (list of str, other answers that are right),
               ``grader`` (the grader that decides, by name or as JSON text; text/grading.py).
 scores        scores.json: {task: {group: {model: {metric: value}}}}; answers.jsonl: {prompt, model,
-              answer, task}; the same prompts for every model.
+              answer, task}; the same prompts for every model. Optional: ``question``, the number of
+              the question, which tells equal prompts apart; ``right``, the verdict; ``wanted``.
 report        index.html, claims.json: [{name, value, target, met}].
 """
 

@@ -106,14 +106,17 @@ def key(corpus: Artifact, tokenizer: Any) -> str:
 def corpus_digests(corpus: Artifact) -> list[list[Any]]:
     """[name, size in bytes, SHA-256] of each file of the corpus table.
 
-    The digests come from the record where the store wrote one, so that gigabytes are not read
-    again. The fingerprint of the artifact does not help: that of a folder from outside the store
-    names its place, not its content.
+    The digests come from the record where the folder lies in the store under its own key, so that
+    gigabytes are not read again. A copy of such a folder may have been edited since. The
+    fingerprint of the artifact does not help: that of a folder from outside the store names its
+    place, not its content.
     """
     recorded = {}
-    record = corpus.path / "record.json"
-    if record.exists():
-        recorded = json.loads(record.read_text(encoding="utf-8")).get("files", {})
+    record_file = corpus.path / "record.json"
+    if record_file.exists():
+        record = json.loads(record_file.read_text(encoding="utf-8"))
+        if record.get("key") == corpus.path.resolve().name:
+            recorded = record.get("files", {})
     digests = []
     for path in sorted((corpus.path / "data").rglob("*")):
         if not path.is_file():

@@ -328,6 +328,15 @@ def lineage(artifact: StoredArtifact) -> Iterator[StoredArtifact]:
                 queue.append(StoredArtifact(name, folder, read_artifact(folder).record))
 
 
+def newer_sources(artifact: StoredArtifact, run: PastRun) -> list[str]:
+    """Steps of a run that an artifact was made from, but in an earlier version."""
+    return [
+        name
+        for name, fingerprint in _sources(artifact.record)
+        if name in run.steps and run.steps[name].path.name != f"{name}-{fingerprint}"
+    ]
+
+
 def made_from(store: Store, key: str) -> list[str]:
     """Names of the steps whose results in the store were made from a result, directly or not.
 

@@ -131,7 +131,8 @@ def training_arguments(
 
 def _warmup_steps(config: Optimization, ctx: Context, steps: int) -> int:
     """The warm-up, shortened in short runs, where the peak rate would never be reached."""
-    longest = max(1, steps // MAX_WARMUP_SHARE)
+    # A run of one update has no room for a warm-up, which begins at a rate of 0.
+    longest = max(1, steps // MAX_WARMUP_SHARE) if steps > 1 else 0
     if not steps or config.warmup_steps <= longest:
         return config.warmup_steps
     ctx.say(

@@ -97,7 +97,8 @@ class TrainingMonitor:
         self.ctx = ctx
         self.tokens_per_step = tokens_per_step
         self.spikes = Spikes(spike_threshold)
-        self.seconds = 0.0
+        self.seconds = 0.0  # of this training, without what was done before a resume
+        self.updates = 0  # in these seconds
         self._tokens = 0.0  # computed since training began, where an update has no fixed number
         self._progress: Any = None  # an entered context manager
         self._losses: list[Any] = []  # of the micro batches since the last update
@@ -244,6 +245,8 @@ class TrainingMonitor:
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         check_kept()
+        if state.global_step >= state.max_steps:
+            control.should_log = True  # or the updates since the last line would be in no log
         seconds = time.perf_counter() - self._started
         speed = self._tokens_computed(state) / max(seconds, 1e-9)
         notes = [self._note, format_speed(speed) if speed else ""]
@@ -263,6 +266,7 @@ class TrainingMonitor:
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.seconds = time.perf_counter() - self._started
+        self.updates = state.global_step - self._first_step
         if self.spikes.skipped:
             self.ctx.say(
                 f"{self.ctx.step}: {self.spikes.skipped} updates were skipped as spikes "

@@ -13,6 +13,7 @@ Left out: resuming with another number of processes. It would change the sums, s
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import signal
 import threading
@@ -25,7 +26,7 @@ from typing import Any
 from llmstages.core.errors import StageError
 from llmstages.core.exit_codes import REQUEUE, STOPPED
 from llmstages.core.stage import Context
-from llmstages.train import checkpoints
+from llmstages.train import checkpoints, distributed
 from llmstages.train.checkpoints import Checkpoint
 from llmstages.train.distributed import Processes
 
@@ -33,6 +34,7 @@ SIGNALS = ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT")
 INSIST_SECONDS = 2.0  # after which the same signal a second time means: now
 LIBRARIES = ("torch", "transformers", "trl", "accelerate")  # whose versions decide about bits
 COUNTERS = ("_total_train_tokens", "_step")  # of TRL's trainers, where they have them
+MARKED_ROWS = 16  # whose content is compared when training continues
 FULL_DISK = ("No space left", "failed writing file", "write file")  # in messages of libraries
 
 
@@ -52,9 +54,10 @@ def train(trainer: Any, config: Any, ctx: Context, watch: Any) -> None:
         OSError: the disk is full; the checkpoint before stays.
     """
     processes = Processes()
-    found = processes.share(lambda: start_of(ctx, config))
+    data = data_mark(trainer.train_dataset)
+    found = processes.share(lambda: start_of(ctx, config, data))
     with signals() as received:
-        saver = _saver(trainer, config, ctx, processes, received, found, watch)
+        saver = _saver(trainer, config, ctx, processes, received, found, watch, data)
         trainer.add_callback(saver)
         try:
             trainer.train(resume_from_checkpoint=str(found.path) if found else None)
@@ -72,11 +75,17 @@ def train(trainer: Any, config: Any, ctx: Context, watch: Any) -> None:
             trainer.remove_callback(saver)
 
 
-def start_of(ctx: Context, config: Any) -> Checkpoint | None:
+def start_of(ctx: Context, config: Any, data: str = "") -> Checkpoint | None:
     """The checkpoint to continue from, None to begin.
 
+    Args:
+        ctx: where the step runs.
+        config: the options of the stage.
+        data: a mark of the rows that are trained on (``data_mark``); "" is not compared.
+
     Raises:
-        StageError: it is of another number of processes or size of micro batches.
+        StageError: it is of other processes, another size of micro batches or other data, or the
+            state of its optimizer is not there.
     """
     # Drafts are left over from saves that were interrupted.
     checkpoints.clear(ctx.work)
@@ -84,6 +93,8 @@ def start_of(ctx: Context, config: Any) -> Checkpoint | None:
     if not found:
         return None
     _require_same_sums(found, ctx, config)
+    _require_same_data(found, ctx, data)
+    _require_optimizer(found, ctx)
     line = f"{ctx.step}: continues after update {found.update}"
     changes = _changed_versions(found)
     if changes:
@@ -109,6 +120,48 @@ def _require_same_sums(found: Checkpoint, ctx: Context, config: Any) -> None:
             f"{config.micro_batch_size} sums are rounded differently. Set "
             f"{ctx.step}.micro_batch_size back, {start_over}"
         )
+
+
+def _require_same_data(found: Checkpoint, ctx: Context, data: str) -> None:
+    trained_on = found.about.get("data", "")
+    if data and trained_on and data != trained_on:
+        raise StageError(
+            f"step {ctx.step!r} was interrupted at update {found.update} while it trained on other "
+            f"rows than those it has now: its position in them means nothing here. Start it over "
+            f"by deleting {found.path.parent}"
+        )
+
+
+def _require_optimizer(found: Checkpoint, ctx: Context) -> None:
+    """Refuse to continue without the state of the optimizer, which Trainer would begin anew."""
+    has_state = any(found.path.glob("optimizer*")) or any(found.path.glob("pytorch_model_fsdp*"))
+    uses_deepspeed = distributed.requested_backend().startswith("zero")
+    by_deepspeed = any(found.path.glob("global_step*"))
+    if by_deepspeed != uses_deepspeed or not (has_state or by_deepspeed):
+        written = "DeepSpeed" if by_deepspeed else "another launcher"
+        raise StageError(
+            f"step {ctx.step!r} was interrupted at update {found.update} under {written}, whose "
+            "state of the optimizer cannot be read under this one: training would go on with a "
+            f"new optimizer and a second warm-up. Use the same launch, or start it over by "
+            f"deleting {found.path.parent}"
+        )
+
+
+def data_mark(rows: Any) -> str:
+    """A mark of what a Trainer trains on: the number of its rows and some of them.
+
+    "" for rows that have no length.
+    """
+    if not hasattr(rows, "__len__") or not hasattr(rows, "__getitem__"):
+        return ""
+    count = len(rows)
+    places = sorted({place * count // MARKED_ROWS for place in range(MARKED_ROWS)} if count else ())
+    digest = hashlib.sha256(str(count).encode())
+    for place in places:
+        for name, value in sorted(rows[place].items()):
+            plain = value.tolist() if hasattr(value, "tolist") else value
+            digest.update(f"{name}={plain!r};".encode())
+    return digest.hexdigest()[:20]
 
 
 def _changed_versions(found: Checkpoint) -> list[str]:
@@ -166,6 +219,7 @@ def _saver(
     received: list[int],
     found: Checkpoint | None,
     watch: Any,
+    data: str,
 ) -> Any:
     """The callback that decides when to save, and seals what the Trainer has written."""
     from transformers import TrainerCallback
@@ -214,6 +268,7 @@ def _saver(
                 "of": state.max_steps,
                 "processes": ctx.processes,
                 "micro_batch_size": config.micro_batch_size,
+                "data": data,
                 "versions": versions(),
             }
             processes.share(lambda: _keep(draft, ctx, about, config.save_last))

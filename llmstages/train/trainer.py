@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -24,10 +25,12 @@ from llmstages.data import tables
 from llmstages.train import distributed, resume
 from llmstages.train.arguments import Optimization, training_arguments
 from llmstages.train.callbacks import recorder
+from llmstages.train.evaluation import IGNORED_LABEL, token_mean
+from llmstages.train.isolation import require_isolation
 
 # Entries of a Trainer's log that depend on the time, or that the record has already.
-LEFT_OUT = ("runtime", "per_second", "step_time", "total_flos", "num_tokens", "epoch")
-IGNORED_LABEL = -100  # a label that carries no loss
+LEFT_OUT = re.compile(r"(?:\w+_)?(?:runtime|\w+_per_second|total_flos|num_tokens|epoch)|step_time")
+NOT_FINITE = "not_finite"  # key of a log row: the names of its values that are not numbers
 
 
 def compute_device() -> str:
@@ -263,10 +266,12 @@ def sft_trainer(
         def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
             return Trainer.compute_loss(self, *args, **kwargs)
 
-    trainer_class = SFTTrainer
-    if adapter is not None and adapter.trainable_token_indices:
-        trainer_class = PlainLossTrainer
+    has_new_tokens = adapter is not None and adapter.trainable_token_indices
+    trainer_class = token_mean(PlainLossTrainer if has_new_tokens else SFTTrainer)
     dataset = rows_dataset(rows)
+    if any(_holds_several(row) for row in rows):
+        advice = "Train one dialogue per row (packing=false), or another model."
+        require_isolation(model, ctx.step, advice)
     arguments = training_arguments(
         config,
         ctx,
@@ -293,6 +298,11 @@ def sft_trainer(
     )
 
 
+def _holds_several(row: Mapping[str, Any]) -> bool:
+    """Whether a row holds several documents, whose positions begin again."""
+    return sum(position == 0 for position in row["position_ids"]) > 1
+
+
 def write_log(trainer: Any, ctx: Context) -> list[dict[str, float]]:
     """Write log.jsonl from the trainer's history, without times; returns its rows."""
     rows = []
@@ -306,22 +316,27 @@ def write_log(trainer: Any, ctx: Context) -> list[dict[str, float]]:
     return rows
 
 
-def _log_row(entry: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of a log entry; some arrive as text."""
-    row = {}
+def _log_row(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a log entry, some of which arrive as text.
+
+    JSON has no NaN, so the names of values that are not finite stand in a list.
+    """
+    row: dict[str, Any] = {}
+    not_finite = []
     for key, value in entry.items():
-        if any(part in key for part in LEFT_OUT) or not isinstance(value, int | float | str):
+        if LEFT_OUT.fullmatch(key) or not isinstance(value, int | float | str):
             continue
-        if _is_finite(value):
-            row[key] = int(value) if key == "step" else float(value)
+        try:
+            number = float(value)
+        except ValueError:
+            continue
+        if math.isfinite(number):
+            row[key] = int(number) if key == "step" else number
+        else:
+            not_finite.append(key)
+    if not_finite:
+        row[NOT_FINITE] = sorted(not_finite)
     return row
-
-
-def _is_finite(value: float | str) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except ValueError:
-        return False
 
 
 def ends_of(

@@ -36,7 +36,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import option
 from llmstages.plugins.evaluate.intervals import wilson
 from llmstages.text import chat_format, generate
-from llmstages.text.grading import Verdict, are_right, verdicts
+from llmstages.text.grading import Verdict, accepted, are_right, verdicts
 from llmstages.text.messages import Message, message
 from llmstages.train.trainer import read_meta
 
@@ -119,8 +119,10 @@ class Answers:
         replies = generate.reply(model, tokenizer, prompts, tools, advance=advance, **options)
         marks = self.marks(chat, replies)
         answers = [
-            answer_row(question, transcript(reply.messages), bool(mark["right"]))
-            for question, reply, mark in zip(chat, replies, marks, strict=True)
+            answer_row(number, question, transcript(reply.messages), bool(mark["right"]))
+            for number, (question, reply, mark) in enumerate(
+                zip(chat, replies, marks, strict=True), 1
+            )
         ]
         threshold = self.threshold(chat, replies, marks)
         for mark, reply in zip(marks, replies, strict=True):
@@ -269,22 +271,26 @@ def continue_texts(
     continuations, _ = generate.generate(model, tokenizer, prompts, **options)
     marks: list[Marks] = []
     answers = []
-    for question, ids in zip(questions, continuations, strict=True):
+    for number, (question, ids) in enumerate(zip(questions, continuations, strict=True), 1):
         text = chat_format.decode(tokenizer, ids).strip()
         following = text[len(question["answer"]) :][:1]
         is_exact = text.startswith(question["answer"]) and not following.isalnum()
         marks.append({"right": float(is_exact)})
-        answers.append(answer_row(question, text, is_exact))
+        answers.append(answer_row(number, question, text, is_exact))
     return marks, answers
 
 
-def answer_row(question: Question, answer: str, right: bool) -> dict[str, Any]:
-    """A row of answers.jsonl."""
+def answer_row(number: int, question: Question, answer: str, right: bool) -> dict[str, Any]:
+    """A row of answers.jsonl.
+
+    The number of the question tells questions apart whose last turns are the same.
+    """
     return {
         "task": question["task"],
         "group": question["group"],
-        "prompt": question["prompt"][0]["content"],
-        "wanted": question["answer"],
+        "question": number,
+        "prompt": question["prompt"][-1]["content"],
+        "wanted": " | ".join(accepted(question)),
         "answer": answer,
         "right": right,
     }

@@ -62,11 +62,14 @@ class Items:
     Attributes:
         held_out, others: dialogues that end with the right answer.
         questions: (group, question, right answers).
+        without_loss: names of dialogues that one of the models cannot hold, so that the loss of all
+            models is over the same ones.
     """
 
     held_out: list[Dialogue] = field(default_factory=list)
     others: list[Dialogue] = field(default_factory=list)
     questions: list[tuple[str, str, list[str]]] = field(default_factory=list)
+    without_loss: set[str] = field(default_factory=set)
 
 
 class Tuning:
@@ -79,7 +82,7 @@ class Tuning:
         "dialogues": "dialogues*?",
     }
     output: ClassVar[str] = "scores"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     def run(self, config: TuningConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages.data import tables
@@ -89,7 +92,7 @@ class Tuning:
         answers: list[dict[str, Any]] = []
         known_before: set[str] | None = None
         for artifact in ctx.many("models"):
-            model = AskedModel(artifact, config, ctx)
+            model = AskedModel(artifact, config, ctx, items.without_loss)
             for group, metrics in model.held_out(items.held_out, answers):
                 scores.setdefault(HELD_OUT, {}).setdefault(group, {})[artifact.name] = metrics
             right = model.general(items.questions, answers)
@@ -123,7 +126,40 @@ class Tuning:
                 f"{ctx.step}: no dialogue is held out, so only general questions are asked; "
                 "dialogues.test_fraction=0.1 holds some out"
             )
+        items.without_loss = self._too_long([*items.held_out, *items.others], config, ctx)
         return items
+
+    def _too_long(
+        self, dialogues: Sequence[Dialogue], config: TuningConfig, ctx: Context
+    ) -> set[str]:
+        """Names of the dialogues that are too long for one of the models, by its own template.
+
+        Raises:
+            StageError: all are.
+        """
+        from llmstages.text.render import render_answers
+        from llmstages.train.trainer import load_tokenizer
+
+        too_long: set[str] = set()
+        for artifact in ctx.many("models"):
+            tokenizer = load_tokenizer(artifact.path)
+            rows = render_answers(tokenizer, [dialogue.messages for dialogue in dialogues])
+            too_long |= {
+                dialogue.name
+                for dialogue, row in zip(dialogues, rows, strict=True)
+                if len(row.ids) > config.max_length
+            }
+        if too_long and len(too_long) == len(dialogues):
+            raise StageError(
+                f"{ctx.step}: all {len(dialogues)} dialogues are longer than "
+                f"max_length={config.max_length} tokens; raise {ctx.step}.max_length"
+            )
+        if too_long:
+            ctx.say(
+                f"{ctx.step}: {len(too_long)} of {len(dialogues)} dialogues left out of the loss "
+                f"of all models, longer than max_length={config.max_length} tokens for one of them"
+            )
+        return too_long
 
     def _others(self, config: TuningConfig, ctx: Context) -> list[Dialogue]:
         """The dialogues of another kind."""
@@ -146,11 +182,14 @@ class Tuning:
 class AskedModel:
     """One model of the comparison, loaded."""
 
-    def __init__(self, artifact: Artifact, config: TuningConfig, ctx: Context) -> None:
+    def __init__(
+        self, artifact: Artifact, config: TuningConfig, ctx: Context, without_loss: set[str]
+    ) -> None:
         from llmstages.train.inference import load_for_inference
         from llmstages.train.trainer import load_tokenizer
 
         self._name = artifact.name
+        self._without_loss = without_loss
         self._config = config
         self._ctx = ctx
         self._tokenizer = load_tokenizer(artifact.path)
@@ -169,7 +208,8 @@ class AskedModel:
         for dialogue, prompt, reply in zip(dialogues, prompts, replies, strict=True):
             wanted = str(dialogue.messages[-1]["content"])
             overlaps.append(overlap(reply.text, wanted))
-            answers.append(self._row(HELD_OUT, "all", prompt, wanted, reply.text))
+            row = self._row(HELD_OUT, "all", prompt, wanted, reply.text)
+            answers.append({**row, "question": dialogue.name})
         yield (
             "all",
             {
@@ -192,9 +232,11 @@ class AskedModel:
         for (group, question, wanted), prompt, reply in zip(
             questions, prompts, replies, strict=True
         ):
-            if any(is_correct(reply.text, answer) for answer in wanted):
+            is_right = any(is_correct(reply.text, answer) for answer in wanted)
+            if is_right:
                 right.add(question)
-            answers.append(self._row(GENERAL, group, prompt, wanted[0], reply.text))
+            row = self._row(GENERAL, group, prompt, " | ".join(wanted), reply.text)
+            answers.append({**row, "right": is_right})
         return right
 
     def others(self, dialogues: Sequence[Dialogue]) -> Iterator[tuple[str, dict[str, float]]]:
@@ -222,19 +264,16 @@ class AskedModel:
             )
 
     def _loss(self, dialogues: Sequence[Dialogue]) -> dict[str, float]:
-        """Nats per token of the last answers, and of how many dialogues."""
+        """Nats per token of the last answers, and of how many dialogues; {} if of none."""
         from llmstages.plugins.evaluate.likelihood import answer_losses
         from llmstages.text.render import render_answers
 
-        rows = render_answers(self._tokenizer, [dialogue.messages for dialogue in dialogues])
-        fitting = [row for row in rows if len(row.ids) <= self._config.max_length]
-        if len(fitting) < len(rows):
-            self._ctx.say(
-                f"{self._ctx.step}: {len(rows) - len(fitting)} of {len(rows)} dialogues left out "
-                f"of the loss, longer than max_length={self._config.max_length} tokens"
-            )
-        nats, tokens = answer_losses(self._model, fitting)
-        return {"loss": nats / max(tokens, 1), "n": len(fitting)}
+        chosen = [
+            dialogue.messages for dialogue in dialogues if dialogue.name not in self._without_loss
+        ]
+        nats, tokens = answer_losses(self._model, render_answers(self._tokenizer, chosen))
+        # The mean of nothing would be 0, the best loss there is.
+        return {"loss": nats / tokens, "n": len(chosen)} if tokens else {}
 
     def _row(
         self, task: str, group: str, prompt: Sequence[Message], wanted: str, answer: str

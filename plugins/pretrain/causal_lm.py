@@ -30,6 +30,8 @@ from llmstages.plugins.pretrain import (
     validation,
 )
 from llmstages.train.arguments import Optimization
+from llmstages.train.isolation import require_isolation
+from llmstages.train.passes import rows_of, updates_of
 
 EVAL_BATCH_SIZE = 16  # rows evaluated at once on each device
 VALIDATION_ROWS = 256  # at most; more would change the loss little and cost time at each evaluation
@@ -208,6 +210,8 @@ class CausalLM:
                 f"max_length={config.max_length}"
             )
         net = self._make_model(config, ctx, tokenizer)
+        advice = f"Try {ctx.step}.architecture=llama, qwen2 or gpt2."
+        require_isolation(net, ctx.step, advice)
         steps = updates(config, len(rows))
         depth_scaling.write_derived(derived, steps, config, ctx)
         stopwatch = throughput.stopwatch()
@@ -232,7 +236,7 @@ class CausalLM:
             "unigram_loss": validation.unigram_loss(eval_rows, counts),
             "parameters": net.num_parameters(),
             "updates": steps,
-            "tokens": steps * config.batch_size * config.max_length,
+            "tokens": rows_of(steps, len(rows), config.batch_size) * config.max_length,
             "corpus_tokens": tokens,
             "rows": len(rows),
             "padding": 1 - min(1.0, tokens / (len(rows) * config.max_length)),
@@ -393,7 +397,7 @@ class CausalLM:
 
 def updates(config: CausalLMConfig, rows: int) -> int:
     """Updates of a run: the passes over the rows, or fewer where the tokens are limited."""
-    passes = math.ceil(rows * config.epochs / config.batch_size)
+    passes = updates_of(rows, config.epochs, config.batch_size)
     if not config.max_tokens:
         return passes
     return min(passes, math.ceil(config.max_tokens / (config.batch_size * config.max_length)))

@@ -7,6 +7,8 @@ larger than memory. Dialogues stay in memory.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llmstages.core.errors import StageError
@@ -35,13 +37,11 @@ def load_documents(config: Any, ctx: Context, tokenizer: Any) -> tuple[Segments,
     check_names(ctx, "mixture_weights", list(config.mixture_weights), sources)
     # One generator for all sources: their order is part of the result.
     rng = random.Random(config.seed)
-    train, validation = [], []
-    has_copies = False
-    for corpus in ctx.many("corpus"):
-        train_part, validation_part, copied = _split_corpus(config, ctx, corpus, tokenizer, rng)
-        train.append(train_part)
-        validation.append(validation_part)
-        has_copies |= copied
+    parts = [_drawn(config, ctx, corpus, tokenizer, rng) for corpus in ctx.many("corpus")]
+    _train_on_copies(parts, ctx)
+    has_copies = any(part.has_copies for part in parts)
+    train = [part.cut(~part.held_out, config.max_length) for part in parts]
+    validation = [part.cut(part.held_out, config.max_length) for part in parts]
     texts, validation_segments = Segments.join(train), Segments.join(validation)
     if len(texts) > 1 and not len(validation_segments) and not has_copies:
         texts, validation_segments = _hold_out_end(texts, config.validation_stride, ctx)
@@ -76,10 +76,41 @@ def _hold_out_end(segments: Segments, stride: int, ctx: Context) -> tuple[Segmen
     return segments.first(count - held_out), segments.after(count - held_out)
 
 
-def _split_corpus(
+@dataclass
+class Drawn:
+    """The documents that are drawn from one corpus.
+
+    Attributes:
+        shard: the encoded corpus.
+        drawn: numbers of its documents, in order.
+        held_out: which of them are for validation.
+        has_copies: whether a document occurs twice.
+        bos: id that every segment begins with.
+    """
+
+    shard: Any
+    drawn: Any
+    held_out: Any
+    has_copies: bool
+    bos: int
+
+    def cut(self, chosen: Any, max_length: int) -> Segments:
+        """The segments of some of the documents."""
+        starts, lengths = self.bounds(chosen)
+        # Every segment begins with BOS, which needs a place in the row.
+        return Segments.cut(Tokens(self.shard.ids, bos=self.bos), starts, lengths, max_length - 1)
+
+    def bounds(self, chosen: Any) -> tuple[Any, Any]:
+        """(starts, lengths) in tokens of some of the documents."""
+        documents = self.drawn[chosen]
+        starts = self.shard.starts[documents]
+        return starts, self.shard.starts[documents + 1] - starts
+
+
+def _drawn(
     config: Any, ctx: Context, corpus: Artifact, tokenizer: Any, rng: random.Random
-) -> tuple[Segments, Segments, bool]:
-    """(segments to train on, segments for validation, whether a document occurs twice)."""
+) -> Drawn:
+    """The documents of a corpus; none that occurs twice in it is held out."""
     import numpy as np
 
     shard = token_store.tokens(ctx, corpus, tokenizer)
@@ -88,12 +119,40 @@ def _split_corpus(
     copies = np.bincount(shard.same[drawn], minlength=len(shard))[shard.same[drawn]]
     is_due = np.arange(len(drawn)) % config.validation_stride == config.validation_stride - 1
     held_out = is_due & (copies == 1)
-    tokens = Tokens(shard.ids, bos=tokenizer.bos_token_id)
+    return Drawn(shard, drawn, held_out, bool((copies > 1).any()), tokenizer.bos_token_id)
 
-    def cut(documents: Any) -> Segments:
-        starts = shard.starts[documents]
-        lengths = shard.starts[documents + 1] - starts
-        # Every segment begins with BOS, which needs a place in the row.
-        return Segments.cut(tokens, starts, lengths, config.max_length - 1)
 
-    return cut(drawn[~held_out]), cut(drawn[held_out]), bool((copies > 1).any())
+def _train_on_copies(parts: Sequence[Drawn], ctx: Context) -> None:
+    """Hold out no document that another corpus has as well, and say how many these are."""
+    count = 0
+    for part in parts:
+        others = [other for other in parts if other is not part]
+        texts = _texts(part, part.held_out)
+        copied = texts & set[bytes]().union(*(_texts(other, None, texts) for other in others))
+        if copied:
+            keep = [text not in copied for text in _ordered_texts(part, part.held_out)]
+            part.held_out[part.held_out] = keep
+            count += len(copied)
+            part.has_copies = True
+    if count:
+        ctx.say(
+            f"{ctx.step}: {count} documents are not held out, since another corpus has them as well"
+        )
+
+
+def _texts(part: Drawn, chosen: Any, wanted: set[bytes] | None = None) -> set[bytes]:
+    """The documents as bytes of their tokens; with ``wanted`` only those of the same lengths."""
+    return set(_ordered_texts(part, chosen, wanted))
+
+
+def _ordered_texts(part: Drawn, chosen: Any, wanted: set[bytes] | None = None) -> Iterator[bytes]:
+    import numpy as np
+
+    everything = np.ones(len(part.drawn), dtype=bool)
+    starts, lengths = part.bounds(everything if chosen is None else chosen)
+    if wanted is not None:
+        size = part.shard.ids.dtype.itemsize
+        has_length = np.isin(lengths, [len(text) // size for text in wanted])
+        starts, lengths = starts[has_length], lengths[has_length]
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        yield part.shard.ids[start : start + length].tobytes()

@@ -15,6 +15,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
 from llmstages.train import distributed
 from llmstages.train.arguments import Optimization
+from llmstages.train.evaluation import token_mean
 
 FINAL_RATE = 0.05  # share of the peak rate at the end of wsd and cosine
 
@@ -47,7 +48,7 @@ def trainer_class(config: Any, ctx: Context) -> type:
     from transformers import Trainer
 
     if config.optimizer == "adamw" and not config.z_loss:
-        return Trainer
+        return token_mean(Trainer)
     if config.optimizer == "muon" and distributed.requested_backend().startswith("zero"):
         raise StageError(
             f"step {ctx.step!r}: DeepSpeed flattens the matrices that Muon has to see whole; "
@@ -80,7 +81,7 @@ def trainer_class(config: Any, ctx: Context) -> type:
                 loss = loss + scale * config.z_loss * z_loss
             return (loss, outputs) if return_outputs else loss
 
-    return Pretrainer
+    return token_mean(Pretrainer)
 
 
 def z_term(logits: Any, labels: Any, count: Any = None) -> Any:

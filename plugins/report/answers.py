@@ -10,7 +10,6 @@ from typing import Any
 
 from llmstages.plugins.report.scores import in_recipe_order
 from llmstages.plugins.report.steps import Chain
-from llmstages.text.grading import is_correct
 
 CALL = re.compile(r"\[(\w+): ")
 MAX_CALLS = 2  # exchanges with tools that are shown
@@ -53,15 +52,12 @@ def _end_of_bracket(text: str, start: int) -> int:
 def _cell(row: Mapping[str, Any], refusals: Collection[str] = ()) -> dict[str, Any]:
     """An answer in parts, with its verdict: right, refused or other.
 
-    The evaluator's own verdict counts; only a row without one is graded here.
+    The verdict is the evaluator's. Nothing is graded here, where the rule would be another one.
     """
     parts = segments(str(row["answer"]))
     final = parts[-1]["text"] if parts[-1]["kind"] == "text" else ""
-    right = row.get("right")
-    if right is None:
-        right = is_correct(final, str(row.get("wanted", "")))
     verdict = "other"
-    if right:
+    if row.get("right"):
         verdict = "right"
     elif final in refusals:
         verdict = "refused"
@@ -70,7 +66,7 @@ def _cell(row: Mapping[str, Any], refusals: Collection[str] = ()) -> dict[str, A
 
 @dataclass
 class _Prompts:
-    """The prompts of one group of a task: prompt -> {wanted, said: model -> cell}."""
+    """The questions of one group of a task: key -> {prompt, wanted, said: model -> cell}."""
 
     task: str
     group: str
@@ -89,11 +85,11 @@ class _Prompts:
         return {model: counts.most_common(1)[0][0] for model, counts in verdicts.items()}
 
     def most_typical_first(self) -> list[str]:
-        """Prompts sorted by the number of models that do what they usually do."""
+        """Keys sorted by the number of models that do what they usually do."""
         usual = self.usual_verdicts()
 
-        def typical_models(prompt: str) -> int:
-            said = self.entries[prompt]["said"]
+        def typical_models(key: str) -> int:
+            said = self.entries[key]["said"]
             return sum(usual[model] == cell["verdict"] for model, cell in said.items())
 
         return sorted(self.entries, key=typical_models, reverse=True)
@@ -125,7 +121,8 @@ def _prompts_by_group(
         task, group = str(row["task"]), str(row.get("group") or "")
         prompts = by_group.setdefault((task, group), _Prompts(task, group, {}))
         wanted = row.get("wanted", "")
-        entry = prompts.entries.setdefault(str(row["prompt"]), {"wanted": wanted, "said": {}})
+        new = {"prompt": str(row["prompt"]), "wanted": wanted, "said": {}}
+        entry = prompts.entries.setdefault(_key(row), new)
         entry["said"][row["model"]] = _cell(row, refusals)
     return list(by_group.values())
 
@@ -147,10 +144,15 @@ def _choose(by_group: Sequence[_Prompts], max_prompts: int) -> list[dict[str, An
 
     rows = []
     for prompts, queue, count in zip(compared, queues, taken, strict=True):
-        for prompt in queue[:count]:
-            heading = {"task": prompts.task, "group": prompts.group, "prompt": prompt}
-            rows.append(heading | prompts.entries[prompt])
+        for key in queue[:count]:
+            heading = {"task": prompts.task, "group": prompts.group}
+            rows.append(heading | prompts.entries[key])
     return rows
+
+
+def _key(row: Mapping[str, Any]) -> str:
+    """What tells a question from others, also from one whose last turn is the same."""
+    return f"{row.get('task')} {row.get('question', '')} {row['prompt']}"
 
 
 def tool_calls(chain: Chain, models: Collection[str]) -> list[dict[str, Any]]:
@@ -179,13 +181,13 @@ def _first_tool(parts: Sequence[Mapping[str, str]]) -> str:
 def replies(chain: Chain, models: Sequence[str]) -> list[dict[str, Any]]:
     """What each of the models answers to the first prompts that all of them were asked."""
     for step in chain.of_kind("scores"):
-        by_prompt: dict[str, dict[str, str]] = {}
+        by_key: dict[str, tuple[str, dict[str, str]]] = {}
         for row in step.lines("answers.jsonl"):
             if row["model"] in models:
-                answers = by_prompt.setdefault(str(row["prompt"]), {})
+                _, answers = by_key.setdefault(_key(row), (str(row["prompt"]), {}))
                 answers[row["model"]] = str(row["answer"])
         rows = []
-        for prompt, answers in by_prompt.items():
+        for prompt, answers in by_key.values():
             if set(answers) == set(models):
                 said = {model: answers[model] for model in models}
                 rows.append({"prompt": prompt, "said": said})
@@ -197,12 +199,13 @@ def replies(chain: Chain, models: Sequence[str]) -> list[dict[str, Any]]:
 def first_answers(chain: Chain, models: Collection[str], task: str) -> list[dict[str, Any]]:
     """What each of the models answers to the first question of each group of a task."""
     by_group: dict[str, dict[str, Any]] = {}
+    first_key: dict[str, str] = {}
     for row in _answers_of(chain, models):
         if row["task"] != task:
             continue
-        prompt = str(row["prompt"])
-        entry = by_group.setdefault(str(row.get("group")), {"prompt": prompt, "said": {}})
-        if entry["prompt"] == prompt:
+        group, key = str(row.get("group")), _key(row)
+        entry = by_group.setdefault(group, {"prompt": str(row["prompt"]), "said": {}})
+        if first_key.setdefault(group, key) == key:
             entry["said"][row["model"]] = str(row["answer"])
     return list(by_group.values())
 

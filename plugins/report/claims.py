@@ -30,6 +30,7 @@ COMPARE = {
     "<": operator.lt,
 }
 KEYS = ("value", "target", "about", "chapter")
+ROUNDING = 1e-9  # what sums of floating-point numbers may be off by
 Metrics = Mapping[str, Mapping[str, Any]]  # step -> metric -> number
 
 
@@ -112,8 +113,13 @@ def parse_target(target: str, where: str) -> tuple[str, float]:
 
 
 def holds(target: str, value: float) -> bool:
-    """Whether a value meets a target such as ">= 0.9"."""
+    """Whether a value meets a target such as ">= 0.9".
+
+    A sum of shares that equals the limit but for rounding (0.3 - 0.1 and 0.2) equals it.
+    """
     comparison, limit = parse_target(target, "target")
+    if math.isclose(value, limit, rel_tol=ROUNDING, abs_tol=ROUNDING):
+        value = limit
     return COMPARE[comparison](value, limit)
 
 

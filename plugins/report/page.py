@@ -9,11 +9,12 @@ from typing import Any
 
 from llmstages.core.console import format_number, format_seconds
 from llmstages.plugins.report.chapters import Chapter
-from llmstages.plugins.report.claims import Claim
+from llmstages.plugins.report.claims import Claim, holds
 from llmstages.plugins.report.steps import Chain
 
 TEMPLATES = Path(__file__).parent / "templates"
 THIN_SPACE = "\u202f"
+MOST_DIGITS = 9  # of a number beside its target
 # Control characters that text may hold: line feed, tab, and the joiners of Indic and Persian words.
 HARMLESS = "\n\t\u200c\u200d"
 
@@ -34,6 +35,8 @@ def render(title: str, claims: Sequence[Claim], chapters: Sequence[Chapter], cha
         "clip": clip,
         "share": share,
         "figure": figure,
+        "beside": beside,
+        "percent": percent,
         "count": count,
         "time": format_seconds,
         "visible": visible,
@@ -82,7 +85,39 @@ def visible(text: Any) -> str:
 
 def share(value: Any) -> str:
     """A share as a percentage."""
-    return "–" if value is None else f"{100 * value:.0f} %"
+    return "–" if value is None else f"{percent(value)} %"
+
+
+def percent(value: float) -> str:
+    """A share in percent, without the sign: 0 is none and 100 is all, nothing between them."""
+    whole = round(100 * value)
+    is_false_end = (whole == 0 and value > 0) or (whole == 100 and value < 1)
+    if not is_false_end:
+        return str(whole)
+    fine = f"{100 * value:.1f}"
+    if fine in ("0.0", "100.0"):
+        return "<0.1" if whole == 0 else ">99.9"
+    return fine
+
+
+def beside(value: Any, text: str) -> str:
+    """A measured value beside its target, with enough digits to show on which side it lies."""
+    shown = figure(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return shown
+    verdict = holds(text, value)
+    digits = 3
+    while _contradicts(shown, text, verdict) and digits <= MOST_DIGITS:
+        shown = f"{value:.{digits}f}"
+        digits += 1
+    return shown
+
+
+def _contradicts(shown: str, text: str, verdict: bool) -> bool:
+    try:
+        return holds(text, float(shown.replace(THIN_SPACE, ""))) != verdict
+    except ValueError:
+        return False
 
 
 def figure(value: Any) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from markupsafe import Markup, escape
 
@@ -76,10 +77,21 @@ def short(value: float) -> str:
 
 
 def thin(points: Points, most: int = MAX_POINTS) -> list[tuple[float, float]]:
-    """At most ``most`` of the points, evenly spread, with the first and the last one."""
+    """About ``most`` of the points: of each stretch its lowest and its highest one.
+
+    The first and the last one stay. A spike is what one looks for, so it must not be left out.
+    """
     if len(points) <= most:
         return list(points)
-    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+    stretches = max(1, most // 2 - 1)
+    kept = {0, len(points) - 1}
+    for stretch in range(stretches):
+        start = stretch * len(points) // stretches
+        stop = (stretch + 1) * len(points) // stretches
+        places = range(start, stop)
+        kept.add(min(places, key=lambda place: points[place][1]))
+        kept.add(max(places, key=lambda place: points[place][1]))
+    return [points[place] for place in sorted(kept)]
 
 
 def lines(
@@ -97,7 +109,7 @@ def lines(
 
     Args:
         title: above the chart.
-        series: the lines. Points that are not finite are left out.
+        series: the lines. They are broken at points that are not finite, which the caption counts.
         x: name of the horizontal axis.
         y: what the vertical axis shows, beside the title.
         unit: follows each value in tooltips.
@@ -106,12 +118,13 @@ def lines(
         at_x: position of a vertical line.
     """
     drawn = _drawable(series)
+    notes = _left_out(series)
     if not drawn:
-        return Markup("")
+        return Markup('<p class="note">{}: {}</p>').format(title, notes) if notes else Markup("")
     xs: list[float] = []
     ys = [value for value, _ in limits]
     for line in drawn:
-        for px, py in line.points:
+        for px, py in finite_points(line.points):
             xs.append(px)
             ys.append(py)
     if zero:
@@ -129,6 +142,8 @@ def lines(
     caption = escape(title)
     if y:
         caption += Markup(f" <small>{escape(y)}</small>")
+    if notes:
+        caption += Markup(f' <small class="bad">{escape(notes)}</small>')
     return Markup(
         f'<figure class="chart"><figcaption>{caption}</figcaption>'
         f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
@@ -138,20 +153,40 @@ def lines(
 
 
 def _drawable(series: Sequence[Series]) -> list[Series]:
-    """The series with finite points, thinned; those without any are left out."""
+    """The series with finite points, thinned between those that are not."""
     drawable = []
     for line in series:
-        finite = [point for point in line.points if all(map(math.isfinite, point))]
-        if finite:
-            drawable.append(Series(line.name, thin(finite), line.style))
+        points: list[tuple[float, float]] = []
+        for is_finite, stretch in groupby(line.points, key=_is_finite):
+            neighbors = list(stretch)
+            points += thin(neighbors) if is_finite else neighbors[:1]
+        if any(map(_is_finite, points)):
+            drawable.append(Series(line.name, points, line.style))
     return drawable
+
+
+def _is_finite(point: tuple[float, float]) -> bool:
+    return all(map(math.isfinite, point))
+
+
+def finite_points(points: Points) -> list[tuple[float, float]]:
+    """The points that can be drawn."""
+    return [point for point in points if _is_finite(point)]
+
+
+def _left_out(series: Sequence[Series]) -> str:
+    """How many values are not finite, by series; "" if all are."""
+    counts = [(line.name, sum(not _is_finite(point) for point in line.points)) for line in series]
+    told = [f"{count} of {name}" for name, count in counts if count]
+    return f"not a finite number: {', '.join(told)}" if told else ""
 
 
 def _in_words(series: Sequence[Series], x: str) -> str:
     """The first and last value of each line, for screen readers."""
     sentences = []
     for line in series:
-        first, last = line.points[0], line.points[-1]
+        points = finite_points(line.points)
+        first, last = points[0], points[-1]
         sentences.append(
             f"{line.name}: {short(first[1])} at {x} {short(first[0])}, "
             f"{short(last[1])} at {short(last[0])}"
@@ -216,10 +251,13 @@ def _vertical_limit(frame: Frame, value: float) -> str:
 
 def _line(frame: Frame, line: Series, x: str, unit: str) -> str:
     """The path of a series and its points with tooltips."""
-    pixels = [frame.place(*point) for point in line.points]
-    path = "M" + " L".join(f"{px:.1f} {py:.1f}" for px, py in pixels)
+    path = ""
+    for is_finite, stretch in groupby(line.points, key=_is_finite):
+        if is_finite:
+            pixels = [frame.place(*point) for point in stretch]
+            path += "M" + " L".join(f"{px:.1f} {py:.1f}" for px, py in pixels)
     dots = []
-    for point in thin(line.points, MAX_TOOLTIPS):
+    for point in thin(finite_points(line.points), MAX_TOOLTIPS):
         px, py = frame.place(*point)
         tip = f"{line.name}, {x} {short(point[0])}: {short(point[1])}{unit}"
         dots.append(

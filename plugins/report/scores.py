@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from llmstages.plugins.report.steps import Chain, FinishedStep
+from llmstages.plugins.report.steps import Chain, FinishedStep, natural_key
 
 ModelScores = Mapping[str, Mapping[str, float]]  # model -> metric -> value
 TaskScores = Mapping[str, ModelScores]  # group -> model -> metric -> value
@@ -106,9 +106,9 @@ def _grade_start(row: Mapping[str, Any]) -> dict[str, Any]:
     """An answer split into the words that are graded and the rest."""
     answer = str(row["answer"])
     wanted = str(row.get("wanted") or "")
-    right = bool(wanted) and answer.startswith(wanted)
+    right = bool(row.get("right"))
     head = wanted
-    if not right:
+    if not answer.startswith(wanted):
         word_count = len(wanted.split(" "))
         head = " ".join(answer.split(" ")[:word_count])
     return {**row, "right": right, "head": head, "rest": answer[len(head) :]}
@@ -203,7 +203,7 @@ def score_tables(chain: Chain) -> list[dict[str, Any]]:
         asked = {task: models_of(groups) for task, groups in scores.items()}
         models = in_recipe_order(set().union(*asked.values()), chain)
         rows: list[dict[str, Any]] = []
-        for task in sorted(scores, key=lambda task: (-len(asked[task]), task)):
+        for task in sorted(scores, key=lambda task: (-len(asked[task]), natural_key(task))):
             rows += _table_rows(chain, task, scores[task], models)
         if rows:
             tables.append({"models": models, "rows": rows, "step": step.name})
@@ -216,12 +216,14 @@ def _table_rows(
     rows = []
     for index, group in enumerate(chain.sorted_groups(groups)):
         by_model = groups[group]
+        sizes = {int(values["n"]) for values in by_model.values() if "n" in values}
         rows.append(
             {
                 "task": task,
                 "group": group,
                 "first": index == 0,
-                "n": max((values.get("n", 0) for values in by_model.values()), default=0),
+                # The smallest and the largest number of questions that any model was asked.
+                "sizes": sorted({min(sizes), max(sizes)}) if sizes else [],
                 "cells": [by_model.get(model) for model in models],
             }
         )

@@ -7,6 +7,7 @@ the files that it holds, so that every recipe gets a report.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact
 from llmstages.data import tables
 
+NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)")
 MODEL_KINDS = ("model", "reward_model")
 
 
@@ -111,18 +113,26 @@ class Chain:
     def group_key(self, group: str) -> tuple[Any, ...]:
         """Sort key of a group of questions.
 
-        The configured groups come first, in their order. Then groups that begin with a number, by
-        its value ("2 digits" before "10 digits"), and the others by name.
+        The configured groups come first, in their order. The others are sorted by name, numbers in
+        it by their value: "2 digits" before "10 digits", "level 9" before "level 10".
         """
         if group in self._group_order:
-            return (0, self._group_order.index(group), "")
-        first_word = group.split(" ")[0]
-        if first_word.replace(".", "", 1).isdigit():
-            return (1, float(first_word), group)
-        return (2, 0, group)
+            return (0, self._group_order.index(group), ())
+        return (1, 0, natural_key(group))
 
     def sorted_groups(self, groups: Iterable[str]) -> list[str]:
         return sorted(groups, key=self.group_key)
+
+
+def natural_key(text: str) -> tuple[tuple[int, float, str], ...]:
+    """Sort key of a name in which numbers count by their value."""
+    parts = NUMBER.split(text.casefold())
+    # Words and numbers alternate: every second part is a number.
+    return tuple(
+        (0, float(part), "") if place % 2 else (1, 0.0, part)
+        for place, part in enumerate(parts)
+        if part
+    )
 
 
 def _record(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,11 +57,14 @@ def _card(chain: Chain, step: FinishedStep) -> dict[str, Any]:
 
 
 def logged(step: FinishedStep, key: str) -> list[tuple[float, float]]:
-    """(update, value) wherever the trainer logged a number under the key."""
+    """(update, value) wherever the trainer logged the key; NaN where it was not a number."""
     points = []
     for index, row in enumerate(step.log):
+        update = float(row.get("step", index))
         if isinstance(row.get(key), int | float):
-            points.append((float(row.get("step", index)), float(row[key])))
+            points.append((update, float(row[key])))
+        elif key in row.get("not_finite", ()):
+            points.append((update, math.nan))
     return points
 
 

@@ -6,7 +6,6 @@ the end of turn, whose state is scored, exactly as RL later shows them to the mo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ from typing import Any, ClassVar
 from llmstages.core.stage import Context, option
 from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
+from llmstages.train.passes import updates_of
 from llmstages.train.preference_pairs import SIDES, Pairs
 
 
@@ -90,7 +90,7 @@ class Pairwise:
         adapter = lora_adapter(config)
         if adapter:
             adapter.task_type = "SEQ_CLS"  # the head is new, so it is trained whole
-        steps = math.ceil(len(rows) * config.epochs / config.batch_size)
+        steps = updates_of(len(rows), config.epochs, config.batch_size)
         arguments = training_arguments(
             config,
             ctx,

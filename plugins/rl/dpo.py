@@ -8,7 +8,6 @@ the answers carry loss, up to the token that ends the turn.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
+from llmstages.train.passes import updates_of
 from llmstages.train.preference_pairs import SIDES, Pairs
 
 # Name of the metrics -> logged series.
@@ -147,7 +147,7 @@ class DPO:
         set_seed(config.seed)
         pairs = self.prepare(config, ctx)
         checks.enforce(pairs.checks, ctx, config.allow_failed_checks)
-        steps = math.ceil(len(pairs.train) * config.epochs / config.batch_size)
+        steps = updates_of(len(pairs.train), config.epochs, config.batch_size)
         model = load_model(ctx.one("policy"), ctx)
         adapter = lora_adapter(config)
         # With adapters, the model without them is the reference.

@@ -6,7 +6,6 @@ form of reinforcement learning.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from llmstages.plugins.rl import policy
 from llmstages.text.messages import message
 from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
+from llmstages.train.passes import updates_of
 
 Messages = list[Mapping[str, Any]]
 
@@ -189,7 +189,7 @@ class Rejection:
         checks.enforce([*prompts.checks, *row_checks], ctx, config.allow_failed_checks)
         pad = chat_format.padding_id(tokenizer)
         rows, _ = pack(fitting, config.max_length, pad, config.seed)
-        steps = math.ceil(len(rows) * config.epochs / config.batch_size)
+        steps = updates_of(len(rows), config.epochs, config.batch_size)
         adapter = lora_adapter(config)
         trainer = sft_trainer(config, ctx, model, tokenizer, rows, steps, adapter)
         run_trainer(trainer, config, ctx, config.batch_size * config.max_length)

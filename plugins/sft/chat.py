@@ -22,6 +22,7 @@ from llmstages.plugins.sft.new_tokens import METHODS, init_new_embeddings
 from llmstages.text import chat_format, templates
 from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
+from llmstages.train.passes import updates_of
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Chat:
                 f"max_length={config.max_length}"
             )
         # The rows hold the draws of all passes, so one epoch is only a part of them.
-        steps = math.ceil(len(train_rows) * config.epochs / prepared.passes / config.batch_size)
+        steps = updates_of(len(train_rows), config.epochs / prepared.passes, config.batch_size)
         # A packed row is full, but for some padding.
         row_tokens: float = config.max_length
         if not config.packing:
@@ -182,7 +183,7 @@ class Chat:
             "cut_tokens": cut,
             "trained_parameters": trained_parameters,
             "supervised_tokens": sum(sum(row.supervised) for row in prepared.rows),
-            "tokens_per_second": steps * update_tokens / recorder.seconds,
+            "tokens_per_second": recorder.updates * update_tokens / recorder.seconds,
         }
 
     def estimate(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -130,7 +131,7 @@ def test_a_run_ends_with_claims_report_and_the_next_step(cli):
     assert "MISSED  is large" in out
     assert "report  runs/toy/toyreport/index.html" in out
     assert out.endswith("next    llmstages chat\n")
-    assert cli("report", "recipe=toy").out.startswith("store/toyreport-")
+    assert cli("report", "recipe=toy").out == "runs/toy/toyreport/index.html\n"
 
 
 def test_new_offers_every_kind_of_plugin(tmp_path, monkeypatch, capsys):
@@ -144,3 +145,20 @@ def test_new_offers_every_kind_of_plugin(tmp_path, monkeypatch, capsys):
         main(["new", "plugin", "mine", "--kind", "nonsense"])
     error = capsys.readouterr().err
     assert all(repr(kind) in error for kind in KINDS), "a kind that cannot be chosen"
+
+
+def test_report_is_that_of_the_last_run_also_where_it_reused_everything(cli):
+    for rate in (1, 2, 1):
+        cli("run", "recipe=toy", f"toymodel.learning_rate={rate}")
+    shown = Path(cli("report", "recipe=toy").out.strip()).resolve().parent
+    assert shown == Path("runs/toy/toyreport").resolve()
+    cli("run", "recipe=toy", "name=other", "toymodel.learning_rate=3")
+    assert Path(cli("report", "name=toy").out.strip()).resolve().parent == shown
+    assert Path(cli("report").out.strip()).resolve().parent != shown
+
+
+def test_report_says_that_its_page_is_older_than_a_step(cli):
+    cli("run", "recipe=toy")
+    cli("run", "recipe=toy", "only=toymodel", "toymodel.learning_rate=2")
+    result = cli("report", "recipe=toy")
+    assert "about an earlier toymodel" in result.out + result.err

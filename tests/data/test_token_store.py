@@ -106,12 +106,16 @@ def test_digests_of_the_record_are_used_where_they_fit(tmp_path):
     corpus = corpus_of(tmp_path / "c")
     read = token_store.corpus_digests(corpus)
     noted = {name: [size, "noted"] for name, size, _ in read}
-    tables.write_json(corpus.path / "record.json", {"files": noted})
+    record = {"key": corpus.path.name, "files": noted}
+    tables.write_json(corpus.path / "record.json", record)
     assert all(digest == "noted" for _, _, digest in token_store.corpus_digests(corpus))
     tables.write_json(
         corpus.path / "record.json",
-        {"files": {name: [size + 1, "noted"] for name, size, _ in read}},
+        record | {"files": {name: [size + 1, "noted"] for name, size, _ in read}},
     )
+    assert token_store.corpus_digests(corpus) == read
+    # A copy of a folder of the store may have been edited since.
+    tables.write_json(corpus.path / "record.json", record | {"key": "corpus-0123456789"})
     assert token_store.corpus_digests(corpus) == read
 
 

@@ -138,3 +138,42 @@ def test_the_general_questions_are_well_formed():
     assert all(right and all(right) for _, _, right in questions)
     assert len(tuning.spread(questions, 10)) == 10
     assert len({group for group, _, _ in tuning.spread(questions, 20)}) == 4
+
+
+def scored(tmp_path, max_length):
+    before, after = saved_model(tmp_path / "before"), saved_model(tmp_path / "after")
+    artifact, metrics = perform(
+        Tuning,
+        tmp_path / "scores",
+        TuningConfig(num_questions=2, max_length=max_length, max_new_tokens=4, question_tokens=4),
+        models=(before, after),
+        dialogues=(dialogues_artifact(tmp_path / "chats"),),
+    )
+    return artifact, metrics
+
+
+def test_a_loss_over_nothing_is_no_loss(tmp_path):
+    with pytest.raises(StageError, match="all 3 dialogues are longer than max_length=2"):
+        scored(tmp_path, 2)
+
+
+def test_both_losses_are_over_the_dialogues_that_both_models_can_hold(tmp_path, monkeypatch):
+    """A tokenizer that needs more tokens for one dialogue takes it from both models."""
+    from llmstages.text import render
+
+    original = render.render_answers
+    calls = []
+
+    def longer_for_the_second(tokenizer, dialogues):
+        rows = original(tokenizer, dialogues)
+        calls.append(len(rows))
+        if len(calls) == 2:  # the second model, when lengths are looked at
+            first = rows[0]
+            rows[0] = type(first)(first.ids * 99, first.supervised * 99)
+        return rows
+
+    monkeypatch.setattr(render, "render_answers", longer_for_the_second)
+    _, metrics = scored(tmp_path, 512)
+    assert [metrics[f"held-out dialogues/all/{name}/n"] for name in ("before", "after")] == [2, 2]
+    assert calls == [3, 3, 2, 2]
+    assert any("1 of 3 dialogues left out of the loss of all models" in s for s in perform.said)
