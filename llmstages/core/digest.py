@@ -48,12 +48,13 @@ def sha256_file(path: Path) -> str:
 def data_files(folder: Path) -> list[Path]:
     """The files in a folder and below it, sorted, without those that other programs leave there.
 
-    Names that begin with a dot (.ipynb_checkpoints, .~lock.x#, ._x) and __MACOSX are no data.
+    Names that begin with a dot (.ipynb_checkpoints, .~lock.x#, ._x) or, as Spark writes them, with
+    an underscore (_SUCCESS, _temporary), __MACOSX and copies of editors (x~, #x#) are no data.
     """
     files = []
     for path in folder.rglob("*"):
         parts = path.relative_to(folder).parts
-        is_hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+        is_hidden = any(part.startswith((".", "_", "#")) or part.endswith("~") for part in parts)
         if not is_hidden and path.is_file():
             files.append(path)
     return sorted(files)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact
 from llmstages.data import tables
-from llmstages.data.splits import choose_tests
+from llmstages.data.splits import choose_tests, comparable
 from llmstages.text import chat_format
 from llmstages.text.messages import Message, with_tools
 from llmstages.text.render import (
@@ -112,7 +112,7 @@ def mark_test_rows(rows: Sequence[dict[str, Any]], fraction: float) -> int:
     keys = []
     for row in rows:
         asked = [turn["content"] for turn in row["messages"] if turn["role"] == "user"]
-        keys.append(str(asked[0]).strip().casefold() if asked else "")
+        keys.append(comparable(str(asked[0])) if asked else "")
     tests = choose_tests(keys, fraction)
     for row, is_test in zip(rows, tests, strict=True):
         row["split"] = "test" if is_test else "train"

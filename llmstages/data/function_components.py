@@ -16,6 +16,8 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import option
 from llmstages.data.filtering import Check, Document, Rules
 
+SHOWN = 60  # characters of a value in a message
+
 
 class FunctionReward:
     """A reward that is a function ``score(prompts, completions, rows)``."""
@@ -79,7 +81,13 @@ class FunctionFilter(Rules):
 
     def rules(self, document: Document) -> Iterator[Check]:
         """One rule with the name of the function: 1 keeps a document, 0 drops it."""
-        keeps = bool(self.function(document))
+        keeps = file_components.call(self.function, document)
+        if type(keeps).__name__ not in ("bool", "bool_"):
+            raise StageError(
+                f"the filter {type(self).__name__} returned {str(keeps)[:SHOWN]!r}, of the type "
+                f"{type(keeps).__name__}; a filter answers True (keep) or False. What edits texts "
+                "is a filter of kind edit (docs/plugins.md)"
+            )
         yield Check(type(self).__name__, float(keeps), least=1.0)
 
 

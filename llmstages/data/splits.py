@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from llmstages.core.digest import sha256
+
+
+def comparable(text: str) -> str:
+    """A text without what does not make it another one: case, white space, invisible characters.
+
+    Copies of one question differ in these where files of several sources are merged.
+    """
+    text = unicodedata.normalize("NFKC", text)
+    visible = "".join(char for char in text if unicodedata.category(char) != "Cf")
+    return " ".join(visible.casefold().split())
 
 
 def choose_tests(keys: Sequence[str], fraction: float) -> list[bool]:

@@ -37,6 +37,7 @@ from llmstages.pipeline.hydra_errors import SETTINGS
 from llmstages.pipeline.overrides import choose_components, choose_presets, key_of
 from llmstages.pipeline.run_config import RunConfig, check_run_name
 
+ENVIRONMENT = re.compile(r"\$\{\s*(?:oc\.)?env\b")  # of OmegaConf's resolvers
 RECIPE_KEYS = {
     "steps",
     "name",
@@ -133,6 +134,13 @@ def _composed(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> Loaded:
     public API would bring it to the second that a plan may take. So this goes under it;
     tests/pipeline/test_compose.py compares the two and fails when Hydra moves.
     """
+    for text in overrides:
+        if ENVIRONMENT.search(text):
+            raise StageError(
+                f"{text.partition('=')[0]} would be read from the environment, and what stands "
+                "there would end in records that people share. Write the value itself; keys of "
+                "services are read from the environment when they are used (key_variable)"
+            )
     # `++` for wiring, which may name an input that the recipe left out.
     wanted = [f"++{text}" if text.startswith("steps.") else text for text in overrides]
     parsed, repository = loader._parse_overrides_and_create_caching_repo("config", wanted)

@@ -78,6 +78,20 @@ def explain(error: Exception, overrides: Sequence[str], facts: Facts) -> str:
         )
     if match := NOT_A_LIST.search(with_cause):
         return _not_a_list(match[1], overrides)
+    return _in_their_words(text, with_cause, error)
+
+
+def _no_value(key: str) -> str:
+    return (
+        f"{key}=null means that {key} has no value, but it needs one. The word itself is "
+        f"{key}='\"null\"' in a shell, a file of that name ./null"
+    )
+
+
+def _in_their_words(text: str, with_cause: str, error: Exception) -> str:
+    """What the libraries say of an error that has no explanation above."""
+    if "is not Optional" in with_cause:
+        return _no_value(_full_key(with_cause))
     lines = [line for line in f"{text}\n{error.__cause__ or ''}".splitlines() if line.strip()]
     useful = [line for line in lines if "object_type" not in line]
     return "the configuration does not compose: " + " ".join(useful[:4])

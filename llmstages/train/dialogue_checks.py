@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from llmstages.core.stage import Context
 from llmstages.data.dialogues import Dialogue
+from llmstages.data.splits import comparable
 from llmstages.text.messages import Message
 from llmstages.text.templates import ROLES
 from llmstages.train.checks import Check, check_none, check_share, enforce
@@ -256,7 +257,7 @@ class _QuestionIndex:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.casefold().split())
+    return tuple(comparable(text).split())
 
 
 def _asks_any(messages: Sequence[Message], index: _QuestionIndex) -> bool:

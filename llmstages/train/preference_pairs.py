@@ -11,7 +11,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
 from llmstages.data import tables
 from llmstages.data.dialogues import Dialogue, Prepared, render_dialogues
-from llmstages.data.splits import choose_tests
+from llmstages.data.splits import choose_tests, comparable
 from llmstages.text import chat_format
 from llmstages.text.messages import with_tools
 from llmstages.train import dialogue_checks, template_checks, token_checks
@@ -190,5 +190,5 @@ def split(
 
 def _prompt_key(row: Mapping[str, Any]) -> str:
     """The prompt of a pair, without what does not make it another one."""
-    turns = [(turn["role"], turn["content"].strip().casefold()) for turn in row["prompt"]]
+    turns = [(turn["role"], comparable(turn["content"])) for turn in row["prompt"]]
     return json.dumps(turns, ensure_ascii=False)

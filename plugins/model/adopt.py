@@ -110,25 +110,48 @@ def merge_adapter(folder: Path, base: str, ctx: Context, where: str) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    config = read_json(folder / "adapter_config.json", where)
-    step = where.rpartition(".")[0]
-    base = base or str(config.get("base_model_name_or_path") or "")
-    base_folder = Path(base).expanduser()
-    if not (base_folder / "config.json").is_file():
-        raise StageError(
-            f"{where}={folder} is a PEFT adapter of the model {base!r}, which is not a folder "
-            f"here. Name it: {step}.base=FOLDER"
-        )
+    base_folder = base_of(folder, base, where)
     has_tokenizer = any((folder / name).is_file() for name in TOKENIZER_FILES)
     tokenizer = AutoTokenizer.from_pretrained(folder if has_tokenizer else base_folder)
     model: Any = AutoModelForCausalLM.from_pretrained(base_folder, dtype="auto")
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         # The adapter was trained with new tokens, whose rows it brings along.
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    merged: Any = PeftModel.from_pretrained(model, folder)
-    merged.merge_and_unload().save_pretrained(ctx.out)
+    merged: Any = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    if has_tokenizer:
+        _stop_as(merged, tokenizer)
+    merged.save_pretrained(ctx.out)
     tokenizer.save_pretrained(ctx.out)
     ctx.say(f"{ctx.step}: the adapter in {folder} is merged into {base_folder}")
+
+
+def base_of(folder: Path, base: str, where: str) -> Path:
+    """The folder of the model that an adapter belongs to.
+
+    Raises:
+        StageError: it is not on this machine.
+    """
+    config = read_json(folder / "adapter_config.json", where)
+    base = base or str(config.get("base_model_name_or_path") or "")
+    base_folder = Path(base).expanduser()
+    if not (base_folder / "config.json").is_file():
+        step = where.rpartition(".")[0]
+        raise StageError(
+            f"{where}={folder} is a PEFT adapter of the model {base!r}, which is not a folder "
+            f"here. Name it: {step}.base=FOLDER"
+        )
+    return base_folder
+
+
+def _stop_as(model: Any, tokenizer: Any) -> None:
+    """Let a model stop at the end token of the tokenizer that its adapter was trained with."""
+    end = tokenizer.eos_token_id
+    stops = model.generation_config.eos_token_id
+    known = stops if isinstance(stops, list) else [stops]
+    if end is None or end in known:
+        return
+    model.generation_config.eos_token_id = [end, *(stop for stop in known if stop is not None)]
+    model.config.eos_token_id = end
 
 
 def measure(ctx: Context, where: str) -> Mapping[str, float]:

@@ -79,6 +79,9 @@ class Files:
         if is_gguf(path):
             return gguf_facts(path)
         if is_adapter(path):
+            from llmstages.plugins.model import adopt
+
+            adopt.base_of(path, config.base, where)
             return None
         if path.is_file():
             raise StageError(

@@ -14,8 +14,11 @@ from llmstages.data import planned_tokens
 from llmstages.data.formats import problem
 from llmstages.data.readers import TABLES, find
 from llmstages.data.readers.examples import Examples, convert, from_files, write
+from llmstages.data.splits import comparable
 from llmstages.text.grading import count_graders, written_spec
 
+FEW = 5  # problems, below which equal answers mean nothing
+MOST_ALIKE = 0.9  # share of problems with the same answer
 PLACES = 1000  # into which questions are spread to draw those of the test
 
 
@@ -81,10 +84,10 @@ class Files:
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
         rows = from_files(find(config.path, ctx.step, TABLES))
         examples = self._convert(rows, config, ctx)
+        if examples.kept:
+            _describe(examples.kept, ctx)
         graders = count_graders(examples.kept)
         counted = {f"graders/{name}": count for name, count in graders.items()}
-        listed = ", ".join(f"{name} {count}" for name, count in graders.items())
-        ctx.say(f"{ctx.step}: replies are graded by {listed}")
         for row in examples.kept:
             is_test = _place_of(row) < PLACES * config.test_fraction
             row["role"] = "test" if is_test else "train"
@@ -103,6 +106,19 @@ class Files:
 
         return convert(
             rows, converter, ctx, limit=config.limit, max_characters=config.max_characters
+        )
+
+
+def _describe(rows: Sequence[Mapping[str, Any]], ctx: Context) -> None:
+    """Say what grades the replies, and if one answer would be right nearly always."""
+    graders = count_graders(rows)
+    listed = ", ".join(f"{name} {count}" for name, count in graders.items())
+    ctx.say(f"{ctx.step}: replies are graded by {listed}")
+    answer, count = Counter(str(row["answer"]) for row in rows).most_common(1)[0]
+    if len(rows) >= FEW and count >= MOST_ALIKE * len(rows):
+        ctx.say(
+            f"{ctx.step}: {answer!r} is the answer to {count} of {len(rows)} problems, so a model "
+            "that always says it is right; is it a placeholder of hidden answers?"
         )
 
 
@@ -128,5 +144,5 @@ def _place_of(row: Mapping[str, Any]) -> int:
 
     So a question has the same role in every run and every mixture of files.
     """
-    question = row["prompt"][-1]["content"]
+    question = comparable(row["prompt"][-1]["content"])
     return int(sha256(question), 16) % PLACES

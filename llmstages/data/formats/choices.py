@@ -79,7 +79,10 @@ def _choices(row: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
 
 
 def _position(answer: Any, texts: list[str], labels: list[str]) -> int:
-    """Which choice an answer names: by its label, its letter, its text, or its number from 0."""
+    """Which choice an answer names: by its label, its letter, its text, or its number from 0.
+
+    Labels of the data come first: they may be shuffled, or numbers.
+    """
     if isinstance(answer, bool) or scalar_text(answer) is None:
         raise InvalidRow("no_answer", f"the answer {str(answer)[:SHOWN]} names no choice")
     if isinstance(answer, int) and not labels:
@@ -88,8 +91,10 @@ def _position(answer: Any, texts: list[str], labels: list[str]) -> int:
         raise InvalidRow("no_answer", f"the answer {answer} is none of {len(texts)} choices")
     text = str(scalar_text(answer)).strip()
     bare = text.strip("().: ")
+    by_label = [at for at, label in enumerate(labels) if label == bare]
+    if len(by_label) == 1:
+        return by_label[0]
     ways = (
-        [at for at, label in enumerate(labels) if label == bare],
         [LETTERS.index(bare)] if bare in LETTERS[: len(texts)] and len(bare) == 1 else [],
         [at for at, choice in enumerate(texts) if choice.casefold() == text.casefold()],
     )

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from llmstages.data.formats.errors import SHOWN
 from llmstages.data.formats.oasst import best_path, is_tree
 from llmstages.data.formats.schemas import schemas
 from llmstages.data.formats.turn_fields import refuse_media
@@ -24,12 +25,13 @@ from llmstages.data.formats.turns import (
     hh,
     turns,
 )
-from llmstages.data.formats.values import parsed_turns, scalar_text
+from llmstages.data.formats.values import looks_like_turns, parsed_turns, scalar_text
 from llmstages.text.messages import message
 
 TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog")
 ASKED = ("prompt", "question", "instruction", "query", "problem", "input")
 ANSWERED = ("completion", "response", "output", "answer", "target")
+WANTED_MARKS = ("label", "kto_tag", "desirable", "is_desirable", "thumbs_up")
 HH_TEXTS = ("text", "chosen")
 
 
@@ -39,6 +41,12 @@ def detect(row: Row) -> str:
         listed = parsed_turns(row.get(name))
         if isinstance(listed, list):
             return _format_of_turns(listed)
+        if isinstance(listed, str) and looks_like_turns(listed):
+            raise InvalidRow(
+                "cell",
+                f"{name} holds turns as text that is neither JSON nor a list of Python (numpy "
+                f"leaves the commas out): {listed[:SHOWN]}",
+            )
     if is_tree(row):
         return "oasst"
     if "instruction" in row and "output" in row:
@@ -85,12 +93,22 @@ def dialogue(row: Row, format: str = "", left_out: Counter[str] | None = None) -
     if left_out is None:
         left_out = Counter()
     refuse_media(row, "the row")
+    refuse_unwanted(row)
     convert = DIALOGUES[format or detect(row)]
     messages = check_turns(convert(row, left_out), left_out)
     answers = [turn for turn in messages if turn["role"] == "assistant"]
     if all(turn.get("loss") is False for turn in answers):
         raise InvalidRow("no_loss", "every answer is marked as not to be trained on")
     return messages
+
+
+def refuse_unwanted(row: Row) -> None:
+    """Refuse a row whose answer is marked as one that is not wanted, as in data for KTO."""
+    for name in WANTED_MARKS:
+        if row.get(name) is False:
+            raise InvalidRow(
+                "unwanted", f"{name} is false: the answer is one that a model must not give"
+            )
 
 
 def check_turns(messages: list[Message], left_out: Counter[str]) -> list[Message]:

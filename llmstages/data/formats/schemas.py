@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmstages.data.formats.errors import SHOWN, InvalidRow
+from llmstages.data.formats.values import MISSING_TEXTS
+
+MAY_BE_NULL = ("default", "const")
 
 
 def schemas(value: Any) -> str:
@@ -26,7 +29,7 @@ def schemas(value: Any) -> str:
     if not parsed:
         return ""
     listed = parsed if isinstance(parsed, list) else [parsed]
-    tools = [_parsed(schema) for schema in listed]
+    tools = [_without_empty(_parsed(schema)) for schema in listed]
     for schema in tools:
         function = schema.get("function", schema) if isinstance(schema, Mapping) else None
         if not isinstance(function, Mapping) or not function.get("name"):
@@ -40,11 +43,27 @@ def schemas(value: Any) -> str:
         raise InvalidRow("tools", f"tools hold what JSON cannot express: {error}") from None
 
 
+def _without_empty(value: Any) -> Any:
+    """The same schema without keys that hold null, which mean nothing but for a default.
+
+    Arrow gives the struct of each row the fields of all rows: {"city": {...}, "zone": null}.
+    """
+    if isinstance(value, Mapping):
+        return {
+            key: _without_empty(item)
+            for key, item in value.items()
+            if item is not None or key in MAY_BE_NULL
+        }
+    if isinstance(value, list):
+        return [_without_empty(item) for item in value]
+    return value
+
+
 def _parsed(value: Any) -> Any:
     """A value from JSON text; None for blank text. Other values stay as they are."""
     if not isinstance(value, str):
         return value
-    if not value.strip():
+    if value.strip().lower() in MISSING_TEXTS:
         return None
     try:
         return json.loads(value)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 # Beginnings of a JSON list of turns or of an object, as spreadsheets and exports hold them.
 JSON_STARTS = ("[", "{")
+LOOKS_LIKE_TURNS = re.compile(
+    r"""\s*(?:array\()?\[?\s*\{\s*["'](?:role|from|content|value)["']\s*:"""
+)
+# What other programs write into the cell of a table for nothing.
+MISSING_TEXTS = ("", "none", "null", "nan", "<na>")
 
 
 def is_missing(value: Any) -> bool:
@@ -46,12 +53,34 @@ def parsed_turns(value: Any) -> Any:
     """
     if not isinstance(value, str) or not value.lstrip().startswith(JSON_STARTS):
         return value
-    try:
-        parsed = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
+    parsed = _parsed(value)
     listed = parsed if isinstance(parsed, list) else [parsed]
     return parsed if listed and all(map(_is_turn, listed)) else value
+
+
+def _parsed(text: str) -> Any:
+    """The value of a JSON text, or of Python's way to write it, as pandas does into CSV."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(_WithoutNames().visit(ast.parse(text.strip(), mode="eval")))
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+
+
+class _WithoutNames(ast.NodeTransformer):
+    """Puts None for ``nan`` and ``null``, which stand for nothing in what pandas writes."""
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        is_nothing = node.id.lower() in MISSING_TEXTS
+        return ast.Constant(None) if is_nothing else node
+
+
+def looks_like_turns(text: str) -> bool:
+    """Whether a cell is written as turns, in whatever way: ``[{'role': ...} {'role': ...}]``."""
+    return LOOKS_LIKE_TURNS.match(text) is not None
 
 
 def _is_turn(value: Any) -> bool:

@@ -84,6 +84,7 @@ WEB = frozenset(
         "utf-16-be",
     )
 )
+START_BYTES = 4096
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -113,14 +114,32 @@ def web_codec(label: str, in_page: bool = False) -> str:
 
 
 def open_utf8(path: Path, meter: Meter | None = None) -> io.BufferedReader:
-    """The text of a file in UTF-8, decompressed; UTF-16 and UTF-32 are known by their mark."""
+    """The text of a file in UTF-8, decompressed; UTF-16 and UTF-32 are known by their mark.
+
+    A text whose lines end with CR alone and that is not UTF-8 is read as Mac Roman.
+    """
     start = _start(path)
     stored = open_file(path, meter)
     for mark, encoding in MARKS:
         if start.startswith(mark):
-            transcoded: Any = _Transcoded(stored, encoding)
-            return io.BufferedReader(transcoded, BUFFER)
-    return stored
+            return _transcoded(stored, encoding)
+    return _transcoded(stored, "mac-roman") if _is_of_old_mac(start) else stored
+
+
+def _transcoded(stored: io.BufferedReader, encoding: str) -> io.BufferedReader:
+    stream: Any = _Transcoded(stored, encoding)
+    return io.BufferedReader(stream, BUFFER)
+
+
+def _is_of_old_mac(start: bytes) -> bool:
+    """Whether lines end as on the first Macs, with CR alone, and the text is not UTF-8."""
+    if b"\n" in start or b"\r" not in start:
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def _start(path: Path) -> bytes:
@@ -130,7 +149,7 @@ def _start(path: Path) -> bytes:
     """
     try:
         with open_file(path) as stream:
-            return stream.read(4)
+            return stream.read(START_BYTES)
     except (OSError, EOFError):
         return b""
 

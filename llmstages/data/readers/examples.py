@@ -25,6 +25,7 @@ from llmstages.data.readers.rows import rows
 STRAY_BYTE = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, as surrogateescape reads it
 MOST_STRAY = 0.5  # of the characters of a text in a western language
 REPLACED = "characters that are not Unicode replaced by U+FFFD (is the file in another encoding?)"
+NULS = "NUL characters left out, which no tokenizer has"
 WINDOWS = "bytes that are not UTF-8 read as Windows-1252"
 EXCERPT = 200  # characters of a dropped row that are kept
 
@@ -140,7 +141,7 @@ def decoded_values(value: Any, counts: Counter[str]) -> Any:
     """The same value, with a character for every byte in its texts that is not UTF-8."""
 
     def change(leaf: Any) -> Any:
-        is_readable = not isinstance(leaf, str) or leaf.isascii()
+        is_readable = not isinstance(leaf, str) or (leaf.isascii() and "\0" not in leaf)
         return leaf if is_readable else _decoded(leaf, counts)
 
     return map_leaves(value, change)
@@ -151,6 +152,7 @@ def _decoded(text: str, counts: Counter[str]) -> str:
 
     Among characters that are valid UTF-8 a stray byte is damage, and so are many of them.
     """
+    counts[NULS] += text.count("\0")
     stray = STRAY_BYTE.findall(text)
     others = SURROGATES.sub("", text)
     counts[REPLACED] += len(text) - len(others) - len(stray)

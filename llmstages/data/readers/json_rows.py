@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
+from llmstages.data.readers.containers import rows_in
 from llmstages.data.readers.encodings import open_utf8
 from llmstages.data.readers.record import Rejected, too_large
 from llmstages.data.readers.streams import Meter
@@ -108,7 +109,10 @@ def read_json(path: Path, max_row: int, meter: Meter) -> Iterator[Row]:
 
 def _rows_of(value: Any) -> Iterator[Row]:
     """The rows of a whole JSON value: a list, the only list of objects in it, or itself."""
-    if isinstance(value, dict):
+    rows = rows_in(value) if isinstance(value, dict) else None
+    if rows is not None:
+        value = rows
+    elif isinstance(value, dict):
         lists = []
         for item in value.values():
             if isinstance(item, list) and item and isinstance(item[0], dict):

@@ -28,6 +28,8 @@ TABLES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
 PER_ROW = 3
 BATCH_BYTES = 16_000_000  # of Parquet, held at once
 DELIMITERS = (",", ";", "\t", "|")  # of equally many in the first line, the first of these
+# Excel's word for the separator, in a line before the names of the columns.
+EXCEL_SEPARATOR = re.compile(rb"(?:\xef\xbb\xbf)?sep=(.)\r?\n", re.IGNORECASE)
 HEADER_BYTES = 4096  # of a table, in which its delimiter is looked for
 
 
@@ -202,6 +204,8 @@ def _delimiter(path: Path, start: bytes) -> str:
     """
     if ".tsv" in path.name.lower():
         return "\t"
+    if named := EXCEL_SEPARATOR.match(start):
+        return named[1].decode("latin-1")
     header = re.sub(rb'"[^"]*"', b"", start.splitlines()[0] if start.strip() else b"")
     counts = {sign: header.count(sign.encode()) for sign in DELIMITERS}
     return max(DELIMITERS, key=lambda sign: counts[sign])
@@ -239,7 +243,8 @@ def _csv(path: Path, max_row: int, meter: Meter) -> Iterator[Row]:
                 number += 1
                 yield number, cells
             elif not header:
-                header = cells
+                is_separator = ",".join(cells).lower().startswith("sep=")
+                header = [] if is_separator else cells
             else:
                 number += 1
                 yield number, _named(header, cells)
