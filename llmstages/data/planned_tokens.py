@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,7 +82,8 @@ def count_tokens(source: Mapping[str, Any], folder: str | None, max_length: int)
     if not rows:
         return None
     try:
-        count = _counter(Path(folder))
+        changed = (Path(folder) / "tokenizer.json").stat().st_mtime_ns
+        count = _counter(Path(folder), changed)
         sizes = [[count(messages) for messages in _dialogues_of(row)] for row in rows]
     # Files and templates of others may be anything, and a plan is not where they are checked.
     except Exception:
@@ -124,8 +126,13 @@ def _sample_of_table(folder: Path) -> list[Row]:
         return batch.take(spread(range(batch.num_rows), SAMPLE)).to_pylist()
 
 
-def _counter(folder: Path) -> Callable[[Sequence[Row]], int]:
-    """A function: messages -> tokens of the rendered dialogue."""
+@lru_cache(maxsize=2)
+def _counter(folder: Path, changed: int) -> Callable[[Sequence[Row]], int]:
+    """A function: messages -> tokens of the rendered dialogue.
+
+    A plan counts for several steps with one tokenizer, so it is kept. changed: the time of its
+    file.
+    """
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     from tokenizers import Tokenizer
 

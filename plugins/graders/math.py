@@ -113,13 +113,14 @@ class Worker:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._process: Any = None
+        self._owner = 0  # process id: a forked child does not use its parent's
         self._lock = threading.Lock()
 
     def ask(self, wanted: str, reply: str) -> str:
         """ "equal" or "different"; "unreadable" if the wanted is, "killed" at the time limit."""
         with self._lock:
-            if self._process is None:
-                self._process = self._start()
+            if self._process is None or self._owner != os.getpid():
+                self._process, self._owner = self._start(), os.getpid()
             process = self._process
             watchdog = Watchdog(process, self._seconds * PATIENCE)
             try:

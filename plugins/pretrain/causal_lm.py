@@ -210,8 +210,7 @@ class CausalLM:
                 f"max_length={config.max_length}"
             )
         net = self._make_model(config, ctx, tokenizer)
-        advice = f"Try {ctx.step}.architecture=llama, qwen2 or gpt2."
-        require_isolation(net, ctx.step, advice)
+        require_isolation(net, ctx.step, f"Try {ctx.step}.architecture=llama, qwen2 or gpt2.")
         steps = updates(config, len(rows))
         depth_scaling.write_derived(derived, steps, config, ctx)
         stopwatch = throughput.stopwatch()
@@ -397,7 +396,5 @@ class CausalLM:
 
 def updates(config: CausalLMConfig, rows: int) -> int:
     """Updates of a run: the passes over the rows, or fewer where the tokens are limited."""
-    passes = updates_of(rows, config.epochs, config.batch_size)
-    if not config.max_tokens:
-        return passes
-    return min(passes, math.ceil(config.max_tokens / (config.batch_size * config.max_length)))
+    most_rows = math.ceil(config.max_tokens / config.max_length)
+    return updates_of(rows, config.epochs, config.batch_size, most_rows)
