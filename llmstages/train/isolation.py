@@ -59,4 +59,6 @@ def _keeps_apart(model: Any) -> bool:
     finally:
         model.train(was_training)
     spread = float(scores[0].std()) or 1.0
-    return float((scores[0] - scores[1]).abs().max()) < TOLERANCE * spread
+    difference = float((scores[0] - scores[1]).abs().max())
+    # A model that computes NaN is stopped by its first update, with a better reason.
+    return not difference >= TOLERANCE * spread

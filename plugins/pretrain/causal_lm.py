@@ -205,14 +205,13 @@ class CausalLM:
         eval_rows = packing.Packed(held_out, config.max_length, pad, config.seed)
         eval_rows = eval_rows.first(VALIDATION_ROWS)
         if rows.cut:
-            ctx.say(
-                f"{ctx.step}: {rows.cut} tokens cut from documents longer than "
-                f"max_length={config.max_length}"
-            )
+            where = f"documents longer than max_length={config.max_length}"
+            ctx.say(f"{ctx.step}: {rows.cut} tokens cut from {where}")
         net = self._make_model(config, ctx, tokenizer)
         require_isolation(net, ctx.step, f"Try {ctx.step}.architecture=llama, qwen2 or gpt2.")
         steps = updates(config, len(rows))
-        depth_scaling.write_derived(derived, steps, config, ctx)
+        tokens = rows_of(steps, len(rows), config.batch_size) * config.max_length
+        depth_scaling.write_derived(derived, steps, tokens, config, ctx)
         stopwatch = throughput.stopwatch()
         callbacks = [stopwatch]
         if config.sample_every:
@@ -227,7 +226,7 @@ class CausalLM:
         samples.write(trainer, ctx)
         save_model(net, tokenizer, ctx, trainer)
         counts = train.counts()
-        tokens = int(counts.sum())
+        corpus_tokens = int(counts.sum())
         bits_per_byte = loss / math.log(2) * validation.tokens_per_byte(eval_rows, tokenizer)
         return {
             "validation_loss": loss,
@@ -235,10 +234,10 @@ class CausalLM:
             "unigram_loss": validation.unigram_loss(eval_rows, counts),
             "parameters": net.num_parameters(),
             "updates": steps,
-            "tokens": rows_of(steps, len(rows), config.batch_size) * config.max_length,
-            "corpus_tokens": tokens,
+            "tokens": tokens,
+            "corpus_tokens": corpus_tokens,
             "rows": len(rows),
-            "padding": 1 - min(1.0, tokens / (len(rows) * config.max_length)),
+            "padding": 1 - min(1.0, corpus_tokens / (len(rows) * config.max_length)),
             "cut_tokens": rows.cut,
             **throughput.speed_metrics(stopwatch, net, config, ctx.processes),
         }

@@ -183,18 +183,22 @@ def _list_values(derived: Mapping[str, Any], names: list[str]) -> str:
     return ", ".join(parts)
 
 
-def write_derived(derived: Mapping[str, Any], updates: int, config: Any, ctx: Context) -> None:
+def write_derived(
+    derived: Mapping[str, Any], updates: int, tokens: int, config: Any, ctx: Context
+) -> None:
     """Write derived.json, all that the depth decided; say where the corpus is too small for it.
 
     Args:
+        derived: what the depth gave.
+        updates, tokens: of the training.
         config: the resolved config.
+        ctx: where to write.
     """
     from llmstages.data import tables
     from llmstages.train import distributed
 
     if not derived:
         return
-    tokens = updates * derived["batch_tokens"]
     wanted = derived["compute_optimal_tokens"]
     length_is_explicit = {"epochs", "max_tokens"} & {*derived["set_explicitly"]}
     if tokens < 0.95 * wanted and not length_is_explicit:

@@ -20,6 +20,7 @@ SHOWN = {
     "reward": "shortness",
     "rl": "dr_grpo",
     "evaluator": "brevity",
+    "grader": "near_year",
     "slot": "embed",
 }
 
@@ -68,7 +69,7 @@ def test_the_command_that_uses_it_plans(kind, tmp_path):
     site = write(tmp_path / "site", kind, name)
     use = KINDS[kind].use.format(name=name)
     words = [word.strip("'") for word in use.split()]
-    planned = call(site, tmp_path, "-m", "llmstages", "plan", *words[2:])
+    planned = call(site, tmp_path / "site", "-m", "llmstages", "plan", *words[2:])
     assert planned.returncode == 0, planned.stderr
     assert "new" in planned.stdout
 

@@ -54,7 +54,7 @@ KINDS: Mapping[str, Kind] = {
         "graders",
         "{name}",
         'check_grader("{name}", right=[("in 1848", "1849")], wrong=[("1848 or 1990", "1848")])',
-        "llmstages run recipe=posttrain only=problems problems.path=FILE "
+        "llmstages run recipe=posttrain only=problems problems.path=problems.jsonl "
         "problems.graders.{name}={name}",
     ),
     "tool": Kind(
@@ -79,6 +79,9 @@ KINDS: Mapping[str, Kind] = {
         "stages", "{name}.mean_pool", 'check_stage("{name}.mean_pool", tmp_path)', SLOT_USE
     ),
 }
+PROBLEMS = """{"question": "When was the first telegraph line opened?", "answer": "1844"}
+{"question": "When was the first telephone call made?", "answer": "1876"}
+"""
 TINY_RL = '{"batch_size": 4, "num_generations": 2, "max_steps": 1, "max_completion_length": 8}'
 
 
@@ -123,7 +126,9 @@ def package_files(kind: str, name: str) -> dict[str, str]:
         "use": chosen.use.format(name=name),
         "entry_points": _entry_points(kind, name, module),
     }
+    examples = {"problems.jsonl": PROBLEMS} if kind == "grader" else {}
     return {
+        **examples,
         "pyproject.toml": _fill("pyproject.toml.txt", words),
         "README.md": _fill("README.md.txt", words),
         f"{module}.py": _fill(f"{kind}.py.txt", words),

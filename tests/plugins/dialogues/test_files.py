@@ -180,11 +180,11 @@ def test_a_share_is_kept_out_of_training_without_twins(tmp_path):
     )
     tests = [row["messages"][0]["content"] for row in table if row["split"] == "test"]
     trained = {row["messages"][0]["content"] for row in table if row["split"] == "train"}
-    assert metrics["test"] == len(tests) == 8  # two questions of four rows each
+    assert metrics["test"] == len(tests) == 4  # one question of four rows; two would be eight
     assert not trained & set(tests)
     source = Artifact("chats", "dialogues", tmp_path / "out", "")
-    assert len(dialogues.load([source], {}, random.Random(0))) == 52
-    assert len(dialogues.load_test([source])) == 8
+    assert len(dialogues.load([source], {}, random.Random(0))) == 56
+    assert len(dialogues.load_test([source])) == 4
 
 
 def test_one_of_a_few_rows_is_kept_out(tmp_path):

@@ -59,4 +59,5 @@ def test_a_share_can_be_drawn_anew_in_every_pass(tmp_path, model):
     assert len(set(names[False])) == len(names[False]) == 20
     assert len(names[True]) == 80
     assert len(set(names[True])) > 30
-    assert abs(updates[False] - updates[True]) <= 2
+    # Each of the four passes ends with an update of its own; drawn anew they are one table.
+    assert 0 <= updates[False] - updates[True] <= 4
