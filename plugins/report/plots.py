@@ -177,8 +177,8 @@ def finite_points(points: Points) -> list[tuple[float, float]]:
 def _left_out(series: Sequence[Series]) -> str:
     """How many values are not finite, by series; "" if all are."""
     counts = [(line.name, sum(not _is_finite(point) for point in line.points)) for line in series]
-    told = [f"{count} of {name}" for name, count in counts if count]
-    return f"not a finite number: {', '.join(told)}" if told else ""
+    parts = [f"{count} of {name}" for name, count in counts if count]
+    return f"not a finite number: {', '.join(parts)}" if parts else ""
 
 
 def _in_words(series: Sequence[Series], x: str) -> str:
