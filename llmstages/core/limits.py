@@ -8,7 +8,9 @@ waits for it has a watchdog.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -38,6 +40,15 @@ def limit_memory(megabytes: int) -> None:
         limit = pages * resource.getpagesize() + (megabytes << 20)
         _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard_limit))
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a fresh interpreter that must find the same packages as this one.
+
+    Those that were added at run time count as well.
+    """
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    return {**os.environ, "PYTHONPATH": path}
 
 
 class Watchdog:

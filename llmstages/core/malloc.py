@@ -88,7 +88,7 @@ def kept_memory(measured: bool = False) -> Iterator[None]:
 
 
 def check_kept() -> None:
-    """Begin to keep blocks, return those that are too many, or stop; inside of kept_memory()."""
+    """Begin to keep blocks, or return those that are too many; inside of kept_memory()."""
     libc = _glibc() if _depth else None
     if libc is None or not hasattr(libc, "mallinfo2"):  # glibc 2.33
         return

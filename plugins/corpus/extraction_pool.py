@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llmstages.core.errors import StageError
-from llmstages.core.limits import PATIENCE, Watchdog
+from llmstages.core.limits import PATIENCE, Watchdog, child_environment
 from llmstages.plugins.corpus.extraction import Extracted, Settings, dropped
 from llmstages.plugins.corpus.extraction_worker import serve
 
@@ -80,13 +80,11 @@ class Worker:
         if _is_corpus_fork():
             process: Any = Fork()
         else:
-            # The child must find the same packages, also those added at run time.
-            path = os.pathsep.join(entry for entry in sys.path if entry)
             process = subprocess.Popen(
                 [sys.executable, *self.command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": path},
+                env=child_environment(),
             )
         try:
             pickle.load(process.stdout)  # sent when its imports are done

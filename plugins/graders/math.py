@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmstages.core.errors import StageError
-from llmstages.core.limits import PATIENCE, Watchdog
+from llmstages.core.limits import PATIENCE, Watchdog, child_environment
 from llmstages.core.stage import option
 from llmstages.plugins.graders import latex, number, words
 from llmstages.text import grading
@@ -138,15 +138,13 @@ class Worker:
             return ANSWERS[json.loads(answer)]
 
     def _start(self) -> Any:
-        # The child must find the same packages, also those added at run time.
-        path = os.pathsep.join(entry for entry in sys.path if entry)
         process = subprocess.Popen(
             [sys.executable, *self.command, str(self._seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_environment(),
         )
         atexit.register(process.kill)
         assert process.stdout is not None

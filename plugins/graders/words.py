@@ -41,8 +41,8 @@ NAME_BEFORE = re.compile(
 )
 # "No idea" and "yes and no" answer nothing.
 YES_OR_NO = (
-    r"\W*{answer}(?=\W*$|[,.;:!)\n]|\s*[-–—]|\s+(?:it|its|that|this|these|those|he|she|they|we|i|you"
-    r"|there|the|a|an|not|because|since|as)\b|['’\"])"
+    r"\W*{answer}(?=\W*$|[,.;:!)\n]|\s*[-–—]|\s+(?:it|its|that|this|these|those|he|she|they|we|i"
+    r"|you|there|the|a|an|not|because|since|as)\b|['’\"])"
 )
 ALTERNATIVE = r"(?:,?\s+or\s+|\s*/\s*)"
 ITEMS = re.compile(r",\s*(?:and\s+|or\s+)?|;\s*|\s+(?:and|or)\s+")

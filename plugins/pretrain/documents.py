@@ -76,6 +76,9 @@ def _hold_out_end(segments: Segments, stride: int, ctx: Context) -> tuple[Segmen
     return segments.first(count - held_out), segments.after(count - held_out)
 
 
+EVERYTHING = slice(None)  # all documents that are drawn
+
+
 @dataclass
 class Drawn:
     """The documents that are drawn from one corpus.
@@ -128,7 +131,7 @@ def _train_on_copies(parts: Sequence[Drawn], ctx: Context) -> None:
     for part in parts:
         others = [other for other in parts if other is not part]
         texts = _texts(part, part.held_out)
-        copied = texts & set[bytes]().union(*(_texts(other, None, texts) for other in others))
+        copied = texts & set[bytes]().union(*(_texts(other, EVERYTHING, texts) for other in others))
         if copied:
             keep = [text not in copied for text in _ordered_texts(part, part.held_out)]
             part.held_out[part.held_out] = keep
@@ -148,8 +151,7 @@ def _texts(part: Drawn, chosen: Any, wanted: set[bytes] | None = None) -> set[by
 def _ordered_texts(part: Drawn, chosen: Any, wanted: set[bytes] | None = None) -> Iterator[bytes]:
     import numpy as np
 
-    everything = np.ones(len(part.drawn), dtype=bool)
-    starts, lengths = part.bounds(everything if chosen is None else chosen)
+    starts, lengths = part.bounds(chosen)
     if wanted is not None:
         size = part.shard.ids.dtype.itemsize
         has_length = np.isin(lengths, [len(text) // size for text in wanted])

@@ -84,9 +84,9 @@ class Files:
     def run(self, config: Config, ctx: Context) -> Mapping[str, float]:
         rows = from_files(find(config.path, ctx.step, TABLES))
         examples = self._convert(rows, config, ctx)
-        if examples.kept:
-            _describe(examples.kept, ctx)
         graders = count_graders(examples.kept)
+        if examples.kept:
+            _describe(examples.kept, graders, ctx)
         counted = {f"graders/{name}": count for name, count in graders.items()}
         for row in examples.kept:
             is_test = _place_of(row) < PLACES * config.test_fraction
@@ -109,9 +109,8 @@ class Files:
         )
 
 
-def _describe(rows: Sequence[Mapping[str, Any]], ctx: Context) -> None:
+def _describe(rows: Sequence[Mapping[str, Any]], graders: Mapping[str, int], ctx: Context) -> None:
     """Say what grades the replies, and if one answer would be right nearly always."""
-    graders = count_graders(rows)
     listed = ", ".join(f"{name} {count}" for name, count in graders.items())
     ctx.say(f"{ctx.step}: replies are graded by {listed}")
     answer, count = Counter(str(row["answer"]) for row in rows).most_common(1)[0]

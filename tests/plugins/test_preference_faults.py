@@ -319,24 +319,23 @@ def test_a_judge_sees_the_tokens_of_its_training_also_after_several_turns(tmp_pa
 # EditReward#14, ms-swift#1423: pairs that say both, and pairs that share an answer.
 
 
-def test_pairs_that_rank_both_ways_are_dropped_and_counted(tmp_path):
-    rows = [pair(number) for number in range(8)] + [pair(0, BAD, GOOD)]
-    perform(
+def dpo_metrics(tmp_path, rows) -> dict:
+    _, metrics = perform(
         dpo.DPO,
         tmp_path / "rl",
         dpo.DPOConfig(**TINY),
         policy=saved_model(tmp_path / "policy"),
         preferences=saved(tmp_path / "pairs", "preferences", rows),
     )
+    return metrics
+
+
+def test_pairs_that_rank_both_ways_are_dropped_and_counted(tmp_path):
+    dpo_metrics(tmp_path, [*(pair(number) for number in range(8)), pair(0, BAD, GOOD)])
     assert any("2 of 9 pairs dropped, which rank the same two" in line for line in perform.said)
 
 
 def test_one_chosen_answer_may_stand_against_several(tmp_path):
     rows = [pair(n, bad=f"{BAD} {other}") for n in range(20) for other in ("a", "b", "c")]
-    perform(
-        dpo.DPO,
-        tmp_path / "rl",
-        dpo.DPOConfig(**TINY),
-        policy=saved_model(tmp_path / "policy"),
-        preferences=saved(tmp_path / "pairs", "preferences", rows),
-    )
+    metrics = dpo_metrics(tmp_path, rows)
+    assert metrics["pairs"] + metrics["test_pairs"] == len(rows)
