@@ -231,7 +231,7 @@ def make_batches(config: Any, ctx: Any, tokenizer: Any) -> list[dict[str, Any]]:
     from llmstages.plugins.pretrain.documents import load_documents
     from llmstages.train.trainer import collate, compute_device
 
-    segments, _ = load_documents(config, ctx, tokenizer)
+    segments = load_documents(config, ctx, tokenizer).train
     rows = packing.Packed(segments, config.max_length, tokenizer.pad_token_id, config.seed)
     device = compute_device()
     batches = []

@@ -242,7 +242,8 @@ class Evaluator(Protocol):
         Args:
             model, tokenizer: of transformers, ready to generate.
             questions: rows of a problems artifact: prompt (messages), answer, task, group, role
-                ("test", "probe"), style ("chat"; "plain": continued without chat tokens), meta.
+                ("test", "probe", "threshold"), style ("chat"; "plain": continued without chat
+                tokens), meta.
             tools: name -> tool, or None where the model has none.
             advance: call it with the number of questions that are done.
 

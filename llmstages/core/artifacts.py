@@ -30,7 +30,7 @@ problems      data/: prompt (messages), answer (str), task, group (str), meta (J
 scores        scores.json: {task: {group: {model: {metric: value}}}}; answers.jsonl: {prompt, model,
               answer, task}; the same prompts for every model. Optional: ``question``, the number of
               the question, which tells equal prompts apart; ``right``, the verdict; ``wanted``.
-report        index.html, claims.json: [{name, value, target, met}].
+report        index.html, claims.json: [{name, value, target, met, interval, n}].
 """
 
 from __future__ import annotations

@@ -34,25 +34,30 @@ class Tokens:
         supervised: for each id whether the loss sees it; None means all of them.
         bos: an id that begins each segment although it is not in ``ids``, also where a document
             is cut into several segments. None if ``ids`` has everything.
+        end: an id that is the target behind the last token of each document, which so learns to
+            end. It is never read, so it takes no place in a row. None: the end is no target.
     """
 
     ids: Any
     supervised: Any = None
     bos: int | None = None
+    end: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Segments:
     """Documents, or parts of them, in order.
 
-    Segment i is ``ids[start[i] : start[i] + length[i]]`` of ``sources[source[i]]``. The three
-    arrays have one item per segment: int16, int64 and int32.
+    Segment i is ``ids[start[i] : start[i] + length[i]]`` of ``sources[source[i]]``, and ``last[i]``
+    says whether its document ends with it. The four arrays have one item per segment: int16, int64,
+    int32 and bool.
     """
 
     sources: tuple[Tokens, ...]
     source: Any
     start: Any
     length: Any
+    last: Any
 
     @staticmethod
     def cut(tokens: Tokens, starts: Any, lengths: Any, room: int) -> Segments:
@@ -71,7 +76,9 @@ class Segments:
         begins = part_number * room + np.repeat(starts, parts)
         source = np.zeros(len(ends), np.int16)
         length = np.minimum(ends - begins, room).astype(np.int32)
-        return Segments((tokens,), source, begins, length)
+        return Segments(
+            (tokens,), source, begins, length, part_number == np.repeat(parts, parts) - 1
+        )
 
     @staticmethod
     def of(rows: Sequence[Rendered]) -> Segments:
@@ -84,7 +91,8 @@ class Segments:
         ids = np.fromiter(chain.from_iterable(row.ids for row in rows), np.int32, total)
         supervised = np.fromiter(chain.from_iterable(row.supervised for row in rows), bool, total)
         source = np.zeros(len(rows), np.int16)
-        return Segments((Tokens(ids, supervised),), source, ends - length, length)
+        last = np.ones(len(rows), bool)
+        return Segments((Tokens(ids, supervised),), source, ends - length, length, last)
 
     @staticmethod
     def join(several: Sequence[Segments]) -> Segments:
@@ -102,6 +110,7 @@ class Segments:
             np.concatenate(source),
             np.concatenate([segments.start for segments in several]),
             np.concatenate([segments.length for segments in several]),
+            np.concatenate([segments.last for segments in several]),
         )
 
     def __len__(self) -> int:
@@ -116,7 +125,13 @@ class Segments:
         return self._part(slice(count, None))
 
     def _part(self, part: slice) -> Segments:
-        return Segments(self.sources, self.source[part], self.start[part], self.length[part])
+        return Segments(
+            self.sources,
+            self.source[part],
+            self.start[part],
+            self.length[part],
+            self.last[part],
+        )
 
     def sizes(self) -> Any:
         """Tokens of each segment, including its BOS."""
@@ -125,13 +140,18 @@ class Segments:
         bos_tokens = np.array([tokens.bos is not None for tokens in self.sources], np.int32)
         return self.length + bos_tokens[self.source]
 
+    def ids(self, index: int) -> Any:
+        """The ids of one segment as they stand in its source, without a BOS."""
+        start = self.start[index]
+        return self.sources[self.source[index]].ids[start : start + self.length[index]]
+
     def read(self, index: int) -> tuple[Any, Any]:
         """(ids, supervised) of one segment as int64 and bool arrays, including its BOS."""
         import numpy as np
 
         tokens = self.sources[self.source[index]]
         start = self.start[index]
-        ids = tokens.ids[start : start + self.length[index]].astype(np.int64)
+        ids = self.ids(index).astype(np.int64)
         if tokens.supervised is None:
             supervised = np.ones(len(ids), bool)
         else:
@@ -145,7 +165,7 @@ class Segments:
         import numpy as np
 
         counts = self.sizes().astype(np.int64)
-        for own, tokens in self._by_source():
+        for own, tokens in self.by_source():
             if tokens.supervised is None:
                 continue
             before = np.concatenate([[0], np.cumsum(tokens.supervised, dtype=np.int64)])
@@ -163,7 +183,7 @@ class Segments:
         import numpy as np
 
         counts = np.zeros(len(self), np.int64)
-        for own, tokens in self._by_source():
+        for own, tokens in self.by_source():
             places = _places(tokens.ids, token)
             if supervised and tokens.supervised is not None:
                 places = places[tokens.supervised[places]]
@@ -178,7 +198,7 @@ class Segments:
         import numpy as np
 
         begins = np.zeros(len(self), bool)
-        for own, tokens in self._by_source():
+        for own, tokens in self.by_source():
             if tokens.bos is not None:
                 begins[own] = tokens.bos == token
             else:
@@ -187,25 +207,31 @@ class Segments:
         return begins
 
     def counts(self) -> Any:
-        """How often each id occurs over all segments: an int64 array by id.
+        """How often each id occurs over all segments, ends included: an int64 array by id.
 
         Each source is read once from start to end, in chunks.
         """
         import numpy as np
 
         total = np.zeros(0, np.int64)
-        for own, tokens in self._by_source():
+        for own, tokens in self.by_source():
             starts = np.sort(self.start[own])
             ends = np.sort(self.start[own] + self.length[own])
             for at in range(0, len(tokens.ids), CHUNK):
                 ids = tokens.ids[at : at + CHUNK]
-                weights = _coverage(starts, ends, at, len(ids))
+                weights = coverage(starts, ends, at, len(ids))
                 total = _add_counts(total, np.bincount(ids, weights=weights))
             if tokens.bos is not None:
                 total = _add_counts(total, np.bincount([tokens.bos]) * len(own))
+            if tokens.end is not None:
+                total = _add_counts(total, np.bincount([tokens.end]) * self.last[own].sum())
         return total
 
-    def _by_source(self) -> Iterator[tuple[Any, Tokens]]:
+    def end(self, index: int) -> int | None:
+        """The id that is the target behind a segment; None where nothing is."""
+        return self.sources[self.source[index]].end if self.last[index] else None
+
+    def by_source(self) -> Iterator[tuple[Any, Tokens]]:
         """(indices of its segments, source) for each source that has any."""
         import numpy as np
 
@@ -225,7 +251,7 @@ def _places(ids: Any, token: int) -> Any:
     return np.concatenate(places)
 
 
-def _coverage(starts: Any, ends: Any, at: int, size: int) -> Any:
+def coverage(starts: Any, ends: Any, at: int, size: int) -> Any:
     """How many segments hold each of the ``size`` places from ``at``; starts and ends are sorted.
 
     Those that began at a place or before it, less those that ended.
@@ -329,6 +355,10 @@ class Packed:
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
+    def documents(self) -> int:
+        """How many documents end in these rows."""
+        return int(self.segments.last[self.order[: self.bounds[-1]]].sum())
+
     def first(self, count: int) -> Packed:
         """The first rows of the same plan."""
         # Not through __init__, which would plan again.
@@ -352,8 +382,12 @@ class Packed:
             end = at + len(ids)
             input_ids[at:end] = ids
             positions[at:end] = np.arange(len(ids))
-            # Nothing predicts the first token of a document.
+            # Nothing predicts the first token of a document, so its label is free for the target
+            # behind the last token of the document before it. Where a row is full there is none.
             labels[at + 1 : end] = np.where(supervised, ids, -100)[1:]
+            target = self.segments.end(segment)
+            if target is not None and end < self.length:
+                labels[end] = target
             at = end
         positions[at:] = np.arange(self.length - at)
         return {"row": row, "input_ids": input_ids, "labels": labels, "position_ids": positions}

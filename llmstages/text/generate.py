@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ from llmstages.text.templates import template_of
 Tools = Mapping[str, Callable[[str], str]]
 DEFAULT_NEW_TOKENS = 64
 UNLIMITED = 1 << 30  # context of a model that names none
+# Keys of generation_config.json that decide which token is chosen.
+CHOOSING = (
+    *("do_sample", "num_beams", "temperature", "top_k", "top_p", "min_p", "typical_p"),
+    *("repetition_penalty", "no_repeat_ngram_size", "length_penalty", "epsilon_cutoff"),
+    *("eta_cutoff", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens"),
+    *("forced_bos_token_id", "forced_eos_token_id", "guidance_scale", "sequence_bias"),
+)
 
 
 @dataclass
@@ -152,7 +160,7 @@ def _generate_batch(
     ids = [[pad] * (width - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     recorder = _StepRecorder(len(prompts), max_new_tokens, not options["do_sample"], advance)
-    with torch.no_grad():
+    with torch.no_grad(), plain_settings(model):
         sequences = model.generate(
             input_ids=torch.tensor(ids, device=model.device),
             attention_mask=torch.tensor(mask, device=model.device),
@@ -183,6 +191,32 @@ def settings(model: Any, tokenizer: Any, temperature: float) -> dict[str, Any]:
     if temperature:
         options.update(temperature=temperature, top_k=0, top_p=1.0)
     return options
+
+
+@contextmanager
+def plain_settings(model: Any) -> Iterator[None]:
+    """Generate without what a model's generation_config.json sets, other than by ``settings``.
+
+    Many published models bring a penalty on repetitions or cut the distribution (min_p). Under
+    these the probabilities of training are not those of use, and two models are not comparable.
+    """
+    from transformers import GenerationConfig
+
+    # An adapter passes on what it is asked for, but not what is set.
+    owner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = getattr(owner, "generation_config", None)
+    owner.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        owner.generation_config = own
+
+
+def own_settings(model: Any) -> dict[str, Any]:
+    """What a model's generation_config.json says about which tokens are chosen."""
+    config = getattr(model, "generation_config", None)
+    settings = config.to_diff_dict() if config is not None else {}
+    return {name: settings[name] for name in CHOOSING if settings.get(name) is not None}
 
 
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:

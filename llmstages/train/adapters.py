@@ -57,18 +57,6 @@ def lora_adapter(config: LoraOptions, model: Any = None, tokens: Sequence[int] =
     )
 
 
-def keep_dropout(model: Any, config: LoraOptions) -> None:
-    """Give the adapters their dropout again where a trainer has switched off all dropout.
-
-    TRL's RewardTrainer does so for the base model, and reaches the adapters as well.
-    """
-    if not config.lora_r:
-        return
-    for name, module in model.named_modules():
-        if "lora_dropout" in name and hasattr(module, "p"):
-            module.p = config.lora_dropout
-
-
 def merged(model: Any, adapter: Any) -> Any:
     """A trained model with its adapters merged into its weights.
 

@@ -121,6 +121,8 @@ def training_arguments(
         "report_to": list(config.trackers) or "none",
         "save_strategy": "no",  # resume.py decides when to save
         "remove_unused_columns": False,
+        # The rows come in the order in which they are trained (passes.py).
+        "train_sampling_strategy": "sequential",
         "gradient_checkpointing": False,
         "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": has_gpu,
@@ -131,8 +133,7 @@ def training_arguments(
 
 def _warmup_steps(config: Optimization, ctx: Context, steps: int) -> int:
     """The warm-up, shortened in short runs, where the peak rate would never be reached."""
-    # A run of one update has no room for a warm-up, which begins at a rate of 0.
-    longest = max(1, steps // MAX_WARMUP_SHARE) if steps > 1 else 0
+    longest = steps // MAX_WARMUP_SHARE
     if not steps or config.warmup_steps <= longest:
         return config.warmup_steps
     ctx.say(

@@ -3,7 +3,8 @@
 One callback serves the whole Trainer family. A gradient or loss that is not finite stops training
 before the weights change, and the message names the update and its rows. With ``spike_threshold``
 an update is skipped and counted if its loss or gradient norm exceeds the mean of the last WINDOW
-updates by more than so many standard deviations (as in SkipStepOptimizer of OLMo-core).
+updates, skipped or not, by more than so many standard deviations (as SkipStepOptimizer of OLMo-core
+does). So a lasting change of level is skipped a few times only.
 """
 
 from __future__ import annotations
@@ -62,14 +63,13 @@ class Spikes:
         self._norms: deque[float] = deque(maxlen=WINDOW)
 
     def is_spike(self, loss: float, norm: float) -> bool:
-        """Whether an update is to be skipped; only updates that are not are remembered."""
-        if self._stands_out(loss, self._losses) or self._stands_out(norm, self._norms):
-            # Not remembered: it would raise the threshold for the next one.
-            self.skipped += 1
-            return True
+        """Whether an update is to be skipped."""
+        is_spike = self._stands_out(loss, self._losses) or self._stands_out(norm, self._norms)
+        # Spikes are remembered too. Else a new level would stay unknown and be skipped for ever.
         self._losses.append(loss)
         self._norms.append(norm)
-        return False
+        self.skipped += is_spike
+        return is_spike
 
     def _stands_out(self, value: float, past: deque[float]) -> bool:
         if len(past) < WINDOW // 2:
@@ -99,6 +99,7 @@ class TrainingMonitor:
         self.spikes = Spikes(spike_threshold)
         self.seconds = 0.0  # of this training, without what was done before a resume
         self.updates = 0  # in these seconds
+        self.has_gradient = False  # whether the gradient of any update was not 0
         self._tokens = 0.0  # computed since training began, where an update has no fixed number
         self._progress: Any = None  # an entered context manager
         self._losses: list[Any] = []  # of the micro batches since the last update
@@ -117,6 +118,7 @@ class TrainingMonitor:
         if trainer.is_deepspeed_enabled:
             # Its engine changes the weights within backward, so the loss is checked before.
             self._check_losses_at_once(trainer)
+            self.has_gradient = True  # it keeps the gradients to itself
         else:
             self._record_norms(trainer)
 
@@ -198,6 +200,7 @@ class TrainingMonitor:
         # The one place that waits for a GPU.
         loss_sum, norm_value = torch.stack([losses.sum(), norm]).tolist()
         bad = not (math.isfinite(loss_sum) and math.isfinite(norm_value))
+        self.has_gradient = self.has_gradient or norm_value > 0
         # All processes stop, or none: a process alone would wait for the others for ever.
         numbers = (0.0, 0.0) if bad else (loss_sum, norm_value)
         max_loss, max_norm, any_bad = self._processes.most(*numbers, bad)

@@ -39,9 +39,16 @@ def load_for_inference(artifact: Artifact, ctx: Context, dtype: str = "auto") ->
     """
     import torch
 
+    from llmstages.text.generate import own_settings
     from llmstages.train.trainer import compute_device, load_model
 
     model = load_model(artifact, ctx, dtype=dtype).to(compute_device())
+    unused = [f"{name}={value}" for name, value in own_settings(model).items()]
+    if unused:
+        ctx.say(
+            f"{ctx.step}: {', '.join(unused)} in generation_config.json of {artifact.name} are not "
+            "used: answers follow the probabilities that training changes"
+        )
     if model.device.type == "cpu" and model.dtype == torch.bfloat16 and not computes_bfloat16():
         ctx.say(
             f"{ctx.step}: {artifact.name} computes in bfloat16, for which this CPU has no "

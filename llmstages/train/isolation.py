@@ -10,23 +10,26 @@ from __future__ import annotations
 from typing import Any
 
 from llmstages.core.errors import StageError
+from llmstages.train import distributed
 
-TOKENS = 8  # of each of the two documents of the probe
+TOKENS = 8  # of each of the two documents in a row of the probe
+ROWS = 2  # of the probe; flash attention treats one row in another way than several
 TOLERANCE = 1e-3  # of the spread of the scores; rounding is far below it
 
 
-def require_isolation(model: Any, step: str, advice: str) -> None:
+def require_isolation(model: Any, step: str, advice: str, one_row: bool = False) -> None:
     """Refuse a model whose scores in one document depend on the document before it in the row.
 
     Args:
         model: a causal language model, ready to train.
         step: its name, for the message.
         advice: what to do instead.
+        one_row: whether batches are made so (trainer.collate).
 
     Raises:
         StageError: it does not keep documents apart.
     """
-    if not _keeps_apart(model):
+    if not _keeps_apart(model, one_row):
         kind = model.config.get_text_config().model_type
         raise StageError(
             f"{step}: a model of the type {kind} does not keep the documents of a packed row apart "
@@ -35,25 +38,15 @@ def require_isolation(model: Any, step: str, advice: str) -> None:
         )
 
 
-def _keeps_apart(model: Any) -> bool:
-    import torch
-
+def _keeps_apart(model: Any, one_row: bool) -> bool:
     weights = next(model.parameters())
-    device = weights.device
-    if device.type == "meta" or hasattr(weights, "ds_id"):
-        return True  # the weights are spread over processes, so nothing can be computed yet
-    vocabulary = model.config.get_text_config().vocab_size
+    is_spread = distributed.requested_backend() in ("zero3", "fsdp")
+    if is_spread or weights.device.type == "meta" or hasattr(weights, "ds_id"):
+        return True  # nothing can be computed yet
     was_training = model.training
     model.eval()
-    second = [token % vocabulary for token in range(TOKENS)]
-    positions = torch.tensor([[*range(TOKENS), *range(TOKENS)]], device=device)
-    scores = []
     try:
-        for first in (1, 2):
-            ids = torch.tensor([[first % vocabulary] * TOKENS + second], device=device)
-            with torch.no_grad():
-                output = model(input_ids=ids, position_ids=positions, use_cache=False)
-            scores.append(output.logits[0, TOKENS:].float())
+        scores = [_second_documents(model, first, one_row) for first in (1, 2)]
     except TypeError:  # it takes no positions at all
         return False
     finally:
@@ -62,3 +55,24 @@ def _keeps_apart(model: Any) -> bool:
     difference = float((scores[0] - scores[1]).abs().max())
     # A model that computes NaN is stopped by its first update, with a better reason.
     return not difference >= TOLERANCE * spread
+
+
+def _second_documents(model: Any, first: int, one_row: bool) -> Any:
+    """The scores of the second documents of all rows, behind documents of one token's copies."""
+    import torch
+
+    from llmstages.train.trainer import collate, compute_device
+
+    uses_flash = "flash" in (model.config._attn_implementation or "")
+    if uses_flash:
+        model.to(compute_device())  # its kernels run there alone
+    device = next(model.parameters()).device
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = [first % vocabulary] * TOKENS + [token % vocabulary for token in range(TOKENS)]
+    row = {"input_ids": ids, "labels": ids, "position_ids": [*range(TOKENS), *range(TOKENS)]}
+    batch = collate([row] * ROWS, one_row=one_row)
+    inputs = {name: batch[name].to(device) for name in ("input_ids", "position_ids")}
+    half = torch.autocast(device.type, torch.bfloat16, enabled=uses_flash)
+    with torch.no_grad(), half:
+        logits = model(**inputs, use_cache=False).logits.float()
+    return logits.reshape(ROWS, 2 * TOKENS, -1)[:, TOKENS:]

@@ -1,16 +1,24 @@
-"""How many updates some passes over rows are, as Trainer counts them.
+"""Which rows each update trains on: one rule for all stages with a Trainer.
 
-Every pass ends with an update of its own, however few rows are left for it. So the updates of all
-passes are not those of their rows in one line.
+The rows of all passes stand in one line, each pass in an order of its own, and the line is cut into
+full batches. So a batch never ends with its pass. Left to itself Trainer ends every pass with a
+smaller batch: under DDP that is filled up with rows of the beginning, a mean over micro batches
+weighs its rows too much, and a single row can cause a whole update.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+ROUNDING = 1e-9  # updates; 0.1 * 30 rows are three, not a little more
 
 
 def updates_of(rows: int, passes: float, batch_size: int, most_rows: int = 0) -> int:
-    """Updates of ``passes`` over the rows, at least one; a part of a pass is rounded up.
+    """Updates in which the rows are trained at least so often, at least one.
+
+    Fewer than ``batch_size`` rows are trained once more to fill the last batch.
 
     Args:
         rows: number of rows.
@@ -18,19 +26,34 @@ def updates_of(rows: int, passes: float, batch_size: int, most_rows: int = 0) ->
         batch_size: rows in an update over all processes.
         most_rows: rows that are trained at most, however many passes that is; 0 = no limit.
     """
-    whole = math.floor(passes)
-    part = passes - whole
-    updates = whole * _per_pass(rows, batch_size) + math.ceil(part * rows / batch_size)
+    wanted = rows * passes
     if most_rows:
-        updates = min(updates, math.ceil(most_rows / batch_size))
-    return max(1, updates)
+        wanted = min(wanted, most_rows)
+    return max(1, math.ceil(wanted / batch_size - ROUNDING))
 
 
-def rows_of(updates: int, rows: int, batch_size: int) -> int:
-    """Rows that so many updates train, each as often as it is trained."""
-    passes, rest = divmod(updates, _per_pass(rows, batch_size))
-    return passes * rows + min(rest * batch_size, rows)
+def row_order(rows: int, updates: int, batch_size: int, seed: int) -> Any:
+    """Numbers of the rows of all updates, in order: an int64 array of updates * batch_size."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    size = updates * batch_size
+    passes = [rng.permutation(rows) for _ in range(math.ceil(size / rows))]
+    return np.concatenate(passes)[:size]
 
 
-def _per_pass(rows: int, batch_size: int) -> int:
-    return max(1, math.ceil(rows / batch_size))
+class OrderedRows:
+    """Rows in the order in which they are trained, as a map-style data set.
+
+    A row is only read when it is asked for.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], order: Any) -> None:
+        self.rows = rows
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, place: int) -> Mapping[str, Any]:
+        return self.rows[int(self.order[place])]

@@ -22,11 +22,13 @@ from llmstages.core.errors import StageError
 from llmstages.core.malloc import kept_memory
 from llmstages.core.stage import Artifact, Context
 from llmstages.data import tables
-from llmstages.train import distributed, resume
+from llmstages.train import distributed, resume, schedule
 from llmstages.train.arguments import Optimization, training_arguments
 from llmstages.train.callbacks import recorder
 from llmstages.train.evaluation import IGNORED_LABEL, token_mean
 from llmstages.train.isolation import require_isolation
+from llmstages.train.movement import Movement
+from llmstages.train.passes import row_order
 
 # Entries of a Trainer's log that depend on the time, or that the record has already.
 LEFT_OUT = re.compile(r"(?:\w+_)?(?:runtime|\w+_per_second|total_flos|num_tokens|epoch)|step_time")
@@ -157,7 +159,9 @@ def rows_dataset(rows: Sequence[Mapping[str, Any]]) -> Any:
     return datasets.Dataset.from_list([{"row": number, **row} for number, row in enumerate(rows)])
 
 
-def collate(rows: Sequence[Mapping[str, Any]], pad: int = 0) -> dict[str, Any]:
+def collate(
+    rows: Sequence[Mapping[str, Any]], pad: int = 0, one_row: bool = False
+) -> dict[str, Any]:
     """Stack rows of lists or arrays into a batch.
 
     Shorter rows are padded at their end, where the loss does not look. ``use_cache=False`` is part
@@ -166,9 +170,11 @@ def collate(rows: Sequence[Mapping[str, Any]], pad: int = 0) -> dict[str, Any]:
     Args:
         rows: input_ids, labels and position_ids of each row.
         pad: id of the padding token.
+        one_row: put the rows one behind the other. In transformers, flash attention sees where a
+            document begins only in a batch of one row; in others documents would see each other.
 
     Returns:
-        Tensors of shape (rows, longest row).
+        Tensors of shape (rows, longest row), or (1, rows * longest row).
     """
     import numpy as np
     import torch
@@ -182,7 +188,8 @@ def collate(rows: Sequence[Mapping[str, Any]], pad: int = 0) -> dict[str, Any]:
             if len(values) < width:
                 values = np.concatenate([values, padding(len(values))])
             padded.append(values)
-        return torch.from_numpy(np.stack(padded))
+        stacked = torch.from_numpy(np.stack(padded))
+        return stacked.reshape(1, -1) if one_row else stacked
 
     return {
         "input_ids": stack("input_ids", lambda size: np.full(width - size, pad, np.int64)),
@@ -193,7 +200,11 @@ def collate(rows: Sequence[Mapping[str, Any]], pad: int = 0) -> dict[str, Any]:
 
 
 def run_trainer(
-    trainer: Any, config: Optimization, ctx: Context, tokens_per_step: float = 0.0
+    trainer: Any,
+    config: Optimization,
+    ctx: Context,
+    tokens_per_step: float = 0.0,
+    needs_gradient: bool = True,
 ) -> Any:
     """Train with progress, guards and checkpoints.
 
@@ -202,15 +213,21 @@ def run_trainer(
         config: the options of the stage.
         ctx: where the step runs.
         tokens_per_step: tokens in one update, for the speed that is shown; 0 shows none.
+        needs_gradient: false where all gradients may be 0, as in RL where all answers are equal.
 
     Returns:
         The recorder, with ``seconds`` and ``spikes.skipped`` (see callbacks.py).
+
+    Raises:
+        StageError: training changed no weight (movement.py), and what resume.train() raises.
     """
     from transformers import PrinterCallback
 
     distributed.check_world(trainer, ctx)
     watch = recorder(ctx, tokens_per_step, config.spike_threshold)
     watch.attach(trainer)
+    schedule.count_first_update(trainer)
+    movement = Movement(trainer)
     # It would print every log entry into the progress bar.
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
@@ -219,6 +236,8 @@ def run_trainer(
             resume.train(trainer, config, ctx, watch)
     finally:
         watch.close()
+    if watch.has_gradient or needs_gradient:
+        movement.require(ctx.step, watch.has_gradient)
     return watch
 
 
@@ -246,7 +265,7 @@ def sft_trainer(
         steps: number of updates.
         adapter: a peft config; None trains all weights.
         sharded: whether the stage can save weights that are sharded over processes.
-        order: numbers of the rows of all updates in order; None draws them at random.
+        order: numbers of the rows of all updates in order; None: that of passes.py.
         held: rows to evaluate on.
         extra: further arguments of SFTConfig.
     """
@@ -278,12 +297,13 @@ def sft_trainer(
         sharded,
         max_steps=steps,
         lr_scheduler_type="linear",
-        train_sampling_strategy="random" if order is None else "sequential",
         **extra,
     )
+    if order is None:
+        order = row_order(len(rows), steps, config.batch_size, config.seed)
     return trainer_class(
         model=model,
-        train_dataset=dataset if order is None else dataset.select(order),
+        train_dataset=dataset.select(order),
         eval_dataset=rows_dataset(held) if held else None,
         processing_class=tokenizer,
         data_collator=partial(collate, pad=chat_format.padding_id(tokenizer)),

@@ -15,8 +15,8 @@ query       the call was the right one (of the calls)
 sampled     right at temperature 1, for the tasks of ``sampled``
 sure_*      the same under a confidence rule: answer only if the least likely token of the answer
             has at least the probability t. t is set per model on the questions of the role
-            ``probe``, about people who are in no other set, so that ``kept_share`` of the right
-            answers there survive; the test questions have no part in it.
+            ``threshold``, which no model was taught and which are not scored, so that
+            ``kept_share`` of the right answers there survive. Without such questions t is 0.
 page_right  right if the right page is put into the context, whether or not the model would have
             searched for it, for the groups of ``page_groups``
 
@@ -34,12 +34,13 @@ from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import option
-from llmstages.plugins.evaluate.intervals import wilson
+from llmstages.data.intervals import wilson
 from llmstages.text import chat_format, generate
 from llmstages.text.grading import Verdict, accepted, are_right, verdicts
 from llmstages.text.messages import Message, message
 from llmstages.train.trainer import read_meta
 
+THRESHOLD = "threshold"  # role of the questions that thresholds are set on
 REFUSALS = ("do not know", "don't know", "not sure", "cannot answer")
 # Metrics that are 0 or 1 for each question
 SHARES = (
@@ -92,7 +93,7 @@ class Answers:
 
     Config = AnswersConfig
     smoke: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 16}
-    version = "4"
+    version = "5"
 
     def __init__(self, config: AnswersConfig) -> None:
         self.config = config
@@ -135,7 +136,9 @@ class Answers:
         plain_marks, plain_answers = continue_texts(
             model, tokenizer, plain, {**options, "advance": advance}
         )
-        scores = average([*chat, *plain], [*marks, *plain_marks])
+        pairs = zip([*chat, *plain], [*marks, *plain_marks], strict=True)
+        scored = [(question, mark) for question, mark in pairs if question["role"] != THRESHOLD]
+        scores = average([question for question, _ in scored], [mark for _, mark in scored])
         return scores, [*answers, *plain_answers], {"threshold": threshold}
 
     def marks(
@@ -179,11 +182,11 @@ class Answers:
         replies: Sequence[generate.Reply],
         marks: Sequence[Marks],
     ) -> float:
-        """The confidence that ``kept_share`` of the right probe answers reach; 0 without any."""
+        """The confidence that ``kept_share`` of the right answers reach; 0 without any."""
         confidences = sorted(
             reply.confidence
             for question, reply, mark in zip(questions, replies, marks, strict=True)
-            if question["role"] == "probe" and mark["right"]
+            if question["role"] == THRESHOLD and mark["right"]
         )
         if not confidences:
             return 0.0

@@ -17,7 +17,6 @@ from llmstages.core.stage import Artifact, Context, option
 from llmstages.train.inference import dtype_option
 
 # Shares whose intervals are among the metrics of the step; those of others are in scores.json.
-MAIN_SHARES = ("right", "refused", "wrong")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Tasks:
         "tools": "dialogues?",
     }
     output: ClassVar[str] = "scores"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"evaluators": ("answers",)}
 
     def estimate(
@@ -208,7 +207,7 @@ class Results:
     Attributes:
         scores: task -> group -> model -> metric -> value.
         answers: rows of the evaluators, with the model.
-        metrics: the same numbers under one name each, without the intervals of minor shares.
+        metrics: the same numbers under one name each.
     """
 
     def __init__(self, ctx: Context) -> None:
@@ -239,14 +238,7 @@ class Results:
             for group, values in groups.items():
                 self.scores.setdefault(unique, {}).setdefault(group, {})[model] = values
                 for name, value in values.items():
-                    if is_main(name):
-                        self.metrics[f"{unique}/{group}/{model}/{name}"] = value
-
-
-def is_main(metric: str) -> bool:
-    """Whether a metric is shown with the step: all but the intervals of minor shares."""
-    share, _, end = metric.rpartition("_")
-    return end not in ("low", "high") or share in MAIN_SHARES
+                    self.metrics[f"{unique}/{group}/{model}/{name}"] = value
 
 
 def _unique_names(what: str, ctx: Context) -> Callable[[str, str], str]:

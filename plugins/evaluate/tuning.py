@@ -23,8 +23,8 @@ from typing import Any, ClassVar
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, option
 from llmstages.data.dialogues import Dialogue, before_last_answer
+from llmstages.data.intervals import wilson
 from llmstages.data.splits import spread
-from llmstages.plugins.evaluate.intervals import wilson
 from llmstages.text.messages import Message, message
 from llmstages.train.inference import dtype_option
 

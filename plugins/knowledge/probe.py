@@ -3,7 +3,7 @@
 The procedure of Llama 3 (Dubey et al. 2024, section 4.3.6): ask each question several times, call a
 fact known when the answers are right and agree, and teach "I don't know" for the rest. Questions
 come with answers (a problems artifact). Where some have the role ``probe``, only those are used;
-those of the role ``test`` never are.
+those of the roles ``test`` and ``threshold`` never are.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Probe:
         rows = [dict(row) for row in tables.load(ctx.one("questions").path / "data")]
         chosen = [row for row in rows if row.get("role") == "probe"]
         if not chosen:
-            chosen = [row for row in rows if row.get("role") != "test"]
+            chosen = [row for row in rows if row.get("role") not in ("test", "threshold")]
         if not chosen:
             raise StageError(
                 f"{ctx.step}: {ctx.one('questions').name} holds no questions to probe with"

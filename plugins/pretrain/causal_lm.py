@@ -13,15 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
-from llmstages.cost.model import LAYERS, Training, text_tokens
 from llmstages.data.dialogues import Prepared
 from llmstages.plugins.pretrain import (
     depth_scaling,
     documents,
+    estimate,
     model,
     optimizers,
     requirements,
@@ -31,9 +32,8 @@ from llmstages.plugins.pretrain import (
 )
 from llmstages.train.arguments import Optimization
 from llmstages.train.isolation import require_isolation
-from llmstages.train.passes import rows_of, updates_of
+from llmstages.train.passes import OrderedRows, row_order, updates_of
 
-EVAL_BATCH_SIZE = 16  # rows evaluated at once on each device
 VALIDATION_ROWS = 256  # at most; more would change the loss little and cost time at each evaluation
 MAX_INSPECTED = 1000  # segments that `llmstages inspect` can show
 
@@ -94,6 +94,12 @@ class CausalLMConfig(Optimization):
         "how weights are initialized: so that copying from the context is learned early, or plain",
         choices=("copy_friendly", "plain"),
         renamed_from="start",
+    )
+    dropout: float = option(
+        0.0,
+        "share of activations dropped while training, where the architecture has dropout",
+        ge=0,
+        lt=1,
     )
     epochs: float = option(
         0.0,
@@ -182,7 +188,7 @@ class CausalLM:
         "model": "model?",
     }
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     trains: ClassVar[bool] = True
 
     def run(self, config: CausalLMConfig, ctx: Context) -> Mapping[str, float]:
@@ -197,7 +203,8 @@ class CausalLM:
         set_seed(config.seed)
         tokenizer = self._load_tokenizer(ctx)
         config, derived = self._resolve(config, ctx, len(tokenizer))
-        train, held_out = documents.load_documents(config, ctx, tokenizer)
+        loaded = documents.load_documents(config, ctx, tokenizer)
+        train, held_out = loaded.train, loaded.held_out
         found = token_checks.check_rows(train, tokenizer, templated=False)
         checks.enforce(found, ctx, config.allow_failed_checks)
         pad = chat_format.padding_id(tokenizer)
@@ -208,9 +215,10 @@ class CausalLM:
             where = f"documents longer than max_length={config.max_length}"
             ctx.say(f"{ctx.step}: {rows.cut} tokens cut from {where}")
         net = self._make_model(config, ctx, tokenizer)
-        require_isolation(net, ctx.step, f"Try {ctx.step}.architecture=llama, qwen2 or gpt2.")
+        advice = f"Try {ctx.step}.architecture=llama, qwen2 or gpt2."
+        require_isolation(net, ctx.step, advice, model.in_one_row(config))
         steps = updates(config, len(rows))
-        tokens = rows_of(steps, len(rows), config.batch_size) * config.max_length
+        tokens = steps * config.batch_size * config.max_length
         depth_scaling.write_derived(derived, steps, tokens, config, ctx)
         stopwatch = throughput.stopwatch()
         callbacks = [stopwatch]
@@ -227,10 +235,11 @@ class CausalLM:
         save_model(net, tokenizer, ctx, trainer)
         counts = train.counts()
         corpus_tokens = int(counts.sum())
-        bits_per_byte = loss / math.log(2) * validation.tokens_per_byte(eval_rows, tokenizer)
+        ratio = validation.tokens_per_byte(eval_rows, tokenizer, eval_rows.documents())
         return {
             "validation_loss": loss,
-            "validation_bits_per_byte": bits_per_byte,
+            "validation_bits_per_byte": loss / math.log(2) * ratio,
+            "validation_seen": loaded.seen,
             "unigram_loss": validation.unigram_loss(eval_rows, counts),
             "parameters": net.num_parameters(),
             "updates": steps,
@@ -249,7 +258,8 @@ class CausalLM:
 
         tokenizer = self._load_tokenizer(ctx)
         config, _ = self._resolve(config, ctx, len(tokenizer))
-        train, held_out = documents.load_documents(config, ctx, tokenizer)
+        loaded = documents.load_documents(config, ctx, tokenizer)
+        train, held_out = loaded.train, loaded.held_out
         inspected = range(0, len(train), max(1, len(train) // MAX_INSPECTED))
         rows = []
         for index in inspected:
@@ -266,48 +276,8 @@ class CausalLM:
     def estimate(
         self, config: CausalLMConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> Mapping[str, Any]:
-        """The model and its rows, as far as the sources give their sizes.
-
-        Padding is not counted, nor the control tokens of dialogues.
-        """
-        sources = [*known["tokenizer"], *known["model"]]
-        tokenizer = sources[0] if sources else {}
-        net = known["model"][0].get("model") if known["model"] else None
-        vocab_size = tokenizer.get("vocab_size")
-        if not vocab_size and net:
-            vocab_size = net.vocab
-        if not vocab_size:
-            name = tokenizer.get("name", "a tokenizer")
-            return {"no_estimate": f"the size of the vocabulary is known once {name} is made"}
-        if config.architecture not in LAYERS and not net:
-            return {
-                "no_estimate": f"the layers of {config.architecture} are not known to "
-                f"llmstages/cost/model.py, only those of {', '.join(LAYERS)}"
-            }
-        config, _ = depth_scaling.resolve(config, vocab_size)
-        if not known["model"] and config.max_length > config.max_position_embeddings:
-            return {"no_estimate": requirements.too_long(config, config.max_position_embeddings)}
-        tokens, because = text_tokens(
-            [*known["corpus"], *known["dialogues"]],
-            config.mixture_weights,
-            {**tokenizer, "vocab_size": vocab_size},
-        )
-        if tokens is not None:
-            tokens = tokens * (1 - 1 / config.validation_stride) * config.epochs
-        if config.max_tokens and (tokens is None or tokens > config.max_tokens):
-            tokens = config.max_tokens
-            because = f"max_tokens={config.max_tokens:,}"
-        training = Training(
-            net or model.model_sizes(config, vocab_size),
-            config.max_length,
-            config.batch_size,
-            None if tokens is None else tokens / config.max_length,
-            config.micro_batch_size,
-            EVAL_BATCH_SIZE,
-            config.bf16,
-            because=because,
-        )
-        return {"training": training}
+        """Memory, time and cost of the model and its rows."""
+        return estimate.estimate(config, known)
 
     def fresh(self, config: CausalLMConfig, tokenizer: Any) -> Any:
         """A model with random weights."""
@@ -374,20 +344,21 @@ class CausalLM:
             ctx,
             sharded=True,
             max_steps=steps,
-            per_device_eval_batch_size=EVAL_BATCH_SIZE,
+            per_device_eval_batch_size=estimate.EVAL_BATCH_SIZE,
             eval_strategy="steps",
             eval_steps=max(1, steps // 10),
             prediction_loss_only=True,
             gradient_checkpointing=config.gradient_checkpointing,
             torch_compile=config.compile,
             use_liger_kernel=config.liger,
-            **optimizers.schedule(config, steps),
         )
+        arguments |= optimizers.schedule(config, steps, arguments["warmup_steps"])
+        order = row_order(len(rows), steps, config.batch_size, config.seed)
         return optimizers.trainer_class(config, ctx)(
             model=net,
-            train_dataset=rows,
+            train_dataset=OrderedRows(rows, order),
             eval_dataset=eval_rows,
-            data_collator=collate,
+            data_collator=partial(collate, one_row=model.in_one_row(config)),
             callbacks=callbacks,
             args=TrainingArguments(**arguments),
         )

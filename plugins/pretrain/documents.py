@@ -14,19 +14,38 @@ from typing import Any
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
 from llmstages.data import dialogues, token_store
+from llmstages.data.overlap import HeldOutNgrams
 from llmstages.data.packing import Segments, Tokens
 
+NEAR_COPY = 0.5  # share of a document's n-grams from which it is no longer new
+MAX_HELD_OUT = 1 << 24  # tokens of held-out documents at most, of all corpora
 
-def load_documents(config: Any, ctx: Context, tokenizer: Any) -> tuple[Segments, Segments]:
+
+@dataclass
+class Documents:
     """The segments of all sources.
+
+    Attributes:
+        train: segments to train on.
+        held_out: segments for validation.
+        seen: share of the n-grams of the held-out segments that also stand in training
+            (overlap.py).
+    """
+
+    train: Segments
+    held_out: Segments
+    seen: float
+
+
+def load_documents(config: Any, ctx: Context, tokenizer: Any) -> Documents:
+    """Draw, cut and split the documents of all sources.
+
+    A document that occurs twice is never held out, nor one of which most stands in other documents:
+    the model would be measured on what it was trained on. Of too few documents to hold one out,
+    such as a single book, the end is held out.
 
     Args:
         config: a CausalLMConfig, resolved or not.
-
-    Returns:
-        (segments to train on, segments for validation). A document that occurs twice is never held
-        out: the model would be measured on what it was trained on. Of too few documents to hold one
-        out, such as a single book, the end is held out.
 
     Raises:
         StageError: nothing to train on, or a weight for a step that is not an input.
@@ -38,28 +57,33 @@ def load_documents(config: Any, ctx: Context, tokenizer: Any) -> tuple[Segments,
     # One generator for all sources: their order is part of the result.
     rng = random.Random(config.seed)
     parts = [_drawn(config, ctx, corpus, tokenizer, rng) for corpus in ctx.many("corpus")]
-    _train_on_copies(parts, ctx)
-    has_copies = any(part.has_copies for part in parts)
-    train = [part.cut(~part.held_out, config.max_length) for part in parts]
-    validation = [part.cut(part.held_out, config.max_length) for part in parts]
-    texts, validation_segments = Segments.join(train), Segments.join(validation)
-    if len(texts) > 1 and not len(validation_segments) and not has_copies:
-        texts, validation_segments = _hold_out_end(texts, config.validation_stride, ctx)
     drawn = dialogues.load(ctx.many("dialogues"), config.mixture_weights, rng)
     chats = Segments.of(dialogues.render_dialogues(tokenizer, drawn))
-    train_segments = Segments.join([texts, chats])
-    if not len(train_segments):
+    _limit(parts, ctx)
+    _train_on_copies(parts, ctx)
+    _train_on_near_copies(parts, chats, ctx)
+    has_copies = any(part.has_copies for part in parts)
+    texts = Segments.join([part.cut(~part.held_out, config.max_length) for part in parts])
+    held_out = Segments.join([part.cut(part.held_out, config.max_length) for part in parts])
+    if len(texts) > 1 and not len(held_out) and not has_copies:
+        texts, held_out = _hold_out_end(texts, config.validation_stride, ctx)
+    train = Segments.join([texts, chats])
+    if not len(train):
         raise StageError(
             f"step {ctx.step!r} has no documents to train on; wire steps.{ctx.step}.corpus"
         )
-    if not len(validation_segments):
+    if not len(held_out):
+        why = f"validation_stride={config.validation_stride}"
+        if has_copies:
+            why += "; documents that occur twice are not held out"
         ctx.say(
-            f"{ctx.step}: too few documents to hold any out "
-            f"(validation_stride={config.validation_stride}): "
-            "the validation loss is of a training document"
+            f"{ctx.step}: no document is held out ({why}), so the validation loss is of a training "
+            "document"
         )
-        validation_segments = train_segments.first(1)
-    return train_segments, validation_segments
+        held_out = train.first(1)
+    ngrams = HeldOutNgrams(held_out)
+    ngrams.mark(train)
+    return Documents(train, held_out, ngrams.share())
 
 
 def _hold_out_end(segments: Segments, stride: int, ctx: Context) -> tuple[Segments, Segments]:
@@ -89,6 +113,7 @@ class Drawn:
         held_out: which of them are for validation.
         has_copies: whether a document occurs twice.
         bos: id that every segment begins with.
+        end: id that is the target behind the last token of a document; None if there is none.
     """
 
     shard: Any
@@ -96,12 +121,20 @@ class Drawn:
     held_out: Any
     has_copies: bool
     bos: int
+    end: int | None
 
     def cut(self, chosen: Any, max_length: int) -> Segments:
         """The segments of some of the documents."""
         starts, lengths = self.bounds(chosen)
         # Every segment begins with BOS, which needs a place in the row.
-        return Segments.cut(Tokens(self.shard.ids, bos=self.bos), starts, lengths, max_length - 1)
+        tokens = Tokens(self.shard.ids, bos=self.bos, end=self.end)
+        return Segments.cut(tokens, starts, lengths, max_length - 1)
+
+    def whole(self, chosen: Any) -> Segments:
+        """Some of the documents, each as one segment without BOS."""
+        starts, lengths = self.bounds(chosen)
+        longest = max(1, int(lengths.max(initial=0)))
+        return Segments.cut(Tokens(self.shard.ids), starts, lengths, longest)
 
     def bounds(self, chosen: Any) -> tuple[Any, Any]:
         """(starts, lengths) in tokens of some of the documents."""
@@ -113,16 +146,74 @@ class Drawn:
 def _drawn(
     config: Any, ctx: Context, corpus: Artifact, tokenizer: Any, rng: random.Random
 ) -> Drawn:
-    """The documents of a corpus; none that occurs twice in it is held out."""
+    """The documents of a corpus; none that occurs twice in it is held out.
+
+    With a weight above 1 a document is drawn several times, which makes it no copy: it is held out
+    once, and not trained on.
+    """
     import numpy as np
 
     shard = token_store.tokens(ctx, corpus, tokenizer)
     drawn = dialogues.share_of(len(shard), config.mixture_weights.get(corpus.name, 1.0), rng)
-    # shard.same gives equal documents the same number.
-    copies = np.bincount(shard.same[drawn], minlength=len(shard))[shard.same[drawn]]
-    is_due = np.arange(len(drawn)) % config.validation_stride == config.validation_stride - 1
-    held_out = is_due & (copies == 1)
-    return Drawn(shard, drawn, held_out, bool((copies > 1).any()), tokenizer.bos_token_id)
+    _, first_places = np.unique(drawn, return_index=True)
+    is_first = np.zeros(len(drawn), bool)
+    is_first[first_places] = True
+    documents = drawn[is_first]
+    # shard.same gives documents of equal text the same number.
+    copies = np.bincount(shard.same[documents], minlength=len(shard))[shard.same[documents]]
+    is_due = np.arange(len(documents)) % config.validation_stride == config.validation_stride - 1
+    held_out = is_first & np.isin(drawn, documents[is_due & (copies == 1)])
+    is_repetition = ~is_first & np.isin(drawn, drawn[held_out])
+    return Drawn(
+        shard,
+        drawn[~is_repetition],
+        held_out[~is_repetition],
+        bool((copies > 1).any()),
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+    )
+
+
+def _limit(parts: Sequence[Drawn], ctx: Context) -> None:
+    """Hold out no more than validation can use; the rest of a large corpus is trained on."""
+    import numpy as np
+
+    for part in parts:
+        _, lengths = part.bounds(part.held_out)
+        keep = np.cumsum(lengths) <= MAX_HELD_OUT // len(parts)
+        keep[:1] = True
+        if not keep.all():
+            ctx.say(
+                f"{ctx.step}: {keep.sum():,} documents are held out, which is enough to measure "
+                f"on; {(~keep).sum():,} more would be by validation_stride and are trained on"
+            )
+            part.held_out[part.held_out] = keep
+
+
+def _train_on_near_copies(parts: Sequence[Drawn], chats: Segments, ctx: Context) -> None:
+    """Hold out no document of which most stands in what is trained on, and say how many.
+
+    Where that is all of them, they stay: their loss then says little, which is said.
+    """
+    import numpy as np
+
+    held_out = [part.whole(part.held_out) for part in parts]
+    ngrams = HeldOutNgrams(Segments.join(held_out))
+    ngrams.mark(chats)
+    for part in parts:
+        ngrams.mark(part.whole(~part.held_out))
+    is_near = ngrams.shares() > NEAR_COPY
+    if not is_near.any():
+        return
+    found = f"{is_near.sum():,} of {len(is_near):,} held-out documents"
+    share = f"more than {NEAR_COPY:.0%} of whose text also stands in documents that are trained on"
+    if is_near.all():
+        ctx.say(f"{ctx.step}: all {found}, {share}: the validation loss is partly of memory")
+        return
+    ctx.say(f"{ctx.step}: {found} are trained on instead, {share}")
+    sizes = [len(segments) for segments in held_out]
+    for part, near in zip(parts, np.split(is_near, np.cumsum(sizes)[:-1]), strict=True):
+        part.held_out[part.held_out] = ~near
 
 
 def _train_on_copies(parts: Sequence[Drawn], ctx: Context) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 from importlib.util import find_spec
 from typing import Any
@@ -18,6 +19,8 @@ from llmstages.cost.model import Model
 from llmstages.plugins.pretrain import copy_friendly
 
 SHOWN_CHARACTERS = 200  # of a message of transformers
+# What the configs of transformers call the shares of activations that are dropped.
+DROPOUT = re.compile("dropout|pdrop")
 
 
 def fresh(config: Any, tokenizer: Any) -> Any:
@@ -35,6 +38,9 @@ def fresh(config: Any, tokenizer: Any) -> Any:
     _check_heads(config)
     shape = _model_config(config, tokenizer)
     try:
+        defaults = AutoConfig.for_model(config.architecture).to_dict()
+        dropouts = [name for name in defaults if DROPOUT.search(name)]
+        shape |= dict.fromkeys(dropouts, config.dropout)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config.architecture, **shape))
     except (ValueError, KeyError) as error:
         problem = first_line(error)[:SHOWN_CHARACTERS]
@@ -208,3 +214,8 @@ def prepare(model: Any, config: Any, ctx: Context) -> None:
             f"{ctx.step}.gradient_checkpointing=true: {type(model).__name__} cannot recompute its "
             "activations; set it to false"
         )
+
+
+def in_one_row(config: Any) -> bool:
+    """Whether the rows of a batch stand one behind the other (trainer.collate)."""
+    return config.attention == "flash_attention_2"

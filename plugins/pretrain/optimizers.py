@@ -20,8 +20,14 @@ from llmstages.train.evaluation import token_mean
 FINAL_RATE = 0.05  # share of the peak rate at the end of wsd and cosine
 
 
-def schedule(config: Any, steps: int) -> dict[str, Any]:
-    """Arguments of TrainingArguments for the schedule of the learning rate."""
+def schedule(config: Any, steps: int, warmup_steps: int) -> dict[str, Any]:
+    """Arguments of TrainingArguments for the schedule of the learning rate.
+
+    Args:
+        config: a resolved CausalLMConfig.
+        steps: updates of the run.
+        warmup_steps: the first of them, in which the rate rises.
+    """
     if config.schedule == "constant":
         return {"lr_scheduler_type": "constant_with_warmup"}
     if config.schedule == "cosine":
@@ -32,7 +38,8 @@ def schedule(config: Any, steps: int) -> dict[str, Any]:
     return {
         "lr_scheduler_type": "warmup_stable_decay",
         "lr_scheduler_kwargs": {
-            "num_decay_steps": int(steps * config.decay),
+            # Where all of the run decays, it does so from the peak on.
+            "num_decay_steps": min(int(steps * config.decay), steps - warmup_steps),
             "min_lr_ratio": FINAL_RATE,
             "decay_type": "linear",
         },

@@ -1,6 +1,7 @@
 """What the validation loss is compared with: the bytes of its text, and token frequencies.
 
-Both count the same tokens as the loss: those of the held-out rows whose label is not -100.
+Both count the same tokens as the loss: those of the held-out rows whose label is not -100, the
+ends of documents included.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from llmstages.data.packing import Packed
 Rows = Packed | Sequence[Mapping[str, Any]]
 
 
-def tokens_per_byte(rows: Rows, tokenizer: Any) -> float:
+def tokens_per_byte(rows: Rows, tokenizer: Any, documents: int) -> float:
     """Tokens under the loss for each byte of UTF-8 text that they stand for.
 
     The loss in nats per token, times this, divided by ln 2, is in bits per byte. Control tokens
-    stand for no byte. In WordPiece the blank before a word counts as one byte.
+    stand for no byte. In WordPiece the blank before a word counts as one byte. The blank before
+    the first word of a document, which the text does not have, never counts.
 
     Args:
         rows: the held-out rows, with ``labels``.
+        tokenizer: of the rows.
+        documents: number of documents in them.
     """
     import numpy as np
 
@@ -37,6 +41,8 @@ def tokens_per_byte(rows: Rows, tokenizer: Any) -> float:
         begins_word = is_wordpiece and not view.control and not token.startswith("##")
         sizes.append(len(view.raw) + begins_word)
     size = (counts * np.array(sizes, np.int64)).sum()
+    if is_wordpiece or tokenizer.init_kwargs.get("leading_space"):
+        size -= documents
     return float(counts.sum() / max(1, size))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,8 @@ class Claim:
         chapter: the id of its chapter; "" where the steps of the formula decide.
         value: None if a term was not measured.
         missing: the terms that were not measured, with the reason.
+        interval: the ends of the 95 % interval of the value; None where a term has none.
+        number: of questions behind the term that has the fewest; None with the interval.
     """
 
     name: str
@@ -66,6 +68,8 @@ class Claim:
     chapter: str
     value: float | None
     missing: tuple[str, ...]
+    interval: tuple[float, float] | None = None
+    number: int | None = None
 
     @property
     def met(self) -> bool:
@@ -79,6 +83,8 @@ class Claim:
             "value": self.value,
             "target": self.target,
             "met": self.met,
+            "interval": self.interval,
+            "n": self.number,
             "about": self.about,
         }
 
@@ -176,7 +182,44 @@ def measure(
         chapter=str(spec.get("chapter") or ""),
         value=None if missing else total,
         missing=tuple(missing),
+        interval=None if missing else _interval(terms, metrics, total),
+        number=None if missing else _number(terms, metrics),
     )
+
+
+def _interval(terms: Sequence[Term], metrics: Metrics, total: float) -> tuple[float, float] | None:
+    """The 95 % interval of a sum of shares, from those of its terms.
+
+    After Newcombe 1998 ("Interval estimation for the difference between independent proportions",
+    method 10): the distances of the ends are added as squares. Models that were asked the same
+    questions are not independent; then it is wider than need be.
+    """
+    below = above = 0.0
+    for term in terms:
+        of_step = metrics[term.step]
+        value = float(of_step[term.metric])
+        low = _finite_number(of_step.get(f"{term.metric}_low"))
+        high = _finite_number(of_step.get(f"{term.metric}_high"))
+        if low is None or high is None:
+            return None
+        down, up = value - low, high - value
+        if term.sign < 0:
+            down, up = up, down
+        below += down**2
+        above += up**2
+    return total - math.sqrt(below), total + math.sqrt(above)
+
+
+def _number(terms: Sequence[Term], metrics: Metrics) -> int | None:
+    """The questions behind the term that has the fewest: the metric ``n`` beside its own."""
+    numbers = []
+    for term in terms:
+        group, slash, _ = term.metric.rpartition("/")
+        number = _finite_number(metrics[term.step].get(f"{group}{slash}n"))
+        if number is None:
+            return None
+        numbers.append(int(number))
+    return min(numbers, default=None)
 
 
 def measure_all(

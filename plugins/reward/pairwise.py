@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmstages.core.stage import Context, option
+from llmstages.data.intervals import wilson
 from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
-from llmstages.train.passes import updates_of
+from llmstages.train.passes import row_order, updates_of
 from llmstages.train.preference_pairs import SIDES, Pairs
 
 
@@ -40,7 +41,7 @@ class Pairwise:
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 1.0}
     inputs: ClassVar[Mapping[str, str]] = {"model": "model", "preferences": "preferences"}
     output: ClassVar[str] = "reward_model"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     trains: ClassVar[bool] = True
 
     def estimate(
@@ -69,8 +70,9 @@ class Pairwise:
         from trl import RewardConfig, RewardTrainer  # pyright: ignore[reportPrivateImportUsage]
 
         from llmstages.train import checks
-        from llmstages.train.adapters import keep_dropout, lora_adapter, merged
+        from llmstages.train.adapters import lora_adapter, merged
         from llmstages.train.arguments import training_arguments
+        from llmstages.train.dropout import keep_dropout
         from llmstages.train.scoring import set_scoring_pad
         from llmstages.train.trainer import (
             load_model,
@@ -91,6 +93,7 @@ class Pairwise:
         if adapter:
             adapter.task_type = "SEQ_CLS"  # the head is new, so it is trained whole
         steps = updates_of(len(rows), config.epochs, config.batch_size)
+        order = row_order(len(rows), steps, config.batch_size, config.seed)
         arguments = training_arguments(
             config,
             ctx,
@@ -101,7 +104,7 @@ class Pairwise:
         trainer: Any = RewardTrainer(
             model=model,
             processing_class=tokenizer,
-            train_dataset=datasets.Dataset.from_list(rows),
+            train_dataset=datasets.Dataset.from_list(rows).select(order),
             peft_config=adapter,
             args=RewardConfig(**arguments, max_length=config.max_length),
         )
@@ -150,6 +153,8 @@ def _with_margins(
 def accuracy(model: Any, tokenizer: Any, pairs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Share of pairs whose chosen answer scores higher, in all and by the column ``kind``.
 
+    Each share has the ends of its 95 % interval (``accuracy_low``, ``accuracy_high``).
+
     Pairs with equal scores are in neither: their share is ``ties``. Where all are ties there is no
     accuracy.
     """
@@ -166,5 +171,9 @@ def accuracy(model: Any, tokenizer: Any, pairs: Sequence[Mapping[str, Any]]) -> 
             continue
         for name in ("accuracy", f"accuracy/{pair.get('kind') or 'all'}"):
             by_name.setdefault(name, []).append(better > worse)
-    metrics = {name: sum(values) / len(values) for name, values in by_name.items()}
+    metrics: dict[str, float] = {}
+    for name, values in by_name.items():
+        low, high = wilson(sum(values), len(values))
+        metrics[name] = sum(values) / len(values)
+        metrics |= {f"{name}_low": low, f"{name}_high": high}
     return {**metrics, "ties": ties / len(pairs)} if pairs else {}

@@ -17,7 +17,8 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
-from llmstages.train.passes import updates_of
+from llmstages.train.dropout import disable_dropout, refuse_dropout
+from llmstages.train.passes import row_order, updates_of
 from llmstages.train.preference_pairs import SIDES, Pairs
 
 # Name of the metrics -> logged series.
@@ -69,7 +70,7 @@ class DPO:
     smoke: ClassVar[Mapping[str, Any]] = {"epochs": 0.5}
     inputs: ClassVar[Mapping[str, str]] = {"policy": "model", "preferences": "preferences"}
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     trains: ClassVar[bool] = True
 
     def estimate(
@@ -102,11 +103,7 @@ class DPO:
                 f"{ctx.step}.label_smoothing={config.label_smoothing:g} has no effect with "
                 f"loss={config.loss}; set {ctx.step}.loss=robust, or leave it out"
             )
-        if config.lora_dropout:
-            raise StageError(
-                f"{ctx.step}.lora_dropout={config.lora_dropout:g}: DPO compares the policy with "
-                "its reference without dropout, so it would have no effect; leave it out"
-            )
+        refuse_dropout(config, ctx, "DPO")
         policy, preferences = ctx.one("policy"), ctx.one("preferences")
         pairs = preference_pairs.prepare(
             policy, preferences, config.max_length, config.test_fraction, ctx
@@ -148,7 +145,9 @@ class DPO:
         pairs = self.prepare(config, ctx)
         checks.enforce(pairs.checks, ctx, config.allow_failed_checks)
         steps = updates_of(len(pairs.train), config.epochs, config.batch_size)
+        order = row_order(len(pairs.train), steps, config.batch_size, config.seed)
         model = load_model(ctx.one("policy"), ctx)
+        disable_dropout(model)
         adapter = lora_adapter(config)
         # With adapters, the model without them is the reference.
         reference = None if adapter else load_model(ctx.one("policy"), ctx)
@@ -157,7 +156,7 @@ class DPO:
             model=model,
             ref_model=reference,
             processing_class=pairs.tokenizer,
-            train_dataset=pairs_dataset(pairs.train, pairs.tokenizer),
+            train_dataset=pairs_dataset(pairs.train, pairs.tokenizer).select(order),
             eval_dataset=pairs_dataset(pairs.test, pairs.tokenizer) if pairs.test else None,
             peft_config=adapter,
             args=TRLConfig(

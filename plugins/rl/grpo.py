@@ -1,8 +1,10 @@
 """rl.grpo: group relative policy optimization (Shao et al. 2024) by TRL's GRPOTrainer.
 
 For each prompt several answers are sampled. The advantage of each is its reward against the mean
-of its group, so there is no critic. Rewards are plugins: a verifier, a reward model, or both. A
-reward of weight 0 is only logged, which is how a proxy and the truth are watched side by side.
+of its group, so there is no critic. By default the loss is the mean over the tokens of an update,
+as in DAPO (Yu et al. 2025), since the mean by answers of the paper favors short ones;
+``loss_type=grpo`` is that of the paper. Rewards are plugins: a verifier, a reward model, or both.
+A reward of weight 0 is only logged, which is how a proxy and the truth are watched side by side.
 
 A variant inherits GRPO and overrides ``trainer_arguments`` (all arguments of trl.GRPOConfig) or
 ``trainer_class``; examples/plugins/llmstages-extras has one.
@@ -17,9 +19,10 @@ from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
-from llmstages.plugins.rl import policy
+from llmstages.plugins.rl import policy, truncation
 from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
+from llmstages.train.dropout import disable_dropout, refuse_dropout
 
 # Logged series -> name of the metrics; each reward adds its own.
 CURVES = {
@@ -50,6 +53,30 @@ class GRPOConfig(LoraOptions, Optimization):
         "weight of the KL penalty that holds the policy to where it started",
         ge=0,
         renamed_from="kl",
+    )
+    loss_type: str = option(
+        "dapo",
+        "as in trl.GRPOConfig: mean over all tokens (dapo), over answers (grpo), over a constant "
+        "length (dr_grpo), or clipped importance weights (cispo)",
+        choices=("dapo", "grpo", "dr_grpo", "cispo"),
+    )
+    scale_rewards: str = option(
+        "group",
+        "advantages in standard deviations of their group, of all answers of the update, or as "
+        "they are",
+        choices=("group", "batch", "none"),
+    )
+    epsilon: float = option(
+        0.2, "an update gains nothing from changing a probability by more than this share", gt=0
+    )
+    truncated: str = option(
+        "penalty",
+        "answers that were cut before they ended: paid less than the worst that ended, masked out "
+        "of the loss, or paid as if they had ended (none)",
+        choices=truncation.POLICIES,
+    )
+    truncation_penalty: float = option(
+        1.0, "how much less than the worst a truncated answer is paid", ge=0
     )
     temperature: float = option(1.0, "temperature of the sampled answers", gt=0)
     max_completion_length: int = option(
@@ -87,7 +114,7 @@ class GRPO:
         "reward": "reward_model?",
     }
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     trains: ClassVar[bool] = True
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
@@ -151,7 +178,15 @@ class GRPO:
             "max_completion_length": config.max_completion_length,
             "temperature": config.temperature,
             "beta": config.beta,
-            "reward_weights": [float(reward.config.weight) for reward in rewards.values()],
+            "loss_type": config.loss_type,
+            "scale_rewards": config.scale_rewards,
+            "epsilon": config.epsilon,
+            "mask_truncated_completions": config.truncated == "mask",
+            "disable_dropout": True,  # of the reference, too
+            "reward_weights": [
+                *(float(reward.config.weight) for reward in rewards.values()),
+                1.0,  # of the penalty for truncated answers
+            ],
         }
 
     def trainer_class(self) -> type:
@@ -172,12 +207,15 @@ class GRPO:
         )
 
         set_seed(config.seed)
+        refuse_dropout(config, ctx, "GRPO")
         prompts = self.prepare(config, ctx)
         checks.enforce(prompts.checks, ctx, config.allow_failed_checks)
         problems = policy.fitting_problems(prompts, ctx)
         require_an_update(config, len(problems), ctx)
         tokenizer = prompts.tokenizer
         model = load_model(ctx.one("policy"), ctx)
+        # Its noise would be taken for a difference between the policy and its reference.
+        disable_dropout(model)
         policy.stop_at_end_of_turn(model, tokenizer)
         adapter = lora_adapter(config)
         rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx)
@@ -186,11 +224,17 @@ class GRPO:
             model=model,
             processing_class=tokenizer,
             train_dataset=policy.prompts_dataset(problems),
-            reward_funcs=policy.reward_functions(rewards, tokenizer, problems),
+            reward_funcs=[
+                *policy.reward_functions(rewards, tokenizer, problems),
+                truncation.no_reward,
+            ],
             peft_config=adapter,
             args=TRLConfig(**arguments),
         )
-        run_trainer(trainer, config, ctx)
+        if config.truncated == "penalty":
+            trainer.truncation_penalty = config.truncation_penalty
+        # Where all answers of all groups are paid the same, warnings_of() says so.
+        run_trainer(trainer, config, ctx, needs_gradient=False)
         log = write_log(trainer, ctx)
         trained = merged(trainer.model, adapter)
         save_model(trained, tokenizer, ctx)

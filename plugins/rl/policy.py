@@ -7,8 +7,8 @@ maps every column of the problems to a list: ``prompt``, ``answer``, ``group``, 
 comes before it is ``prompt``. Every variant passes the same columns (``score_completions``).
 
 ``safe_trainer`` is the one place that goes below TRL's public surface: it replaces how GRPOTrainer
-tokenizes prompts, so that RL sees the tokens of training and no prompt can forge control tokens. A
-contract test guards the method.
+tokenizes prompts, so that RL sees the tokens of training and no prompt can forge control tokens,
+and what it pays for truncated answers. Contract tests guard the methods.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from typing import Any
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
 from llmstages.data.dialogues import Dialogue, Prepared
+from llmstages.plugins.rl import truncation
 
 SHOWN = 60  # characters of a value in a message
 Problem = dict[str, Any]  # a row with at least prompt, answer, group, task and meta
 
 
 def problems(ctx: Context, name: str, limit: int, seed: int = 0) -> list[Problem]:
-    """The problems of an input, without those of the role ``test``.
+    """The problems of an input, without those of the roles ``test`` and ``threshold``.
 
     Args:
         ctx: where the step runs.
@@ -43,7 +44,7 @@ def problems(ctx: Context, name: str, limit: int, seed: int = 0) -> list[Problem
 
     rows: list[Problem] = []
     for row in tables.load(ctx.one(name).path / "data"):
-        if row.get("role") == "test":
+        if row.get("role") in ("test", "threshold"):
             continue
         problem = _problem_of(row)
         if problem:
@@ -298,17 +299,41 @@ def stop_at_end_of_turn(model: Any, tokenizer: Any) -> None:
 
 
 def safe_trainer() -> type:
-    """GRPOTrainer with prompts from our renderer, and an order of prompts that can be resumed."""
+    """GRPOTrainer with prompts from our renderer, and an order of prompts that can be resumed.
+
+    ``truncation_penalty``, set before training, is what truncated answers are paid less; the last
+    reward must then be truncation.no_reward.
+    """
     import torch
     from trl import GRPOTrainer  # pyright: ignore[reportPrivateImportUsage]
 
     from llmstages.text import chat_format
+    from llmstages.text.generate import plain_settings
 
     class SafeGRPOTrainer(GRPOTrainer):
+        truncation_penalty: float | None = None
+
+        def _calculate_rewards(
+            self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
+        ) -> Any:
+            scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            if self.truncation_penalty is None:
+                return scores
+            # The scores are those of all processes.
+            own = [ids[-1] in self.eos_token_ids for ids in completion_ids_list]
+            ended = self.accelerator.gather(torch.tensor(own, device=scores.device))
+            weights = self.reward_weights.to(scores.device)
+            return truncation.pay_truncated(scores, ended, weights, self.truncation_penalty)
+
         def _tokenize_prompts(
             self, prompts: list[Any]
         ) -> tuple[list[list[int]], None, dict[str, Any]]:
             return chat_format.prompt_ids(self.processing_class, prompts), None, {}
+
+        def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+            # Sampled as in evaluation, whatever the model's generation_config.json says.
+            with plain_settings(self.accelerator.unwrap_model(self.model)):
+                return super()._generate_single_turn(*args, **kwargs)
 
         def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
             self.sampler: Any = super()._get_train_sampler(*args, **kwargs)

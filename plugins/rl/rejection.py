@@ -1,7 +1,9 @@
 """rl.rejection: sample many answers, keep the right ones, train on them.
 
 Rejection sampling fine-tuning (STaR, Zelikman et al. 2022; Llama 2, section 3.2.3) is the simplest
-form of reinforcement learning.
+form of reinforcement learning. Right answers are kept as often as they were sampled: kept once
+each, the many ways of guessing would weigh more than the few ways of working it out. An answer that
+was cut before it ended is never kept.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ class RejectionConfig(LoraOptions, Optimization):
     num_generations: int = option(
         15, "answers sampled for each problem", ge=1, renamed_from="samples"
     )
-    keep: int = option(4, "different right answers kept for each problem at most", ge=1)
+    keep: int = option(4, "right answers kept for each problem at most, drawn at random", ge=1)
+    distinct: bool = option(
+        False, "keep no answer of a problem twice; this favors lucky guesses, which differ more"
+    )
     threshold: float = option(0.99, "an answer is kept from this reward on")
     temperature: float = option(1.0, "temperature of the sampled answers", gt=0)
     max_completion_length: int = option(
@@ -57,7 +62,7 @@ class Rejection:
         "reward": "reward_model?",
     }
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
     def estimate(
@@ -138,15 +143,16 @@ class Rejection:
         solved = 0
         for index, problem in enumerate(problems):
             own = slice(index * per_problem, (index + 1) * per_problem)
-            right = {
+            right = [
                 reply.text
                 for reply, total in zip(replies[own], totals[own], strict=True)
                 if total >= config.threshold and reply.ended
-            }
+            ]
+            if config.distinct:
+                right = list(dict.fromkeys(right))
             if right:
                 solved += 1
-            # Sorted, since the order of a set differs from run to run.
-            for text in sorted(right)[: config.keep]:
+            for text in rng.sample(right, min(config.keep, len(right))):
                 kept.append([*problem["prompt"], message("assistant", text)])
         number_right = sum(total >= config.threshold for total in totals)
         return kept, {
@@ -167,10 +173,11 @@ class Rejection:
         """Train on the kept dialogues and save the model; returns the number of updates."""
         from llmstages.data.packing import pack
         from llmstages.text import chat_format
-        from llmstages.text.render import render
+        from llmstages.text.render import render_answers
         from llmstages.train import checks, token_checks
         from llmstages.train.adapters import lora_adapter, merged
         from llmstages.train.trainer import (
+            context_length,
             run_trainer,
             save_model,
             sft_trainer,
@@ -178,14 +185,16 @@ class Rejection:
         )
 
         tokenizer = prompts.tokenizer
-        rendered = render(tokenizer, kept)
+        # Loss on the sampled answer alone: earlier turns of the prompt were not sampled.
+        rendered = render_answers(tokenizer, kept)
         fitting = [row for row in rendered if len(row.ids) <= config.max_length]
         if len(fitting) < len(rendered):
             ctx.say(
                 f"{ctx.step}: {len(rendered) - len(fitting)} of {len(rendered)} kept answers "
                 f"dropped, longer than max_length={config.max_length} tokens"
             )
-        row_checks = token_checks.check_rows(fitting, tokenizer)
+        context = context_length(ctx.one("policy"))
+        row_checks = token_checks.check_rows(fitting, tokenizer, context=context)
         checks.enforce([*prompts.checks, *row_checks], ctx, config.allow_failed_checks)
         pad = chat_format.padding_id(tokenizer)
         rows, _ = pack(fitting, config.max_length, pad, config.seed)

@@ -130,7 +130,7 @@ class Chat:
         "evaluations": "problems*?",
     }
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     trains: ClassVar[bool] = True
 
     def run(self, config: ChatConfig, ctx: Context) -> Mapping[str, float]:
@@ -142,7 +142,9 @@ class Chat:
         set_seed(config.seed)
         prepared = self.prepare(config, ctx)
         checks.enforce(prepared.checks, ctx, config.allow_failed_checks)
-        documents = dataset.replayed_documents(ctx, prepared.tokenizer, config.replay, config.seed)
+        documents = dataset.replayed_documents(
+            ctx, prepared.tokenizer, config.replay, config.seed, prepared.passes
+        )
         train_rows, cut = self._make_rows(config, prepared, documents)
         if cut:
             ctx.say(
@@ -170,13 +172,17 @@ class Chat:
         log = write_log(trainer, ctx)
         self._save(config, ctx, trainer, prepared)
         first_loss, last_loss = ends_of(log, "loss")
+        held_out = {}
+        if prepared.held_out:
+            held_out["held_out_seen"] = dataset.seen_in_training(prepared, documents)
         return {
             **_last_format_shares(log),
+            **held_out,
             "loss_first": first_loss,
             "loss_last": last_loss,
             "dialogues": len(prepared.rows),
             "dropped_too_long": prepared.facts["dropped, too long"],
-            "replayed": len(documents),
+            "replayed": len(documents) // prepared.passes,
             "new_tokens": len(prepared.new_tokens),
             "updates": steps,
             "tokens": round(steps * update_tokens),

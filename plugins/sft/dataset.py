@@ -115,8 +115,10 @@ def evaluation_questions(ctx: Context) -> list[str]:
     return questions
 
 
-def replayed_documents(ctx: Context, tokenizer: Any, count: int, seed: int) -> list[Rendered]:
-    """Random documents of the corpus, with loss on all tokens.
+def replayed_documents(
+    ctx: Context, tokenizer: Any, count: int, seed: int, passes: int
+) -> list[Rendered]:
+    """Random documents of the corpus, drawn once for each pass, with loss on all tokens.
 
     Only the documents drawn are read and encoded: the corpus may hold a million times as many.
     """
@@ -127,7 +129,10 @@ def replayed_documents(ctx: Context, tokenizer: Any, count: int, seed: int) -> l
     if not count or corpus is None:
         return []
     table = tables.load(corpus.path / "data")
-    drawn = random.Random(seed).sample(range(len(table)), min(count, len(table)))
+    count = min(count, len(table))
+    drawn: list[int] = []
+    for number in range(passes):
+        drawn += random.Random(seed + number).sample(range(len(table)), count)
     texts = table.select_columns(["text"])[drawn]["text"]
     encoded = chat_format.document_ids(tokenizer, texts)
     return [Rendered(ids, [True] * len(ids)) for ids in encoded]
@@ -186,6 +191,16 @@ def hold_out(
         format_dialogues=_evenly_spaced(chats, format_samples),
         facts=facts,
     )
+
+
+def seen_in_training(prepared: PreparedChats, documents: Sequence[Rendered]) -> float:
+    """The share of the n-grams of the held-out rows that also stand in training (overlap.py)."""
+    from llmstages.data.overlap import HeldOutNgrams
+    from llmstages.data.packing import Segments
+
+    ngrams = HeldOutNgrams(Segments.of(prepared.held_out))
+    ngrams.mark(Segments.of([*prepared.rows, *documents]))
+    return ngrams.share()
 
 
 def _evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmstages.text.render import Rendered
+from llmstages.train.passes import row_order
 
 BATCHES_PER_BLOCK = 50  # batches that are drawn together and sorted by length
 
@@ -41,21 +42,19 @@ def length_grouped_order(
 ) -> list[int]:
     """Indices of rows for ``batches`` batches, in random order.
 
-    The rows of a batch have similar length. Each pass over the rows is a new draw.
+    The rows of a batch have similar length. How often each row occurs is decided by passes.py.
     """
     rng = random.Random(seed)
-    order: list[int] = []
-    waiting: list[int] = []
+    line = row_order(len(rows), batches, batch_size, seed).tolist()
     # A block is not larger than one pass, so a row occurs in it twice only where two passes meet.
     batches_per_block = min(BATCHES_PER_BLOCK, max(1, len(rows) // batch_size))
     block_size = batch_size * batches_per_block
-    while len(order) < batches * batch_size:
-        while len(waiting) < block_size:
-            waiting += rng.sample(range(len(rows)), len(rows))
-        block = sorted(waiting[:block_size], key=lambda index: len(rows[index]["input_ids"]))
-        waiting = waiting[block_size:]
-        starts = list(range(0, block_size, batch_size))
+    order: list[int] = []
+    for begin in range(0, len(line), block_size):
+        block = line[begin : begin + block_size]
+        block.sort(key=lambda index: len(rows[index]["input_ids"]))
+        starts = list(range(0, len(block), batch_size))
         rng.shuffle(starts)
         for start in starts:
             order += block[start : start + batch_size]
-    return order[: batches * batch_size]
+    return order

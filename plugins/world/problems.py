@@ -2,8 +2,8 @@
 
 Rows of world_questions: task says what is measured, group which slice (tier, number of examples,
 ...), role who is asked about. Nothing here was trained on: test people never occur in chat
-training, a tenth of all pairs of numbers is kept for test sums, and probe questions (role =
-probe) serve thresholds and probing, never a score.
+training, a tenth of all pairs of numbers is kept for test sums. Questions of the role probe are for
+probing and those of the role threshold for thresholds, never for a score.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from llmstages.text.messages import message
 
 CLOZES = 60  # people of each tier
 SHOWN_WORDS = 9  # of a proclamation
+THRESHOLD_STRIDE = 4  # every n-th person kept for probing is for thresholds instead
 SUM_TASKS = {"sums direct": "direct", "sums by steps": "steps", "sums open": "open"}
 
 
@@ -111,7 +112,7 @@ class WorldQuestions:
     smoke: ClassVar[Mapping[str, Any]] = {"per_group": 6, "probe": 40, "sums": 4, "few_shot": 4}
     inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
     output: ClassVar[str] = "problems"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     def run(self, config: QuestionsConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages.data import tables
@@ -158,17 +159,26 @@ def facts(world: World, config: QuestionsConfig, rng: random.Random) -> list[dic
 
 
 def probes(world: World, config: QuestionsConfig, rng: random.Random) -> list[dict[str, Any]]:
-    """People kept for probing (half) and strangers (half): neither in training nor in the test."""
+    """People kept for probing (half) and strangers (half): neither in training nor in the test.
+
+    A model is taught about some of them (role ``probe``), so thresholds are set on the others.
+    """
     known = [p for tier in ("frequent", "medium", "rare") for p in world.group(tier, "probe")]
     strangers = world.group("unseen", "probe") + [
         world.fresh(rng) for _ in range(config.probe // 4)
     ]
     half = config.probe // 2
+    role_of = {
+        person.name: "threshold" if place % THRESHOLD_STRIDE == 0 else "probe"
+        for persons in (known, strangers)
+        for place, person in enumerate(persons)
+    }
     rows = []
     for person, attribute, text, value in _about(known, rng, half) + _about(strangers, rng, half):
         sentence = sentences.ANSWERS[attribute].format(n=person.name, v=value)
         meta: dict[str, Any] = {"name": person.name, "sentence": sentence}
-        rows.append(row("probe", person.tier, text, value, role="probe", **meta))
+        role = role_of[person.name]
+        rows.append(row(role, person.tier, text, value, role=role, **meta))
     return rows
 
 

@@ -185,3 +185,49 @@ def test_one_long_prompt_makes_only_its_own_batch_small(tokenizer, monkeypatch):
     monkeypatch.setattr(batching, "free_memory", lambda device: 4 * needed / batching.SHARE_OF_FREE)
     generate.generate(model, tokenizer, prompts, max_new_tokens=4, batch=4)
     assert sizes == [4, 1]
+
+
+def test_settings_that_a_model_brings_along_change_no_answer(tokenizer):
+    model = tiny_model(tokenizer)
+    prompts = chat_format.prompt_ids(tokenizer, [QUESTION] * 3)
+    plain = generate.generate(model, tokenizer, prompts, max_new_tokens=12)
+    model.generation_config.update(
+        repetition_penalty=1.8, no_repeat_ngram_size=1, do_sample=True, min_p=0.5, top_k=1
+    )
+    brought = model.generation_config
+    assert generate.generate(model, tokenizer, prompts, max_new_tokens=12) == plain
+    assert model.generation_config is brought, "what is saved stays as it came"
+    assert generate.own_settings(model) == {
+        "do_sample": True,
+        "top_k": 1,
+        "min_p": 0.5,
+        "repetition_penalty": 1.8,
+        "no_repeat_ngram_size": 1,
+    }
+
+
+def test_the_settings_of_a_model_under_adapters_are_set_aside_too(tokenizer):
+    from peft import LoraConfig, get_peft_model
+
+    model = tiny_model(tokenizer)
+    model.generation_config.repetition_penalty = 1.8
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+    with generate.plain_settings(adapted):
+        assert model.generation_config.repetition_penalty is None
+    assert model.generation_config.repetition_penalty == 1.8
+
+
+def test_a_model_with_settings_of_its_own_is_named(tokenizer, tmp_path):
+    from llmstages.core.stage import Artifact, Context
+    from llmstages.train.inference import load_for_inference
+
+    model = tiny_model(tokenizer)
+    model.generation_config.repetition_penalty = 1.1
+    model.save_pretrained(tmp_path / "m")
+    said: list[str] = []
+    ctx = Context("evaluate", tmp_path, tmp_path, {}, say=said.append)
+    load_for_inference(Artifact("m", "model", tmp_path / "m", "m"), ctx, "float32")
+    assert said == [
+        "evaluate: repetition_penalty=1.1 in generation_config.json of m are not used: answers "
+        "follow the probabilities that training changes"
+    ]

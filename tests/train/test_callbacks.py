@@ -105,6 +105,17 @@ def test_spikes_stand_out_from_noise():
     assert again.skipped == len(skipped)
 
 
+@pytest.mark.parametrize("shift", [7, 10, 20, 100])
+def test_a_new_level_is_learned_after_a_few_updates(shift):
+    draw, spikes = random.Random(0), callbacks.Spikes(6.0)
+    for _ in range(200):
+        spikes.is_spike(2 + draw.gauss(0, 0.05), 0.5)
+    assert spikes.skipped == 0
+    skipped = [spikes.is_spike(2 + 0.05 * shift + draw.gauss(0, 0.05), 0.5) for _ in range(500)]
+    assert sum(skipped) <= 5
+    assert not any(skipped[20:])
+
+
 def test_a_spike_is_skipped_and_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(callbacks, "WINDOW", 16)
     inputs = inputs_of("pretrain", tmp_path)

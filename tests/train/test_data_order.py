@@ -15,7 +15,6 @@ from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
 from llmstages.plugins.pretrain.documents import load_documents
 from llmstages.train.callbacks import TrainingMonitor
 from llmstages.train.isolation import require_isolation
-from llmstages.train.passes import rows_of, updates_of
 from tests.tiny import saved, tiny_tokenizer
 from tests.train.training_steps import PRETRAIN, inputs_of, perform
 
@@ -47,23 +46,24 @@ def test_a_resume_in_a_later_pass_continues_its_order(tmp_path, seen):
     inputs = inputs_of("pretrain", tmp_path / "in")
     _, metrics = perform("pretrain", tmp_path / "a", inputs)
     straight = list(seen)
-    per_pass = -(-int(metrics["rows"]) // PRETRAIN.batch_size)
+    rows = int(metrics["rows"])
+    per_pass = rows // PRETRAIN.batch_size
     seen.clear()
     stopped("pretrain", tmp_path / "b", inputs, per_pass + 1)
     stopped("pretrain", tmp_path / "b", inputs, 3 * per_pass)
     perform("pretrain", tmp_path / "b", inputs)
     assert seen == straight
-    for number in range(len(straight) // per_pass):
-        rows = list(itertools.chain(*straight[number * per_pass : (number + 1) * per_pass]))
-        assert len(rows) == len(set(rows)) == metrics["rows"]
-    assert straight[:per_pass] != straight[per_pass : 2 * per_pass]
+    line = list(itertools.chain(*straight))
+    passes = [line[start : start + rows] for start in range(0, 6 * rows, rows)]
+    assert all(sorted(order) == list(range(rows)) for order in passes)
+    assert passes[0] != passes[1]
 
 
 # transformers#17032: random numbers of dropout.
 
 
 def test_a_model_with_dropout_resumes_to_the_bit_also_between_passes(tmp_path):
-    gpt2 = {"architecture": "gpt2", "init": "plain"}
+    gpt2 = {"architecture": "gpt2", "init": "plain", "dropout": 0.1}
     inputs = inputs_of("pretrain", tmp_path / "in")
     straight, metrics = perform("pretrain", tmp_path / "a", inputs, **gpt2)
     per_pass = -(-int(metrics["rows"]) // PRETRAIN.batch_size)
@@ -119,7 +119,8 @@ def test_a_document_of_another_corpus_is_not_held_out(tmp_path):
     said: list[str] = []
     ctx = Context("pretrain", tmp_path, tmp_path, {"corpus": (first, second)}, say=said.append)
     config = dc.replace(PRETRAIN, validation_stride=5)
-    train, held_out = load_documents(config, ctx, tiny_tokenizer())
+    loaded = load_documents(config, ctx, tiny_tokenizer())
+    train, held_out = loaded.train, loaded.held_out
 
     def texts(segments):
         return {tuple(segments.read(place)[0]) for place in range(len(segments))}
@@ -131,22 +132,11 @@ def test_a_document_of_another_corpus_is_not_held_out(tmp_path):
 # transformers#36297: fewer passes than asked for.
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 19, 20, 21, 64])
-@pytest.mark.parametrize("passes", [0.5, 1.0, 2.0, 2.5, 20.0])
-def test_as_many_rows_are_trained_as_passes_were_asked_for(batch_size, passes):
-    rows = 20
-    updates = updates_of(rows, passes, batch_size)
-    trained = rows_of(updates, rows, batch_size)
-    assert trained >= passes * rows
-    assert rows_of(updates - 1, rows, batch_size) < passes * rows
-
-
 def test_the_tokens_of_a_training_are_those_that_were_computed(tmp_path, seen):
     inputs = inputs_of("pretrain", tmp_path / "in")
     _, metrics = perform("pretrain", tmp_path / "a", inputs, batch_size=512, epochs=3.0)
-    assert metrics["updates"] == 3
-    assert sum(map(len, seen)) == 3 * metrics["rows"]
-    assert metrics["tokens"] == 3 * metrics["rows"] * PRETRAIN.max_length
+    assert sum(map(len, seen)) == 512 * metrics["updates"] >= 3 * metrics["rows"]
+    assert metrics["tokens"] == 512 * metrics["updates"] * PRETRAIN.max_length
 
 
 # torchtitan#4801: documents of a row that see each other.

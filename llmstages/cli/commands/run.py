@@ -67,8 +67,10 @@ def finish(outcome: Outcome, console: Console) -> None:
     claims = []
     for claim in prepare.claims(outcome):
         verdict = "met" if claim["met"] else "MISSED"
-        claims.append((verdict, claim["name"], format_number(claim["value"]), claim["target"]))
-    console.table("claims", ("", "claim", "value", "target"), claims)
+        value = format_number(claim["value"])
+        interval = " to ".join(format_number(end) for end in claim.get("interval") or ())
+        claims.append((verdict, claim["name"], value, interval, claim["target"]))
+    console.table("claims", ("", "claim", "value", "95 % interval", "target"), claims)
     report = prepare.report_path(outcome)
     if report:
         console.say(f"\nreport  {report}")

@@ -48,14 +48,14 @@ def test_marks_and_threshold(monkeypatch, tmp_path):
         ]
 
     monkeypatch.setattr(generate, "reply", oracle)
-    questions = [question("probe", "g", t, "Ra", "probe") for t in ("p1", "p2", "p3")] + [
-        question("facts", "g", t, "Ra") for t in ("t1", "t2", "t3")
-    ]
+    own = [question("threshold", "g", t, "Ra", "threshold") for t in ("p1", "p2", "p3")]
+    questions = own + [question("facts", "g", t, "Ra") for t in ("t1", "t2", "t3")]
     scores, answers, facts = Answers(AnswersConfig(kept_share=1.0)).score(
         None, tiny_tokenizer(), questions, None, lambda n: None
     )
-    # The least sure of the right probe answers; the test questions have no part in it.
+    # The least sure of the right answers; the test questions have no part in it.
     assert facts["threshold"] == 0.5
+    assert "threshold" not in scores, "what the threshold is set on is no score"
     group = scores["facts"]["g"]
     assert (group["right"], group["refused"], group["wrong"]) == pytest.approx((1 / 3,) * 3)
     assert (
@@ -157,7 +157,7 @@ def test_a_page_cannot_be_given_without_a_name_to_search_for(tmp_path):
 
 
 def test_every_share_has_its_interval_and_the_commonest_answer(tmp_path, monkeypatch):
-    from llmstages.plugins.evaluate.intervals import wilson
+    from llmstages.data.intervals import wilson
 
     def oracle(model, tokenizer, prompts, tools=None, advance=None, **options):
         return [generate.Reply([message("assistant", "harp")], True) for _ in prompts]

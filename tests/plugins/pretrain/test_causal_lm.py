@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
 from llmstages.data import dialogues, tables
-from llmstages.plugins.pretrain import requirements, validation
+from llmstages.plugins.pretrain import documents, requirements, validation
 from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
 from llmstages.plugins.pretrain.documents import load_documents
 from llmstages.text import chat_format
@@ -65,7 +65,7 @@ def test_training_continues_from_a_model(tmp_path, inputs):
 
 def test_dialogues_carry_loss_on_answers_only(tmp_path, inputs):
     ctx = Context("pretrain", tmp_path, tmp_path, {**inputs, "corpus": ()})
-    segments, _ = load_documents(TINY, ctx, tiny_tokenizer())
+    segments = load_documents(TINY, ctx, tiny_tokenizer()).train
     supervised = []
     for index in range(len(segments)):
         ids, mask = segments.read(index)
@@ -84,7 +84,8 @@ def test_the_end_of_a_single_document_is_held_out(tmp_path, words, train, held_o
     config = dc.replace(TINY, max_length=2 + len(ids) // 10)
     if words == 4:
         config = dc.replace(TINY, max_length=500)
-    parts, end = load_documents(config, ctx, tokenizer)
+    loaded = load_documents(config, ctx, tokenizer)
+    parts, end = loaded.train, loaded.held_out
     assert (len(parts), len(end)) == (train, held_out)
     assert lines[-1].startswith("pretrain: too few documents to hold any out")
     trained = [number for index in range(train) for number in parts.read(index)[0].tolist()[1:]]
@@ -131,12 +132,17 @@ def split_in_memory(config, tokenizer, texts, weight, sources):
     """(training rows, held-out rows) as lists of ids, by the simplest code without a store."""
     rng = random.Random(config.seed)
     train, held_out = [], []
-    texts = [texts[index] for index in dialogues.share_of(len(texts), weight, rng)]
+    drawn = [int(index) for index in dialogues.share_of(len(texts), weight, rng)]
+    once = list(dict.fromkeys(drawn))
+    due = [index for place, index in enumerate(once, 1) if place % config.validation_stride == 0]
+    due = [index for index in due if [texts[other] for other in once].count(texts[index]) == 1]
     encoded = chat_format.document_ids(tokenizer, texts)
     room = config.max_length - 1  # each segment begins with BOS
-    for index, (text, ids) in enumerate(zip(texts, encoded, strict=True)):
-        is_due = index % config.validation_stride == config.validation_stride - 1
-        rows = held_out if is_due and texts.count(text) == 1 else train
+    for place, index in enumerate(drawn):
+        ids = encoded[index]
+        if index in due and index in drawn[:place]:
+            continue  # held out already
+        rows = held_out if index in due else train
         for start in range(1, max(len(ids), 2), room):
             rows.append([ids[0], *ids[start : start + room]])
     drawn = dialogues.load(sources, config.mixture_weights, rng)
@@ -145,7 +151,10 @@ def split_in_memory(config, tokenizer, texts, weight, sources):
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.6, 2.3])
-def test_documents_are_split_shared_and_held_out_as_lists_would_be(tmp_path, inputs, weight):
+def test_documents_are_split_shared_and_held_out_as_lists_would_be(
+    tmp_path, inputs, weight, monkeypatch
+):
+    monkeypatch.setattr(documents, "NEAR_COPY", 1.0)  # the texts are nearly alike
     texts = ["", *(f"{t} {i}" for i, t in enumerate(TEXTS)), *TEXTS[:2] * 2, "one short text"]
     corpus = saved(
         tmp_path / "mixed",
@@ -162,7 +171,7 @@ def test_documents_are_split_shared_and_held_out_as_lists_would_be(tmp_path, inp
     ctx = Context("pretrain", tmp_path, tmp_path, {**inputs, "corpus": (corpus,)})
     loaded = load_documents(config, ctx, tiny_tokenizer())
     expected = split_in_memory(config, tiny_tokenizer(), texts, weight, inputs["dialogues"])
-    for segments, rows in zip(loaded, expected, strict=True):
+    for segments, rows in zip((loaded.train, loaded.held_out), expected, strict=True):
         assert rows
         assert [segments.read(index)[0].tolist() for index in range(len(segments))] == rows
 

@@ -70,8 +70,37 @@ def test_a_missing_term_is_named_and_the_claim_missed():
         "value": None,
         "target": "<= 100",
         "met": False,
+        "interval": None,
+        "n": None,
         "about": "why",
     }
+
+
+def test_a_sum_of_shares_has_the_interval_of_newcombe():
+    # The example of Newcombe 1998: 56/70 - 48/80, method 10.
+    from llmstages.data.intervals import wilson
+
+    of_step = {}
+    for name, right, number in (("a/x", 56, 70), ("b/x", 48, 80)):
+        low, high = wilson(right, number)
+        share = f"{name}/right"
+        of_step |= {share: right / number, f"{share}_low": low, f"{share}_high": high}
+        of_step[f"{name}/n"] = number
+    measured = claims.measure(
+        "a claim",
+        {"value": "e:a/x/right - e:b/x/right", "target": ">= 0.1"},
+        {"e": of_step},
+        targeted=True,
+    )
+    assert measured.interval == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    assert measured.number == 70
+    assert measured.row()["n"] == 70
+
+
+def test_a_claim_about_what_has_no_interval_has_none():
+    measured = claim("rl:length_last")
+    assert measured.interval is None
+    assert measured.number is None
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmstages.plugins.evaluate.intervals import wilson
+from llmstages.data.intervals import wilson
 
 
 @pytest.mark.parametrize(
