@@ -220,6 +220,18 @@ def begin_ids(tokenizer: Any) -> list[int]:
     return [] if bos is None else [bos]
 
 
+def document_end(tokenizer: Any) -> int | None:
+    """The token behind the last one of a document: EOS, or BOS where EOS ends turns of a chat.
+
+    A base model that ended turns would mix up the end of a text and that of an answer. BOS says
+    what <|endoftext|> says in GPT-2: another document begins. None if the tokenizer has neither.
+    """
+    eos = tokenizer.eos_token_id
+    if not template_of(tokenizer) or eos != control_tokens(tokenizer).end:
+        return eos
+    return next(iter(begin_ids(tokenizer)), None)
+
+
 def decode(tokenizer: Any, ids: Sequence[int]) -> str:
     """The text of ids, without control tokens and without the leading space of encode_texts."""
     text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -19,7 +19,7 @@ from llmstages.core.stage import Context, option
 @dataclass(frozen=True)
 class IdentityQuestionsConfig:
     seed: int = option(0, "seed of the choice of questions")
-    per_group: int = option(30, "questions of each group at most", ge=1)
+    per_group: int = option(100, "questions of each group at most", ge=1)
 
 
 class IdentityQuestions:
@@ -29,7 +29,7 @@ class IdentityQuestions:
     smoke: ClassVar[Mapping[str, Any]] = {"per_group": 2}
     inputs: ClassVar[Mapping[str, str]] = {"identity": "dialogues"}
     output: ClassVar[str] = "problems"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def run(self, config: IdentityQuestionsConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages.data import tables

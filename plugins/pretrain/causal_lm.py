@@ -320,6 +320,7 @@ class CausalLM:
         # A model of another project, to whose tokenizer our control tokens were added.
         if net.config.vocab_size < len(tokenizer):
             net.resize_token_embeddings(len(tokenizer))
+        model.stop_at_document_end(net, tokenizer)
         model.prepare(net, config, ctx)
         return net
 

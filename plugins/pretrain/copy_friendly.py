@@ -3,9 +3,10 @@
 After "Mimetic Initialization of Self-Attention Layers" (Trockman & Kolter 2023): W_O is close to
 W_V transposed, so that attending to a token raises that token's own logit, and W_K is close to W_Q,
 so that equal tokens attend to each other. With attention biases, one head of the first layer starts
-out attending to the previous token. That is the first half of induction heads (Olsson et al. 2022).
-A model of 1 M parameters reads a value out of a page in 90 of 100 cases with it and in 5 without.
-Afterwards it is an ordinary model that is saved and loaded as such.
+out with about half of its attention on the previous token and most of the rest on the token itself.
+That is the first half of induction heads (Olsson et al. 2022). The first loss lies half a nat above
+the logarithm of the vocabulary. A model of 1 M parameters reads a value out of a page in 90 of 100
+cases with it and in 5 without. Afterwards it is an ordinary model that is saved and loaded as such.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from llmstages.core.stage import Artifact, Context
 from llmstages.data import dialogues, token_store
 from llmstages.data.overlap import HeldOutNgrams
 from llmstages.data.packing import Segments, Tokens
+from llmstages.text import chat_format
 
 NEAR_COPY = 0.5  # share of a document's n-grams from which it is no longer new
 MAX_HELD_OUT = 1 << 24  # tokens of held-out documents at most, of all corpora
@@ -170,7 +171,7 @@ def _drawn(
         held_out[~is_repetition],
         bool((copies > 1).any()),
         tokenizer.bos_token_id,
-        tokenizer.eos_token_id,
+        chat_format.document_end(tokenizer),
     )
 
 

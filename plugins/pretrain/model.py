@@ -219,3 +219,13 @@ def prepare(model: Any, config: Any, ctx: Context) -> None:
 def in_one_row(config: Any) -> bool:
     """Whether the rows of a batch stand one behind the other (trainer.collate)."""
     return config.attention == "flash_attention_2"
+
+
+def stop_at_document_end(model: Any, tokenizer: Any) -> None:
+    """Let other programs stop where a document ends, as a base model has learned to."""
+    from llmstages.text import chat_format
+
+    stops = (tokenizer.eos_token_id, chat_format.document_end(tokenizer))
+    known = [stop for stop in dict.fromkeys(stops) if stop is not None]
+    if known:
+        model.generation_config.eos_token_id = known

@@ -26,6 +26,8 @@ METRICS = (
     ("validation_bits_per_byte", "bits per byte, held out"),
     ("tokens_per_second", "tokens per second"),
     ("mfu", "of the device's peak (MFU)"),
+    ("validation_seen", "of the held-out text stands in training too"),
+    ("held_out_seen", "of the held-out text stands in training too"),
 )
 # What a model has from its depth alone (derived.json).
 DERIVED = (

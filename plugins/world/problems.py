@@ -101,7 +101,7 @@ class QuestionsConfig:
     seed: int = option(0, "seed of the questions")
     per_group: int = option(150, "questions in each slice of the facts", ge=0)
     probe: int = option(1600, "questions for probing, over known and unknown people", ge=0)
-    sums: int = option(100, "sums in each slice", ge=0)
+    sums: int = option(200, "sums in each slice", ge=0)
     few_shot: int = option(80, "few-shot prompts for each number of examples", ge=0)
 
 

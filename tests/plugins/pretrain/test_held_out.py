@@ -133,7 +133,7 @@ def test_a_base_model_learns_to_end(tmp_path, inputs):
     ids = chat_format.document_ids(tokenizer, [f"{text}3"])[0]
     with torch.no_grad():
         scores = model(torch.tensor([ids])).logits[0].softmax(-1)
-    end = scores[:, tokenizer.eos_token_id]
+    end = scores[:, chat_format.document_end(tokenizer)]
     assert end[-1] > 20 * end[:-2].mean()
 
 
@@ -144,7 +144,7 @@ def test_bytes_are_those_of_the_texts():
     tokenizer = tiny_tokenizer()
     texts = ["Hi.", "Yes, it is.", " begins with a blank"] * 5
     encoded = [np.array(ids) for ids in chat_format.encode_texts(tokenizer, texts)]
-    bos, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    bos, end = tokenizer.bos_token_id, chat_format.document_end(tokenizer)
     lengths = [len(ids) for ids in encoded]
     starts = np.cumsum([0, *lengths[:-1]])
     flat = np.concatenate(encoded).astype(np.uint16)

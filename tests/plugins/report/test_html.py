@@ -83,7 +83,7 @@ def test_the_page_stands_alone_and_hostile_text_stays_text(run, tmp_path):
 def test_claims_are_counted_kept_in_order_and_written(run, tmp_path):
     text, page, claims, metrics, printed = run.report(tmp_path / "out", claims=CLAIMS)
     assert [(c["value"], c["met"]) for c in claims] == [(0.25, True), (0.5, False), (None, False)]
-    assert list(claims[0]) == ["about", "met", "name", "target", "value"]
+    assert list(claims[0]) == ["about", "interval", "met", "n", "name", "target", "value"]
     assert metrics["met"] == 1
     assert metrics["claims"] == 3
     assert "1 of 3 claims met" in page.text

@@ -335,6 +335,7 @@ def test_a_training_of_little_use_says_so(tmp_path, inputs):
         num_generations=4,
         max_completion_length=4,
         log_every=1,
+        truncated="none",
         rewards=RIGHT,
     )
     _, metrics = perform(GRPO, tmp_path / "rl", config, **inputs)

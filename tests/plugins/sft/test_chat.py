@@ -25,6 +25,28 @@ def test_it_learns_the_dialogue_and_stops(tmp_path, model, chats):
     assert metrics["loss_last"] < metrics["loss_first"]
 
 
+@pytest.mark.parametrize("resample", [False, True])
+def test_the_share_of_replay_is_that_of_every_pass(tmp_path, model, chats, monkeypatch, resample):
+    counts = []
+    make_rows = Chat._make_rows
+
+    def recorded(self, config, prepared, documents):
+        counts.append((len(prepared.rows), len(documents)))
+        return make_rows(self, config, prepared, documents)
+
+    monkeypatch.setattr(Chat, "_make_rows", recorded)
+    pages = [{"id": str(i), "url": "u", "text": f"{i} {TEXTS[0]}"} for i in range(40)]
+    corpus = saved(tmp_path / "corpus", "corpus", pages)
+    config = ChatConfig(max_length=128, replay=5, epochs=3.0, resample_each_epoch=resample)
+    inputs = {"model": model, "dialogues": (chats,), "corpus": corpus}
+    _, metrics = perform(Chat, tmp_path / "sft", config, **inputs)
+    assert metrics["replayed"] == 5
+    ((dialogues, documents),) = counts
+    passes = 3 if resample else 1
+    assert documents == 5 * passes
+    assert dialogues % passes == 0
+
+
 def test_replay_brings_documents_back(tmp_path, model, chats):
     rows = [{"id": str(i), "url": "u", "text": text[:60]} for i, text in enumerate(TEXTS)]
     corpus = saved(tmp_path / "corpus", "corpus", rows)

@@ -80,12 +80,19 @@ def test_test_sums_occur_in_no_page_dialogue_or_problem(tmp_path):
         assert not sums["questions"] & sums[name], name
 
 
-def test_probe_people_are_never_scored(made):
+def test_people_of_probes_thresholds_and_scores_are_disjoint(made):
     _, rows = made
-    probed = {json.loads(r["meta"])["name"] for r in rows["questions"] if r["task"] == "probe"}
-    scored = {json.loads(r["meta"])["name"] for r in rows["questions"] if r["task"] == "facts"}
-    assert probed and scored and not probed & scored
-    assert {r["role"] for r in rows["questions"] if r["task"] == "probe"} == {"probe"}
+    names = {
+        task: {json.loads(r["meta"])["name"] for r in rows["questions"] if r["task"] == task}
+        for task in ("probe", "threshold", "facts")
+    }
+    assert all(names.values())
+    assert not names["probe"] & names["threshold"]
+    assert not (names["probe"] | names["threshold"]) & names["facts"]
+    for task in ("probe", "threshold"):
+        own = [r for r in rows["questions"] if r["task"] == task]
+        assert {r["role"] for r in own} == {task}
+        assert {r["group"] for r in own} >= {"frequent", "unseen"}
 
 
 def test_every_task_of_the_story_has_questions(made):
