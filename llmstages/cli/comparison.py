@@ -1,4 +1,4 @@
-"""The runs of a sweep side by side: a table, mean and spread over seeds, and files to keep.
+"""The runs of a sweep side by side: a table, spread over seeds, claims met, and files to keep.
 
 The table shows the metrics by which runs are judged (losses, shares of right answers, rewards)
 before counts; the files hold all of them.
@@ -19,6 +19,7 @@ from typing import Any
 from llmstages.core.console import Console, format_number, format_seconds
 from llmstages.core.exit_codes import INTERRUPTED, REQUEUE
 from llmstages.core.secrets import mask
+from llmstages.data.intervals import wilson
 from llmstages.pipeline.overrides import key_of
 from llmstages.pipeline.runner import Outcome
 
@@ -39,10 +40,12 @@ class SweptRun:
     Attributes:
         varied: the overrides in which it differs from the others.
         outcome: what came of it.
+        claims: those of its report, as in claims.json.
     """
 
     varied: Sequence[str]
     outcome: Outcome
+    claims: Sequence[Mapping[str, Any]] = ()
 
     @property
     def label(self) -> str:
@@ -85,6 +88,24 @@ class Spread:
         return f"{format_number(self.mean)} ± {format_number(self.deviation, digits=2)}"
 
 
+@dc.dataclass(frozen=True)
+class ClaimOverRuns:
+    """A claim in several runs.
+
+    Attributes:
+        met: in how many runs it was met.
+        n: how many runs measured it.
+        lowest, highest: of its values.
+        target: what was to hold.
+    """
+
+    met: int
+    n: int
+    lowest: float
+    highest: float
+    target: str
+
+
 def print_comparison(runs: Sequence[SweptRun], console: Console) -> None:
     """Print one run per row, and one row for each group of runs that differ in seeds alone."""
     metrics = [run.metrics for run in runs]
@@ -100,6 +121,31 @@ def print_comparison(runs: Sequence[SweptRun], console: Console) -> None:
         n = "-".join(str(count) for count in sorted({min(counts), max(counts)}))
         seed_rows.append((label, n, *[str(spreads.get(name, "")) for name in names]))
     console.table("mean ± standard deviation over seeds", ("runs", "n", *names), seed_rows)
+    claim_rows = []
+    for name, claim in claims_over_runs(runs).items():
+        low, high = wilson(claim.met, claim.n)
+        share = f"{low:.0%} to {high:.0%}"
+        values = f"{format_number(claim.lowest)} to {format_number(claim.highest)}"
+        claim_rows.append((name, f"{claim.met} of {claim.n}", share, values, claim.target))
+    header = ("claim", "met", "95 % interval", "values", "target")
+    console.table("claims over all runs", header, claim_rows)
+
+
+def claims_over_runs(runs: Sequence[SweptRun]) -> dict[str, ClaimOverRuns]:
+    """Name of a claim -> how often it was met, for claims that at least two runs measured."""
+    measured: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        for claim in run.claims:
+            if _is_number(claim["value"]):
+                measured.setdefault(claim["name"], []).append(claim)
+    summaries = {}
+    for name, claims in measured.items():
+        if len(claims) > 1:
+            values = [claim["value"] for claim in claims]
+            met = sum(claim["met"] for claim in claims)
+            target = claims[0]["target"]
+            summaries[name] = ClaimOverRuns(met, len(claims), min(values), max(values), target)
+    return summaries
 
 
 def shown_metrics(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -198,4 +244,5 @@ def as_json(runs: Sequence[SweptRun]) -> dict[str, Any]:
         label: {name: dc.asdict(spread) for name, spread in spreads.items()}
         for label, spreads in over_seeds(runs).items()
     }
-    return {"runs": rows, "over_seeds": seeds}
+    claims = {name: dc.asdict(claim) for name, claim in claims_over_runs(runs).items()}
+    return {"runs": rows, "over_seeds": seeds, "claims": claims}

@@ -6,7 +6,7 @@ n-grams is the usual measure (Brown et al. 2020, "Language Models are Few-Shot L
 C, with 13 words; Lee et al. 2022, "Deduplicating Training Data Makes Language Models Better").
 
 N-grams are compared by 64-bit hashes. Training tokens are read once, in chunks, so they may be
-memory-mapped; in memory are 9 bytes for each n-gram of the held-out documents.
+memory-mapped; in memory are 17 bytes for each n-gram of the held-out documents.
 """
 
 from __future__ import annotations

@@ -40,9 +40,10 @@ def require_isolation(model: Any, step: str, advice: str, one_row: bool = False)
 
 def _keeps_apart(model: Any, one_row: bool) -> bool:
     weights = next(model.parameters())
-    is_spread = distributed.requested_backend() in ("zero3", "fsdp")
-    if is_spread or weights.device.type == "meta" or hasattr(weights, "ds_id"):
-        return True  # nothing can be computed yet
+    if weights.device.type == "meta" or hasattr(weights, "ds_id"):
+        return True  # the weights are spread over processes, so nothing can be computed yet
+    if _uses_flash(model) and distributed.requested_backend() == "fsdp":
+        return True  # the whole model may not fit onto one GPU, and its kernels run there alone
     was_training = model.training
     model.eval()
     try:
@@ -63,16 +64,19 @@ def _second_documents(model: Any, first: int, one_row: bool) -> Any:
 
     from llmstages.train.trainer import collate, compute_device
 
-    uses_flash = "flash" in (model.config._attn_implementation or "")
-    if uses_flash:
-        model.to(compute_device())  # its kernels run there alone
+    if _uses_flash(model):
+        model.to(compute_device())
     device = next(model.parameters()).device
     vocabulary = model.config.get_text_config().vocab_size
     ids = [first % vocabulary] * TOKENS + [token % vocabulary for token in range(TOKENS)]
     row = {"input_ids": ids, "labels": ids, "position_ids": [*range(TOKENS), *range(TOKENS)]}
     batch = collate([row] * ROWS, one_row=one_row)
     inputs = {name: batch[name].to(device) for name in ("input_ids", "position_ids")}
-    half = torch.autocast(device.type, torch.bfloat16, enabled=uses_flash)
+    half = torch.autocast(device.type, torch.bfloat16, enabled=_uses_flash(model))
     with torch.no_grad(), half:
         logits = model(**inputs, use_cache=False).logits.float()
     return logits.reshape(ROWS, 2 * TOKENS, -1)[:, TOKENS:]
+
+
+def _uses_flash(model: Any) -> bool:
+    return "flash" in (model.config._attn_implementation or "")

@@ -209,7 +209,10 @@ def _train_on_near_copies(parts: Sequence[Drawn], chats: Segments, ctx: Context)
     found = f"{is_near.sum():,} of {len(is_near):,} held-out documents"
     share = f"more than {NEAR_COPY:.0%} of whose text also stands in documents that are trained on"
     if is_near.all():
-        ctx.say(f"{ctx.step}: all {found}, {share}: the validation loss is partly of memory")
+        ctx.say(
+            f"{ctx.step}: of every held-out document more than {NEAR_COPY:.0%} also stands in "
+            "documents that are trained on, so the validation loss is partly of memory"
+        )
         return
     ctx.say(f"{ctx.step}: {found} are trained on instead, {share}")
     sizes = [len(segments) for segments in held_out]

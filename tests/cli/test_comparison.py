@@ -6,7 +6,15 @@ import statistics
 
 import pytest
 
-from llmstages.cli.comparison import Spread, SweptRun, over_seeds, save, shown_metrics
+from llmstages.cli.comparison import (
+    ClaimOverRuns,
+    Spread,
+    SweptRun,
+    claims_over_runs,
+    over_seeds,
+    save,
+    shown_metrics,
+)
 from llmstages.pipeline.runner import Outcome, Result
 
 
@@ -61,6 +69,20 @@ def test_runs_that_differ_in_seeds_alone_are_summed_up():
 def test_without_seeds_there_is_no_mean():
     assert over_seeds([swept(["rl=grpo"], loss=1.0), swept(["rl=dpo"], loss=2.0)]) == {}
     assert list(over_seeds([swept(["seed=0"], loss=1.0), swept(["seed=1"], loss=2.0)])) == ["all"]
+
+
+def test_claims_are_counted_over_runs():
+    def claim(value, met):
+        return {"name": "it learns", "value": value, "met": met, "target": ">= 0.5"}
+
+    outcome = Outcome({}, {}, "")
+    alone = {**claim(1.0, True), "name": "in one run alone"}
+    runs = [
+        SweptRun(["seed=0"], outcome, [claim(0.7, True), alone]),
+        SweptRun(["seed=1"], outcome, [claim(0.4, False)]),
+        SweptRun(["seed=2"], outcome, [claim(None, False)]),
+    ]
+    assert claims_over_runs(runs) == {"it learns": ClaimOverRuns(1, 2, 0.4, 0.7, ">= 0.5")}
 
 
 def test_the_files_hold_every_metric_also_of_runs_that_failed(tmp_path):

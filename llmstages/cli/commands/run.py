@@ -110,7 +110,7 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
             outcome = perform(prepared, console)
             if outcome.error:
                 console.say(f"error: {outcome.error}")
-        runs.append(SweptRun(varied, outcome))
+        runs.append(SweptRun(varied, outcome, prepare.claims(outcome)))
         # A failure of one combination says nothing about the others; a signal means all of them.
         if outcome.code in (REQUEUE, INTERRUPTED):
             break
@@ -121,8 +121,9 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
         ends = []
         for run in runs:
             ends.append({"overrides": run.label, **prepare.outcome_json(run.outcome)})
-        seeds = comparison.as_json(runs)["over_seeds"]
-        prepare.print_json({"runs": ends, "over_seeds": seeds, "files": list(map(str, files))})
+        compared = comparison.as_json(runs)
+        summary = {name: compared[name] for name in ("over_seeds", "claims")}
+        prepare.print_json({"runs": ends, **summary, "files": list(map(str, files))})
     return max(run.outcome.code for run in runs)
 
 
