@@ -48,7 +48,8 @@ def stages() -> dict[str, tuple[type, Any]]:
         max_steps=5,
         num_generations=4,
         max_completion_length=8,
-        rewards={"exact_answer": {"use": "exact_answer"}},
+        truncated="none",
+        rewards={"vowels": {"use": f"{__file__}:vowels"}},
         **common,
     )
     return {
@@ -61,6 +62,11 @@ def stages() -> dict[str, tuple[type, Any]]:
         "dpo lora": (DPO, dc.replace(dpo, lora_r=4)),
         "grpo": (GRPO, grpo),
     }
+
+
+def vowels(prompts: Any, completions: Any, rows: Any) -> list[float]:
+    """A reward that differs between any two answers."""
+    return [sum(text.count(vowel) for vowel in "aeiou") + len(text) / 100 for text in completions]
 
 
 VARIATIONS: dict[str, dict[str, Any]] = {
