@@ -89,7 +89,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Tokens per second of both sides in every round."""
     import torch
 
-    from llmstages.train.trainer import compute_device
+    from llmstages.train.distributed import compute_device
 
     inputs = make_inputs(args, folder)
     clock = time.process_time if args.cpu_time else time.perf_counter

@@ -135,7 +135,8 @@ def load(args: argparse.Namespace) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-    from llmstages.train.trainer import compute_device, load_tokenizer
+    from llmstages.train.distributed import compute_device
+    from llmstages.train.trainer import load_tokenizer
 
     device = compute_device()
     model: Any

@@ -136,7 +136,7 @@ def measured(run: Callable[[], dict[str, float]]) -> tuple[dict[str, float], int
     """(metrics of a run, the peak of memory above what was in use before)."""
     import torch
 
-    from llmstages.train.trainer import compute_device
+    from llmstages.train.distributed import compute_device
 
     device = torch.device(compute_device())
     before = memory_in_use(device)

@@ -93,8 +93,9 @@ def render_dialogues(args: argparse.Namespace) -> tuple[list[Any], Any]:
 
 def packed_batches(rows: list[Any], args: argparse.Namespace, pad: int) -> list[dict[str, Any]]:
     """Batches as sft=chat makes them."""
-    from llmstages.data.packing import Packed, Segments
-    from llmstages.train.trainer import collate
+    from llmstages.data.packing import Packed
+    from llmstages.data.segments import Segments
+    from llmstages.train.batches import collate
 
     packed = Packed(Segments.of(rows), args.max_length, pad, 0)
     batches = []

@@ -192,7 +192,8 @@ def run_loop(config: Any, inputs: dict[str, Any], folder: Path) -> tuple[float, 
 
     from llmstages.plugins.pretrain import throughput
     from llmstages.plugins.pretrain.causal_lm import CausalLM
-    from llmstages.train.trainer import compute_device, load_tokenizer
+    from llmstages.train.distributed import compute_device
+    from llmstages.train.trainer import load_tokenizer
 
     set_seed(config.seed)
     tokenizer = load_tokenizer(inputs["tokenizer"].path)
@@ -229,7 +230,8 @@ def make_batches(config: Any, ctx: Any, tokenizer: Any) -> list[dict[str, Any]]:
     """The batches of all updates, on the device."""
     from llmstages.data import packing
     from llmstages.plugins.pretrain.documents import load_documents
-    from llmstages.train.trainer import collate, compute_device
+    from llmstages.train.batches import collate
+    from llmstages.train.distributed import compute_device
 
     segments = load_documents(config, ctx, tokenizer).train
     rows = packing.Packed(segments, config.max_length, tokenizer.pad_token_id, config.seed)

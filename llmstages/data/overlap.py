@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmstages.data.packing import CHUNK, Segments, coverage
+from llmstages.data.segments import CHUNK, Segments, coverage
 
 NGRAM = 8  # tokens
 MULTIPLIER = 0x9E3779B97F4A7C15  # odd and without a pattern (2**64 divided by the golden ratio)

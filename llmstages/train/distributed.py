@@ -18,6 +18,15 @@ def requested_backend() -> str:
     return os.environ.get(BACKEND_VARIABLE, "none")
 
 
+def compute_device() -> str:
+    """Where this process computes: its own GPU, or the CPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+
+
 def first_process() -> bool:
     """Whether this process writes the artifact; the others only compute."""
     return os.environ.get("RANK", "0") == "0"

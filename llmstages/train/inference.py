@@ -40,7 +40,8 @@ def load_for_inference(artifact: Artifact, ctx: Context, dtype: str = "auto") ->
     import torch
 
     from llmstages.text.generate import own_settings
-    from llmstages.train.trainer import compute_device, load_model
+    from llmstages.train.distributed import compute_device
+    from llmstages.train.trainer import load_model
 
     model = load_model(artifact, ctx, dtype=dtype).to(compute_device())
     unused = [f"{name}={value}" for name, value in own_settings(model).items()]

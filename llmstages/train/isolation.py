@@ -24,7 +24,7 @@ def require_isolation(model: Any, step: str, advice: str, one_row: bool = False)
         model: a causal language model, ready to train.
         step: its name, for the message.
         advice: what to do instead.
-        one_row: whether batches are made so (trainer.collate).
+        one_row: whether batches are made so (batches.collate).
 
     Raises:
         StageError: it does not keep documents apart.
@@ -62,7 +62,8 @@ def _second_documents(model: Any, first: int, one_row: bool) -> Any:
     """The scores of the second documents of all rows, behind documents of one token's copies."""
     import torch
 
-    from llmstages.train.trainer import collate, compute_device
+    from llmstages.train.batches import collate
+    from llmstages.train.distributed import compute_device
 
     if _uses_flash(model):
         model.to(compute_device())

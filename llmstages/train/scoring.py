@@ -78,7 +78,8 @@ def open_reward_model(artifact: Artifact) -> tuple[Any, Any]:
             the token that ends a turn, so that a score would be read at the wrong place.
     """
     from llmstages.text import chat_format
-    from llmstages.train.trainer import compute_device, load_model, load_tokenizer
+    from llmstages.train.distributed import compute_device
+    from llmstages.train.trainer import load_model, load_tokenizer
 
     config = json.loads((artifact.path / "config.json").read_text(encoding="utf-8"))
     architectures = config.get("architectures") or ["no architecture"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmstages.data import packing
+from llmstages.data.segments import Segments
 from llmstages.text import chat_format
 from llmstages.text.render import Rendered
 from llmstages.text.templates import template_of
@@ -17,7 +17,7 @@ MIN_END_SUPERVISED_SHARE = 0.9
 
 
 def check_rows(
-    rows: Sequence[Rendered] | packing.Segments,
+    rows: Sequence[Rendered] | Segments,
     tokenizer: Any,
     names: Sequence[str] = (),
     *,
@@ -40,7 +40,7 @@ def check_rows(
     import numpy as np
 
     # Token stores on disk are Segments already; only rows in memory are converted.
-    segments = rows if isinstance(rows, packing.Segments) else packing.Segments.of(rows)
+    segments = rows if isinstance(rows, Segments) else Segments.of(rows)
     named = _NamedRows(segments, names)
     checks = _check_supervision(named, min_supervised)
     is_dialogue = np.broadcast_to(np.asarray(templated, bool), len(segments))
@@ -56,7 +56,7 @@ def check_rows(
 class _NamedRows:
     """Rows as flat arrays of tokens, and their names."""
 
-    def __init__(self, segments: packing.Segments, names: Sequence[str]) -> None:
+    def __init__(self, segments: Segments, names: Sequence[str]) -> None:
         self.segments = segments
         self._names = names
 
@@ -212,7 +212,7 @@ def _check_turns(rows: _NamedRows, is_dialogue: Any, tokenizer: Any) -> list[Che
     ]
 
 
-def _end_supervised(segments: packing.Segments, end: int | None) -> Any:
+def _end_supervised(segments: Segments, end: int | None) -> Any:
     """For each row, whether an end of turn carries loss."""
     import numpy as np
 
@@ -221,7 +221,7 @@ def _end_supervised(segments: packing.Segments, end: int | None) -> Any:
     return segments.occurrences(end, supervised=True) > 0
 
 
-def _headers_supervised(segments: packing.Segments, is_dialogue: Any, tokenizer: Any) -> Any:
+def _headers_supervised(segments: Segments, is_dialogue: Any, tokenizer: Any) -> Any:
     """For each row, whether a token of a turn's header carries loss."""
     import numpy as np
 
@@ -236,7 +236,7 @@ def _headers_supervised(segments: packing.Segments, is_dialogue: Any, tokenizer:
     return supervised
 
 
-def _first_token_supervised(segments: packing.Segments, index: int, bos: int | None) -> bool:
+def _first_token_supervised(segments: Segments, index: int, bos: int | None) -> bool:
     """Whether the first token after the BOS carries loss; it belongs to the header of a turn."""
     ids, supervised = segments.read(index)
     begins_with_bos = bos is not None and len(ids) > 0 and ids[0] == bos

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -24,8 +23,10 @@ from llmstages.core.stage import Artifact, Context
 from llmstages.data import tables
 from llmstages.train import distributed, resume, schedule
 from llmstages.train.arguments import Optimization, training_arguments
+from llmstages.train.batches import collate
 from llmstages.train.callbacks import recorder
-from llmstages.train.evaluation import IGNORED_LABEL, token_mean
+from llmstages.train.distributed import compute_device
+from llmstages.train.evaluation import token_mean
 from llmstages.train.isolation import require_isolation
 from llmstages.train.movement import Movement
 from llmstages.train.passes import row_order
@@ -33,15 +34,6 @@ from llmstages.train.passes import row_order
 # Entries of a Trainer's log that depend on the time, or that the record has already.
 LEFT_OUT = re.compile(r"(?:\w+_)?(?:runtime|\w+_per_second|total_flos|num_tokens|epoch)|step_time")
 NOT_FINITE = "not_finite"  # key of a log row: the names of its values that are not numbers
-
-
-def compute_device() -> str:
-    """Where this process computes: its own GPU, or the CPU."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return "cpu"
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 def load_model(
@@ -157,46 +149,6 @@ def rows_dataset(rows: Sequence[Mapping[str, Any]]) -> Any:
     import datasets
 
     return datasets.Dataset.from_list([{"row": number, **row} for number, row in enumerate(rows)])
-
-
-def collate(
-    rows: Sequence[Mapping[str, Any]], pad: int = 0, one_row: bool = False
-) -> dict[str, Any]:
-    """Stack rows of lists or arrays into a batch.
-
-    Shorter rows are padded at their end, where the loss does not look. ``use_cache=False`` is part
-    of the batch: it keeps packed documents apart, and this way it stays out of the model's config.
-
-    Args:
-        rows: input_ids, labels and position_ids of each row.
-        pad: id of the padding token.
-        one_row: put the rows one behind the other. In transformers, flash attention sees where a
-            document begins only in a batch of one row; in others documents would see each other.
-
-    Returns:
-        Tensors of shape (rows, longest row), or (1, rows * longest row).
-    """
-    import numpy as np
-    import torch
-
-    width = max(len(row["input_ids"]) for row in rows)
-
-    def stack(key: str, padding: Callable[[int], Any]) -> Any:
-        padded = []
-        for row in rows:
-            values = np.asarray(row[key], np.int64)
-            if len(values) < width:
-                values = np.concatenate([values, padding(len(values))])
-            padded.append(values)
-        stacked = torch.from_numpy(np.stack(padded))
-        return stacked.reshape(1, -1) if one_row else stacked
-
-    return {
-        "input_ids": stack("input_ids", lambda size: np.full(width - size, pad, np.int64)),
-        "labels": stack("labels", lambda size: np.full(width - size, IGNORED_LABEL, np.int64)),
-        "position_ids": stack("position_ids", lambda size: np.arange(size, width)),
-        "use_cache": False,
-    }
 
 
 def run_trainer(

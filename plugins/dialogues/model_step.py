@@ -35,7 +35,8 @@ class ModelStep:
     def __init__(
         self, artifact: Artifact, ctx: Context, settings: dict[str, Any], batch: int
     ) -> None:
-        from llmstages.train.trainer import compute_device, load_model, load_tokenizer
+        from llmstages.train.distributed import compute_device
+        from llmstages.train.trainer import load_model, load_tokenizer
 
         self.name = artifact.fingerprint
         self.settings = settings

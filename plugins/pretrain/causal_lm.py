@@ -338,7 +338,7 @@ class CausalLM:
         from transformers import TrainingArguments
 
         from llmstages.train.arguments import training_arguments
-        from llmstages.train.trainer import collate
+        from llmstages.train.batches import collate
 
         arguments = training_arguments(
             config,

@@ -15,7 +15,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
 from llmstages.data import dialogues, token_store
 from llmstages.data.overlap import HeldOutNgrams
-from llmstages.data.packing import Segments, Tokens
+from llmstages.data.segments import Segments, Tokens
 from llmstages.text import chat_format
 
 NEAR_COPY = 0.5  # share of a document's n-grams from which it is no longer new
@@ -74,12 +74,12 @@ def load_documents(config: Any, ctx: Context, tokenizer: Any) -> Documents:
             f"step {ctx.step!r} has no documents to train on; wire steps.{ctx.step}.corpus"
         )
     if not len(held_out):
-        why = f"validation_stride={config.validation_stride}"
+        reason = "too few documents to hold any out"
         if has_copies:
-            why += "; documents that occur twice are not held out"
+            reason = "no document is held out, since all that are due occur twice"
         ctx.say(
-            f"{ctx.step}: no document is held out ({why}), so the validation loss is of a training "
-            "document"
+            f"{ctx.step}: {reason} (validation_stride={config.validation_stride}): "
+            "the validation loss is of a training document"
         )
         held_out = train.first(1)
     ngrams = HeldOutNgrams(held_out)

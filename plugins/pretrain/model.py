@@ -217,7 +217,7 @@ def prepare(model: Any, config: Any, ctx: Context) -> None:
 
 
 def in_one_row(config: Any) -> bool:
-    """Whether the rows of a batch stand one behind the other (trainer.collate)."""
+    """Whether the rows of a batch stand one behind the other (batches.collate)."""
     return config.attention == "flash_attention_2"
 
 

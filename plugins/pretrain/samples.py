@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmstages.core.stage import Context
-from llmstages.data import packing, tables
+from llmstages.data import tables
+from llmstages.data.segments import Segments
 from llmstages.text import chat_format, generate
 from llmstages.train import distributed
 
@@ -21,9 +22,7 @@ PROMPT_DOCUMENTS = 2
 HISTORY_KEY = "samples"
 
 
-def make_prompts(
-    texts: Sequence[str], held_out: packing.Segments, tokenizer: Any
-) -> list[list[int]]:
+def make_prompts(texts: Sequence[str], held_out: Segments, tokenizer: Any) -> list[list[int]]:
     """Ids of the prompts; without texts, the first tokens of held-out documents."""
     if texts:
         return chat_format.document_ids(tokenizer, texts)

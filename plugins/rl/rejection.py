@@ -92,7 +92,8 @@ class Rejection:
 
         from llmstages.data import tables
         from llmstages.train import checks
-        from llmstages.train.trainer import compute_device, load_model, save_model
+        from llmstages.train.distributed import compute_device
+        from llmstages.train.trainer import load_model, save_model
 
         set_seed(config.seed)
         prompts = self.prepare(config, ctx)

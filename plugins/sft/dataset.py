@@ -196,7 +196,7 @@ def hold_out(
 def seen_in_training(prepared: PreparedChats, documents: Sequence[Rendered]) -> float:
     """The share of the n-grams of the held-out rows that also stand in training (overlap.py)."""
     from llmstages.data.overlap import HeldOutNgrams
-    from llmstages.data.packing import Segments
+    from llmstages.data.segments import Segments
 
     ngrams = HeldOutNgrams(Segments.of(prepared.held_out))
     ngrams.mark(Segments.of([*prepared.rows, *documents]))

@@ -26,7 +26,7 @@ def load_quantized(artifact: Artifact, ctx: Context) -> Any:
     from peft import prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from llmstages.train.trainer import compute_device
+    from llmstages.train.distributed import compute_device
 
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,

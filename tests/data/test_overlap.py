@@ -9,7 +9,7 @@ import pytest
 
 from llmstages.data import overlap
 from llmstages.data.overlap import NGRAM, HeldOutNgrams
-from llmstages.data.packing import Segments, Tokens
+from llmstages.data.segments import Segments, Tokens
 from llmstages.text.render import Rendered
 
 

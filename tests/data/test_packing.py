@@ -9,8 +9,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from llmstages.data import packing
-from llmstages.data.packing import Packed, Segments, Tokens, pack
+from llmstages.data import packing, segments
+from llmstages.data.packing import Packed, pack
+from llmstages.data.segments import Segments, Tokens
 from llmstages.text.render import Rendered
 
 
@@ -129,7 +130,7 @@ def test_long_documents_are_split_and_nothing_is_lost():
 
 
 def test_counts_are_those_of_the_pieces_whatever_is_left_out_or_repeated(monkeypatch):
-    monkeypatch.setattr(packing, "CHUNK", 37)
+    monkeypatch.setattr(segments, "CHUNK", 37)
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 20, 500).astype(np.uint16)
     edges = np.concatenate([[0], np.sort(rng.integers(0, 500, 30)), [500]])

@@ -133,7 +133,7 @@ def test_packing_keeps_every_document_whole_and_counts_what_it_cuts(tokenizer):
 def test_packed_documents_do_not_see_each_other(tokenizer):
     import torch
 
-    from llmstages.train.trainer import collate
+    from llmstages.train.batches import collate
     from tests.tiny import tiny_model
 
     model = tiny_model(tokenizer).eval()

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "equivalence.py"
-LIMIT = 1e-5  # of the movement
+# Of the movement. AdamW turns the rounding of a gradient near 0 into a step of that weight.
+LIMIT = 2e-5
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def test_a_slow_type_is_named(tmp_path, folder, monkeypatch):
     said: list[str] = []
     ctx = Context("evaluate", tmp_path, tmp_path, {}, say=said.append)
     monkeypatch.setattr(inference, "computes_bfloat16", lambda: False)
-    monkeypatch.setattr("llmstages.train.trainer.compute_device", lambda: "cpu")
+    monkeypatch.setattr("llmstages.train.distributed.compute_device", lambda: "cpu")
     inference.load_for_inference(folder("float32"), ctx)
     assert not said
     inference.load_for_inference(folder("bfloat16"), ctx)

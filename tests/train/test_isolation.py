@@ -19,8 +19,8 @@ from transformers.masking_utils import flash_attention_mask
 from llmstages.core.errors import StageError
 from llmstages.plugins.pretrain import model as pretrain_model
 from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
+from llmstages.train.batches import collate
 from llmstages.train.isolation import require_isolation
-from llmstages.train.trainer import collate
 from tests.tiny import tiny_tokenizer
 
 FIRST, SECOND = 20, 12  # tokens of the two documents of a row

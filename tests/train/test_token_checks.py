@@ -7,8 +7,8 @@ import copy
 import pytest
 
 from llmstages.text.render import Rendered, render
+from llmstages.train.batches import collate
 from llmstages.train.token_checks import check_model, check_rows
-from llmstages.train.trainer import collate
 from tests.tiny import BOS, END, PAD, TALK, control_ids, saved_model, tiny_tokenizer
 from tests.train.sft_step import all_passed, by_id
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from llmstages.core.stage import Context
-from llmstages.data.packing import Packed, Segments, Tokens
+from llmstages.data.packing import Packed
+from llmstages.data.segments import Segments, Tokens
 from llmstages.plugins.pretrain import documents, throughput, validation
 from llmstages.plugins.pretrain.causal_lm import CausalLM
 from llmstages.plugins.pretrain.documents import load_documents

@@ -104,7 +104,7 @@ def test_the_trainer_continues_from_its_checkpoint_of_muon_bit_for_bit(tmp_path)
     import torch
     from transformers import TrainingArguments
 
-    from llmstages.train.trainer import collate
+    from llmstages.train.batches import collate
 
     rows = [
         {
@@ -129,7 +129,7 @@ def test_the_trainer_continues_from_its_checkpoint_of_muon_bit_for_bit(tmp_path)
             use_cpu=True,
             disable_tqdm=True,
             remove_unused_columns=False,
-            **optimizers.schedule(config, 6),
+            **optimizers.schedule(config, 6, warmup_steps=0),
         )
         trainer = trainer_class(model=net, args=args, train_dataset=rows, data_collator=collate)
         trainer.train(resume_from_checkpoint=resume)

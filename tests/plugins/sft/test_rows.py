@@ -6,7 +6,8 @@ from llmstages.data.packing import pack
 from llmstages.plugins.sft.chat import ChatConfig
 from llmstages.plugins.sft.rows import length_grouped_order, unpacked_rows
 from llmstages.text.render import render
-from llmstages.train.trainer import collate, load_model, load_tokenizer
+from llmstages.train.batches import collate
+from llmstages.train.trainer import load_model, load_tokenizer
 from tests.plugins.sft.helpers import fine_tune, numbered_dialogues
 from tests.tiny import saved
 
