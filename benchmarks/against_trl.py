@@ -37,7 +37,7 @@ def main() -> None:
         inputs = make_inputs(args, Path(name))
         for stage in args.only.split(","):
             print(f"{stage} ...", flush=True)
-            curves[stage] = compare(stage, args, inputs, Path(name) / stage)
+            curves |= compare(stage, args, inputs, Path(name) / stage)
     worst = 0.0
     for stage, sides in curves.items():
         difference = max(
@@ -46,8 +46,8 @@ def main() -> None:
         )
         worst = max(worst, difference)
         for side, losses in sides.items():
-            print(f"{stage:<7} {side:<6} " + " ".join(f"{loss:.5f}" for loss in losses))
-        print(f"{stage:<7} first {FIRST} differ by {difference:.1e} (relative) at most")
+            print(f"{stage:<12} {side:<6} " + " ".join(f"{loss:.5f}" for loss in losses))
+        print(f"{stage:<12} first {FIRST} differ by {difference:.1e} (relative) at most")
     if args.plot:
         plot(curves, args.plot)
     if args.json:
@@ -73,17 +73,31 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def compare(stage: str, args: argparse.Namespace, inputs: Any, folder: Path) -> dict[str, Losses]:
-    """{"stage": losses, "bare": losses} of one stage."""
+def compare(
+    stage: str, args: argparse.Namespace, inputs: Any, folder: Path
+) -> dict[str, dict[str, Losses]]:
+    """What both sides of a stage logged: {"sft": {"stage": losses, "bare": losses}}."""
+    from transformers import PrinterCallback
+
     ours = run_stage(stage, args, inputs, folder)
     bare = BARE[stage](ours, inputs["model"].path, folder / "bare")
-    # What a trainer of TRL logs of each update is the loss of that update alone.
+    bare.remove_callback(PrinterCallback)
     bare.train()
-    return {"stage": losses_of(ours), "bare": losses_of(bare)}
+    curves = {stage: {"stage": logged(ours, "loss"), "bare": logged(bare, "loss")}}
+    if stage == "grpo":
+        rewards = {"stage": logged(ours, "reward"), "bare": logged(bare, "reward")}
+        curves["grpo reward"] = rewards
+    return curves
 
 
-def losses_of(trainer: Any) -> Losses:
-    return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+def logged(trainer: Any, key: str) -> Losses:
+    """A logged series; each value is of one update alone."""
+    return [row[key] for row in trainer.state.log_history if key in row]
+
+
+def vowels(prompts: Any, completions: Any, rows: Any) -> list[float]:
+    """A reward that differs between any two answers."""
+    return [sum(text.count(vowel) for vowel in "aeiou") / 9 for text in completions]
 
 
 def run_stage(stage: str, args: argparse.Namespace, inputs: Any, folder: Path) -> Any:
@@ -103,7 +117,7 @@ def run_stage(stage: str, args: argparse.Namespace, inputs: Any, folder: Path) -
     }
     many = 20.0  # passes: the rows are more than the updates take
     model = inputs["model"]
-    rewards = {"exact_answer": {"use": "exact_answer"}}
+    rewards = {"vowels": {"use": f"{__file__}:vowels"}}
     kind, config, wired = {
         "sft": (
             Chat,
@@ -280,7 +294,14 @@ def make_inputs(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from llmstages.core.stage import Artifact
     from llmstages.text.messages import message
 
-    small = SIZES | {"vocab_size": 512, "hidden_size": 96, "intermediate_size": 192}
+    small = SIZES | {
+        "vocab_size": 512,
+        "hidden_size": 96,
+        "intermediate_size": 192,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     path = Path(args.model) if args.model else random_model(folder / "model", small)
     dialogues = random_dialogues(4000)
     pairs = [
