@@ -23,5 +23,19 @@ def strip_generation(template: str) -> str:
     return GENERATION_TAG.sub(_as_comment, template)
 
 
+def needs_extensions(template: str) -> str:
+    """What a plain Jinja environment says about a saved template; "" if it can read it.
+
+    ``{% break %}`` and ``{% continue %}`` are extensions that transformers has and others lack.
+    """
+    from jinja2 import Environment, TemplateSyntaxError
+
+    try:
+        Environment().parse(strip_generation(template))
+    except TemplateSyntaxError as error:
+        return error.message or type(error).__name__
+    return ""
+
+
 def _as_comment(match: re.Match[str]) -> str:
     return match["comment"] or f"{{#{match['left']}{match['right']}#}}"

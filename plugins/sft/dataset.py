@@ -218,10 +218,17 @@ def report_template(
 
     divided: the number of dialogues that were divided into one row per answer.
     """
+    from llmstages.text.generation_tags import needs_extensions
     from llmstages.text.template_input import has_tools_as_text
+    from llmstages.text.templates import template_of
     from llmstages.text.training_template import has_training_form, training_template
 
     template = training_template(tokenizer)
+    if problem := needs_extensions(template_of(tokenizer)):
+        ctx.say(
+            f"{ctx.step}: transformers can read the chat template, but plain Jinja cannot "
+            f"({problem}), nor other programs that use it; what is saved has it as it is"
+        )
     chats = [dialogue.messages for dialogue in dialogues if not dialogue.plain]
     as_text = sum(has_tools_as_text(template, messages) for messages in chats)
     if as_text:

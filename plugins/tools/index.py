@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 import sqlite3
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,8 +24,17 @@ UNSPACED = (
     "\u1100-\u11ff\uac00-\ud7af"  # Hangul
 )
 UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
-# A run of such characters, or a word of any other script.
-TERM = re.compile(rf"[{UNSPACED}]+|[^\W{UNSPACED}]+")
+# Signs that are left out where a text is written plainly: accents, and the vowels of Hebrew and
+# Arabic with the stroke that only stretches a word.
+UNWRITTEN = re.compile("[\u0300-\u036f\u0591-\u05bd\u05bf-\u05c7\u0640\u064b-\u065f\u0670]")
+# Vowel signs of many scripts are marks and belong to their word. SQLite would end it there.
+TOKENIZER = "unicode61 categories 'L* N* Co Mn Mc'"
+
+
+def plain(text: str) -> str:
+    """The text as it is compared: without case, accents and forms that look alike."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return unicodedata.normalize("NFC", UNWRITTEN.sub("", decomposed))
 
 
 def with_blanks(text: str) -> str:
@@ -32,10 +42,16 @@ def with_blanks(text: str) -> str:
     return UNSPACED_CHARACTER.sub(lambda match: f" {match.group()} ", text)
 
 
+def terms(text: str) -> list[str]:
+    """Words, and runs of characters of scripts without blanks."""
+    groups = itertools.groupby(text, _kind_of)
+    return ["".join(characters) for kind, characters in groups if kind != "between"]
+
+
 def phrases(query: str) -> list[str]:
     """What a query asks for: its words, and the pairs of neighbors of scripts without blanks."""
     wanted = []
-    for term in TERM.findall(query):
+    for term in terms(plain(query)):
         if not UNSPACED_CHARACTER.match(term) or len(term) == 1:
             wanted.append(term)
             continue
@@ -43,11 +59,20 @@ def phrases(query: str) -> list[str]:
     return wanted
 
 
+def _kind_of(character: str) -> str:
+    """Whether it is of a script without blanks, a part of another word, or between words."""
+    if UNSPACED_CHARACTER.match(character):
+        return "unspaced"
+    return "word" if unicodedata.category(character)[0] in "LNM" else "between"
+
+
 def build(path: Path, pages: Iterable[str]) -> int:
     """Write an index of the texts; returns their number."""
     with sqlite3.connect(path) as connection:
-        connection.execute("CREATE VIRTUAL TABLE pages USING fts5(words, text UNINDEXED)")
-        rows = ((with_blanks(text), text) for text in pages)
+        connection.execute(
+            f'CREATE VIRTUAL TABLE pages USING fts5(words, text UNINDEXED, tokenize="{TOKENIZER}")'
+        )
+        rows = ((with_blanks(plain(text)), text) for text in pages)
         connection.executemany("INSERT INTO pages(words, text) VALUES (?, ?)", rows)
         count = connection.execute("SELECT count(*) FROM pages").fetchone()[0]
         connection.commit()

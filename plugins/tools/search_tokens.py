@@ -49,7 +49,7 @@ class SearchTokens:
     Config = SearchTokensConfig
     inputs: ClassVar[Mapping[str, str]] = {"dialogues": "dialogues*", "pages": "documents|corpus"}
     output: ClassVar[str] = "dialogues"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"tools": ("search", "calculator")}
 
     def run(self, config: SearchTokensConfig, ctx: Context) -> Mapping[str, float]:
@@ -135,7 +135,7 @@ def guess_query(messages: list[Mapping[str, Any]]) -> str:
 def keywords(text: str) -> set[str]:
     """Names and long words of a text, in lower case; of scripts without blanks, their parts."""
     words: set[str] = set()
-    for term in index.TERM.findall(text):
+    for term in index.terms(text):
         if index.UNSPACED_CHARACTER.match(term):
             last = max(1, len(term) - SHARED_CHARACTERS + 1)
             words.update(term[start : start + SHARED_CHARACTERS] for start in range(last))

@@ -9,7 +9,7 @@ import pytest
 from llmstages.core.errors import StageError
 from llmstages.plugins.sft.chat import ChatConfig
 from tests.plugins.sft.helpers import fine_tune, numbered_dialogues, prepare
-from tests.tiny import saved
+from tests.tiny import perform, saved
 
 
 def distinct_ids(rows):
@@ -61,3 +61,20 @@ def test_a_share_can_be_drawn_anew_in_every_pass(tmp_path, model):
     assert len(set(names[True])) > 30
     # Each of the four passes ends with an update of its own; drawn anew they are one table.
     assert 0 <= updates[False] - updates[True] <= 4
+
+
+def test_a_template_that_only_transformers_reads_is_named(tmp_path, model, chats):
+    template = (
+        "{{ bos_token }}{% for m in messages %}{% if not m.content %}{% continue %}{% endif %}"
+        "<|im_start|>{{ m.role }}<|im_sep|>{% if m.role == 'assistant' %}{% generation %}"
+        "{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>"
+        "{% endif %}"
+    )
+    file = tmp_path / "mine.jinja"
+    file.write_text(template)
+    config = ChatConfig(max_length=64, template_file=str(file))
+    fine_tune(tmp_path / "sft", config, model, chats)
+    assert any("plain Jinja cannot (Encountered unknown tag 'continue'" in s for s in perform.said)
+    fine_tune(tmp_path / "plain", ChatConfig(max_length=64), model, chats)
+    assert not any("Jinja" in line for line in perform.said)

@@ -130,6 +130,11 @@ PAGES = (
     "\u0e17\u0e32\u0e07\u0e23\u0e16\u0e44\u0e1f\u0e16\u0e39\u0e01\u0e1b\u0e34\u0e14",
     "The ferryman crosses the river. gen-itgc\u540e\u4e94",
     "Der F\u00e4hrmann setzt \u00fcber.",
+    # Hindi, with vowel signs, and the letters of two of its words without them
+    "\u0928\u0926\u0940 \u0915\u0947 \u0915\u093f\u0928\u093e\u0930\u0947",
+    "\u0928\u0926 \u0915 \u0915\u0928",
+    "DIE GROSSE STRASSE",
+    "\u0643\u0650\u062a\u0627\u0628 \u062c\u062f\u064a\u062f",  # Arabic, with a vowel point
 )
 
 
@@ -146,6 +151,12 @@ PAGES = (
         ("ferryman", 4),
         ("itgc", 4),
         ("f\u00e4hrmann", 5),
+        ("fa\u0308hrmann", 5),  # in two signs
+        ("FAHRMANN", 5),
+        ("\u0928\u0926\u0940", 6),
+        ("\u0928\u0926", 7),
+        ("gro\u00dfe", 8),
+        ("\u0643\u062a\u0627\u0628", 9),
         ("\u91d1\u5c5e", None),
         ("?!", None),
     ],
