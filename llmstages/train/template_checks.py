@@ -142,7 +142,8 @@ def _check_prompts(sample: Sequence[Dialogue], rows: Sequence[Rendered], tokeniz
         "dialogues whose prompt is not the beginning of the training row",
         different,
         "the prompt of generation must be the beginning of the row trained on, up to the first "
-        "token under loss. If the template opens <think> before every answer, these answers need "
+        "token under loss. An answer that begins with blanks may share a token with what stands "
+        "before it: take them out. If the template opens <think> before every answer, these need "
         "reasoning, or thinking must be off: begin the template with "
         "{%- set enable_thinking = false %} (sft.template_file). Otherwise fix its "
         f"add_generation_prompt, or {OTHER_TEMPLATE}",
