@@ -75,6 +75,13 @@ class HeldOutNgrams:
         return float(self._seen[self._place].mean()) if len(self._place) else 0.0
 
 
+def seen_share(held_out: Segments, trained: Segments) -> float:
+    """The share of the n-grams of held-out segments that also stand in what is trained on."""
+    ngrams = HeldOutNgrams(held_out)
+    ngrams.mark(trained)
+    return ngrams.share()
+
+
 def _hashes(ids: Any) -> Any:
     """The hash of the n-gram that begins at each place: an array of len(ids) - NGRAM + 1."""
     import numpy as np

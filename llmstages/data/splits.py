@@ -9,6 +9,8 @@ from typing import Any
 
 from llmstages.core.digest import sha256
 
+MEASURING_ROLES = ("test", "threshold")  # of problems that nothing is trained on
+
 
 def comparable(text: str) -> str:
     """A text without what does not make it another one: case, white space, invisible characters.

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
+from llmstages.data.splits import MEASURING_ROLES
 from llmstages.text.messages import message
 from llmstages.train.inference import dtype_option
 
@@ -124,7 +125,7 @@ class Probe:
         rows = [dict(row) for row in tables.load(ctx.one("questions").path / "data")]
         chosen = [row for row in rows if row.get("role") == "probe"]
         if not chosen:
-            chosen = [row for row in rows if row.get("role") not in ("test", "threshold")]
+            chosen = [row for row in rows if row.get("role") not in MEASURING_ROLES]
         if not chosen:
             raise StageError(
                 f"{ctx.step}: {ctx.one('questions').name} holds no questions to probe with"

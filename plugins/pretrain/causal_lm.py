@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.data.dialogues import Prepared
+from llmstages.data.overlap import seen_share
 from llmstages.plugins.pretrain import (
     depth_scaling,
     documents,
@@ -203,8 +204,7 @@ class CausalLM:
         set_seed(config.seed)
         tokenizer = self._load_tokenizer(ctx)
         config, derived = self._resolve(config, ctx, len(tokenizer))
-        loaded = documents.load_documents(config, ctx, tokenizer)
-        train, held_out = loaded.train, loaded.held_out
+        train, held_out = documents.load_documents(config, ctx, tokenizer)
         found = token_checks.check_rows(train, tokenizer, templated=False)
         checks.enforce(found, ctx, config.allow_failed_checks)
         pad = chat_format.padding_id(tokenizer)
@@ -239,7 +239,7 @@ class CausalLM:
         return {
             "validation_loss": loss,
             "validation_bits_per_byte": loss / math.log(2) * ratio,
-            "validation_seen": loaded.seen,
+            "validation_seen": seen_share(held_out, train),
             "unigram_loss": validation.unigram_loss(eval_rows, counts),
             "parameters": net.num_parameters(),
             "updates": steps,
@@ -258,8 +258,7 @@ class CausalLM:
 
         tokenizer = self._load_tokenizer(ctx)
         config, _ = self._resolve(config, ctx, len(tokenizer))
-        loaded = documents.load_documents(config, ctx, tokenizer)
-        train, held_out = loaded.train, loaded.held_out
+        train, held_out = documents.load_documents(config, ctx, tokenizer)
         inspected = range(0, len(train), max(1, len(train) // MAX_INSPECTED))
         rows = []
         for index in inspected:

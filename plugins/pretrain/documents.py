@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
@@ -22,20 +22,11 @@ NEAR_COPY = 0.5  # share of a document's n-grams from which it is no longer new
 MAX_HELD_OUT = 1 << 24  # tokens of held-out documents at most, of all corpora
 
 
-@dataclass
-class Documents:
-    """The segments of all sources.
-
-    Attributes:
-        train: segments to train on.
-        held_out: segments for validation.
-        seen: share of the n-grams of the held-out segments that also stand in training
-            (overlap.py).
-    """
+class Documents(NamedTuple):
+    """The segments of all sources: to train on, and for validation."""
 
     train: Segments
     held_out: Segments
-    seen: float
 
 
 def load_documents(config: Any, ctx: Context, tokenizer: Any) -> Documents:
@@ -82,9 +73,7 @@ def load_documents(config: Any, ctx: Context, tokenizer: Any) -> Documents:
             "the validation loss is of a training document"
         )
         held_out = train.first(1)
-    ngrams = HeldOutNgrams(held_out)
-    ngrams.mark(train)
-    return Documents(train, held_out, ngrams.share())
+    return Documents(train, held_out)
 
 
 def _hold_out_end(segments: Segments, stride: int, ctx: Context) -> tuple[Segments, Segments]:

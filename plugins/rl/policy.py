@@ -22,6 +22,7 @@ from typing import Any
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
 from llmstages.data.dialogues import Dialogue, Prepared
+from llmstages.data.splits import MEASURING_ROLES
 from llmstages.plugins.rl import truncation
 
 SHOWN = 60  # characters of a value in a message
@@ -44,7 +45,7 @@ def problems(ctx: Context, name: str, limit: int, seed: int = 0) -> list[Problem
 
     rows: list[Problem] = []
     for row in tables.load(ctx.one(name).path / "data"):
-        if row.get("role") in ("test", "threshold"):
+        if row.get("role") in MEASURING_ROLES:
             continue
         problem = _problem_of(row)
         if problem:

@@ -195,12 +195,10 @@ def hold_out(
 
 def seen_in_training(prepared: PreparedChats, documents: Sequence[Rendered]) -> float:
     """The share of the n-grams of the held-out rows that also stand in training (overlap.py)."""
-    from llmstages.data.overlap import HeldOutNgrams
+    from llmstages.data.overlap import seen_share
     from llmstages.data.segments import Segments
 
-    ngrams = HeldOutNgrams(Segments.of(prepared.held_out))
-    ngrams.mark(Segments.of([*prepared.rows, *documents]))
-    return ngrams.share()
+    return seen_share(Segments.of(prepared.held_out), Segments.of([*prepared.rows, *documents]))
 
 
 def _evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
