@@ -149,7 +149,7 @@ def pretrain(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Speed, MFU and memory of pretraining."""
     import torch
 
-    from llmstages.cost.model import training_memory
+    from llmstages.cost.memory import training_memory
     from llmstages.plugins.pretrain.causal_lm import CausalLM
     from llmstages.train.trainer import load_tokenizer
 

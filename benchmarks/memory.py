@@ -133,7 +133,7 @@ def prepare(folder: Path, vocabularies: list[int]) -> None:
 
 def measure(size: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Estimate and measure one size; all figures of memory are in bytes."""
-    from llmstages.cost.model import training_memory
+    from llmstages.cost.memory import training_memory
     from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
     from llmstages.train.trainer import load_tokenizer
 

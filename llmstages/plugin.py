@@ -150,8 +150,10 @@ class Reward(Protocol):
         prompts: Sequence[Sequence[Message]],
         completions: Sequence[str],
         rows: Mapping[str, Sequence[Any]],
-    ) -> Sequence[float]:
-        """One finite number a completion, in order.
+    ) -> Sequence[float | None]:
+        """One finite number a completion, in order; None where the reward abstains.
+
+        What it abstains from is not scored 0: without any score an answer does not train.
 
         Args:
             prompts: the messages before each completion.

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from llmstages.cost.generation import Generation
+from llmstages.cost.memory import training_memory
 from llmstages.cost.model import (
     Training,
     model_from_config,
     tokenizer_facts,
-    training_memory,
 )
 from llmstages.launch.config import Launch
 from llmstages.launch.hardware import Hardware

@@ -91,7 +91,7 @@ def check_reward(
     folder: Path | None = None,
     better: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Check a reward: one finite number a completion, in order, equal each time.
+    """Check a reward: one finite number (or None) a completion, in order, equal each time.
 
     Args:
         component: the registered name, or the class.
@@ -118,17 +118,16 @@ def check_reward(
 
 def _scores(
     instance: Any, rows: Sequence[Mapping[str, Any]], completions: Sequence[str]
-) -> list[float]:
+) -> list[Any]:
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     scores = list(instance.score([row["prompt"] for row in rows], completions, columns))
     assert len(scores) == len(completions), (
         f"score() gives {len(scores)} numbers for {len(completions)} completions"
     )
     for score in scores:
-        assert isinstance(score, (int, float)) and math.isfinite(score), (
-            f"score() gives {score!r}, which is not a finite number"
-        )
-    return [float(score) for score in scores]
+        is_number = isinstance(score, (int, float)) and math.isfinite(score)
+        assert is_number or score is None, f"score() gives {score!r}, which is not a finite number"
+    return [score if score is None else float(score) for score in scores]
 
 
 def check_grader(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from llmstages.core.errors import StageError
@@ -30,7 +31,7 @@ from llmstages.text.answer_spans import (
     write_prompt,
 )
 from llmstages.text.messages import Message
-from llmstages.text.special_tokens import SpecialTokens, special_tokens_of
+from llmstages.text.special_tokens import Offsets, SpecialTokens, special_tokens_of
 from llmstages.text.stand_ins import StandIns
 from llmstages.text.template_input import template_fields
 from llmstages.text.templates import ROLES, template_of
@@ -254,7 +255,6 @@ class _Stretches:
         A token is supervised where it overlaps a supervised part, as in transformers' own masks.
         """
         text = "".join(part for part, _ in stretch)
-        ids, offsets = self._special_tokens.encode_with_offsets(text)
         spans = []
         position = 0
         for part, supervised in stretch:
@@ -262,8 +262,32 @@ class _Stretches:
             if supervised:
                 spans.append((position, part_end))
             position = part_end
+        ids, offsets = self._special_tokens.encode_with_offsets(text)
+        borders = [start for start, _ in spans if start and text[start].isspace()]
+        shared = [b for b in borders if any(start < b < end for start, end in offsets)]
+        if shared:
+            ids, offsets = self._encode_cut(text, shared, (ids, offsets))
         mask = [_overlaps(start, end, spans) for start, end in offsets]
         return Rendered(ids, mask)
+
+    def _encode_cut(
+        self, text: str, borders: Sequence[int], whole: tuple[list[int], Offsets]
+    ) -> tuple[list[int], Offsets]:
+        """Encode what is before and after each border for itself.
+
+        An answer that begins with blanks would share a token with the blanks or the line end of
+        the prompt. In generation the prompt is encoded alone, so that token could not be learned.
+        ``whole`` is returned where the tokenizer would then read another text, since it writes
+        a blank before each.
+        """
+        ids: list[int] = []
+        offsets: Offsets = []
+        for start, end in pairwise([0, *borders, len(text)]):
+            part_ids, part_offsets = self._special_tokens.encode_with_offsets(text[start:end])
+            ids += part_ids
+            offsets += [(first + start, last + start) for first, last in part_offsets]
+        reads_the_same = self._tokenizer.decode(ids) == self._tokenizer.decode(whole[0])
+        return (ids, offsets) if reads_the_same else whole
 
 
 def _overlaps(start: int, end: int, spans: Sequence[Span]) -> bool:

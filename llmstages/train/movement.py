@@ -26,9 +26,11 @@ class Movement:
         self._before = [] if is_sharded else self._sample()
 
     def _sample(self) -> list[Any]:
+        # A critic that is trained beside the model is not what training is for.
+        of_policy = getattr(self.trainer, "policy_parameters", self.trainer.model.parameters)
         return [
             parameter.detach().reshape(-1)[:SAMPLED].clone()
-            for parameter in self.trainer.model.parameters()
+            for parameter in of_policy()
             if parameter.requires_grad
         ]
 

@@ -34,6 +34,7 @@ SIGNALS = ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT")
 INSIST_SECONDS = 2.0  # after which the same signal a second time means: now
 LIBRARIES = ("torch", "transformers", "trl", "accelerate")  # whose versions decide about bits
 COUNTERS = ("_total_train_tokens", "_step")  # of TRL's trainers, where they have them
+LISTS = ("rollouts",)  # of trainers of RL, of what JSON can hold
 MARKED_ROWS = 16  # whose content is compared when training continues
 FULL_DISK = ("No space left", "failed writing file", "write file")  # in messages of libraries
 
@@ -336,6 +337,9 @@ def _rest(trainer: Any) -> dict[str, Any]:
         value = getattr(trainer, name, None)
         if isinstance(value, int):
             rest[name] = value
+    for name in LISTS:
+        if hasattr(trainer, name):
+            rest[name] = list(getattr(trainer, name))
     return rest
 
 
@@ -349,7 +353,7 @@ def _restore(trainer: Any, folder: Path, process: int) -> dict[str, Any]:
     for mode, metrics in rest.get("metrics", {}).items():
         for name, values in metrics.items():
             trainer._metrics[mode][name].extend(values)
-    for name in COUNTERS:
+    for name in (*COUNTERS, *LISTS):
         if name in rest:
             setattr(trainer, name, rest[name])
     return rest

@@ -55,7 +55,18 @@ def _card(chain: Chain, step: FinishedStep) -> dict[str, Any]:
         "masks": tokens.masked_dialogues(chain, step),
         "kept": step.lines("kept.jsonl")[:KEPT_ANSWERS],
         "growth": growth(step),
+        "alarms": step.lines("alarms.jsonl"),
+        "rollouts": _shown_rollouts(step.lines("rollouts.jsonl")),
     }
+
+
+def _shown_rollouts(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Answers that were sampled while training: of its beginning, its middle and its end."""
+    updates = sorted({row["update"] for row in rows})
+    if not updates:
+        return []
+    shown = {updates[0], updates[len(updates) // 2], updates[-1]}
+    return [row for row in rows if row["update"] in shown]
 
 
 def logged(step: FinishedStep, key: str) -> list[tuple[float, float]]:
@@ -135,7 +146,7 @@ def loss_charts(step: FinishedStep) -> list[Any]:
 
 
 def reward_charts(step: FinishedStep) -> list[Any]:
-    """Rewards in one chart, then the length of answers, cut answers, and entropy with KL."""
+    """Rewards in one chart, then the length of answers, cut answers, entropy with KL, signals."""
     cut_off = logged(step, "completions/clipped_ratio")
     kl = logged(step, "kl")
     charts = [
@@ -167,6 +178,27 @@ def reward_charts(step: FinishedStep) -> list[Any]:
             zero=True,
         )
     )
+    if foreseen := logged(step, "explained_variance"):
+        charts.append(
+            plots.lines(
+                f"{step.name}: what the critic foresees",
+                [Series("explained variance", foreseen, "s4")],
+                y="share of the variance of returns",
+            )
+        )
+    shares = [
+        Series(name, logged(step, f"signals/{name}"), f"s{index}")
+        for index, name in enumerate(("repetition", "commonest", "phrase", "copied"))
+    ]
+    if any(series.points for series in shares):
+        charts.append(
+            plots.lines(
+                f"{step.name}: signs of a gamed reward",
+                shares,
+                y="share of answers",
+                zero=True,
+            )
+        )
     return list(filter(None, charts))
 
 

@@ -3,57 +3,22 @@
 For each prompt several answers are sampled. The advantage of each is its reward against the mean
 of its group, so there is no critic. By default the loss is the mean over the tokens of an update,
 as in DAPO (Yu et al. 2025), since the mean by answers of the paper favors short ones;
-``loss_type=grpo`` is that of the paper. Rewards are plugins: a verifier, a reward model, or both.
-A reward of weight 0 is only logged, which is how a proxy and the truth are watched side by side.
-
-A variant inherits GRPO and overrides ``trainer_arguments`` (all arguments of trl.GRPOConfig) or
-``trainer_class``; examples/plugins/llmstages-extras has one.
+``loss_type=grpo`` is that of the paper.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
-from llmstages.plugins.rl import policy, truncation
-from llmstages.train.adapters import LoraOptions
-from llmstages.train.arguments import Optimization
-from llmstages.train.dropout import disable_dropout, refuse_dropout
-
-# Logged series -> name of the metrics; each reward adds its own.
-CURVES = {
-    "reward": "reward",
-    "completions/mean_length": "length",
-    "completions/clipped_ratio": "clipped",
-    "kl": "kl",
-}
-SAME_REWARDS = "frac_reward_zero_std"  # share of groups whose rewards are all the same
-CURVES[SAME_REWARDS] = "no_signal"
-MANY_CLIPPED = 0.5  # share of answers cut before their end from which it is said
-HEADLINE = ("reward_first", "reward_last", "clipped_last")
-ENDS_SHARE = 0.15  # of a curve, for the means at its beginning and end
+from llmstages.plugins.rl.online import CURVES, SAME_REWARDS, Online, OnlineConfig
+from llmstages.plugins.rl.safe_trainer import safe_trainer
 
 
 @dataclass(frozen=True)
-class GRPOConfig(LoraOptions, Optimization):
-    learning_rate: float = option(5e-5, "learning rate of AdamW, constant after warm-up")
-    batch_size: int = option(64, "answers in one update: prompts times num_generations")
-    num_generations: int = option(
-        8, "answers sampled for each prompt (the group)", ge=2, renamed_from="samples"
-    )
-    max_steps: int = option(24, "optimizer updates", ge=1, renamed_from="updates")
-    warmup_steps: int = option(5, "updates of linear warm-up")
-    weight_decay: float = option(0.0, "AdamW weight decay")
-    beta: float = option(
-        0.02,
-        "weight of the KL penalty that holds the policy to where it started",
-        ge=0,
-        renamed_from="kl",
-    )
+class GRPOConfig(OnlineConfig):
     loss_type: str = option(
         "dapo",
         "as in trl.GRPOConfig: mean over all tokens (dapo), over answers (grpo), over a constant "
@@ -66,245 +31,48 @@ class GRPOConfig(LoraOptions, Optimization):
         "they are",
         choices=("group", "batch", "none"),
     )
-    epsilon: float = option(
-        0.2, "an update gains nothing from changing a probability by more than this share", gt=0
+    epsilon_high: float = option(
+        0.0, "the same as epsilon for a probability that grows; 0 = epsilon", ge=0
     )
-    truncated: str = option(
-        "penalty",
-        "answers that were cut before they ended: paid less than the worst that ended, masked out "
-        "of the loss, or paid as if they had ended (none)",
-        choices=truncation.POLICIES,
+    importance_sampling_level: str = option(
+        "token",
+        "what is weighed after the policy has moved: each token, or whole answers (GSPO)",
+        choices=("token", "sequence"),
     )
-    truncation_penalty: float = option(
-        1.0, "how much less than the worst a truncated answer is paid", ge=0
-    )
-    temperature: float = option(1.0, "temperature of the sampled answers", gt=0)
-    max_completion_length: int = option(
-        64, "longest answer in tokens", ge=1, renamed_from="max_answer"
-    )
-    limit: int = option(0, "problems used at most, drawn by the seed; 0 = all", ge=0)
-    rewards: dict[str, Any] = option(
-        help="what is rewarded: name -> reward and its weight", factory=dict
-    )
-    log_every: int = option(2, "updates between log lines; logged curves are means over them")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.batch_size % self.num_generations:
+        if self.loss_type == "cispo" and self.epsilon_high <= 1:
             raise ValueError(
-                f"batch_size={self.batch_size} must be a multiple of "
-                f"num_generations={self.num_generations}, since groups are never split"
+                f"loss_type=cispo holds the weight of a token below epsilon_high="
+                f"{self.epsilon_high:g}, and a weight is 1 before the policy moves: set it above "
+                "1, for example epsilon_high=5, as rl=cispo does"
             )
 
 
-class GRPO:
-    """A policy that is rewarded for its answers."""
+class GRPO(Online):
+    """A policy that is rewarded for answers that are better than others to the same prompt."""
 
     Config = GRPOConfig
-    smoke: ClassVar[Mapping[str, Any]] = {
-        "max_steps": 2,
-        "batch_size": 8,
-        "num_generations": 4,
-        "max_completion_length": 24,
-        "log_every": 1,
-    }
-    inputs: ClassVar[Mapping[str, str]] = {
-        "policy": "model",
-        "problems": "problems|dialogues",
-        "reward": "reward_model?",
-    }
-    output: ClassVar[str] = "model"
-    version: ClassVar[str] = "5"
-    trains: ClassVar[bool] = True
-    components: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
-
-    def estimate(
-        self, config: GRPOConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
-    ) -> Mapping[str, Any]:
-        """Time and memory of sampling all answers and of training on them."""
-        from llmstages.cost.generation import PROMPT_TOKENS, Generation, models_of
-        from llmstages.cost.model import Training
-
-        models = models_of(known["policy"])
-        if isinstance(models, str):
-            return {"no_estimate": models}
-        model = models[0]
-        answers = config.max_steps * config.batch_size
-        because = f"{config.max_steps} updates of {config.batch_size} answers"
-        has_reference = config.beta > 0 and not config.lora_r
-        generation = Generation(
-            models,
-            answers,
-            config.max_completion_length,
-            batch=config.micro_batch_size or config.batch_size,
-            kept_bytes=4 * model.parameters() if has_reference else 0,
-            because=because,
-        )
-        training = Training(
-            model,
-            PROMPT_TOKENS + config.max_completion_length,
-            config.batch_size,
-            answers,
-            config.micro_batch_size,
-            bf16=config.bf16,
-            adapters=model.adapters(config.lora_r) if config.lora_r else 0,
-            because=because,
-        )
-        return {"training": training, "generation": generation}
-
-    def prepare(self, config: GRPOConfig, ctx: Context) -> policy.Prompts:
-        """The prompts as the policy sees them, with their checks."""
-        return policy.prepare(ctx, config.limit, config.max_completion_length, config.seed)
+    curves: ClassVar[Mapping[str, str]] = {**CURVES, SAME_REWARDS: "no_signal"}
 
     def trainer_arguments(
-        self, config: GRPOConfig, ctx: Context, tokenizer: Any, rewards: Mapping[str, Any]
+        self, config: Any, ctx: Context, tokenizer: Any, rewards: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """All keyword arguments of trl.GRPOConfig; a variant adds to them or changes them.
-
-        Args:
-            config: the options of the stage.
-            ctx: where the step runs.
-            tokenizer: the tokenizer of the policy.
-            rewards: name -> reward, as opened.
-        """
-        from llmstages.train.arguments import training_arguments
-
-        arguments = training_arguments(
-            config, ctx, max_steps=config.max_steps, lr_scheduler_type="constant_with_warmup"
-        )
         return {
-            **arguments,
-            "num_generations": config.num_generations,
-            "max_completion_length": config.max_completion_length,
-            "temperature": config.temperature,
-            "beta": config.beta,
+            **super().trainer_arguments(config, ctx, tokenizer, rewards),
             "loss_type": config.loss_type,
             "scale_rewards": config.scale_rewards,
-            "epsilon": config.epsilon,
-            "mask_truncated_completions": config.truncated == "mask",
-            "disable_dropout": True,  # of the reference, too
-            "reward_weights": [
-                *(float(reward.config.weight) for reward in rewards.values()),
-                1.0,  # of the penalty for truncated answers
-            ],
+            "epsilon_high": config.epsilon_high or None,
+            "importance_sampling_level": config.importance_sampling_level,
         }
 
     def trainer_class(self) -> type:
-        """The trainer; a variant with a loss of its own returns a subclass of it."""
-        return policy.safe_trainer()
+        from trl import GRPOTrainer  # pyright: ignore[reportPrivateImportUsage]
 
-    def run(self, config: GRPOConfig, ctx: Context) -> Mapping[str, float]:
-        from transformers import set_seed
+        return safe_trainer(GRPOTrainer)
+
+    def built_arguments(self, config: Any, arguments: Mapping[str, Any]) -> Any:
         from trl import GRPOConfig as TRLConfig  # pyright: ignore[reportPrivateImportUsage]
 
-        from llmstages.train import checks
-        from llmstages.train.adapters import lora_adapter, merged
-        from llmstages.train.trainer import (
-            load_model,
-            run_trainer,
-            save_model,
-            write_log,
-        )
-
-        set_seed(config.seed)
-        refuse_dropout(config, ctx, "GRPO")
-        prompts = self.prepare(config, ctx)
-        checks.enforce(prompts.checks, ctx, config.allow_failed_checks)
-        problems = policy.fitting_problems(prompts, ctx)
-        require_an_update(config, len(problems), ctx)
-        tokenizer = prompts.tokenizer
-        model = load_model(ctx.one("policy"), ctx)
-        # Its noise would be taken for a difference between the policy and its reference.
-        disable_dropout(model)
-        policy.stop_at_end_of_turn(model, tokenizer)
-        adapter = lora_adapter(config)
-        rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx)
-        arguments = self.trainer_arguments(config, ctx, tokenizer, rewards)
-        trainer = self.trainer_class()(
-            model=model,
-            processing_class=tokenizer,
-            train_dataset=policy.prompts_dataset(problems),
-            reward_funcs=[
-                *policy.reward_functions(rewards, tokenizer, problems),
-                truncation.no_reward,
-            ],
-            peft_config=adapter,
-            args=TRLConfig(**arguments),
-        )
-        if config.truncated == "penalty":
-            trainer.truncation_penalty = config.truncation_penalty
-        # Where all answers of all groups are paid the same, warnings_of() says so.
-        run_trainer(trainer, config, ctx, needs_gradient=False)
-        log = write_log(trainer, ctx)
-        trained = merged(trainer.model, adapter)
-        save_model(trained, tokenizer, ctx)
-        updates = trainer.state.global_step
-        # The first metrics are what people see at the end of the step.
-        curves = curve_metrics(log, list(rewards))
-        for warning in warnings_of(log, curves, config):
-            ctx.say(f"{ctx.step}: {warning}")
-        return {
-            **{name: curves[name] for name in HEADLINE if name in curves},
-            "updates": updates,
-            "answers": updates * config.batch_size,
-            "problems": len(problems),
-            **curves,
-        }
-
-
-def require_an_update(config: GRPOConfig, problems: int, ctx: Context) -> None:
-    """Raise StageError if there are too few problems for one update: none would be made."""
-    prompts = config.batch_size // config.num_generations
-    if problems < prompts:
-        raise StageError(
-            f"{ctx.step}: an update takes {prompts} problems (batch_size={config.batch_size} / "
-            f"num_generations={config.num_generations}), and there are {problems}. "
-            f"Set {ctx.step}.batch_size={problems * config.num_generations} or lower"
-        )
-
-
-def warnings_of(
-    log: Sequence[Mapping[str, float]], curves: Mapping[str, float], config: GRPOConfig
-) -> Iterator[str]:
-    """What made the training of little use, one sentence each.
-
-    Args:
-        log: the rows of log.jsonl.
-        curves: the metrics made of them.
-        config: the options of the stage.
-    """
-    clipped = curves.get("clipped_last", 0.0)
-    if clipped >= MANY_CLIPPED:
-        yield (
-            f"{clipped:.0%} of the last answers were cut at max_completion_length="
-            f"{config.max_completion_length} tokens, before they ended; raise it"
-        )
-    same = [row[SAME_REWARDS] for row in log if SAME_REWARDS in row]
-    if same and min(same) == 1.0:
-        yield (
-            "in no group did two answers get different rewards, so there was nothing to learn "
-            "from; take easier or harder problems, or a larger num_generations"
-        )
-
-
-def curve_metrics(log: Sequence[Mapping[str, float]], rewards: Sequence[str]) -> dict[str, float]:
-    """Beginning, end and highest value of each logged series; those not logged are left out.
-
-    Args:
-        log: the rows of log.jsonl.
-        rewards: names of the rewards.
-    """
-    from llmstages.train.trainer import ends_of
-
-    curves = {"reward": "reward"}
-    curves |= {f"rewards/{name}/mean": name for name in rewards}
-    curves |= CURVES
-    metrics: dict[str, float] = {}
-    for key, name in curves.items():
-        first, last = ends_of(log, key, ENDS_SHARE)
-        if math.isnan(first):
-            continue
-        metrics[f"{name}_first"] = first
-        metrics[f"{name}_last"] = last
-        metrics[f"{name}_best"] = max(row[key] for row in log if key in row)
-    return metrics
+        return TRLConfig(**arguments)

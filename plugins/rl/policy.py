@@ -1,14 +1,10 @@
-"""What the RL variants share: problems, rewards, and the trainer that TRL's GRPO runs in.
+"""What the RL variants share: problems and rewards.
 
 **What a reward sees.** ``score(prompts, completions, rows)`` gets one prompt (messages), one
 completion (text without control tokens, "" for a tool call) and one row per completion. ``rows``
 maps every column of the problems to a list: ``prompt``, ``answer``, ``group``, ``task``, ``meta``
 (JSON text) and all columns of their own. Of dialogues, the last answer is ``answer`` and what
 comes before it is ``prompt``. Every variant passes the same columns (``score_completions``).
-
-``safe_trainer`` is the one place that goes below TRL's public surface: it replaces how GRPOTrainer
-tokenizes prompts, so that RL sees the tokens of training and no prompt can forge control tokens,
-and what it pays for truncated answers. Contract tests guard the methods.
 """
 
 from __future__ import annotations
@@ -23,9 +19,10 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
 from llmstages.data.dialogues import Dialogue, Prepared
 from llmstages.data.splits import MEASURING_ROLES
-from llmstages.plugins.rl import truncation
+from llmstages.plugins.rl import signals
 
 SHOWN = 60  # characters of a value in a message
+MOST_ABSTAINED = 0.5  # share of the answers of a call that a reward may leave without a score
 Problem = dict[str, Any]  # a row with at least prompt, answer, group, task and meta
 
 
@@ -182,12 +179,15 @@ def open_rewards(specs: Mapping[str, Any], model: Artifact | None, ctx: Context)
 
 def score_completions(
     name: str, reward: Any, problems: Sequence[Problem], completions: Sequence[str]
-) -> list[float]:
+) -> list[float | None]:
     """The scores of completions, one per problem: the only place that calls a reward.
 
+    None is the score of a reward that abstains, as where a judge gave no verdict; it is not 0.
+
     Raises:
-        StageError: the reward fails, or returns anything but one finite number per completion. A
-            value that is not one would silently count as 0, or end all training.
+        StageError: the reward fails, abstains from more than MOST_ABSTAINED of the completions, or
+            returns anything but None or a finite number for each. A value that is neither would
+            silently count as 0, or end all training.
     """
     names = problems[0] if problems else ()  # all rows of a table have the same columns
     columns = {name: [problem[name] for problem in problems] for name in names}
@@ -204,8 +204,8 @@ def score_completions(
     return checked_scores(name, scores, completions)
 
 
-def checked_scores(name: str, scores: Any, completions: Sequence[str]) -> list[float]:
-    """What a reward returned, as numbers. Raises StageError as score_completions."""
+def checked_scores(name: str, scores: Any, completions: Sequence[str]) -> list[float | None]:
+    """What a reward returned, as numbers or None. Raises StageError as score_completions."""
     wanted = f"a list of {len(completions)} numbers, one per answer"
     if hasattr(scores, "tolist"):  # an array or a tensor
         scores = scores.tolist()
@@ -217,12 +217,18 @@ def checked_scores(name: str, scores: Any, completions: Sequence[str]) -> list[f
     numbers = []
     for score, completion in zip(scores, completions, strict=True):
         number = _as_number(score)
-        if number is None:
+        if number is None and score is not None:
             raise StageError(
                 f"the reward {name!r} returned {_shown(score)} for the answer "
-                f"{_shown(completion)}; a reward is a finite number"
+                f"{_shown(completion)}; a reward is a finite number, or None where it abstains"
             )
         numbers.append(number)
+    abstained = numbers.count(None)
+    if abstained > MOST_ABSTAINED * len(numbers):
+        raise StageError(
+            f"the reward {name!r} abstained from {abstained} of {len(numbers)} answers (it "
+            "returned None); what is left says too little about the policy"
+        )
     return numbers
 
 
@@ -257,8 +263,10 @@ def prompts_dataset(problems: Sequence[Problem]) -> Any:
 
 def reward_functions(
     rewards: Mapping[str, Any], tokenizer: Any, problems: Sequence[Problem]
-) -> list[Callable[..., Sequence[float]]]:
+) -> list[Callable[..., Sequence[float | None]]]:
     """Rewards as functions for GRPOTrainer, for a dataset of ``prompts_dataset``.
+
+    The first of them also logs the signals of each sampling (signals.py).
 
     Completions are parsed from their ids: a text whose control tokens were dropped would not show
     where an answer ends, or that it is a call.
@@ -269,13 +277,27 @@ def reward_functions(
         reply, _ = chat_format.parse_reply(tokenizer, ids)
         return "" if reply["tool"] else str(reply["content"])
 
-    def wrap(name: str, reward: Any) -> Callable[..., Sequence[float]]:
+    first = next(iter(rewards), None)
+
+    def wrap(name: str, reward: Any) -> Callable[..., Sequence[float | None]]:
         def function(
-            completion_ids: Sequence[Sequence[int]], problem: Sequence[int], **_: Any
-        ) -> Sequence[float]:
+            completion_ids: Sequence[Sequence[int]],
+            problem: Sequence[int],
+            log_metric: Callable[[str, float], None] | None = None,
+            **_: Any,
+        ) -> Sequence[float | None]:
             completions = [completion_text(ids) for ids in completion_ids]
             asked = [problems[number] for number in problem]
-            return score_completions(name, reward, asked, completions)
+            scores = score_completions(name, reward, asked, completions)
+            if not log_metric:
+                return scores
+            if None in scores:
+                log_metric(f"rewards/{name}/abstained", scores.count(None) / len(scores))
+            if name == first:  # once for each sampling
+                measured = signals.measure([text_of(row["prompt"]) for row in asked], completions)
+                for signal, value in measured.items():
+                    log_metric(f"{signals.PREFIX}{signal}", value)
+            return scores
 
         function.__name__ = name  # TRL logs the reward under this name
         return function
@@ -283,69 +305,6 @@ def reward_functions(
     return [wrap(name, reward) for name, reward in rewards.items()]
 
 
-def stop_at_end_of_turn(model: Any, tokenizer: Any) -> None:
-    """Make TRL end completions where the chat template ends a turn.
-
-    It stops at the tokenizer's eos token and at those of the generation config. Some templates
-    (Llama 3, Gemma) end a turn with another token, which the config of a converted model may lack.
-    """
-    from llmstages.text import chat_format
-
-    end = chat_format.control_tokens(tokenizer).end
-    stops = model.generation_config.eos_token_id
-    known = stops if isinstance(stops, list) else [stops]
-    if end is None or end in (*known, tokenizer.eos_token_id):
-        return
-    model.generation_config.eos_token_id = [end, *(stop for stop in known if stop is not None)]
-
-
-def safe_trainer() -> type:
-    """GRPOTrainer with prompts from our renderer, and an order of prompts that can be resumed.
-
-    ``truncation_penalty``, set before training, is what truncated answers are paid less; the last
-    reward must then be truncation.no_reward.
-    """
-    import torch
-    from trl import GRPOTrainer  # pyright: ignore[reportPrivateImportUsage]
-
-    from llmstages.text import chat_format
-    from llmstages.text.generate import plain_settings
-
-    class SafeGRPOTrainer(GRPOTrainer):
-        truncation_penalty: float | None = None
-
-        def _calculate_rewards(
-            self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
-        ) -> Any:
-            scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-            if self.truncation_penalty is None:
-                return scores
-            # The scores are those of all processes.
-            own = [ids[-1] in self.eos_token_ids for ids in completion_ids_list]
-            ended = self.accelerator.gather(torch.tensor(own, device=scores.device))
-            weights = self.reward_weights.to(scores.device)
-            return truncation.pay_truncated(scores, ended, weights, self.truncation_penalty)
-
-        def _tokenize_prompts(
-            self, prompts: list[Any]
-        ) -> tuple[list[list[int]], None, dict[str, Any]]:
-            return chat_format.prompt_ids(self.processing_class, prompts), None, {}
-
-        def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-            # Sampled as in evaluation, whatever the model's generation_config.json says.
-            with plain_settings(self.accelerator.unwrap_model(self.model)):
-                return super()._generate_single_turn(*args, **kwargs)
-
-        def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-            self.sampler: Any = super()._get_train_sampler(*args, **kwargs)
-            return self.sampler
-
-        def skip_epochs(self, count: int) -> None:
-            """Bring the order of prompts to where it was after ``count`` epochs.
-
-            TRL's sampler draws the order of each epoch from one generator, seeded once.
-            """
-            for _ in range(count):
-                torch.randperm(self.sampler.num_samples, generator=self.sampler.generator)
-
-    return SafeGRPOTrainer
+def text_of(prompt: Sequence[Mapping[str, Any]]) -> str:
+    """The contents of the messages of a prompt."""
+    return "\n".join(str(turn["content"]) for turn in prompt)

@@ -8,6 +8,7 @@ was cut before it ended is never kept.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -212,7 +213,7 @@ class Rejection:
 def total_rewards(
     rewards: Mapping[str, Any], problems: Sequence[policy.Problem], completions: Sequence[str]
 ) -> list[float]:
-    """The weighted sum of all rewards, one per completion.
+    """The weighted sum of all rewards, one per completion; NaN where all abstained.
 
     Raises:
         StageError: every reward has weight 0.
@@ -222,5 +223,10 @@ def total_rewards(
     weighted = []
     for name, reward in rewards.items():
         scores = policy.score_completions(name, reward, problems, completions)
-        weighted.append([reward.config.weight * score for score in scores])
-    return [sum(scores) for scores in zip(*weighted, strict=True)]
+        weight = reward.config.weight
+        weighted.append([None if score is None else weight * score for score in scores])
+    totals = []
+    for scores in zip(*weighted, strict=True):
+        given = [score for score in scores if score is not None]
+        totals.append(sum(given) if given else math.nan)
+    return totals

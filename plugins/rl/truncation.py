@@ -22,7 +22,8 @@ def pay_truncated(scores: Any, ended: Any, weights: Any, penalty: float) -> Any:
     be less than what is paid for an answer.
 
     Args:
-        scores: [answers, rewards]; the last reward is that of the penalty.
+        scores: [answers, rewards], NaN where a reward abstained; the last reward is that of the
+            penalty.
         ended: [answers], whether each ended by itself.
         weights: [rewards], of the rewards in the sum.
         penalty: how much less than the worst, in units of the sum.
@@ -33,7 +34,10 @@ def pay_truncated(scores: Any, ended: Any, weights: Any, penalty: float) -> Any:
     import torch
 
     compared = scores[ended] if ended.any() else scores
-    worst = torch.where(weights < 0, compared.amax(0), compared.amin(0))
+    highest = compared.nan_to_num(nan=-torch.inf).amax(0)
+    lowest = compared.nan_to_num(nan=torch.inf).amin(0)
+    worst = torch.where(weights < 0, highest, lowest)
+    worst = torch.where(worst.isfinite(), worst, torch.nan)  # all abstained
     paid = torch.where(ended.unsqueeze(1), scores, worst)
     paid[:, -1] = torch.where(ended, 0.0, -penalty)
     return paid

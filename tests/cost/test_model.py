@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from llmstages.cost import model as cost_model
-from llmstages.cost.model import Model, Training, training_memory
+from llmstages.cost.memory import activation_bytes_per_layer, training_memory
+from llmstages.cost.model import Model, Training
 from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
 
 ROOT = Path(__file__).parents[2]
@@ -192,7 +193,7 @@ def test_a_layer_keeps_the_bytes_that_autograd_saves(kind, values, bf16):
     from transformers import AutoConfig
 
     config = AutoConfig.for_model(kind, **values)
-    estimate = cost_model.activation_bytes_per_layer(
+    estimate = activation_bytes_per_layer(
         cost_model.model_from_config(config.to_dict()), 64, bf16, cpu=True
     )
     layers_key = "n_layer" if kind == "gpt2" else "num_hidden_layers"

@@ -269,7 +269,7 @@ def test_a_recipe_has_presets_for_the_variants_that_are_chosen(toys):
 
 def test_posttrain_keeps_adapters_with_another_variant():
     paths = [f"{step}.path=x" for step in ("model", "dialogues", "problems", "preferences")]
-    for variant in ("grpo", "dpo", "rejection"):
+    for variant in ("grpo", "rloo", "ppo", "rejection", "dpo", "kto"):
         composed = compose(["recipe=posttrain", *paths, f"rl={variant}"])
         assert composed.slots["rl"]["stage"] == f"rl.{variant}"
         assert composed.slots["rl"]["lora_r"] > 0

@@ -74,10 +74,16 @@ def test_evaluators(name, tmp_path):
         ("reward.pairwise", {**TRAINING, "epochs": 1.0, "max_length": 128}),
         ("sft.chat", {**TRAINING, "epochs": 1.0, "max_length": 128}),
         ("rl.dpo", {**TRAINING, "epochs": 1.0, "max_length": 128}),
+        ("rl.kto", {**TRAINING, "epochs": 1.0, "max_length": 128}),
         (
             "rl.grpo",
             {**TRAINING, "num_generations": 2, "max_steps": 1, "max_completion_length": 8},
         ),
+        (
+            "rl.rloo",
+            {**TRAINING, "num_generations": 2, "max_steps": 1, "max_completion_length": 8},
+        ),
+        ("rl.ppo", {**TRAINING, "max_steps": 2, "max_completion_length": 8}),
     ],
 )
 def test_stages(name, config, tmp_path):

@@ -81,6 +81,27 @@ def test_other_stages_continue_with_the_same_bits(tmp_path, undisturbed, kind):
         assert files == straight, f"stopped after update {update}"
 
 
+@pytest.mark.parametrize("kind", ["ppo", "ppo-lora", "ppo-head", "rloo"])
+def test_rl_that_uses_answers_twice_continues_with_the_same_bits(tmp_path, undisturbed, kind):
+    """It stops only where new answers are sampled: checkpoints do not hold the old ones."""
+    inputs, straight, metrics = undisturbed(kind)
+    stride = 2 if kind.startswith("ppo") else 1
+    updates = range(stride, int(metrics["updates"]), stride)
+    assert len(updates) >= 5
+    for update in updates:
+        stop(kind, tmp_path / str(update), inputs, update)
+        files, _ = perform(kind, tmp_path / str(update), inputs)
+        assert files == straight, f"stopped after update {update}"
+
+
+def test_a_signal_between_two_samplings_is_followed_after_the_second_update(tmp_path, undisturbed):
+    inputs, straight, _ = undisturbed("ppo")
+    with pytest.raises(SystemExit):
+        perform("ppo", tmp_path, inputs, 3)
+    assert json.loads((tmp_path / STOPPED).read_text())["update"] == 4
+    assert perform("ppo", tmp_path, inputs)[0] == straight
+
+
 def test_checkpoints_by_count_change_nothing_and_the_last_ones_stay(tmp_path, undisturbed):
     inputs, straight, _ = undisturbed("pretrain")
     assert perform("pretrain", tmp_path, inputs, save_every=4, save_last=3)[0] == straight

@@ -15,6 +15,8 @@ from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
 from llmstages.plugins.reward.pairwise import Pairwise, PairwiseConfig
 from llmstages.plugins.rl.dpo import DPO, DPOConfig
 from llmstages.plugins.rl.grpo import GRPO, GRPOConfig
+from llmstages.plugins.rl.ppo import PPO, PPOConfig
+from llmstages.plugins.rl.rloo import RLOO, RLOOConfig
 from llmstages.plugins.sft.chat import Chat, ChatConfig
 from llmstages.text.messages import message
 from tests.tiny import TALK, TEXTS, saved, saved_model, tiny_tokenizer
@@ -37,6 +39,29 @@ PRETRAIN = CausalLMConfig(
 )
 SFT = ChatConfig(max_length=64, epochs=3.0, batch_size=2, log_every=2, **NO_TIMED_SAVES)
 
+ONLINE: dict[str, Any] = {
+    "max_steps": 9,
+    "batch_size": 8,
+    "num_generations": 4,
+    "max_completion_length": 6,
+    "micro_batch_size": 4,
+    "rewards": {"exact_answer": {"use": "exact_answer"}},
+    **NO_TIMED_SAVES,
+}
+TWICE = {"max_steps": 12, "num_generations": 1, "num_iterations": 2}
+
+
+class FixedPPO(PPO):
+    """PPO that samples the end of the prompt, so that processes sample what one process does."""
+
+    def trainer_class(self) -> type:
+        class Trainer(super().trainer_class()):
+            def _generate_single_turn(self, prompt_ids: Any, *_: Any) -> Any:
+                return [[*ids[-5:-2], self.eos_token_ids[0]] for ids in prompt_ids], None
+
+        return Trainer
+
+
 STAGES = {
     "pretrain": (CausalLM, PRETRAIN),
     "sft": (Chat, SFT),
@@ -49,18 +74,12 @@ STAGES = {
     ),
     "dpo": (DPO, DPOConfig(epochs=2.0, batch_size=4, log_every=2, **NO_TIMED_SAVES)),
     "reward": (Pairwise, PairwiseConfig(epochs=2.0, batch_size=4, log_every=2, **NO_TIMED_SAVES)),
-    "grpo": (
-        GRPO,
-        GRPOConfig(
-            max_steps=9,
-            batch_size=8,
-            num_generations=4,
-            max_completion_length=6,
-            micro_batch_size=4,
-            rewards={"exact_answer": {"use": "exact_answer"}},
-            **NO_TIMED_SAVES,
-        ),
-    ),
+    "grpo": (GRPO, GRPOConfig(**ONLINE)),
+    "rloo": (RLOO, RLOOConfig(**ONLINE)),
+    "ppo": (PPO, PPOConfig(**{**ONLINE, **TWICE})),
+    "ppo-lora": (PPO, PPOConfig(**{**ONLINE, **TWICE}, lora_r=4)),
+    "ppo-head": (PPO, PPOConfig(**{**ONLINE, **TWICE}, critic="head")),
+    "ppo-fixed": (FixedPPO, PPOConfig(**{**ONLINE, **TWICE})),
 }
 
 

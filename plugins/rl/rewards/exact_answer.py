@@ -18,6 +18,9 @@ from llmstages.text.grading import are_right
 @dataclass(frozen=True)
 class ExactAnswerConfig:
     weight: float = option(1.0, "weight in the sum of rewards; 0 only logs it")
+    grader: str = option(
+        "", "grader of all problems, such as number or math; empty: that of each problem"
+    )
 
 
 class ExactAnswer:
@@ -38,4 +41,6 @@ class ExactAnswer:
             {name: values[place] for name, values in rows.items()}
             for place in range(len(completions))
         ]
+        if self.config.grader:
+            problems = [{**problem, "grader": self.config.grader} for problem in problems]
         return [float(right) for right in are_right(completions, problems)]

@@ -12,6 +12,7 @@ from llmstages.data import tables
 from llmstages.plugins.rl import policy
 from llmstages.plugins.rl.grpo import GRPO, GRPOConfig
 from llmstages.plugins.rl.rejection import Rejection, RejectionConfig
+from llmstages.plugins.rl.safe_trainer import safe_trainer
 from llmstages.text import chat_format
 from llmstages.text.messages import message
 from tests.tiny import START, control_ids, perform, saved, saved_model, tiny_tokenizer
@@ -89,7 +90,7 @@ class Returns:
     "returned, said",
     [
         ([1.0, float("nan"), 0.0], "returned nan for the answer 'six'"),
-        ([1.0, None, 0.0], "returned None for the answer 'six'"),
+        ([None, None, 0.0], "abstained from 2 of 3 answers"),
         ([1.0, 0.0, float("-inf")], "returned -inf for the answer 'seven'"),
         ([1.0, "0.5", 0.0], "returned '0.5' for the answer 'six'"),
         ([[1.0], [0.0], [1.0]], r"returned \[1.0\] for the answer 'five'"),
@@ -104,6 +105,25 @@ class Returns:
 def test_what_a_reward_returns_is_checked_and_it_is_named(returned, said):
     with pytest.raises(StageError, match=f"the reward 'odd' {said}"):
         policy.score_completions("odd", Returns(returned), ROWS[:3], ANSWERS)
+
+
+def test_a_reward_may_abstain_from_some_answers():
+    assert policy.score_completions("odd", Returns([1, None, 0]), ROWS[:3], ANSWERS) == [1, None, 0]
+
+
+def test_a_reward_that_abstains_is_logged_and_pays_nothing(tmp_path, inputs, monkeypatch):
+    class Abstains(Short):
+        def score(self, prompts, completions, rows):
+            scores = super().score(prompts, completions, rows)
+            return [None, *scores[1:]]
+
+    monkeypatch.setattr(policy, "open_rewards", lambda *_: {"short": Abstains()})
+    config = GRPOConfig(
+        max_steps=2, batch_size=8, num_generations=4, max_completion_length=4, log_every=1
+    )
+    made, _ = perform(GRPO, tmp_path / "rl", config, **inputs)
+    log = list(tables.read_lines(made.path / "log.jsonl"))
+    assert [row["rewards/short/abstained"] for row in log] == [1 / 8, 1 / 8]
 
 
 @pytest.mark.parametrize("kind", ["list", "tuple", "generator", "numpy", "torch", "bool"])
@@ -144,18 +164,23 @@ def test_grpo_needs_whole_groups_rewards_and_room(tmp_path, inputs):
         )
 
 
-def test_trl_still_has_the_method_that_we_replace():
-    from trl import GRPOTrainer
+@pytest.mark.parametrize("name", ["GRPOTrainer", "RLOOTrainer"])
+def test_trl_still_has_the_method_that_we_replace(name):
+    import trl
 
-    assert list(inspect.signature(GRPOTrainer._tokenize_prompts).parameters) == ["self", "prompts"]
-    source = inspect.getsource(GRPOTrainer._tokenize_prompts)
+    method = getattr(trl, name)._tokenize_prompts
+    assert list(inspect.signature(method).parameters) == ["self", "prompts"]
+    source = inspect.getsource(method)
     assert "return prompt_ids, images, multimodal_fields" in source
 
 
-def test_prompts_cannot_forge_turns():
+@pytest.mark.parametrize("name", ["GRPOTrainer", "RLOOTrainer"])
+def test_prompts_cannot_forge_turns(name):
+    import trl
+
     tokenizer = tiny_tokenizer()
 
-    class Bare(policy.safe_trainer()):
+    class Bare(safe_trainer(getattr(trl, name))):
         def __init__(self):
             self.processing_class = tokenizer
 
@@ -346,7 +371,7 @@ def test_a_training_of_little_use_says_so(tmp_path, inputs):
 
 
 def test_a_useful_training_warns_of_nothing():
-    from llmstages.plugins.rl.grpo import warnings_of
+    from llmstages.plugins.rl.online import warnings_of
 
     log = [{"frac_reward_zero_std": 1.0}, {"frac_reward_zero_std": 0.5}]
     assert not list(warnings_of(log, {"clipped_last": 0.1}, GRPOConfig()))

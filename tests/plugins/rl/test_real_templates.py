@@ -7,10 +7,11 @@ import pytest
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
 from llmstages.plugins.reward import pairwise
-from llmstages.plugins.rl import dpo, policy
+from llmstages.plugins.rl import dpo
 from llmstages.plugins.rl.grpo import GRPO, GRPOConfig
 from llmstages.plugins.rl.rejection import Rejection, RejectionConfig
 from llmstages.plugins.rl.rewards.reward_model import RewardModel, RewardModelConfig
+from llmstages.plugins.rl.safe_trainer import stop_at_end_of_turn
 from llmstages.text import chat_format
 from llmstages.text.messages import message
 from llmstages.text.render import render
@@ -208,9 +209,9 @@ def test_a_config_that_knows_the_end_of_turn_stays_as_it_is(tmp_path):
         class generation_config:
             eos_token_id = 7
 
-    policy.stop_at_end_of_turn(Model, tokenizer_of("qwen2_5"))
+    stop_at_end_of_turn(Model, tokenizer_of("qwen2_5"))
     assert Model.generation_config.eos_token_id == 7, "it is the eos token of the tokenizer"
-    policy.stop_at_end_of_turn(Model, tokenizer_of("gemma3"))
+    stop_at_end_of_turn(Model, tokenizer_of("gemma3"))
     assert Model.generation_config.eos_token_id == [end_of_turn("gemma3"), 7]
 
 

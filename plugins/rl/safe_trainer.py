@@ -1,0 +1,121 @@
+"""The trainers of TRL that sample answers, made safe: what they sample from, and what they pay.
+
+``safe_trainer`` goes below TRL's public surface: it replaces how GRPOTrainer and RLOOTrainer
+tokenize prompts, so that RL sees the tokens of training and no prompt can forge control tokens,
+and what they pay for truncated answers. ppo_trainer.py goes further. Contract tests guard the
+methods.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmstages.plugins.rl import truncation
+from llmstages.plugins.rl.policy import text_of
+
+KEPT_SAMPLINGS = 50  # of a training, from which answers are kept
+
+
+def stop_at_end_of_turn(model: Any, tokenizer: Any) -> None:
+    """Make TRL end completions where the chat template ends a turn.
+
+    It stops at the tokenizer's eos token and at those of the generation config. Some templates
+    (Llama 3, Gemma) end a turn with another token, which the config of a converted model may lack.
+    """
+    from llmstages.text import chat_format
+
+    end = chat_format.control_tokens(tokenizer).end
+    stops = model.generation_config.eos_token_id
+    known = stops if isinstance(stops, list) else [stops]
+    if end is None or end in (*known, tokenizer.eos_token_id):
+        return
+    model.generation_config.eos_token_id = [end, *(stop for stop in known if stop is not None)]
+
+
+def safe_trainer(base: Any) -> type:
+    """A trainer with prompts from our renderer, and an order of prompts that can be resumed.
+
+    ``truncation_penalty``, set before training, is what truncated answers are paid less; the last
+    reward must then be truncation.no_reward.
+
+    Args:
+        base: trl.GRPOTrainer or trl.RLOOTrainer.
+    """
+    import torch
+
+    from llmstages.text import chat_format
+    from llmstages.text.generate import plain_settings
+
+    class SafeTrainer(base):
+        truncation_penalty: float | None = None
+        rollouts: list[dict[str, Any]] = []  # kept by resume.py with each checkpoint
+
+        def detach(self) -> None:
+            """Take off the model what was only there for training; a variant overrides this."""
+
+        def _calculate_rewards(
+            self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
+        ) -> Any:
+            scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            scores = self._pay_truncated(scores, completion_ids_list)
+            texts = self._tokenizer.batch_decode(completion_ids_list)
+            self._keep_rollouts([text_of(prompt) for prompt in prompts], texts, scores)
+            return scores
+
+        def _keep_rollouts(self, prompts: list[str], texts: list[str], scores: Any) -> None:
+            """Keep the best, the worst and one other answer of this process at some updates."""
+            update = self.state.global_step
+            stride = max(1, self.args.max_steps // KEPT_SAMPLINGS)
+            if update % stride:
+                return
+            begin = self.accelerator.process_index * len(prompts)
+            own = scores[begin : begin + len(prompts)]
+            totals = (own * self.reward_weights.to(own.device)).nansum(dim=1).tolist()
+            order = sorted(range(len(totals)), key=totals.__getitem__)
+            places = {"best": order[-1], "worst": order[0], "other": update % len(order)}
+            self.rollouts = [
+                *self.rollouts,
+                *(
+                    {
+                        "update": update + 1,
+                        "which": which,
+                        "reward": totals[place],
+                        "prompt": prompts[place],
+                        "answer": texts[place],
+                    }
+                    for which, place in places.items()
+                ),
+            ]
+
+        def _pay_truncated(self, scores: Any, completion_ids_list: Any) -> Any:
+            if self.truncation_penalty is None:
+                return scores
+            # The scores are those of all processes.
+            own = [ids[-1] in self.eos_token_ids for ids in completion_ids_list]
+            ended = self.accelerator.gather(torch.tensor(own, device=scores.device))
+            weights = self.reward_weights.to(scores.device)
+            return truncation.pay_truncated(scores, ended, weights, self.truncation_penalty)
+
+        def _tokenize_prompts(
+            self, prompts: list[Any]
+        ) -> tuple[list[list[int]], None, dict[str, Any]]:
+            return chat_format.prompt_ids(self.processing_class, prompts), None, {}
+
+        def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+            # Sampled as in evaluation, whatever the model's generation_config.json says.
+            with plain_settings(self.accelerator.unwrap_model(self.model)):
+                return super()._generate_single_turn(*args, **kwargs)
+
+        def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+            self.sampler: Any = super()._get_train_sampler(*args, **kwargs)
+            return self.sampler
+
+        def skip_epochs(self, count: int) -> None:
+            """Bring the order of prompts to where it was after ``count`` epochs.
+
+            TRL's sampler draws the order of each epoch from one generator, seeded once.
+            """
+            for _ in range(count):
+                torch.randperm(self.sampler.num_samples, generator=self.sampler.generator)
+
+    return SafeTrainer
