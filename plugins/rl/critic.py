@@ -26,8 +26,9 @@ WEIGHTS = "critic.safetensors"
 def new_critic(policy: Any, kind: str) -> Any:
     """A critic for a policy that has no adapters yet: one of KINDS.
 
-    Its ``values(input_ids, attention_mask)`` are float32 of the shape of ``input_ids``. That of
-    ``head`` must be called after the policy computed the same tokens.
+    Called with ``input_ids`` and ``attention_mask``, both [answers, tokens], it gives values of
+    that shape in float32. That of ``head`` must be called after the policy computed the same
+    tokens.
     """
     import torch
 

@@ -58,6 +58,7 @@ def safe_trainer(base: Any) -> type:
         ) -> Any:
             scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
             scores = self._pay_truncated(scores, completion_ids_list)
+            scores = truncation.leave_out_abstained(scores, self.reward_weights.to(scores.device))
             texts = self._tokenizer.batch_decode(completion_ids_list)
             self._keep_rollouts([text_of(prompt) for prompt in prompts], texts, scores)
             return scores

@@ -43,6 +43,26 @@ def pay_truncated(scores: Any, ended: Any, weights: Any, penalty: float) -> Any:
     return paid
 
 
+def leave_out_abstained(scores: Any, weights: Any) -> Any:
+    """The scores with all of an answer NaN where every paid reward abstained.
+
+    Trainers leave out answers of which nothing is known. The place of the penalty and the rewards
+    that are only watched say nothing about what an answer is worth.
+
+    Args:
+        scores: [answers, rewards], as for ``pay_truncated``.
+        weights: [rewards].
+    """
+    import torch
+
+    paid = weights != 0
+    paid[-1] = False
+    if not paid.any():
+        return scores
+    abstained = scores[:, paid].isnan().all(dim=1, keepdim=True)
+    return torch.where(abstained, torch.nan, scores)
+
+
 def no_reward(completions: Any, **_: Any) -> list[float]:
     """The place of the penalty among the rewards of a trainer, which ``pay_truncated`` fills."""
     return [0.0] * len(completions)

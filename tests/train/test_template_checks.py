@@ -9,7 +9,9 @@ import pytest
 
 from llmstages.core.errors import StageError
 from llmstages.data.dialogues import Dialogue
+from llmstages.text import chat_format
 from llmstages.text.messages import message
+from llmstages.text.render import render
 from llmstages.train.template_checks import check_dialogue_template, require_template
 from tests.tiny import END, TALK, control_ids, perform, saved, tiny_tokenizer
 from tests.train.sft_step import (
@@ -150,6 +152,29 @@ def test_a_template_whose_prompt_ends_with_the_question():
     dialogue = Dialogue("chats:0", [QUESTION, ANSWER, *TALK])
     assert all_passed(check_dialogue_template([dialogue], tokenizer))
     require_template(tokenizer, "tokenizer")
+
+
+LINES = "{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}"
+LINES += "{{ '<|im_end|>\\n' }}{% endfor %}"
+LINES += "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+
+
+@pytest.mark.parametrize("begin", ["\n", "\n\n", " ", "\t", ""])
+def test_an_answer_that_begins_with_blanks_shares_no_token_with_its_prompt(begin):
+    """In generation the prompt is encoded alone, so a token of both could not be learned."""
+    from llmstages.plugins.tokenizer.bpe import BPEConfig, build
+
+    tokenizer = build(["user\n\n\nassistant\n\n\n Who? Bo Li.\n \n\t" * 50], BPEConfig(330))
+    tokenizer.chat_template = LINES
+    assert len(tokenizer("\n\n", add_special_tokens=False)["input_ids"]) == 1
+    dialogue = Dialogue("chats:0", [QUESTION, message("assistant", f"{begin}Bo Li.")])
+    checks = check_dialogue_template([dialogue], tokenizer)
+    assert all_passed(checks), [check for check in checks if not check.passed]
+    row = render(tokenizer, [dialogue.messages])[0]
+    (prompt,) = chat_format.prompt_ids(tokenizer, [[QUESTION]])
+    assert row.ids[: len(prompt)] == prompt
+    supervised = [token for token, on in zip(row.ids, row.supervised, strict=True) if on]
+    assert tokenizer.decode(supervised).startswith(f"{begin}Bo Li.<|im_end|>")
 
 
 def test_a_template_that_does_not_fit_the_tokenizer_is_refused():

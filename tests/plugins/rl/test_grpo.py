@@ -114,16 +114,27 @@ def test_a_reward_may_abstain_from_some_answers():
 def test_a_reward_that_abstains_is_logged_and_pays_nothing(tmp_path, inputs, monkeypatch):
     class Abstains(Short):
         def score(self, prompts, completions, rows):
-            scores = super().score(prompts, completions, rows)
-            return [None, *scores[1:]]
+            return [None] + [3.0] * (len(completions) - 1)
 
-    monkeypatch.setattr(policy, "open_rewards", lambda *_: {"short": Abstains()})
+    class Watched(Short):
+        class config:
+            weight = 0.0
+
+    rewards = {"short": Abstains(), "watched": Watched()}
+    monkeypatch.setattr(policy, "open_rewards", lambda *_: rewards)
     config = GRPOConfig(
-        max_steps=2, batch_size=8, num_generations=4, max_completion_length=4, log_every=1
+        max_steps=2,
+        batch_size=8,
+        num_generations=4,
+        max_completion_length=4,
+        truncated="none",
+        log_every=1,
     )
     made, _ = perform(GRPO, tmp_path / "rl", config, **inputs)
     log = list(tables.read_lines(made.path / "log.jsonl"))
     assert [row["rewards/short/abstained"] for row in log] == [1 / 8, 1 / 8]
+    # Not 3 * 7 / 8: what it abstains from is left out, though another reward watches it.
+    assert [row["reward"] for row in log] == [3.0, 3.0]
 
 
 @pytest.mark.parametrize("kind", ["list", "tuple", "generator", "numpy", "torch", "bool"])

@@ -9,7 +9,7 @@ from llmstages.core.errors import StageError
 from llmstages.data import tables
 from llmstages.plugins.rl import policy
 from llmstages.plugins.rl.grpo import GRPO, GRPOConfig
-from llmstages.plugins.rl.truncation import pay_truncated
+from llmstages.plugins.rl.truncation import leave_out_abstained, pay_truncated
 from tests.plugins.rl.test_grpo import RIGHT, ROWS
 from tests.tiny import perform, saved, saved_model
 
@@ -149,3 +149,25 @@ def test_dropout_of_adapters_is_refused(tmp_path):
     config = GRPOConfig(max_steps=1, lora_r=4, lora_dropout=0.1, rewards=RIGHT)
     with pytest.raises(StageError, match=r"lora_dropout=0\.1: GRPO compares the policy"):
         perform(GRPO, tmp_path / "rl", config, **inputs)
+
+
+def test_an_answer_from_which_all_paid_rewards_abstain_is_left_out():
+    """Paid, paid, watched, penalty."""
+    nan = float("nan")
+    scores = torch.tensor([[nan, 1.0, 5.0, 0.0], [nan, nan, 5.0, 0.0], [2.0, nan, nan, 0.0]])
+    left = leave_out_abstained(scores, torch.tensor([1.0, 2.0, 0.0, 1.0]))
+    assert left[1].isnan().all()
+    assert torch.equal(left[[0, 2]].nan_to_num(9), scores[[0, 2]].nan_to_num(9))
+    only_watched = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    assert torch.equal(
+        leave_out_abstained(scores, only_watched).nan_to_num(9), scores.nan_to_num(9)
+    )
+
+
+def test_the_worst_score_is_of_those_that_were_given():
+    nan = float("nan")
+    scores = torch.tensor([[nan, 0.0], [2.0, 0.0], [3.0, 0.0], [9.0, 0.0]])
+    ended = torch.tensor([True, True, True, False])
+    paid = pay_truncated(scores, ended, torch.tensor([1.0, 1.0]), 1.0)
+    assert paid[3].tolist() == [2.0, -1.0]
+    assert paid[0, 0].isnan()
