@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.data import tables
-from llmstages.plugins.rl import policy, signals, truncation
+from llmstages.plugins.rl import alarms, policy, signals, truncation
 from llmstages.plugins.rl.safe_trainer import stop_at_end_of_turn
 from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
@@ -75,6 +75,11 @@ class OnlineConfig(LoraOptions, Optimization):
     limit: int = option(0, "problems used at most, drawn by the seed; 0 = all", ge=0)
     rewards: dict[str, Any] = option(
         help="what is rewarded: name -> reward and its weight", factory=dict
+    )
+    alarm: str = option(
+        "warn",
+        "where the policy seems to game its reward: say so, or stop and save the best one before",
+        choices=alarms.CHOICES,
     )
     log_every: int = option(2, "updates between log lines; logged curves are means over them")
 
@@ -236,10 +241,12 @@ class Online:
         if config.truncated == "penalty":
             trainer.truncation_penalty = config.truncation_penalty
         watched = [name for name, reward in rewards.items() if not reward.config.weight]
-        trainer.add_callback(alarm_callback(ctx, watched))
+        guard = alarms.alarm_callback(ctx, watched, config.alarm == "stop")
+        trainer.add_callback(guard)
         # Where all answers of all groups are paid the same, warnings_of() says so.
         run_trainer(trainer, config, ctx, needs_gradient=False)
         log = write_log(trainer, ctx)
+        saved = guard.restore(trainer) if guard.stopped else trainer.state.global_step
         trainer.detach()
         trained = merged(trainer.model, adapter)
         save_model(trained, tokenizer, ctx)
@@ -248,42 +255,20 @@ class Online:
         curves = curve_metrics(log, list(rewards), self.curves)
         for warning in warnings_of(log, curves, config):
             ctx.say(f"{ctx.step}: {warning}")
-        alarms = list(signals.alarms_of(log, watched))
+        raised = list(signals.alarms_of(log, watched))
         if distributed.first_process():
             tables.write_lines(ctx.out / ROLLOUTS, trainer.rollouts)
-            raised = [{**alarm._asdict(), "sentence": alarm.sentence()} for alarm in alarms]
-            tables.write_lines(ctx.out / ALARMS, raised)
+            rows = [{**alarm._asdict(), "sentence": alarm.sentence()} for alarm in raised]
+            tables.write_lines(ctx.out / ALARMS, rows)
         return {
             **{name: curves[name] for name in HEADLINE if name in curves},
             "updates": updates,
             "answers": updates * config.batch_size // getattr(config, "num_iterations", 1),
             "problems": len(problems),
-            "alarms": len(alarms),
+            "alarms": len(raised),
+            "saved_update": saved,
             **curves,
         }
-
-
-def alarm_callback(ctx: Context, watched: Sequence[str]) -> Any:
-    """A callback that says each alarm when it is raised, during training.
-
-    Args:
-        ctx: where the step runs.
-        watched: names of the rewards of weight 0.
-    """
-    from transformers import TrainerCallback
-
-    class Alarms(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            # Those of a training that was stopped are said already.
-            self.said = {alarm.signal for alarm in signals.alarms_of(state.log_history, watched)}
-
-        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            for alarm in signals.alarms_of(state.log_history, watched):
-                if alarm.signal not in self.said:
-                    self.said.add(alarm.signal)
-                    ctx.say(f"{ctx.step}: ALARM at {alarm.sentence()}")
-
-    return Alarms()
 
 
 def require_an_update(config: Any, problems: int, ctx: Context) -> None:

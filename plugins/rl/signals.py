@@ -147,6 +147,15 @@ def alarms_of(log: Sequence[Mapping[str, Any]], watched: Sequence[str] = ()) -> 
             yield alarm
 
 
+def broken_now(log: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether any signal is out of bounds in the last row."""
+    for name, bound in BOUNDS.items():
+        series = _series(log, PREFIX + name)
+        if series and bound.is_broken(_begin(series), series[-1][1]):
+            return True
+    return False
+
+
 def _series(log: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
     return [(int(row["step"]), float(row[key])) for row in log if row.get(key) is not None]
 
