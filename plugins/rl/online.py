@@ -10,6 +10,7 @@ of its config class of TRL) or ``trainer_class``; examples/plugins/llmstages-ext
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,6 +30,8 @@ CURVES = {
     "completions/mean_length": "length",
     "completions/clipped_ratio": "clipped",
     "kl": "kl",
+    "tools/calls": "tool_calls",
+    "tools/failures": "tool_failures",
 }
 SAME_REWARDS = "frac_reward_zero_std"  # share of groups whose rewards are all the same
 MANY_CLIPPED = 0.5  # share of answers cut before their end from which it is said
@@ -76,6 +79,9 @@ class OnlineConfig(LoraOptions, Optimization):
     rewards: dict[str, Any] = option(
         help="what is rewarded: name -> reward and its weight", factory=dict
     )
+    max_tool_calls: int = option(
+        2, "calls of one answer at most, where tools are wired in (steps.rl.tools=tools)", ge=1
+    )
     alarm: str = option(
         "warn",
         "where the policy seems to game its reward: say so, or stop and save the best one before",
@@ -97,6 +103,7 @@ class Online:
 
     Config: ClassVar[type] = OnlineConfig
     curves: ClassVar[Mapping[str, str]] = CURVES
+    calls_tools: ClassVar[bool] = True  # whether its trainer of TRL takes a rollout_func
     smoke: ClassVar[Mapping[str, Any]] = {
         "max_steps": 2,
         "batch_size": 8,
@@ -108,6 +115,7 @@ class Online:
         "policy": "model",
         "problems": "problems|dialogues",
         "reward": "reward_model?",
+        "tools": "dialogues?",  # a tools artifact, whose tools the policy may call
     }
     output: ClassVar[str] = "model"
     version: ClassVar[str] = "5"
@@ -200,6 +208,26 @@ class Online:
         """
         return {}
 
+    def tools(self, config: Any, ctx: Context, tokenizer: Any) -> dict[str, Any]:
+        """The arguments of the trainer that let the policy call tools; {} without any."""
+        from llmstages.plugins.rl.tool_rollouts import ToolRollouts
+        from llmstages.text import generate
+
+        artifact = ctx.maybe("tools")
+        if not artifact:
+            return {}
+        if not self.calls_tools:
+            raise StageError(
+                f"{ctx.step}: TRL's trainer of this variant runs no tools while it samples; take "
+                "rl=grpo or rl=ppo, or leave steps.rl.tools out"
+            )
+        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+        tools = generate.open_tools(artifact.path)
+        rollouts = ToolRollouts(
+            tokenizer, tools, config.max_tool_calls, config.max_completion_length
+        )
+        return {"rollout_func": rollouts}
+
     def run(self, config: Any, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
 
@@ -222,7 +250,8 @@ class Online:
         model = load_model(ctx.one("policy"), ctx)
         # Its noise would be taken for a difference between the policy and its reference.
         disable_dropout(model)
-        stop_at_end_of_turn(model, tokenizer)
+        tools = self.tools(config, ctx, tokenizer)
+        stop_at_end_of_turn(model, tokenizer, calls=bool(tools))
         adapter = lora_adapter(config)
         rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx)
         arguments = self.trainer_arguments(config, ctx, tokenizer, rewards)
@@ -237,6 +266,7 @@ class Online:
             peft_config=adapter,
             args=self.built_arguments(config, arguments),
             **self.trainer_extras(config, model),
+            **tools,
         )
         if config.truncated == "penalty":
             trainer.truncation_penalty = config.truncation_penalty

@@ -283,10 +283,13 @@ def reward_functions(
         def function(
             completion_ids: Sequence[Sequence[int]],
             problem: Sequence[int],
+            said: Sequence[str] | None = None,
             log_metric: Callable[[str, float], None] | None = None,
             **_: Any,
         ) -> Sequence[float | None]:
-            completions = [completion_text(ids) for ids in completion_ids]
+            # With tools the answer is what was said after their results.
+            texts = said if said is not None else map(completion_text, completion_ids)
+            completions = list(texts)
             asked = [problems[number] for number in problem]
             scores = score_completions(name, reward, asked, completions)
             if not log_metric:

@@ -28,6 +28,7 @@ class RLOO(Online):
 
     Config = RLOOConfig
     version: ClassVar[str] = "1"
+    calls_tools: ClassVar[bool] = False
     curves: ClassVar[Mapping[str, str]] = {**CURVES, SAME_REWARDS: "no_signal"}
 
     def trainer_arguments(

@@ -16,20 +16,26 @@ from llmstages.plugins.rl.policy import text_of
 KEPT_SAMPLINGS = 50  # of a training, from which answers are kept
 
 
-def stop_at_end_of_turn(model: Any, tokenizer: Any) -> None:
+def stop_at_end_of_turn(model: Any, tokenizer: Any, calls: bool = False) -> None:
     """Make TRL end completions where the chat template ends a turn.
 
     It stops at the tokenizer's eos token and at those of the generation config. Some templates
     (Llama 3, Gemma) end a turn with another token, which the config of a converted model may lack.
+
+    Args:
+        model: whose generation config is changed.
+        tokenizer: of the model.
+        calls: also stop where a call ends, so that its result can be put in.
     """
     from llmstages.text import chat_format
 
     end = chat_format.control_tokens(tokenizer).end
+    wanted = chat_format.stop_ids(tokenizer) if calls else [] if end is None else [end]
     stops = model.generation_config.eos_token_id
-    known = stops if isinstance(stops, list) else [stops]
-    if end is None or end in (*known, tokenizer.eos_token_id):
-        return
-    model.generation_config.eos_token_id = [end, *(stop for stop in known if stop is not None)]
+    known = [stop for stop in (stops if isinstance(stops, list) else [stops]) if stop is not None]
+    new = [stop for stop in wanted if stop not in (*known, tokenizer.eos_token_id)]
+    if new:
+        model.generation_config.eos_token_id = [*new, *known]
 
 
 def safe_trainer(base: Any) -> type:
