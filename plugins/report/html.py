@@ -75,7 +75,7 @@ class HTML:
     Config = HTMLConfig
     inputs: ClassVar[Mapping[str, str]] = {"steps": "*"}
     output: ClassVar[str] = "report"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
 
     def run(self, config: HTMLConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages.data import tables

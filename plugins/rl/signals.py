@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from llmstages.plugins.rl.rewards.repetition import repeated_share
 
 PREFIX = "signals/"  # of the logged series
+GAP = "gap/"  # of an alarm about a watched reward
 RUN = 3  # words of a phrase
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 FIRST_ROWS = 2  # log rows whose mean is what later ones are compared with
@@ -71,7 +72,7 @@ class Alarm(NamedTuple):
 
     Attributes:
         update: the one at which it was logged for the LASTING-th time.
-        signal: its name, a key of BOUNDS or ``gap``.
+        signal: its name, a key of BOUNDS, or GAP and the name of a watched reward.
         begin: its value at the beginning.
         now: its value at that update.
     """
@@ -83,10 +84,11 @@ class Alarm(NamedTuple):
 
     def sentence(self) -> str:
         """The alarm for people."""
-        if self.signal == "gap":
+        if self.signal.startswith(GAP):
             return (
-                f"update {self.update}: what is paid rises and a watched reward falls "
-                f"({self.begin:.3g} -> {self.now:.3g}): the policy games its reward"
+                f"update {self.update}: what is paid rises, and {self.signal.removeprefix(GAP)}, "
+                f"which is only watched, falls ({self.begin:.3g} -> {self.now:.3g}): the policy "
+                "games its reward"
             )
         return (
             f"update {self.update}: answers {BOUNDS[self.signal].about} ({self.signal} "
@@ -143,7 +145,7 @@ def alarms_of(log: Sequence[Mapping[str, Any]], watched: Sequence[str] = ()) -> 
         if alarm := _lasting(name, series, broken, begin):
             yield alarm
     for name in watched:
-        if alarm := _gap(log, f"rewards/{name}"):
+        if alarm := _gap(log, name):
             yield alarm
 
 
@@ -185,12 +187,12 @@ GAP_RISE = 0.5  # of the paid rewards, in their standard deviations at the begin
 GAP_FALL = 0.25  # of the watched one, in its own
 
 
-def _gap(log: Sequence[Mapping[str, Any]], key: str) -> Alarm | None:
+def _gap(log: Sequence[Mapping[str, Any]], name: str) -> Alarm | None:
     """The alarm where a watched reward falls while what is paid rises."""
-    paid, gold = _series(log, "reward"), _series(log, f"{key}/mean")
+    paid, gold = _series(log, "reward"), _series(log, f"rewards/{name}/mean")
     paid_begin, gold_begin = _begin(paid), _begin(gold)
     paid_spread = _begin(_series(log, "reward_std"))
-    gold_spread = _begin(_series(log, f"{key}/std"))
+    gold_spread = _begin(_series(log, f"rewards/{name}/std"))
     paid_at = dict(paid)
     broken = [
         (step, now)
@@ -198,4 +200,4 @@ def _gap(log: Sequence[Mapping[str, Any]], key: str) -> Alarm | None:
         if paid_at.get(step, paid_begin) > paid_begin + GAP_RISE * paid_spread
         and now < gold_begin - GAP_FALL * gold_spread
     ]
-    return _lasting("gap", gold, broken, gold_begin)
+    return _lasting(GAP + name, gold, broken, gold_begin)

@@ -256,10 +256,25 @@ def _write_reinforcement(run: Run) -> None:
             "entropy": 1.0,
             "completions/mean_length": 5,
             "completions/clipped_ratio": 0.5,
+            "signals/repetition": 0.1 * i,
+            "explained_variance": 0.2 * i,
         }
         for i in range(1, 5)
     ]
     tables.write_lines(policy / "log.jsonl", log)
+    alarm = {"update": 3, "signal": "gap/gold", "begin": 1.0, "now": 0.0, "sentence": f"3: {EVIL}"}
+    tables.write_lines(policy / "alarms.jsonl", [alarm])
+    sampled = [
+        {
+            "update": i,
+            "which": "best",
+            "reward": 0.625,
+            "prompt": EVIL,
+            "answer": f"said {i} {EVIL}",
+        }
+        for i in range(11, 14)
+    ]
+    tables.write_lines(policy / "rollouts.jsonl", sampled)
 
 
 def _write_scores(run: Run) -> None:

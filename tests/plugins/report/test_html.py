@@ -119,6 +119,12 @@ def test_everything_that_a_run_holds_is_shown(run, tmp_path):
         "7 depth, which sets the sizes",
         "448 width",
         "split into 20 paragraphs",
+        "Alarm at 3: ",
+        "what the critic foresees",
+        "signs of a gamed reward",
+        "11best0.62",
+        "said 12",
+        "said 13",
     ):
         assert part in words, part
     assert words.index("0 examples") < words.index("10 examples")

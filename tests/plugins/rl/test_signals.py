@@ -97,8 +97,8 @@ def gap_rows(paid, gold):
 def test_a_watched_reward_that_falls_while_the_paid_one_rises_raises_an_alarm():
     rows = gap_rows(lambda step: step / 10, lambda step: 1 - step / 50)
     (alarm,) = signals.alarms_of(rows, ["gold"])
-    assert alarm.signal == "gap" and 6 < alarm.update < 15
-    assert "the policy games its reward" in alarm.sentence()
+    assert alarm.signal == "gap/gold" and 6 < alarm.update < 15
+    assert "gold, which is only watched, falls" in alarm.sentence()
     assert not list(signals.alarms_of(rows))  # it is not watched
 
 
