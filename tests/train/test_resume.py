@@ -81,13 +81,14 @@ def test_other_stages_continue_with_the_same_bits(tmp_path, undisturbed, kind):
         assert files == straight, f"stopped after update {update}"
 
 
-@pytest.mark.parametrize("kind", ["ppo", "ppo-lora", "ppo-head", "rloo"])
-def test_rl_that_uses_answers_twice_continues_with_the_same_bits(tmp_path, undisturbed, kind):
-    """It stops only where new answers are sampled: checkpoints do not hold the old ones."""
+@pytest.mark.parametrize(
+    ("kind", "updates"),
+    [("ppo", (2, 4, 6, 8, 10)), ("ppo-lora", (4, 10)), ("ppo-head", (4, 10)), ("rloo", (1, 8))],
+)
+def test_rl_continues_with_the_same_bits(tmp_path, undisturbed, kind, updates):
+    """PPO stops only where new answers are sampled: checkpoints do not hold the old ones."""
     inputs, straight, metrics = undisturbed(kind)
-    stride = 2 if kind.startswith("ppo") else 1
-    updates = range(stride, int(metrics["updates"]), stride)
-    assert len(updates) >= 5
+    assert max(updates) < metrics["updates"]
     for update in updates:
         stop(kind, tmp_path / str(update), inputs, update)
         files, _ = perform(kind, tmp_path / str(update), inputs)

@@ -80,6 +80,7 @@ STAGES = {
     "ppo-lora": (PPO, PPOConfig(**{**ONLINE, **TWICE}, lora_r=4)),
     "ppo-head": (PPO, PPOConfig(**{**ONLINE, **TWICE}, critic="head")),
     "ppo-fixed": (FixedPPO, PPOConfig(**{**ONLINE, **TWICE})),
+    "ppo-fixed-head": (FixedPPO, PPOConfig(**{**ONLINE, **TWICE}, critic="head")),
 }
 
 

@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from llmstages.core.config import build_config
 from llmstages.core.errors import StageError
@@ -15,6 +16,7 @@ from llmstages.plugins.rl import policy
 from llmstages.plugins.rl.ppo import PPO, PPOConfig
 from llmstages.text.messages import message
 from tests.tiny import perform, saved, saved_model
+from tests.train import training_steps
 from tests.train.test_resume import result, start
 
 RIGHT = {"exact_answer": {"use": "exact_answer"}}
@@ -235,10 +237,26 @@ def test_odd_batches_and_groups_are_fine(tmp_path, inputs):
         assert metrics["updates"] == 2
 
 
+@pytest.mark.parametrize("kind", ["ppo-fixed", "ppo-fixed-head"])
+def test_micro_batches_change_nothing(tmp_path, kind):
+    """The losses are means over the tokens of an update, however it is cut."""
+    from safetensors.torch import load
+
+    inputs = training_steps.inputs_of(kind, tmp_path)
+    trained = []
+    for rows in (8, 2):
+        folder = tmp_path / str(rows)
+        files, _ = training_steps.perform(kind, folder, inputs, micro_batch_size=rows)
+        trained.append(load(files["model.safetensors"]))
+    before = load_file(inputs["policy"].path / "model.safetensors")
+    one, two = trained
+    for name, weight in one.items():
+        moved = (weight - before[name]).norm()
+        assert (weight - two[name]).norm() < 1e-4 * moved + 1e-7, name
+
+
 @pytest.mark.parametrize("processes", [2])
 def test_two_processes_train_what_one_trains(tmp_path, processes):
-    from safetensors.torch import load_file
-
     for count in (1, processes):
         # Half as many rows at once, so that a micro batch of all processes is the same.
         result(start(count, "stop", "ppo-fixed", tmp_path / str(count)))
