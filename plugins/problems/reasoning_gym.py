@@ -4,9 +4,9 @@ Each task makes as many problems as wanted, easy or hard by its own settings, an
 a rule. The package is an extra: ``pip install "llmstages[reasoning_gym]"``.
 
 What is guarded against: its seeds overlap (problem i of seed s is problem i-1 of seed s+1), so all
-are made from one seed, and practice and test are told apart by the question. Scorers that run what
-the model says, or pay for any text, are not offered. Answers are graded by the grader
-``reasoning_gym``, which pays for a full score alone.
+are made from one seed, and the question decides whether a problem is for practice or for the test.
+Scorers that run what the model says, or pay for any text, are not offered. Answers are graded by
+the grader ``reasoning_gym``, which pays for a full score alone.
 """
 
 from __future__ import annotations

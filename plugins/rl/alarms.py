@@ -23,7 +23,7 @@ FOLDER = "best-policy"  # in the work folder of the step
 def alarm_callback(ctx: Context, watched: Sequence[str], stops: bool) -> Any:
     """A callback that says each alarm when it is raised, and ends the training if it ``stops``.
 
-    After training ``stopped`` tells whether it did, and ``restore(trainer)`` puts the policy back.
+    After training ``stopped`` says whether it did, and ``restore(trainer)`` puts the policy back.
 
     Args:
         ctx: where the step runs.

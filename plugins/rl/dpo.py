@@ -40,7 +40,7 @@ class DPOConfig(RankingOptions):
 
 
 class DPO(FromRankings):
-    """A policy that tells the better answer of each pair from the worse one."""
+    """A policy that prefers the better answer of each pair."""
 
     Config = DPOConfig
     version: ClassVar[str] = "5"

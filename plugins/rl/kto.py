@@ -43,6 +43,12 @@ class KTO(FromRankings):
 
     Config = KTOConfig
 
+    def estimate(
+        self, config: KTOConfig, known: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """As of DPO, whose batches count pairs."""
+        return super().estimate(replace(config, batch_size=config.batch_size // 2), known)
+
     def rows(self, pairs: Sequence[Mapping[str, Any]], tokenizer: Any) -> Any:
         import datasets
 
