@@ -17,7 +17,7 @@ from tests.tiny import perform, saved, saved_model
 
 REWARDS = {"exact_answer": {"use": "exact_answer"}}
 OPTIONS = {
-    "max_steps": 48,
+    "max_steps": 60,
     "batch_size": 16,
     "max_completion_length": 12,
     "learning_rate": 5e-3,
@@ -60,10 +60,10 @@ def test_training_stops_at_an_alarm_and_saves_what_was_before(tmp_path, inputs, 
     stage, config = VARIANTS[name]
     _, warned = perform(stage, tmp_path / "warn", config, **inputs)
     said = [line for line in perform.said if "ALARM" in line]
-    assert warned["updates"] == 48 and warned["alarms"] >= 1 and said
+    assert warned["updates"] == 60 and warned["alarms"] >= 1 and said
     made, stopped = perform(stage, tmp_path / "stop", dc.replace(config, alarm="stop"), **inputs)
     (first, *_) = tables.read_lines(made.path / "alarms.jsonl")
-    assert stopped["updates"] == first["update"] < 48
+    assert stopped["updates"] == first["update"] < 60
     assert stopped["saved_update"] < stopped["updates"]
     assert any(f"saved is update {stopped['saved_update']:.0f}" in line for line in perform.said)
     # The weights are those of a training that ended there.
