@@ -65,11 +65,10 @@ def safe_trainer(base: Any) -> type:
             scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
             scores = self._pay_truncated(scores, completion_ids_list)
             scores = truncation.leave_out_abstained(scores, self.reward_weights.to(scores.device))
-            texts = self._tokenizer.batch_decode(completion_ids_list)
-            self._keep_rollouts([text_of(prompt) for prompt in prompts], texts, scores)
+            self._keep_rollouts(prompts, completion_ids_list, scores)
             return scores
 
-        def _keep_rollouts(self, prompts: list[str], texts: list[str], scores: Any) -> None:
+        def _keep_rollouts(self, prompts: Any, completion_ids_list: Any, scores: Any) -> None:
             """Keep the best, the worst and one other answer of this process at some updates."""
             update = self.state.global_step
             stride = max(1, self.args.max_steps // KEPT_SAMPLINGS)
@@ -87,8 +86,8 @@ def safe_trainer(base: Any) -> type:
                         "update": update + 1,
                         "which": which,
                         "reward": totals[place],
-                        "prompt": prompts[place],
-                        "answer": texts[place],
+                        "prompt": text_of(prompts[place]),
+                        "answer": self._tokenizer.decode(completion_ids_list[place]),
                     }
                     for which, place in places.items()
                 ),

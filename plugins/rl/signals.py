@@ -141,7 +141,7 @@ def alarms_of(log: Sequence[Mapping[str, Any]], watched: Sequence[str] = ()) -> 
     for name, bound in BOUNDS.items():
         series = _series(log, PREFIX + name)
         begin = _begin(series)
-        broken = [(step, now) for step, now in series if bound.is_broken(begin, now)]
+        broken = {step for step, now in series if bound.is_broken(begin, now)}
         if alarm := _lasting(name, series, broken, begin):
             yield alarm
     for name in watched:
@@ -170,14 +170,13 @@ def _begin(series: Sequence[tuple[int, float]]) -> float:
 def _lasting(
     name: str,
     series: Sequence[tuple[int, float]],
-    broken: Sequence[tuple[int, float]],
+    broken: set[int],
     begin: float,
 ) -> Alarm | None:
     """The alarm at the first row that is the LASTING-th out of bounds in a row."""
-    out = dict(broken)
     lasted = 0
     for step, now in series:
-        lasted = lasted + 1 if step in out else 0
+        lasted = lasted + 1 if step in broken else 0
         if lasted == LASTING:
             return Alarm(step, name, begin, now)
     return None
@@ -194,10 +193,10 @@ def _gap(log: Sequence[Mapping[str, Any]], name: str) -> Alarm | None:
     paid_spread = _begin(_series(log, "reward_std"))
     gold_spread = _begin(_series(log, f"rewards/{name}/std"))
     paid_at = dict(paid)
-    broken = [
-        (step, now)
+    broken = {
+        step
         for step, now in gold
         if paid_at.get(step, paid_begin) > paid_begin + GAP_RISE * paid_spread
         and now < gold_begin - GAP_FALL * gold_spread
-    ]
+    }
     return _lasting(GAP + name, gold, broken, gold_begin)
