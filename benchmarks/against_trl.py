@@ -138,8 +138,10 @@ def run_stage(stage: str, args: argparse.Namespace, inputs: Any, folder: Path) -
             GRPO,
             GRPOConfig(
                 max_steps=args.updates,
-                num_generations=args.batch_size,
-                max_completion_length=16,
+                num_generations=getattr(args, "group", args.batch_size),
+                max_completion_length=getattr(args, "tokens", 16),
+                # Draws the same random numbers as the other side.
+                engine=getattr(args, "engine", "trl"),
                 truncated="none",
                 rewards=rewards,
                 **common,

@@ -188,7 +188,7 @@ def continue_prompts(
 
     generate.settings = never_stop
     if args.one == "all_scores":
-        generate._generate_batch = keep_all_scores
+        generate.decode = keep_all_scores
     ids, _ = generate.generate(
         model, tokenizer, prompts, max_new_tokens=args.tokens, batch=len(prompts)
     )
@@ -198,7 +198,7 @@ def continue_prompts(
 def keep_all_scores(
     model: Any, prompts: list[list[int]], new_tokens: int, options: dict[str, Any], *_: Any
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """What _generate_batch was before: the confidence from the scores of all steps at the end."""
+    """What decode() was before: the confidence from the scores of all steps at the end."""
     import torch
 
     width = max(map(len, prompts))

@@ -1,7 +1,7 @@
 """Answers per second of GRPO: our stage beside a bare GRPOTrainer with the same model and prompts.
 
     python benchmarks/rl.py                     # a small random llama, like the story's
-    python benchmarks/rl.py --model FOLDER --updates 4 --batch-size 32
+    python benchmarks/rl.py --model FOLDER --updates 4 --batch-size 32 --tokens 24
 
 The two take turns, PAIRS times, so that what else the machine does hits both. Timed is the training
 alone, from its first update to its last, not loading and saving. Printed are the medians, the
@@ -30,6 +30,9 @@ def main() -> None:
     parser.add_argument("--model", help="folder of a chat model; default a small random llama")
     parser.add_argument("--updates", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=64, help="answers in an update")
+    parser.add_argument("--group", type=int, default=8, help="answers to the same prompt")
+    parser.add_argument("--tokens", type=int, default=16, help="of an answer at most")
+    parser.add_argument("--engine", default="hf", help="as in rl.engine")
     parser.add_argument("--pairs", type=int, default=PAIRS)
     args = parser.parse_args()
     args.dialogues = None

@@ -273,6 +273,7 @@ def parse_reply(tokenizer: Any, ids: Iterable[int]) -> tuple[Message, bool]:
     tokens: list[int] = []
     call: tuple[str, int] | None = None
     ended = False
+    document_ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
     for token in ids:
         if call is None and token in openings:
             call = openings[token]
@@ -286,7 +287,7 @@ def parse_reply(tokenizer: Any, ids: Iterable[int]) -> tuple[Message, bool]:
         elif token == control.end:
             ended = call is None
             break
-        elif token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        elif token in document_ends:
             break
         else:
             tokens.append(token)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from llmstages.core.malloc import kept_memory
 from llmstages.text import chat_format
 from llmstages.text.batching import available_memory, batch_for
+from llmstages.text.decoding import decode
 from llmstages.text.messages import Message, message, with_tools
 from llmstages.text.replies import parse_turn
 from llmstages.text.template_input import reads_tool_field
@@ -98,81 +98,14 @@ def generate(
         chosen = chosen[: batch_for(model, longest, max_new_tokens, batch, available)]
         start += len(chosen)
         with kept_memory():
-            rows, probabilities = _generate_batch(
+            rows, probabilities = decode(
                 model, [fitted[i] for i in chosen], max_new_tokens, options, advance
             )
         for place, i in enumerate(chosen):
-            end = chat_format.reply_length(rows[place], options["eos_token_id"])
-            new_ids[i] = rows[place][:end]
-            if probabilities and end:
-                confidences[i] = min(probabilities[place][:end])
+            new_ids[i] = rows[place]
+            if probabilities:
+                confidences[i] = min(probabilities[place], default=1.0)
     return new_ids, confidences
-
-
-class _StepRecorder:
-    """A logits processor that changes nothing and looks at each step of generation.
-
-    Of the scores of a step it keeps the largest probability of each row: greedy decoding chooses
-    that token. The scores of all steps (batch x tokens x vocabulary) are never kept.
-    """
-
-    def __init__(
-        self, rows: int, steps: int, greedy: bool, advance: Callable[[float], None] | None
-    ) -> None:
-        self.rows, self.steps, self.greedy = rows, steps, greedy
-        self.advance = advance
-        self.done_steps = 0
-        self.reported = 0
-        self.probabilities: list[Any] = []  # of each step, one per row
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """What transformers calls before it chooses a token; returns the scores as they are."""
-        if self.greedy:
-            self.probabilities.append(scores.float().softmax(-1).max(-1).values)
-        # Called before the forward pass that follows, so the step before is what is done.
-        self._report(self.rows * self.done_steps // self.steps)
-        self.done_steps += 1
-        return scores
-
-    def finish(self) -> None:
-        """All rows are done, also where they ended before the last step."""
-        self._report(self.rows)
-
-    def _report(self, done: int) -> None:
-        if self.advance and done > self.reported:
-            self.advance(done - self.reported)
-        self.reported = done
-
-
-def _generate_batch(
-    model: Any,
-    prompts: Sequence[list[int]],
-    max_new_tokens: int,
-    options: Mapping[str, Any],
-    advance: Callable[[float], None] | None = None,
-) -> tuple[list[list[int]], list[list[float]]]:
-    """(new ids of each prompt, padded to one length; probability of each if greedy, else [])."""
-    import torch
-    from transformers import LogitsProcessorList
-
-    pad = options["pad_token_id"]
-    width = max(map(len, prompts))
-    ids = [[pad] * (width - len(prompt)) + prompt for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    recorder = _StepRecorder(len(prompts), max_new_tokens, not options["do_sample"], advance)
-    with torch.no_grad(), plain_settings(model):
-        sequences = model.generate(
-            input_ids=torch.tensor(ids, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
-            max_new_tokens=max_new_tokens,
-            logits_processor=LogitsProcessorList([recorder]),
-            **options,
-        )
-    recorder.finish()
-    new_ids = sequences[:, width:].tolist()
-    if not recorder.probabilities:
-        return new_ids, []
-    return new_ids, torch.stack(recorder.probabilities, 1).tolist()
 
 
 def _context(model: Any) -> int:
@@ -191,25 +124,6 @@ def settings(model: Any, tokenizer: Any, temperature: float) -> dict[str, Any]:
     if temperature:
         options.update(temperature=temperature, top_k=0, top_p=1.0)
     return options
-
-
-@contextmanager
-def plain_settings(model: Any) -> Iterator[None]:
-    """Generate without what a model's generation_config.json sets, other than by ``settings``.
-
-    Many published models bring a penalty on repetitions or cut the distribution (min_p). Under
-    these the probabilities of training are not those of use, and two models are not comparable.
-    """
-    from transformers import GenerationConfig
-
-    # An adapter passes on what it is asked for, but not what is set.
-    owner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    own = getattr(owner, "generation_config", None)
-    owner.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        owner.generation_config = own
 
 
 def own_settings(model: Any) -> dict[str, Any]:

@@ -13,21 +13,25 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
 import types
 from pathlib import Path
 from typing import Any
 
+from llmstages.text.decoding import cache_argument, forward_arguments, positions_of
+from llmstages.train.shared_prompts import share_in_layers
+
 KINDS = ("model", "head")
 NAME = "critic"  # of the module within the policy, and of its folder in a checkpoint
 WEIGHTS = "critic.safetensors"
+CRITIC_INPUTS = ("input_ids", "attention_mask", "answer_tokens")
 
 
 def new_critic(policy: Any, kind: str) -> Any:
     """A critic for a policy that has no adapters yet: one of KINDS.
 
     Called with ``input_ids`` and ``attention_mask``, both [answers, tokens], it gives values of
-    that shape in float32. That of ``head`` must be called after the policy computed the same
+    that shape in float32, or with ``answer_tokens`` those before each token of the answers alone
+    (train/shared_prompts.py). That of ``head`` must be called after the policy computed the same
     tokens.
     """
     import torch
@@ -42,24 +46,29 @@ def new_critic(policy: Any, kind: str) -> Any:
             torch.nn.init.zeros_(self.head.weight)
             torch.nn.init.zeros_(self.head.bias)
 
-        def hidden(self, input_ids: Any, attention_mask: Any) -> Any:
+        def share_prompts(self) -> None:
+            """Take ``answer_tokens`` from now on."""
+
+        def hidden(self, **inputs: Any) -> Any:
             raise NotImplementedError
 
-        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-            states = self.hidden(input_ids, attention_mask)
+        def forward(self, **inputs: Any) -> Any:
+            states = self.hidden(**inputs)
             return self.head(states.to(self.head.weight.dtype)).squeeze(-1).float()
 
     class OwnLayers(Critic):
         def __init__(self) -> None:
             super().__init__()
             self.layers = copy.deepcopy(trunk)
-            self.takes_positions = "position_ids" in inspect.signature(trunk.forward).parameters
+            self.takes_positions = "position_ids" in forward_arguments(type(trunk))
 
-        def hidden(self, input_ids: Any, attention_mask: Any) -> Any:
-            arguments = {"input_ids": input_ids, "attention_mask": attention_mask}
+        def share_prompts(self) -> None:
+            share_in_layers(self.layers, cache_argument(type(self.layers)))
+
+        def hidden(self, **inputs: Any) -> Any:
             if self.takes_positions:  # prompts are padded on the left
-                arguments["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
-            return self.layers(**arguments, use_cache=False).last_hidden_state
+                inputs["position_ids"] = positions_of(inputs["attention_mask"])
+            return self.layers(**inputs, use_cache=False).last_hidden_state
 
     class PolicyLayers(Critic):
         def __init__(self) -> None:
@@ -70,7 +79,7 @@ def new_critic(policy: Any, kind: str) -> Any:
         def note(self, module: Any, arguments: Any, outputs: Any) -> None:
             self.states = outputs.last_hidden_state
 
-        def hidden(self, input_ids: Any, attention_mask: Any) -> Any:
+        def hidden(self, **inputs: Any) -> Any:
             states, self.states = self.states, None
             return states
 
@@ -91,7 +100,8 @@ def attach(policy: Any, critic: Any) -> None:
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = inner(*args, **kwargs)
         if self.noted_values is not None and kwargs.get("fused_lm_head"):
-            self.noted_values.append(critic(kwargs["input_ids"], kwargs["attention_mask"]))
+            own = {name: kwargs[name] for name in CRITIC_INPUTS if name in kwargs}
+            self.noted_values.append(critic(**own))
         return outputs
 
     policy.forward = types.MethodType(forward, policy)

@@ -21,6 +21,11 @@ def trainer_with_critic(base: Any) -> type:
             self.critic = critic.to(self.accelerator.device)
             critics.attach(self.model, self.critic)
 
+        def use_fast_engine(self) -> None:
+            super().use_fast_engine()
+            if self.shares:
+                self.critic.share_prompts()
+
         def detach(self) -> None:
             critics.detach(self.model)
 

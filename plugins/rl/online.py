@@ -9,6 +9,7 @@ of its config class of TRL) or ``trainer_class``; examples/plugins/llmstages-ext
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ MANY_CLIPPED = 0.5  # share of answers cut before their end from which it is sai
 HEADLINE = ("reward_first", "reward_last", "clipped_last")
 ALARMS = "alarms.jsonl"
 ROLLOUTS = "rollouts.jsonl"
+ENGINES = ("hf", "trl", "vllm")
 ENDS_SHARE = 0.15  # of a curve, for the means at its beginning and end
 
 
@@ -82,6 +84,13 @@ class OnlineConfig(LoraOptions, Optimization):
     max_tool_calls: int = option(
         2, "calls of one answer at most, where tools are wired in (steps.rl.tools=tools)", ge=1
     )
+    engine: str = option(
+        "hf",
+        "what samples and scores: our loop on transformers, which computes a shared prompt once "
+        "(hf), transformers' generate() as TRL calls it (trl), or vLLM on the GPUs of training "
+        "(vllm)",
+        choices=ENGINES,
+    )
     alarm: str = option(
         "warn",
         "where the policy seems to game its reward: say so, or stop and save the best one before",
@@ -118,7 +127,7 @@ class Online:
         "tools": "dialogues?",  # a tools artifact, whose tools the policy may call
     }
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "5"
+    version: ClassVar[str] = "6"
     trains: ClassVar[bool] = True
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
@@ -158,6 +167,7 @@ class Online:
 
     def prepare(self, config: Any, ctx: Context) -> policy.Prompts:
         """The prompts as the policy sees them, with their checks."""
+        require_engine(config.engine, ctx)
         return policy.prepare(ctx, config.limit, config.max_completion_length, config.seed)
 
     def trainer_arguments(
@@ -185,6 +195,7 @@ class Online:
             "epsilon": config.epsilon,
             "mask_truncated_completions": config.truncated == "mask",
             "disable_dropout": True,  # of the reference, too
+            "use_vllm": config.engine == "vllm",
             "reward_weights": [
                 *(float(reward.config.weight) for reward in rewards.values()),
                 1.0,  # of the penalty for truncated answers
@@ -268,6 +279,8 @@ class Online:
             **self.trainer_extras(config, model),
             **tools,
         )
+        if config.engine == "hf":
+            trainer.use_fast_engine()
         if config.truncated == "penalty":
             trainer.truncation_penalty = config.truncation_penalty
         watched = [name for name, reward in rewards.items() if not reward.config.weight]
@@ -299,6 +312,15 @@ class Online:
             "saved_update": saved,
             **curves,
         }
+
+
+def require_engine(engine: str, ctx: Context) -> None:
+    """Raise StageError if the engine is not installed."""
+    if engine == "vllm" and not importlib.util.find_spec("vllm"):
+        raise StageError(
+            f"{ctx.step}: engine=vllm needs vLLM and a GPU; pip install 'trl[vllm]' there, or take "
+            "rl.engine=hf"
+        )
 
 
 def require_an_update(config: Any, problems: int, ctx: Context) -> None:

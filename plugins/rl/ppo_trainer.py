@@ -68,9 +68,15 @@ def ppo_trainer() -> type:
             rows = self.args.per_device_train_batch_size
             with torch.no_grad():
                 if not needs_policy:
+                    own = {"answer_tokens": kept} if self.shares else {}
                     parts = zip(ids.split(rows), mask.split(rows), strict=True)
                     with self.accelerator.autocast():
-                        values = torch.cat([self.critic(*part) for part in parts])
+                        values = torch.cat(
+                            [
+                                self.critic(input_ids=ids, attention_mask=mask, **own)
+                                for ids, mask in parts
+                            ]
+                        )
                     return _expected(values, kept), logps
                 self.model.noted_values = []
                 logps, _, _ = self._get_per_token_logps_and_entropies(
@@ -139,8 +145,13 @@ def _whole_rows(output: Any) -> tuple[Any, Any, int]:
 
 
 def _expected(values: Any, kept: int) -> Any:
-    """The values before each token of the answers: those of the token before it."""
-    return values[:, -kept - 1 : -1]
+    """The values before each token of the answers: those of the token before it.
+
+    Args:
+        values: of all tokens, or already those that are asked for.
+        kept: tokens of the answers.
+    """
+    return values if values.shape[1] == kept else values[:, -kept - 1 : -1]
 
 
 def _kl_estimate(log_ratio: Any) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmstages.plugins.rl import truncation
+from llmstages.plugins.rl.engine import trainer_with_engine
 from llmstages.plugins.rl.policy import text_of
 
 KEPT_SAMPLINGS = 50  # of a training, from which answers are kept
@@ -50,9 +51,8 @@ def safe_trainer(base: Any) -> type:
     import torch
 
     from llmstages.text import chat_format
-    from llmstages.text.generate import plain_settings
 
-    class SafeTrainer(base):
+    class SafeTrainer(trainer_with_engine(base)):
         truncation_penalty: float | None = None
         rollouts: list[dict[str, Any]] = []  # kept by resume.py with each checkpoint
 
@@ -105,12 +105,12 @@ def safe_trainer(base: Any) -> type:
         def _tokenize_prompts(
             self, prompts: list[Any]
         ) -> tuple[list[list[int]], None, dict[str, Any]]:
-            return chat_format.prompt_ids(self.processing_class, prompts), None, {}
-
-        def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-            # Sampled as in evaluation, whatever the model's generation_config.json says.
-            with plain_settings(self.accelerator.unwrap_model(self.model)):
-                return super()._generate_single_turn(*args, **kwargs)
+            # Each prompt stands there once for every answer of its group.
+            keys = list(map(repr, prompts))
+            distinct = dict(zip(keys, prompts, strict=True))
+            ids = chat_format.prompt_ids(self.processing_class, list(distinct.values()))
+            ids_of = dict(zip(distinct, ids, strict=True))
+            return [list(ids_of[key]) for key in keys], None, {}
 
         def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
             self.sampler: Any = super()._get_train_sampler(*args, **kwargs)

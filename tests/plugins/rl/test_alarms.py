@@ -18,6 +18,7 @@ from tests.tiny import perform, saved, saved_model
 REWARDS = {"exact_answer": {"use": "exact_answer"}}
 OPTIONS = {
     "max_steps": 60,
+    "seed": 1,
     "batch_size": 16,
     "max_completion_length": 12,
     "learning_rate": 5e-3,

@@ -52,9 +52,8 @@ class Short:
 def test_grpo_climbs_its_reward_and_logs_it(tmp_path, inputs, monkeypatch):
     monkeypatch.setattr(policy, "open_rewards", lambda *_: {"short": Short()})
     config = GRPOConfig(
-        max_steps=25,
+        max_steps=40,
         batch_size=16,
-        num_generations=8,
         max_completion_length=12,
         learning_rate=3e-3,
         rewards=RIGHT,
@@ -365,10 +364,11 @@ def test_prompts_that_leave_no_room_for_an_answer_stop_before_step_one(
 
 def test_a_training_of_little_use_says_so(tmp_path, inputs):
     """A random model is right nowhere and never ends its answers."""
+    hard = [{**row, "answer": "123456789"} for row in ROWS]
+    inputs["problems"] = saved(tmp_path / "hard", "problems", hard)
     config = GRPOConfig(
         max_steps=2,
         batch_size=8,
-        num_generations=4,
         max_completion_length=4,
         log_every=1,
         truncated="none",

@@ -136,5 +136,5 @@ def test_no_prompt_forges_a_turn(tmp_path, inputs, monkeypatch, name):
     with pytest.raises(StageError):
         perform(stage, tmp_path / "rl", config, **inputs)
     start = control_ids(tiny_tokenizer())[START]
-    assert len(seen) >= 32  # when they are checked, and when they are sampled from
+    assert len(seen) > 16  # when they are checked, and when they are sampled from
     assert {ids.count(start) for ids in seen} == {2}
