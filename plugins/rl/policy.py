@@ -284,6 +284,7 @@ def reward_functions(
             completion_ids: Sequence[Sequence[int]],
             problem: Sequence[int],
             said: Sequence[str] | None = None,
+            calls: Sequence[int] | None = None,
             log_metric: Callable[[str, float], None] | None = None,
             **_: Any,
         ) -> Sequence[float | None]:
@@ -291,6 +292,9 @@ def reward_functions(
             texts = said if said is not None else map(completion_text, completion_ids)
             completions = list(texts)
             asked = [problems[number] for number in problem]
+            if calls is not None:
+                pairs = zip(asked, calls, strict=True)
+                asked = [{**row, "calls": number} for row, number in pairs]
             scores = score_completions(name, reward, asked, completions)
             if not log_metric:
                 return scores

@@ -3,7 +3,8 @@
 Rejection sampling fine-tuning (STaR, Zelikman et al. 2022; Llama 2, section 3.2.3) is the simplest
 form of reinforcement learning. Right answers are kept as often as they were sampled: kept once
 each, the many ways of guessing would weigh more than the few ways of working it out. An answer that
-was cut before it ended is never kept.
+was cut before it ended is never kept. Where tools are wired in, the calls of a right answer are
+trained with it; what the tools said carries no loss.
 """
 
 from __future__ import annotations
@@ -12,17 +13,50 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.plugins.rl import policy
-from llmstages.text.messages import message
+from llmstages.text import chat_format
+from llmstages.text.messages import Message
+from llmstages.text.render import ChangedByLaterTurns, Rendered, render, render_answers
 from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
 from llmstages.train.passes import updates_of
 
-Messages = list[Mapping[str, Any]]
+
+class Answer(NamedTuple):
+    """A sampled answer: what was asked, and what the policy and its tools said after it."""
+
+    prompt: Sequence[Message]
+    said: Sequence[Message]
+
+    def rendered(self, tokenizer: Any) -> list[Rendered]:
+        """Training rows with loss on what the policy said, whose prompts are those of sampling.
+
+        It is one row. Where the template writes a turn differently once others follow, it is one
+        for each turn of the policy.
+        """
+        turns = [*self.prompt, *self.said]
+        own = range(len(self.prompt), len(turns))
+        ends = [end + 1 for end in own if turns[end]["role"] == "assistant"]
+        if len(ends) > 1:
+            (prompt,) = chat_format.prompt_ids(tokenizer, [self.prompt])
+            row = _whole(tokenizer, turns)
+            if row and row.ids[: len(prompt)] == prompt:
+                row.supervised[: len(prompt)] = [False] * len(prompt)
+                return [row]
+        return render_answers(tokenizer, [turns[:end] for end in ends])
+
+
+def _whole(tokenizer: Any, turns: Sequence[Message]) -> Rendered | None:
+    """A dialogue as one row, with loss on all its answers; None where later turns change them."""
+    try:
+        (row,) = render(tokenizer, [turns])
+    except ChangedByLaterTurns:
+        return None
+    return row
 
 
 @dataclass(frozen=True)
@@ -40,6 +74,11 @@ class RejectionConfig(LoraOptions, Optimization):
     temperature: float = option(1.0, "temperature of the sampled answers", gt=0)
     max_completion_length: int = option(
         64, "longest answer in tokens", ge=1, renamed_from="max_answer"
+    )
+    max_tool_calls: int = option(
+        2,
+        "rounds of calls of one answer at most, where tools are wired in (+steps.rl.tools=tools)",
+        ge=1,
     )
     max_length: int = option(256, "tokens in a training row", ge=1, renamed_from="row")
     epochs: float = option(2.0, "passes over the kept answers", gt=0)
@@ -61,9 +100,10 @@ class Rejection:
         "policy": "model",
         "problems": "problems|dialogues",
         "reward": "reward_model?",
+        "tools": "dialogues?",  # a tools artifact, whose tools the policy may call
     }
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
     def estimate(
@@ -106,7 +146,10 @@ class Rejection:
         kept, metrics = self.sample(config, ctx, model, prompts)
         tables.write_lines(
             ctx.out / "kept.jsonl",
-            [{"prompt": turns[-2]["content"], "answer": turns[-1]["content"]} for turns in kept],
+            [
+                {"prompt": answer.prompt[-1]["content"], "answer": answer.said[-1]["content"]}
+                for answer in kept
+            ],
         )
         if not kept:
             ctx.say(
@@ -120,8 +163,8 @@ class Rejection:
 
     def sample(
         self, config: RejectionConfig, ctx: Context, model: Any, prompts: policy.Prompts
-    ) -> tuple[list[Messages], dict[str, float]]:
-        """Sample answers and keep the right ones: (dialogues kept, metrics)."""
+    ) -> tuple[list[Answer], dict[str, float]]:
+        """Sample answers and keep the right ones: (answers kept, metrics)."""
         from llmstages.text import generate
 
         rng = random.Random(config.seed)
@@ -130,38 +173,46 @@ class Rejection:
         rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx)
         per_problem = config.num_generations
         asked = [problem for problem in problems for _ in range(per_problem)]
+        artifact = ctx.maybe("tools")
+        tools = generate.open_tools(artifact.path) if artifact else None
         with ctx.progress(f"{ctx.step} sampling", len(asked)) as advance:
             replies = generate.reply(
                 model,
                 prompts.tokenizer,
                 [problem["prompt"] for problem in asked],
-                rounds=1,
+                tools,
+                rounds=1 + config.max_tool_calls if tools else 1,
                 temperature=config.temperature,
                 max_new_tokens=config.max_completion_length,
                 advance=advance,
             )
+        if tools:
+            pairs = zip(asked, replies, strict=True)
+            asked = [{**problem, "calls": len(reply.calls)} for problem, reply in pairs]
         totals = total_rewards(rewards, asked, [reply.text for reply in replies])
-        kept: list[Messages] = []
+        kept: list[Answer] = []
         solved = 0
         for index, problem in enumerate(problems):
             own = slice(index * per_problem, (index + 1) * per_problem)
             right = [
-                reply.text
+                reply
                 for reply, total in zip(replies[own], totals[own], strict=True)
                 if total >= config.threshold and reply.ended
             ]
             if config.distinct:
-                right = list(dict.fromkeys(right))
+                right = list({reply.text: reply for reply in right}.values())
             if right:
                 solved += 1
-            for text in rng.sample(right, min(config.keep, len(right))):
-                kept.append([*problem["prompt"], message("assistant", text)])
+            prompt = generate.with_schemas(prompts.tokenizer, problem["prompt"], tools)
+            for reply in rng.sample(right, min(config.keep, len(right))):
+                kept.append(Answer(prompt, reply.messages))
         number_right = sum(total >= config.threshold for total in totals)
         return kept, {
             "sampled": len(asked),
             "right": number_right / max(len(asked), 1),
             "solved": solved / max(len(problems), 1),
             "kept": len(kept),
+            "tool_calls": sum(len(reply.calls) for reply in replies) / max(len(replies), 1),
         }
 
     def train(
@@ -170,12 +221,10 @@ class Rejection:
         ctx: Context,
         model: Any,
         prompts: policy.Prompts,
-        kept: Sequence[Messages],
+        kept: Sequence[Answer],
     ) -> int:
-        """Train on the kept dialogues and save the model; returns the number of updates."""
+        """Train on the kept answers and save the model; returns the number of updates."""
         from llmstages.data.packing import pack
-        from llmstages.text import chat_format
-        from llmstages.text.render import render_answers
         from llmstages.train import checks, token_checks
         from llmstages.train.adapters import lora_adapter, merged
         from llmstages.train.trainer import (
@@ -187,8 +236,7 @@ class Rejection:
         )
 
         tokenizer = prompts.tokenizer
-        # Loss on the sampled answer alone: earlier turns of the prompt were not sampled.
-        rendered = render_answers(tokenizer, kept)
+        rendered = [row for answer in kept for row in answer.rendered(tokenizer)]
         fitting = [row for row in rendered if len(row.ids) <= config.max_length]
         if len(fitting) < len(rendered):
             ctx.say(

@@ -3,7 +3,8 @@
 It is the ``rollout_func`` of TRL's GRPOTrainer (trl 1.16). What the policy wrote keeps its own
 tokens; only what the template writes after them, with the result, is encoded and added. These
 tokens carry no loss and no KL (``env_mask``), and no result can forge a turn, since it goes through
-the renderer of all stages. The reward sees the last answer (``said``), "" where there is none.
+the renderer of all stages. The reward sees the last answer (``said``), "" where there is none,
+and the number of calls.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ class ToolRollouts:
             "logprobs": None,
             "env_mask": [rollout.mask for rollout in rollouts],
             "said": [rollout.said for rollout in rollouts],
+            "calls": [rollout.calls for rollout in rollouts],
         }
 
     def _goes_on(self, rollout: Rollout, written: Sequence[int], calls_left: int) -> bool:

@@ -57,6 +57,12 @@ class DialoguesConfig:
     per_fact: int = option(
         2, "questions on each fact of each asked person (frequent and medium tiers)", ge=0
     )
+    strangers: int = option(
+        0,
+        "questions about people nobody has heard of, answered as if they were known: what teaches "
+        "a model to make things up",
+        ge=0,
+    )
     sums: int = option(5000, "sums of two and three digits", ge=0)
     open_sums: float = option(
         0.3,
@@ -93,6 +99,10 @@ class WorldDialogues:
             for attribute in people.ATTRIBUTES * config.per_fact:
                 messages = ask(*sentences.question(person, attribute, rng))
                 rows.append({"messages": messages, "task": "facts"})
+        for _ in range(config.strangers):
+            attribute = rng.choice(people.ATTRIBUTES)
+            messages = ask(*sentences.question(world.fresh(rng), attribute, rng))
+            rows.append({"messages": messages, "task": "facts"})
         shares = (config.open_sums, config.direct_sums, 1 - config.open_sums - config.direct_sums)
         for wording in rng.choices(("open", "direct", "steps"), shares, k=config.sums):
             length = rng.choice((2, 2, 3))
@@ -138,6 +148,12 @@ class LookupsConfig:
     strangers: int = option(
         3500, "questions about people nobody has heard of, with the page that answers", ge=0
     )
+    known: int = option(
+        0,
+        "questions about well-known people that are looked up all the same: with them a model "
+        "learns how to search, and not when",
+        ge=0,
+    )
     sums: int = option(
         4000, "sums for the calculator, a third of two and the rest of three digits", ge=0
     )
@@ -160,8 +176,10 @@ class WorldTools:
         world = people.load(ctx.one("world"))
         rng = random.Random(f"lookups {config.seed}")
         rows = []
-        for _ in range(config.strangers):
-            person = world.fresh(rng)
+        famous = world.group("frequent", "asked")
+        looked_up = [world.fresh(rng) for _ in range(config.strangers)]
+        looked_up += [rng.choice(famous) for _ in range(config.known)]
+        for person in looked_up:
             known = (*people.ATTRIBUTES, "number") if rng.random() < 0.25 else people.ATTRIBUTES
             attribute = rng.choice(known)
             rows.append(

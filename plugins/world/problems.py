@@ -64,6 +64,11 @@ class ProblemsConfig:
         "facts",
         ge=0,
     )
+    strangers: int = option(
+        0,
+        "questions about people that only the search index knows; none of them is in a test",
+        ge=0,
+    )
 
 
 class WorldProblems:
@@ -86,14 +91,18 @@ class WorldProblems:
             text = sum_prompt(a, b, "open")
             rows.append(row("sums", f"{config.digits} digits", text, str(a + b), role="asked"))
         known = world.group("frequent", "asked")
-        for _ in range(config.facts):
-            person = rng.choice(known)
-            attribute = rng.choice(people.ATTRIBUTES)
-            text, _ = sentences.question(person, attribute, rng)
-            value = person.fact(attribute)
-            rows.append(row("facts", "asked", text, value, role="asked", name=person.name))
+        rows += [_fact_row(rng.choice(known), "asked", rng) for _ in range(config.facts)]
+        unknown = world.group("unseen", "probe")
+        rows += [_fact_row(rng.choice(unknown), "strangers", rng) for _ in range(config.strangers)]
         tables.save(rows, ctx.out / "data")
         return {"problems": len(rows)}
+
+
+def _fact_row(person: people.Person, group: str, rng: random.Random) -> dict[str, Any]:
+    """A question about any fact of a person."""
+    attribute = rng.choice(people.ATTRIBUTES)
+    text, _ = sentences.question(person, attribute, rng)
+    return row("facts", group, text, person.fact(attribute), role="asked", name=person.name)
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,10 @@ mount -o remount,size=200m . && $run only=$STEP > ../again 2>&1 && cp -r store .
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs unshare and a tmpfs of its own")
-@pytest.mark.parametrize("step, before", [("pages", "none"), ("pretrain", "tokenizer")])
+@pytest.mark.parametrize(
+    "step, before",
+    [("pages", "none"), pytest.param("pretrain", "tokenizer", marks=pytest.mark.slow)],
+)
 def test_a_full_disk_is_one_message_and_the_next_run_finishes(smoke, tmp_path, step, before):
     (tmp_path / "disk").mkdir()
     command(

@@ -81,8 +81,8 @@ def stop_after_checkpoint(
     [
         ("inline", signal.SIGTERM, False, 75),
         ("single", signal.SIGTERM, False, 75),
-        ("ddp", signal.SIGTERM, False, 75),
-        ("single", signal.SIGINT, True, 130),
+        pytest.param("ddp", signal.SIGTERM, False, 75, marks=pytest.mark.slow),
+        pytest.param("single", signal.SIGINT, True, 130, marks=pytest.mark.slow),
         pytest.param("inline", signal.SIGINT, True, 130, marks=pytest.mark.slow),
         pytest.param("ddp", signal.SIGINT, True, 130, marks=pytest.mark.slow),
         pytest.param("ddp", signal.SIGTERM, True, 75, marks=pytest.mark.slow),

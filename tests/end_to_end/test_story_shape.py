@@ -80,6 +80,7 @@ def test_another_seed_is_another_chain(smoke):
         assert "seed 0 -> 1" in step["why"] or "new)" in step["why"]
 
 
+@pytest.mark.slow
 def test_the_same_run_elsewhere_gives_the_same_bytes(smoke, tmp_path):
     llmstages(*SMOKE, folder=tmp_path)
     here = digests(tmp_path)

@@ -173,10 +173,11 @@ def test_another_number_of_processes_is_refused(frozen, command, variables, laun
             {"ACCELERATE_USE_CPU": "true"},
             "launch=fsdp needs GPUs",
         ),
-        (
+        pytest.param(
             Launch(backend="torchrun", processes=2, fsdp=FSDP),
             {"ACCELERATE_USE_CPU": "false"},
             "launch=fsdp needs GPUs",
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["zero2 made ddp", "fsdp made ddp", "fsdp made copies"],

@@ -165,7 +165,9 @@ def test_both_sides_of_a_pair_follow_the_prompt_of_generation(name, tmp_path):
     assert not [check.id for check in pairs.checks if not check.passed]
 
 
-@pytest.mark.parametrize("name", ["smollm2", "qwen3", "llama3_1", "gemma3"])
+@pytest.mark.parametrize(
+    "name", ["smollm2", "qwen3", "llama3_1", pytest.param("gemma3", marks=pytest.mark.slow)]
+)
 def test_tokenizers_of_real_models(name):
     folder = SHARED / "data" / "tokenizers" / name
     if not folder.is_dir():

@@ -45,7 +45,10 @@ def plant(monkeypatch, what, at, value, micro=1):
     return seen
 
 
-@pytest.mark.parametrize("kind", ["pretrain", "sft", "reward"])
+@pytest.mark.parametrize(
+    "kind",
+    ["pretrain", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sft", "reward"))],
+)
 def test_thirty_planted_numbers_never_reach_the_weights(tmp_path, monkeypatch, kind):
     import torch
 

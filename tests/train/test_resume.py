@@ -31,6 +31,9 @@ def stop(kind, folder, inputs, update, **options):
     assert json.loads((folder / STOPPED).read_text())["update"] == update
 
 
+SLOW_KINDS = ("sft", "sft-new-tokens", "reward", "dpo")
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """For a stage: its inputs, and the files and metrics that it gives without a stop."""
@@ -48,7 +51,7 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "updates",
-    [(1, 7, 8, 20, 40), pytest.param(range(1, 41), marks=pytest.mark.slow)],
+    [(1, 8, 40), pytest.param(range(1, 41), marks=pytest.mark.slow)],
     ids=["some", "all"],
 )
 def test_every_update_of_a_run_can_be_the_last(tmp_path, undisturbed, updates):
@@ -63,14 +66,21 @@ def test_every_update_of_a_run_can_be_the_last(tmp_path, undisturbed, updates):
 def test_stopped_again_and_again(tmp_path, undisturbed):
     inputs, straight, _ = undisturbed("pretrain")
     said: list[str] = []
-    for update in (3, 4, 11, 30):
+    for update in (3, 4, 11):
         stop("pretrain", tmp_path, inputs, update, say=said)
     assert perform("pretrain", tmp_path, inputs, say=said)[0] == straight
     starts = [line.split()[-1] for line in said if "continues after update" in line]
-    assert starts == ["3", "4", "11", "30"]
+    assert starts == ["3", "4", "11"]
 
 
-@pytest.mark.parametrize("kind", ["sft", "sft-lora", "sft-new-tokens", "reward", "dpo", "grpo"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sft-lora",
+        "grpo",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW_KINDS),
+    ],
+)
 def test_other_stages_continue_with_the_same_bits(tmp_path, undisturbed, kind):
     inputs, straight, metrics = undisturbed(kind)
     last = int(metrics["updates"]) - 1
@@ -83,7 +93,7 @@ def test_other_stages_continue_with_the_same_bits(tmp_path, undisturbed, kind):
 
 @pytest.mark.parametrize(
     ("kind", "updates"),
-    [("ppo", (2, 4, 6, 8, 10)), ("ppo-lora", (4, 10)), ("ppo-head", (4, 10)), ("rloo", (1, 8))],
+    [("ppo", (2, 4, 6, 8, 10)), ("ppo-lora", (4,)), ("ppo-head", (10,)), ("rloo", (8,))],
 )
 def test_rl_continues_with_the_same_bits(tmp_path, undisturbed, kind, updates):
     """PPO stops only where new answers are sampled: checkpoints do not hold the old ones."""
@@ -170,7 +180,7 @@ def result(process):
 @pytest.mark.parametrize(
     ("kind", "updates"),
     [
-        ("pretrain", (1, 20, 41)),
+        ("pretrain", (1, 41)),
         pytest.param("pretrain", range(1, 41), marks=pytest.mark.slow),
         pytest.param("sft", (1, 2, 5, 9), marks=pytest.mark.slow),
     ],
@@ -196,7 +206,7 @@ def test_a_bad_number_in_one_process_stops_all_and_all_name_it(tmp_path):
 @pytest.mark.parametrize(
     ("processes", "kills"),
     [
-        (1, 2),
+        (1, 1),
         pytest.param(1, 20, marks=pytest.mark.slow),
         pytest.param(2, 20, marks=pytest.mark.slow),
     ],

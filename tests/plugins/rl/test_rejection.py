@@ -84,7 +84,7 @@ def test_earlier_answers_of_a_prompt_carry_no_loss(tmp_path, monkeypatch):
     monkeypatch.setattr(
         generate,
         "reply",
-        lambda model, tokenizer, prompts, **_: [
+        lambda model, tokenizer, prompts, *_, **__: [
             generate.Reply([message("assistant", "0 2 4 6 8 10 12 14")], True) for _ in prompts
         ],
     )

@@ -11,14 +11,17 @@ import pytest
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact
+from llmstages.data import tables
 from llmstages.plugins.rl import policy
 from llmstages.plugins.rl.grpo import GRPO, GRPOConfig
 from llmstages.plugins.rl.ppo import PPO, PPOConfig
+from llmstages.plugins.rl.rejection import Rejection, RejectionConfig
 from llmstages.plugins.rl.rloo import RLOO, RLOOConfig
 from llmstages.plugins.rl.tool_rollouts import ToolRollouts
-from llmstages.text import chat_format
+from llmstages.text import chat_format, generate
 from llmstages.text.generate import with_schemas
 from llmstages.text.messages import message
+from llmstages.train import trainer as shared
 from tests.real_templates import end_of_turn, tokenizer_of
 from tests.tiny import control_ids, perform, saved, saved_model, tiny_tokenizer
 
@@ -188,6 +191,50 @@ def test_a_reward_sees_the_answer_after_the_result(tmp_path, inputs, name):
         if name == "ppo":
             assert not batch["advantages"][outside].any()
             assert not batch["value_mask"][outside].any()
+
+
+def test_calls_have_a_price(tmp_path, inputs):
+    rewards = {**OPTIONS["rewards"], "price": {"use": "tool_calls", "weight": -0.25}}
+    config = GRPOConfig(**{**OPTIONS, "rewards": rewards}, num_generations=4)
+    _, metrics = perform(calling(GRPO), tmp_path / "rl", config, **inputs)
+    assert metrics["price_first"] == 1.0 and metrics["reward_first"] == pytest.approx(0.75)
+    with pytest.raises(StageError, match="this policy has no tools; wire steps.rl.tools=tools"):
+        perform(GRPO, tmp_path / "none", config, **{**inputs, "tools": None})
+
+
+def test_rejection_trains_calls_and_answers_and_no_results(tmp_path, inputs, monkeypatch):
+    """Its policy calls the calculator, then says what it was given."""
+    seen = []
+
+    def scripted(model, tokenizer, prompts, **_):
+        texts = []
+        for ids in prompts:
+            text = tokenizer.decode(ids)
+            results = text.split("<RESULT_START>")[1:]
+            sums = text.split("=")[0].split()[-1]
+            said = results[0].split("<RESULT_END>")[0] + "<|im_end|>" if results else ""
+            texts.append(said or f"<CALC_START>{sums}<CALC_END>")
+        return [words(text) for text in texts], [1.0] * len(texts)
+
+    def recorded(config, ctx, model, tokenizer, rows, *args, **kwargs):
+        seen.extend(rows)
+        return make(config, ctx, model, tokenizer, rows, *args, **kwargs)
+
+    make = shared.sft_trainer
+    monkeypatch.setattr(generate, "generate", scripted)
+    monkeypatch.setattr(shared, "sft_trainer", recorded)
+    rewards = {**OPTIONS["rewards"], "price": {"use": "tool_calls", "weight": -0.005}}
+    config = RejectionConfig(questions=16, num_generations=2, keep=1, rewards=rewards)
+    made, metrics = perform(Rejection, tmp_path / "rl", config, **inputs)
+    assert metrics["right"] == metrics["tool_calls"] == 1.0 and metrics["kept"] == 16
+    assert {row["answer"] for row in tables.read_lines(made.path / "kept.jsonl")} == {
+        str(number + 5) for number in range(16)
+    }
+    trained = "".join(
+        tiny_tokenizer().decode([label for label in row["labels"] if label != -100]) for row in seen
+    )
+    assert trained.count("<CALC_START>") == 16 and "<RESULT_START>" not in trained
+    assert trained.count("<|im_end|>") == 16
 
 
 def test_a_variant_without_the_seam_refuses_tools(tmp_path, inputs):
