@@ -8,16 +8,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmstages.core.errors import StageError
-from llmstages.core.stage import Artifact, Context
+from llmstages.core.stage import Artifact, Context, option
 from llmstages.data import tables
 from llmstages.data.dialogues import Dialogue, Prepared, render_dialogues
 from llmstages.data.splits import choose_tests, comparable
 from llmstages.text import chat_format
 from llmstages.text.messages import with_tools
 from llmstages.train import dialogue_checks, template_checks, token_checks
+from llmstages.train.adapters import LoraOptions
+from llmstages.train.arguments import Optimization
 from llmstages.train.trainer import context_length, load_tokenizer
 
 SIDES = ("chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class PairOptions(LoraOptions, Optimization):
+    """Options of every stage that learns from pairs."""
+
+    batch_size: int = option(16, "pairs in one update")
+    warmup_steps: int = option(10, "updates of linear warm-up")
+    epochs: float = option(2.0, "passes over the pairs", gt=0)
+    max_length: int = option(512, "pairs with a longer side (tokens) are dropped and counted", ge=1)
+    test_fraction: float = option(
+        0.1,
+        "share of the pairs kept for measuring if none are marked split=test",
+        ge=0,
+        le=0.5,
+        renamed_from="test_share",
+    )
 
 
 @dataclass

@@ -12,26 +12,13 @@ from typing import Any, ClassVar
 
 from llmstages.core.stage import Context, option
 from llmstages.data.intervals import wilson
-from llmstages.train.adapters import LoraOptions
-from llmstages.train.arguments import Optimization
 from llmstages.train.passes import row_order, updates_of
-from llmstages.train.preference_pairs import SIDES, Pairs
+from llmstages.train.preference_pairs import SIDES, PairOptions, Pairs
 
 
 @dataclass(frozen=True)
-class PairwiseConfig(LoraOptions, Optimization):
+class PairwiseConfig(PairOptions):
     learning_rate: float = option(3e-4, "peak learning rate of AdamW, falling as a cosine")
-    batch_size: int = option(16, "pairs in one update")
-    warmup_steps: int = option(10, "updates of linear warm-up")
-    epochs: float = option(2.0, "passes over the pairs", gt=0)
-    max_length: int = option(512, "pairs with a longer side (tokens) are dropped and counted", ge=1)
-    test_fraction: float = option(
-        0.1,
-        "share of the pairs kept for measuring if none are marked split=test",
-        ge=0,
-        le=0.5,
-        renamed_from="test_share",
-    )
 
 
 class Pairwise:

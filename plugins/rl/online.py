@@ -112,7 +112,6 @@ class Online:
 
     Config: ClassVar[type] = OnlineConfig
     curves: ClassVar[Mapping[str, str]] = CURVES
-    calls_tools: ClassVar[bool] = True  # whether its trainer of TRL takes a rollout_func
     smoke: ClassVar[Mapping[str, Any]] = {
         "max_steps": 2,
         "batch_size": 8,
@@ -227,11 +226,6 @@ class Online:
         artifact = ctx.maybe("tools")
         if not artifact:
             return {}
-        if not self.calls_tools:
-            raise StageError(
-                f"{ctx.step}: TRL's trainer of this variant runs no tools while it samples; take "
-                "rl=grpo or rl=ppo, or leave steps.rl.tools out"
-            )
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
         tools = generate.open_tools(artifact.path)
         rollouts = ToolRollouts(

@@ -16,11 +16,9 @@ from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
-from llmstages.train.adapters import LoraOptions
-from llmstages.train.arguments import Optimization
 from llmstages.train.dropout import disable_dropout, refuse_dropout
 from llmstages.train.passes import row_order, updates_of
-from llmstages.train.preference_pairs import SIDES, Pairs
+from llmstages.train.preference_pairs import SIDES, PairOptions, Pairs
 
 # Name of the metrics -> logged series.
 CURVES = {
@@ -32,24 +30,13 @@ CURVES = {
 
 
 @dataclass(frozen=True)
-class RankingOptions(LoraOptions, Optimization):
+class RankingOptions(PairOptions):
     """Options of every variant that learns from rankings."""
 
     learning_rate: float = option(5e-5, "peak learning rate of AdamW, falling linearly")
-    batch_size: int = option(16, "pairs in one update")
-    warmup_steps: int = option(10, "updates of linear warm-up")
     weight_decay: float = option(0.0, "AdamW weight decay")
-    epochs: float = option(2.0, "passes over the pairs", gt=0)
     beta: float = option(
         0.1, "how strongly the policy is held to the model that training starts from", gt=0
-    )
-    max_length: int = option(512, "pairs with a longer side (tokens) are dropped and counted", ge=1)
-    test_fraction: float = option(
-        0.1,
-        "share of the pairs kept for measuring if none are marked split=test",
-        ge=0,
-        le=0.5,
-        renamed_from="test_share",
     )
 
 

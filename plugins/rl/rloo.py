@@ -28,7 +28,10 @@ class RLOO(Online):
 
     Config = RLOOConfig
     version: ClassVar[str] = "1"
-    calls_tools: ClassVar[bool] = False
+    # TRL's RLOOTrainer takes no rollout_func, so it cannot run tools while it samples.
+    inputs: ClassVar[Mapping[str, str]] = {
+        name: kind for name, kind in Online.inputs.items() if name != "tools"
+    }
     curves: ClassVar[Mapping[str, str]] = {**CURVES, SAME_REWARDS: "no_signal"}
 
     def trainer_arguments(

@@ -12,7 +12,7 @@ Alarms are found in the log alone, so a training that was resumed raises the sam
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 from llmstages.plugins.rl.rewards.repetition import repeated_share
 
 PREFIX = "signals/"  # of the logged series
+CALLS = "tool_calls"  # the signal whose series is that of the rollouts with tools
+CALLS_SERIES = "tools/calls"
 GAP = "gap/"  # of an alarm about a watched reward
 RUN = 3  # words of a phrase
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -58,12 +60,15 @@ class Bound:
 BOUNDS = {
     "repetition": Bound("repeat themselves", rise=0.25),
     "commonest": Bound("are the same for many prompts", rise=0.4),
+    "shared": Bound("are given to different prompts alike", rise=0.6),
     "phrase": Bound("share a phrase that they did not have", rise=0.5),
     "copied": Bound("copy their prompt", rise=0.3),
     "empty": Bound("are empty", rise=0.3),
-    "characters": Bound("have another length", factor=3.0, share=0.2, floor=20.0),
+    # Not where they grow short: a policy that learns to say the result alone does so too.
+    "characters": Bound("grow long", factor=3.0, floor=20.0),
     "numbers": Bound("list numbers", factor=3.0, floor=1.5),
     "distinct": Bound("use few different words", share=0.3),
+    CALLS: Bound("call tools again and again", rise=1.25),
 }
 
 
@@ -97,21 +102,27 @@ class Alarm(NamedTuple):
 
 
 def measure(prompts: Texts, completions: Texts) -> dict[str, float]:
-    """The signals of one sampling: a key of BOUNDS -> its mean over all answers.
+    """The signals of one sampling: a key of BOUNDS, but CALLS -> its mean over all answers.
 
     Args:
         prompts: the texts of the prompts, one for each answer.
         completions: the answers without control tokens.
+
+    The answers to one prompt may well be the same, when they are right, so what answers have in
+    common counts only between different prompts.
     """
     count = max(len(completions), 1)
     words = [completion.lower().split() for completion in completions]
     runs = [_runs(answer, RUN) for answer in words]
-    pairs = [pair for answer in words for pair in _runs(answer, 2)]
-    plain = Counter(" ".join(answer) for answer in words)
-    phrases = Counter(run for answer in runs for run in set(answer))
+    plain = [" ".join(answer) for answer in words]
+    common = _in_common(prompts, [[text] for text in plain])
+    phrases = _in_common(prompts, runs)
+    different = dict(zip(zip(prompts, plain, strict=True), words, strict=True)).values()
+    pairs = [pair for answer in different for pair in _runs(answer, 2)]
     return {
         "repetition": sum(repeated_share(text, RUN) for text in completions) / count,
-        "commonest": max(plain.values(), default=0) / count,
+        "commonest": max(common.values(), default=0) / count,
+        "shared": sum(common.values()) / count,
         "phrase": max(phrases.values(), default=0) / count,
         "copied": sum(map(_copied_share, prompts, runs)) / count,
         "empty": sum(not answer for answer in words) / count,
@@ -125,10 +136,25 @@ def _runs(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
     return [tuple(words[begin : begin + length]) for begin in range(len(words) - length + 1)]
 
 
+def _in_common(prompts: Texts, parts: Sequence[Sequence[Any]]) -> dict[Any, int]:
+    """Parts of answers to two or more different prompts -> in how many answers each stands."""
+    answers: Counter[Any] = Counter()
+    prompts_of: dict[Any, set[str]] = defaultdict(set)
+    for prompt, of_answer in zip(prompts, parts, strict=True):
+        for part in set(of_answer):
+            answers[part] += 1
+            prompts_of[part].add(prompt)
+    return {part: number for part, number in answers.items() if len(prompts_of[part]) > 1}
+
+
 def _copied_share(prompt: str, runs: Sequence[tuple[str, ...]]) -> float:
-    """Share of the phrases of an answer that stand in its prompt."""
+    """How far an answer and its prompt are the same, by phrases: 1 if each is in the other.
+
+    To say a formula of the prompt again before its result is no copy of the prompt.
+    """
     given = set(_runs(prompt.lower().split(), RUN))
-    return sum(run in given for run in runs) / len(runs) if runs else 0.0
+    copied = given & set(runs)
+    return len(copied) / max(len(given), len(set(runs)), 1)
 
 
 def alarms_of(log: Sequence[Mapping[str, Any]], watched: Sequence[str] = ()) -> Iterator[Alarm]:
@@ -139,7 +165,7 @@ def alarms_of(log: Sequence[Mapping[str, Any]], watched: Sequence[str] = ()) -> 
         watched: names of the rewards of weight 0.
     """
     for name, bound in BOUNDS.items():
-        series = _series(log, PREFIX + name)
+        series = _series(log, _key(name))
         begin = _begin(series)
         broken = {step for step, now in series if bound.is_broken(begin, now)}
         if alarm := _lasting(name, series, broken, begin):
@@ -152,10 +178,15 @@ def alarms_of(log: Sequence[Mapping[str, Any]], watched: Sequence[str] = ()) -> 
 def broken_now(log: Sequence[Mapping[str, Any]]) -> bool:
     """Whether any signal is out of bounds in the last row."""
     for name, bound in BOUNDS.items():
-        series = _series(log, PREFIX + name)
+        series = _series(log, _key(name))
         if series and bound.is_broken(_begin(series), series[-1][1]):
             return True
     return False
+
+
+def _key(signal: str) -> str:
+    """Under which name a signal is logged."""
+    return CALLS_SERIES if signal == CALLS else PREFIX + signal
 
 
 def _series(log: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:

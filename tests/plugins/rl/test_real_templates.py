@@ -222,7 +222,7 @@ def test_rejection_trains_adapters_and_saves_the_whole_model(tmp_path, monkeypat
 
     answers = {row["prompt"][0]["content"]: row["answer"] for row in PROBLEMS}
 
-    def oracle(model, tokenizer, prompts, **_):
+    def oracle(model, tokenizer, prompts, *_, **__):
         said = [answers[prompt[0]["content"]] for prompt in prompts]
         return [generate.Reply([message("assistant", text)], True) for text in said]
 

@@ -57,6 +57,10 @@ def test_an_exploit_raises_an_alarm_soon_after_it_began(name, every):
 
 
 LEARNED = {
+    "the number alone": lambda number, draw: str(2 * number + 3),
+    "the formula and the number": lambda number, draw: (
+        f"{number} plus {number + 3} is {2 * number + 3}"
+    ),
     "the right number": lambda number, draw: f"{' '.join(draw.sample(WORDS, 8))} {2 * number + 3}",
     "shorter": lambda number, draw: f"{' '.join(draw.sample(WORDS, 4))} {2 * number + 3}",
     "twice as long": lambda number, draw: f"{honest(number, draw)} {honest(number, draw)}",
@@ -70,6 +74,28 @@ LEARNED = {
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_policy_that_learns_raises_none(name):
     assert not list(signals.alarms_of(log_of(LEARNED[name])))
+
+
+def test_right_answers_to_one_prompt_may_well_be_the_same():
+    """As in GRPO: four prompts, and eight answers to each, at last the same eight."""
+    draw = random.Random(0)
+    rows = []
+    for update in range(1, 31):
+        numbers = [number for number in draw.sample(range(40), 4) for _ in range(8)]
+        answers = [f"it is {2 * number + 3}" for number in numbers]
+        if update < 10:
+            answers = [honest(number, draw) for number in numbers]
+        measured = signals.measure([PROMPTS[number] for number in numbers], answers)
+        rows.append({"step": update} | {signals.PREFIX + k: v for k, v in measured.items()})
+    assert not list(signals.alarms_of(rows))
+
+
+def test_calls_again_and_again_raise_an_alarm():
+    rows = [{"step": step, signals.CALLS_SERIES: 0.1 if step < 5 else 2.0} for step in range(1, 9)]
+    (alarm,) = signals.alarms_of(rows)
+    assert alarm.signal == "tool_calls" and alarm.update == 6
+    learned = [{**row, signals.CALLS_SERIES: min(1.0, row["step"] / 5)} for row in rows]
+    assert not list(signals.alarms_of(learned))
 
 
 def test_one_odd_sampling_is_no_alarm():

@@ -16,7 +16,7 @@ from llmstages.plugins.rl import policy
 from llmstages.plugins.rl.grpo import GRPO, GRPOConfig
 from llmstages.plugins.rl.ppo import PPO, PPOConfig
 from llmstages.plugins.rl.rejection import Rejection, RejectionConfig
-from llmstages.plugins.rl.rloo import RLOO, RLOOConfig
+from llmstages.plugins.rl.rloo import RLOO
 from llmstages.plugins.rl.tool_rollouts import ToolRollouts
 from llmstages.text import chat_format, generate
 from llmstages.text.generate import with_schemas
@@ -237,10 +237,9 @@ def test_rejection_trains_calls_and_answers_and_no_results(tmp_path, inputs, mon
     assert trained.count("<|im_end|>") == 16
 
 
-def test_a_variant_without_the_seam_refuses_tools(tmp_path, inputs):
-    config = RLOOConfig(**OPTIONS, num_generations=4)
-    with pytest.raises(StageError, match="runs no tools while it samples; take rl=grpo or rl=ppo"):
-        perform(RLOO, tmp_path / "rl", config, **inputs)
+def test_a_variant_without_the_seam_has_no_such_input():
+    assert "tools" in GRPO.inputs and "tools" in PPO.inputs and "tools" in Rejection.inputs
+    assert "tools" not in RLOO.inputs
 
 
 class Calls:
