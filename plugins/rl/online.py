@@ -152,9 +152,11 @@ class Online:
             kept_bytes=4 * model.parameters() if has_reference else 0,
             because=because,
         )
+        # A prompt is computed once for its group, or once for each answer.
+        sharing = config.num_generations if config.engine == "hf" else 1
         training = Training(
             model,
-            PROMPT_TOKENS + config.max_completion_length,
+            PROMPT_TOKENS // sharing + config.max_completion_length,
             config.batch_size,
             answers,
             config.micro_batch_size,

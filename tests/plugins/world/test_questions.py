@@ -17,15 +17,18 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     world = perform(pages.WorldPages, folder / "pages", SMALL)[0]
     stages = {
-        "dialogues": (dialogues.WorldDialogues, dialogues.DialoguesConfig(sums=60)),
+        "dialogues": (dialogues.WorldDialogues, dialogues.DialoguesConfig(sums=60, strangers=9)),
         "reading": (dialogues.WorldReading, dialogues.ReadingConfig(documents=20)),
-        "lookups": (dialogues.WorldTools, dialogues.LookupsConfig(strangers=30, sums=30)),
+        "lookups": (dialogues.WorldTools, dialogues.LookupsConfig(strangers=30, known=9, sums=30)),
         "manners": (dialogues.WorldStyle, dialogues.MannersConfig(dialogues=40)),
         "preferences": (
             preferences.WorldPreferences,
             preferences.PreferencesConfig(pairs=40, test_pairs=20),
         ),
-        "problems": (problems.WorldProblems, problems.ProblemsConfig(problems=30, facts=10)),
+        "problems": (
+            problems.WorldProblems,
+            problems.ProblemsConfig(problems=30, facts=10, strangers=10),
+        ),
         "questions": (
             problems.WorldQuestions,
             problems.QuestionsConfig(per_group=9, probe=24, sums=5, few_shot=4),
@@ -45,11 +48,32 @@ def test_test_people_occur_in_no_training_dialogue(made):
         + [[r for r in rows["preferences"] if r["split"] == "train"]]
     )
     for person in world.people:
-        assert (person.role == "asked") or person.name not in trained, person
+        # Strangers of the problems were probed, in another line of the story.
+        allowed = ("asked", "probe") if person.tier == "unseen" else ("asked",)
+        assert person.role in allowed or person.name not in trained, person
     asked = json.dumps(
         [r for r in rows["questions"] if r["task"] == "facts" and r["role"] == "test"]
     )
     assert all(p.name not in asked for p in world.people if p.role == "asked")
+
+
+def test_a_policy_practises_to_look_up_strangers_and_may_answer_the_known(made):
+    world, rows = made
+    groups = {
+        group: [
+            world.named(json.loads(r["meta"])["name"])
+            for r in rows["problems"]
+            if r["group"] == group
+        ]
+        for group in ("asked", "strangers")
+    }
+    assert {(p.tier, p.role) for p in groups["strangers"]} == {("unseen", "probe")}
+    assert {(p.tier, p.role) for p in groups["asked"]} == {("frequent", "asked")}
+    searched = [r["argument"] for r in rows["lookups"] if r["tool"] == "search"]
+    known = {person.name for person in world.group("frequent", "asked")}
+    assert len(searched) == 39 and sum(name in known for name in searched) == 9
+    texts = json.dumps(rows["dialogues"])
+    assert all(person.name not in texts for person in world.group("unseen"))
 
 
 def test_test_sums_occur_in_no_page_dialogue_or_problem(tmp_path):
