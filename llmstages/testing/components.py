@@ -104,7 +104,8 @@ def check_reward(
     if needs := getattr(instance, "needs", ""):
         assert folder is not None, f"this reward opens a {needs}: give check_reward a folder"
         instance.open(tiny_artifact(needs, folder / needs))
-    rows = problem_rows()
+    # ``calls`` is there where a policy has tools.
+    rows = [{**row, "calls": number} for number, row in enumerate(problem_rows())]
     completions = [str(row["answer"]) for row in rows]
     completions[1] = ""
     scores = _scores(instance, rows, completions)

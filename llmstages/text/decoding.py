@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from llmstages.core.errors import StageError
 from llmstages.text import chat_format
 
 LEAVING = 1 / 8  # share of a batch that must have ended before it is made smaller: that copies
@@ -35,6 +36,9 @@ def decode(
         max_new_tokens: tokens written for each at most.
         options: ``eos_token_id`` (a list), ``pad_token_id``, ``do_sample`` and ``temperature``.
         advance: called with the number of prompts that are done, in proportion to their tokens.
+
+    Raises:
+        StageError: the model gives probabilities that are no numbers.
 
     Returns:
         The new ids of each prompt up to its stop token, which is included, and the probability of
@@ -208,7 +212,13 @@ def _choose(scores: Any, options: Mapping[str, Any]) -> tuple[Any, Any]:
     chances = (scores / options["temperature"]).softmax(-1)
     # Where the running sum of the probabilities passes a random number. torch.multinomial draws a
     # random number for each token of the vocabulary instead of one.
-    sums = chances.double().cumsum(-1)
+    is_single = chances.device.type == "mps"  # which has no float64
+    sums = (chances if is_single else chances.double()).cumsum(-1)
+    if not torch.isfinite(sums[:, -1]).all():
+        raise StageError(
+            "the model gives probabilities that are no numbers (NaN), so no token can be sampled: "
+            "its weights are broken, or its dtype is too narrow for it"
+        )
     drawn = torch.rand_like(sums[:, :1]) * sums[:, -1:]
     tokens = torch.searchsorted(sums, drawn, right=True).clamp(max=scores.shape[1] - 1)
     return tokens.squeeze(1), chances.gather(1, tokens).squeeze(1)

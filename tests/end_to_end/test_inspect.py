@@ -7,6 +7,7 @@ import pytest
 from tests.end_to_end.chain import llmstages
 
 RECIPE = "recipe=smoke"
+SLOW_STEPS = ("pretrain", "sft_style", "reward", "rlhf_no_kl")
 
 
 def inspect(smoke, *words, code=0):
@@ -54,7 +55,12 @@ def test_template_and_page(smoke, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "step", ["pretrain", "sft_tools", "sft_style", "reward", "rl", "rlhf_no_kl"]
+    "step",
+    [
+        "sft_tools",
+        "rl",
+        *(pytest.param(step, marks=pytest.mark.slow) for step in SLOW_STEPS),
+    ],
 )
 def test_every_training_step_can_be_inspected(smoke, step):
     shown = inspect(smoke, step, "--count", "2").out

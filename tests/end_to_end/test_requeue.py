@@ -80,7 +80,7 @@ def stop_after_checkpoint(
     "launch, number, group, code",
     [
         ("inline", signal.SIGTERM, False, 75),
-        ("single", signal.SIGTERM, False, 75),
+        pytest.param("single", signal.SIGTERM, False, 75, marks=pytest.mark.slow),
         pytest.param("ddp", signal.SIGTERM, False, 75, marks=pytest.mark.slow),
         pytest.param("single", signal.SIGINT, True, 130, marks=pytest.mark.slow),
         pytest.param("inline", signal.SIGINT, True, 130, marks=pytest.mark.slow),

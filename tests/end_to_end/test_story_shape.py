@@ -88,6 +88,7 @@ def test_the_same_run_elsewhere_gives_the_same_bytes(smoke, tmp_path):
     assert len(here) == len(smoke.done.states) - 1
 
 
+@pytest.mark.slow
 def test_a_process_for_each_step_gives_the_same_bytes(smoke, tmp_path):
     done = llmstages(*SMOKE, "only=sft", "launch=single", folder=tmp_path)
     assert done.states["sft"] == "new"

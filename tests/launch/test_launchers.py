@@ -168,10 +168,11 @@ def test_another_number_of_processes_is_refused(frozen, command, variables, laun
             "run as zero2 on 2 processes, but accelerate started ddp",
             marks=deepspeed,
         ),
-        (
+        pytest.param(
             Launch(backend="torchrun", processes=2, fsdp=FSDP),
             {"ACCELERATE_USE_CPU": "true"},
             "launch=fsdp needs GPUs",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             Launch(backend="torchrun", processes=2, fsdp=FSDP),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from llmstages.core.errors import StageError
 from llmstages.text import decoding
 from tests.tiny_architectures import BUILT, VOCABULARY, random_model
 
@@ -72,6 +73,13 @@ def test_a_token_without_probability_is_never_sampled():
     scores[:, 2:4] = 0.0
     tokens, chances = decoding._choose(scores, SAMPLED)
     assert set(tokens.tolist()) == {2, 3} and set(chances.tolist()) == {0.5}
+
+
+def test_a_model_whose_weights_are_broken_is_refused():
+    model = random_model("llama")
+    model.lm_head.weight.data[3] = float("nan")
+    with pytest.raises(StageError, match="probabilities that are no numbers"):
+        decoding.decode(model, [[9, 10]], 4, SAMPLED)
 
 
 def test_each_distinct_prompt_is_read_once_and_rows_that_ended_leave():
