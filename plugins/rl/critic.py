@@ -86,6 +86,34 @@ def new_critic(policy: Any, kind: str) -> Any:
     return OwnLayers() if kind == "model" else PolicyLayers()
 
 
+def before_answers(values: Any, kept: int) -> Any:
+    """The values before each token of the answers: those of the token before it.
+
+    Args:
+        values: of all tokens, or already those that are asked for.
+        kept: tokens of the answers.
+    """
+    return values if values.shape[1] == kept else values[:, -kept - 1 : -1]
+
+
+def values_before(critic: Any, ids: Any, mask: Any, kept: int, rows: int, shares: bool) -> Any:
+    """Values before each token of answers [answers, kept], without a pass of the policy.
+
+    Args:
+        critic: see ``new_critic``.
+        ids, mask: of prompts with their answers [answers, tokens].
+        kept: tokens of the answers.
+        rows: answers that are computed at once.
+        shares: whether it computes a prompt once for its answers.
+    """
+    import torch
+
+    options = {"answer_tokens": kept} if shares else {}
+    parts = zip(ids.split(rows), mask.split(rows), strict=True)
+    values = [critic(input_ids=part, attention_mask=own, **options) for part, own in parts]
+    return before_answers(torch.cat(values), kept)
+
+
 def attach(policy: Any, critic: Any) -> None:
     """Make the critic a module of the policy, whose forward pass then computes values.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmstages.plugins.rl import advantages as arithmetic
+from llmstages.plugins.rl.critic import before_answers, values_before
 from llmstages.plugins.rl.critic_trainer import trainer_with_critic
 from llmstages.plugins.rl.safe_trainer import safe_trainer
 
@@ -68,21 +69,14 @@ def ppo_trainer() -> type:
             rows = self.args.per_device_train_batch_size
             with torch.no_grad():
                 if not needs_policy:
-                    own = {"answer_tokens": kept} if self.shares else {}
-                    parts = zip(ids.split(rows), mask.split(rows), strict=True)
                     with self.accelerator.autocast():
-                        values = torch.cat(
-                            [
-                                self.critic(input_ids=ids, attention_mask=mask, **own)
-                                for ids, mask in parts
-                            ]
-                        )
-                    return _expected(values, kept), logps
+                        values = values_before(self.critic, ids, mask, kept, rows, self.shares)
+                    return values, logps
                 self.model.noted_values = []
                 logps, _, _ = self._get_per_token_logps_and_entropies(
                     self.model, ids, mask, kept, batch_size=rows
                 )
-            return _expected(self._take_values(), kept), logps
+            return before_answers(self._take_values(), kept), logps
 
         def _take_values(self) -> Any:
             values, self.model.noted_values = torch.cat(self.model.noted_values), None
@@ -96,7 +90,7 @@ def ppo_trainer() -> type:
                 policy_loss = super()._compute_loss(model, inputs)
             finally:
                 self.beta = beta
-            values = _expected(self._take_values(), inputs["returns"].shape[1])
+            values = before_answers(self._take_values(), inputs["returns"].shape[1])
             losses = arithmetic.value_losses(
                 values, inputs["old_values"], inputs["returns"], self.ppo.cliprange_value
             )
@@ -142,16 +136,6 @@ def _whole_rows(output: Any) -> tuple[Any, Any, int]:
     ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
     mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
     return ids, mask, output["completion_ids"].shape[1]
-
-
-def _expected(values: Any, kept: int) -> Any:
-    """The values before each token of the answers: those of the token before it.
-
-    Args:
-        values: of all tokens, or already those that are asked for.
-        kept: tokens of the answers.
-    """
-    return values if values.shape[1] == kept else values[:, -kept - 1 : -1]
 
 
 def _kl_estimate(log_ratio: Any) -> Any:
