@@ -31,6 +31,7 @@ def share_prompts(model: Any) -> bool:
 
 def share_in_layers(layers: Any, cache_name: str) -> None:
     """The same for the layers alone. cache_name: what they call their cache."""
+    keeps_all = _keeps_all(layers)
 
     def forward(self: Any, *args: Any, answer_tokens: int | None = None, **kwargs: Any) -> Any:
         # Of its class, so that a copy of the layers computes with its own weights.
@@ -38,20 +39,22 @@ def share_in_layers(layers: Any, cache_name: str) -> None:
         if answer_tokens is None:
             return inner(*args, **kwargs)
         ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
-        states = _states_before_answers(self, inner, cache_name, ids, mask, answer_tokens)
+        # Gradient checkpointing computes layers again and would fill the cache twice.
+        checkpointing = self.training and getattr(self, "gradient_checkpointing", False)
+        cache = None if checkpointing or not keeps_all else cache_name
+        states = _states_before_answers(self, inner, cache, ids, mask, answer_tokens)
         return types.SimpleNamespace(last_hidden_state=states)
 
     layers.forward = types.MethodType(forward, layers)
 
 
 def _states_before_answers(
-    layers: Any, forward: Any, cache_name: str, ids: Any, mask: Any, kept: int
+    layers: Any, forward: Any, cache_name: str | None, ids: Any, mask: Any, kept: int
 ) -> Any:
+    """States before each token of the answers; of whole rows where there is no ``cache_name``."""
     width = ids.shape[1] - kept
     prompts, rows = _distinct(ids[:, :width], mask[:, :width])
-    # Gradient checkpointing computes layers again and would fill the cache twice.
-    checkpointing = layers.training and getattr(layers, "gradient_checkpointing", False)
-    if checkpointing or len(prompts) == len(ids) or not _keeps_all(layers):
+    if cache_name is None or len(prompts) == len(ids):
         whole = forward(
             input_ids=ids, attention_mask=mask, position_ids=positions_of(mask), use_cache=False
         )

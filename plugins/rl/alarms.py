@@ -71,11 +71,8 @@ def is_best(log: Sequence[Mapping[str, Any]], watched: Sequence[str]) -> bool:
     if not watched:
         return not signals.broken_now(log)
     keys = [f"rewards/{name}/mean" for name in watched]
-    scores = [
-        sum(float(row[key]) for key in keys)
-        for row in log
-        if all(row.get(key) is not None for key in keys)
-    ]
+    complete = [row for row in log if all(row.get(key) is not None for key in keys)]
+    scores = [sum(float(row[key]) for key in keys) for row in complete]
     return bool(scores) and scores[-1] == max(scores)
 
 

@@ -168,7 +168,6 @@ class Online:
 
     def prepare(self, config: Any, ctx: Context) -> policy.Prompts:
         """The prompts as the policy sees them, with their checks."""
-        require_engine(config.engine, ctx)
         return policy.prepare(ctx, config.limit, config.max_completion_length, config.seed)
 
     def trainer_arguments(
@@ -238,7 +237,7 @@ class Online:
     def run(self, config: Any, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
 
-        from llmstages.train import checks, distributed
+        from llmstages.train import checks
         from llmstages.train.adapters import lora_adapter, merged
         from llmstages.train.trainer import (
             load_model,
@@ -248,6 +247,7 @@ class Online:
         )
 
         set_seed(config.seed)
+        require_engine(config.engine, ctx)
         refuse_dropout(config, ctx, type(self).__name__)
         prompts = self.prepare(config, ctx)
         checks.enforce(prompts.checks, ctx, config.allow_failed_checks)
@@ -295,10 +295,7 @@ class Online:
         for warning in warnings_of(log, curves, config):
             ctx.say(f"{ctx.step}: {warning}")
         raised = list(signals.alarms_of(log, watched))
-        if distributed.first_process():
-            tables.write_lines(ctx.out / ROLLOUTS, trainer.rollouts)
-            rows = [{**alarm._asdict(), "sentence": alarm.sentence()} for alarm in raised]
-            tables.write_lines(ctx.out / ALARMS, rows)
+        write_signs(trainer.rollouts, raised, ctx)
         return {
             **{name: curves[name] for name in HEADLINE if name in curves},
             "updates": updates,
@@ -311,12 +308,27 @@ class Online:
 
 
 def require_engine(engine: str, ctx: Context) -> None:
-    """Raise StageError if the engine is not installed."""
+    """Raise StageError if the engine is not installed where the policy is trained.
+
+    That may be another machine than the one that plans, so this is no ``needs`` of the option.
+    """
     if engine == "vllm" and not importlib.util.find_spec("vllm"):
         raise StageError(
             f"{ctx.step}: engine=vllm needs vLLM and a GPU; pip install 'trl[vllm]' there, or take "
             "rl.engine=hf"
         )
+
+
+def write_signs(
+    rollouts: Sequence[Mapping[str, Any]], raised: Sequence[signals.Alarm], ctx: Context
+) -> None:
+    """Write kept answers and the alarms, for the report."""
+    from llmstages.train import distributed
+
+    if distributed.first_process():
+        rows = [{**alarm._asdict(), "sentence": alarm.sentence()} for alarm in raised]
+        tables.write_lines(ctx.out / ROLLOUTS, rollouts)
+        tables.write_lines(ctx.out / ALARMS, rows)
 
 
 def require_an_update(config: Any, problems: int, ctx: Context) -> None:

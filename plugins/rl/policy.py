@@ -293,8 +293,7 @@ def reward_functions(
             completions = list(texts)
             asked = [problems[number] for number in problem]
             if calls is not None:
-                pairs = zip(asked, calls, strict=True)
-                asked = [{**row, "calls": number} for row, number in pairs]
+                asked = with_calls(asked, calls)
             scores = score_completions(name, reward, asked, completions)
             if not log_metric:
                 return scores
@@ -310,6 +309,11 @@ def reward_functions(
         return function
 
     return [wrap(name, reward) for name, reward in rewards.items()]
+
+
+def with_calls(problems: Sequence[Problem], calls: Sequence[int]) -> list[Problem]:
+    """The problems with one more column, the number of calls that were run for each answer."""
+    return [{**row, "calls": number} for row, number in zip(problems, calls, strict=True)]
 
 
 def text_of(prompt: Sequence[Mapping[str, Any]]) -> str:

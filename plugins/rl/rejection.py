@@ -187,8 +187,7 @@ class Rejection:
                 advance=advance,
             )
         if tools:
-            pairs = zip(asked, replies, strict=True)
-            asked = [{**problem, "calls": len(reply.calls)} for problem, reply in pairs]
+            asked = policy.with_calls(asked, [len(reply.calls) for reply in replies])
         totals = total_rewards(rewards, asked, [reply.text for reply in replies])
         kept: list[Answer] = []
         solved = 0
