@@ -1,5 +1,6 @@
 """Extraction: its limits, and its process: whatever a page does, it costs that page alone."""
 
+import os
 import time
 
 import pytest
@@ -27,6 +28,36 @@ def test_a_page_that_breaks_a_limit_gets_a_rule():
     assert extract(b"x" * 100, "text/plain", max_word=10).rule == "longest_word"
     assert extract(b"x y " * 100, "text/plain", max_word=10).rule == ""
     assert extract(b"a\0b\r\nc", "text/plain").text == "ab\nc"
+
+
+class _SlowToDie:
+    """Its destructor takes the CPU; Python drops an exception that is raised in one."""
+
+    def __del__(self):
+        _burn(0.3)
+
+
+def _burn(seconds):
+    # User time only, as the limit counts it.
+    start = os.times().user
+    while os.times().user - start < seconds:
+        sum(range(10_000))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("seconds_afterwards", [0, 60])
+def test_a_time_limit_is_kept_where_python_drops_its_exception(seconds_afterwards):
+    class Extractor:
+        def extract(self, source, url):
+            _SlowToDie()
+            _burn(seconds_afterwards)
+            return "A text that came too late."
+
+    start = time.process_time()
+    page = (b"<p>words</p>", "text/html", "", "http://a.example")
+    found = extraction.extract(*page, Settings(seconds=0.1), Extractor())
+    assert found.rule == "timeout" and time.process_time() - start < 5
+    assert extraction.extract(b"x", "text/plain", "", "", Settings(), Extractor()).text == "x"
 
 
 def test_elements_inside_each_other_are_counted_but_not_those_side_by_side():
