@@ -201,7 +201,9 @@ class Tool(Protocol):
     """What a model may call (group ``llmstages.tools``).
 
     Optional attribute ``marks``: the pair of control tokens around a call in our own chat
-    templates; by default ``<NAME_START>`` and ``<NAME_END>``.
+    templates; by default ``<NAME_START>`` and ``<NAME_END>``. Optional method
+    ``call_after(argument, earlier)``, called instead of the tool itself: earlier holds the
+    arguments of the calls before it in the conversation.
     """
 
     Config: ClassVar[type]

@@ -89,13 +89,14 @@ class ChatSession:
 
     def _run_tools(self, calls: Sequence[Message], show: Show) -> bool:
         """Run the tools that were called, in order; returns False if one is not there."""
+        before = self.turns[: -len(calls)]
         for call in calls:
             tool = call["tool"]
             if tool not in self.tools:
                 reason = "there is no such tool" if self.tools else "this model comes without tools"
                 show("note", f"it calls {tool}, but {reason}")
                 return False
-            result = generate.call_tool(self.tools, tool, str(call["content"]))
+            result = generate.call_tool(self.tools, tool, str(call["content"]), before)
             show("result", result)
             self.turns.append(message("tool", result, tool))
         return True

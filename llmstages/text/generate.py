@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmstages.core.errors import StageError
 from llmstages.core.malloc import kept_memory
 from llmstages.text import chat_format
 from llmstages.text.batching import available_memory, batch_for
@@ -197,8 +198,9 @@ def reply(
             result.confidence = confidence
             result.cut = result.cut or len(prompt) > longest_prompt
             if calls and ended and tools is not None and not last_round:
+                before = [*dialogues[i], *result.messages[: -len(calls)]]
                 for call in calls:
-                    output = call_tool(tools, call["tool"], call["content"])
+                    output = call_tool(tools, call["tool"], call["content"], before)
                     result.messages.append(message("tool", output, call["tool"]))
                 calling.append(i)
         waiting = calling
@@ -245,18 +247,31 @@ def tool_schema(name: str, tool: Any) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def call_tool(tools: Tools, name: str, argument: str) -> str:
+def call_tool(tools: Tools, name: str, argument: str, conversation: Sequence[Message] = ()) -> str:
     """Run one tool; an error becomes the text of its result.
 
-    argument: a text, or the JSON object of arguments that models from elsewhere write.
+    Args:
+        tools: name -> tool.
+        name: of the tool that is called.
+        argument: a text, or the JSON object of arguments that models from elsewhere write.
+        conversation: the turns before the call, for tools that build on their earlier calls.
+
+    Raises:
+        StageError: the tool cannot be used at all, whatever it is asked.
     """
     if name not in tools:
         return f"error: there is no tool {name}"
     tool = tools[name]
     if not getattr(tool, "schema", None):
         argument = _single_argument(argument)
+    call_after = getattr(tool, "call_after", None)
     try:
-        return tool(argument)
+        if call_after is None:
+            return tool(argument)
+        calls = [turn for turn in conversation if turn["role"] == "assistant"]
+        return call_after(argument, [turn["content"] for turn in calls if turn["tool"] == name])
+    except StageError:
+        raise
     # A tool is foreign code, so it may raise anything. The model gets to see the error.
     except Exception as error:
         return f"error: {error}"

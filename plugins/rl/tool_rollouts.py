@@ -106,7 +106,7 @@ class ToolRollouts:
             return False
         results = []
         for call in calls:
-            result = call_tool(self.tools, call["tool"], call["content"])
+            result = call_tool(self.tools, call["tool"], call["content"], rollout.messages)
             rollout.calls += 1
             rollout.failed += result.startswith(FAILED)
             results.append(message("tool", result, call["tool"]))

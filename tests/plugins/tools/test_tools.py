@@ -1,4 +1,4 @@
-"""Tools are run: the index finds, the calculator calculates, results carry no loss."""
+"""Tools are run: the index finds, results carry no loss."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pytest
 
 from llmstages.data import tables
 from llmstages.plugins.tools import index, search_tokens
-from llmstages.plugins.tools.calculator import Calculator, CalculatorConfig
 from llmstages.plugins.tools.search_tokens import SearchTokens, SearchTokensConfig
 from llmstages.text import generate
 from llmstages.text.messages import message
@@ -67,60 +66,6 @@ def test_calls_are_run_and_only_verified_ones_are_taught(tmp_path):
         and opened["search"]("zzz") == "nothing found"
     )
     assert opened["search"]('" OR * NEAR( --') == "nothing found"
-
-
-@pytest.mark.parametrize(
-    "expression, value",
-    [
-        ("123+456", "579"),
-        ("7/2", "3.5"),
-        ("-3*4", "-12"),
-        ("+3 - -4", "7"),
-        ("10 % 4", "2"),
-        ("-7 // 2", "-4"),
-        ("7.5 % 2", "1.5"),
-        # Exact, however many digits there are.
-        ("0.1 + 0.2", "0.3"),
-        ("1234567.89 * 2", "2469135.78"),
-        ("9007199254740993 * 1.0", "9007199254740993"),
-        ("123456789 * 987654321", "121932631112635269"),
-        ("2/3 * 3", "2"),
-        ("0.000012345678 * 1", "0.000012345678"),
-        ("1e10 * 1e10", "100000000000000000000"),
-        ("1_000 * 2", "2000"),
-        # Decimals without an end are rounded.
-        ("1000000 / 3", "333333.333333"),
-        ("22 / 7", "3.14285714286"),
-        ("1 / 7e10", "0.0000000000142857142857"),
-    ],
-)
-def test_the_calculator_calculates(expression, value):
-    assert Calculator(CalculatorConfig())(expression) == value
-
-
-@pytest.mark.parametrize(
-    "evil",
-    [
-        "__import__('os')",
-        "9**9**9**9",
-        "1/0",
-        "0.0 // 0",
-        "a",
-        "(" * 50,
-        "1" * 100,
-        "[1]*9",
-        "'a'*9",
-        "True+1",
-        "1j*2",
-        "1e400",
-        "1e999-1e999",
-        "1e59*1e59",
-        "1,234+5",
-        "",
-    ],
-)
-def test_the_calculator_does_nothing_else(evil):
-    assert Calculator(CalculatorConfig())(evil).startswith("error")
 
 
 PAGES = (
