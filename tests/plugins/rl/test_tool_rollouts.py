@@ -62,7 +62,9 @@ class Script:
 
 def roll(script, tools, max_calls=2, max_tokens=60, prompts=None):
     prompts = prompts or [[message("user", "4+5=?")]] * len(script.rounds[0])
-    return ToolRollouts(tiny_tokenizer(), tools, max_calls, max_tokens)(prompts, script)
+    return ToolRollouts(tiny_tokenizer(), tools, max_calls=max_calls, max_tokens=max_tokens)(
+        prompts, script
+    )
 
 
 def parts(rolled, row=0):
@@ -280,7 +282,12 @@ def test_models_of_others_call_in_their_own_syntax(name):
 
     script = Native(call, "it is 9")
     prompt = [message("user", "4+5=?")]
-    rollouts = ToolRollouts(tokenizer, {"calculator": lambda text: f"{text} is nine"}, 2, 400)
+    rollouts = ToolRollouts(
+        tokenizer,
+        {"calculator": lambda text: f"{text} is nine"},
+        max_calls=2,
+        max_tokens=400,
+    )
     rolled = rollouts([prompt], script)
     pairs = list(zip(rolled["completion_ids"][0], rolled["env_mask"][0], strict=True))
     results = tokenizer.decode([id for id, own in pairs if not own])

@@ -7,7 +7,7 @@ import pytest
 from llmstages.data import tables
 from llmstages.plugins.tools import index, search_tokens
 from llmstages.plugins.tools.search_tokens import SearchTokens, SearchTokensConfig
-from llmstages.text import generate
+from llmstages.text import generate, tool_runs
 from llmstages.text.messages import message
 from llmstages.text.render import render
 from tests.tiny import perform, saved, tiny_tokenizer
@@ -164,8 +164,8 @@ def test_a_failing_or_unknown_tool_is_a_result():
     def broken(argument):
         raise RuntimeError("no network")
 
-    assert generate.call_tool({"search": broken}, "search", "x") == "error: no network"
-    assert generate.call_tool({}, "weather", "x") == "error: there is no tool weather"
+    assert tool_runs.call_tool({"search": broken}, "search", "x") == "error: no network"
+    assert tool_runs.call_tool({}, "weather", "x") == "error: there is no tool weather"
 
 
 def test_queries_are_guessed_from_names():
