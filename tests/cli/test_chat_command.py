@@ -388,7 +388,7 @@ def test_a_transcript_is_a_file_of_dialogues_to_train_on(last, tmp_path):
     terminal.reply("Again?")
     terminal.command("/system Be brief.")
     terminal.reply("Once more?")
-    made = step("talks", "dialogues.files", {"path": [str(path)]})
+    made = step("talks", "dialogues.files", {"path": str(path)})
     stored = run([made], tmp_path / "store")["talks"]
     rows = [dict(row) for row in tables.load(stored.path / "data")]
     roles = [[turn["role"] for turn in row["messages"]] for row in rows]
