@@ -1,0 +1,111 @@
+"""What a model reads of search results: plain text, cut to fit, with its sources where asked for.
+
+A result that is longer than its room shows the part in which most words of the query stand.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses as dc
+from collections.abc import Sequence
+
+from llmstages.data.passages import SENTENCE_END, Passage
+from llmstages.plugins.tools.indexes import words
+
+NOTHING = "nothing found"
+CUT = "\u2026"
+STEM = 4  # letters that a word of the query and one of the text must share at their beginning
+ENDING = 3  # letters in which longer words may differ at their end
+
+
+def shown(passages: Sequence[Passage], query: str, characters: int, titles: bool) -> str:
+    """The text of results, of ``characters`` characters at most.
+
+    Args:
+        passages: the results, the best first.
+        query: what was asked, for the part of a long result that is shown.
+        characters: room for all of them. Each gets an equal share of what those before it left.
+        titles: put ``[1] title address`` before each.
+    """
+    parts: list[str] = []
+    left = characters
+    for place, passage in enumerate(passages):
+        separator = "\n\n" if parts else ""
+        heading = _heading(place + 1, passage) if titles else ""
+        share = left // (len(passages) - place) - len(separator)
+        room = share - len(heading)
+        if room <= 0:
+            break
+        part = separator + heading + snippet(passage.text, query, room)
+        parts.append(part)
+        left -= len(part)
+    return "".join(parts) or NOTHING
+
+
+def sources(passages: Sequence[Passage]) -> list[dict[str, object]]:
+    """Where results come from: all that is known of each passage but its text."""
+    return [
+        {name: value for name, value in dc.asdict(passage).items() if name != "text"}
+        for passage in passages
+    ]
+
+
+def _heading(number: int, passage: Passage) -> str:
+    """One line, whatever a page calls itself."""
+    title = " ".join(f"{passage.title} {passage.url}".split())
+    return f"[{number}] {title}".rstrip() + "\n"
+
+
+def snippet(text: str, query: str, room: int) -> str:
+    """A text that fits, or its part with most words of the query, from the start of a sentence."""
+    if len(text) <= room:
+        return text
+    if room <= 2 * len(CUT):
+        return text[:room]
+    places = matches(text, query)
+    starts = [0, *(match.end() for match in SENTENCE_END.finditer(text))]
+    width = room - 2 * len(CUT)
+    # Where a sentence is longer than the room, a part may begin at a match as well.
+    starts += [max(0, place - width // 4) for place, _ in places]
+    best = max(sorted(starts), key=lambda start: _words_within(places, start, start + width))
+    begin = CUT if best else ""
+    end = best + room - len(begin)
+    if end >= len(text):
+        return begin + text[best:]
+    return begin + text[best : end - len(CUT)] + CUT
+
+
+def matches(text: str, query: str) -> list[tuple[int, str]]:
+    """(place in the text, word of the query) of each word of the query in a text, in order."""
+    terms = [term for term in words.terms(query.casefold()) if not _is_stop_word(term)]
+    asked = {part for term in terms for part in words.neighbors(term)}
+    found = []
+    lowered = text.casefold()
+    if len(lowered) != len(text):  # a few letters become two: places would not fit
+        lowered = text.lower() if len(text.lower()) == len(text) else text
+    for word in asked:
+        beginning = word if len(word) <= STEM else word[: max(STEM, len(word) - ENDING)]
+        place = lowered.find(beginning)
+        while place >= 0:
+            if _begins_word(lowered, place):
+                found.append((place, word))
+            place = lowered.find(beginning, place + 1)
+    return sorted(found)
+
+
+def _is_stop_word(term: str) -> bool:
+    return words.plain(term) in words.stop_words("en")
+
+
+def _begins_word(text: str, place: int) -> bool:
+    """Whether a word begins at a place; in scripts without blanks one may begin anywhere."""
+    if place == 0 or words.UNSPACED_CHARACTER.match(text[place]):
+        return True
+    return not text[place - 1].isalnum()
+
+
+def _words_within(places: Sequence[tuple[int, str]], start: int, end: int) -> int:
+    """How many different words of a query stand in a part of a text."""
+    first = bisect.bisect_left(places, (start, ""))
+    last = bisect.bisect_left(places, (end, ""))
+    return len({word for _, word in places[first:last]})
