@@ -81,8 +81,8 @@ STOP_WORDS = {
     "es": "el la los las un una unos unas y o de del en a al con por para es son era fue ha han "
     "que qué quién quien dónde donde cuándo cuando cómo como cuál cual cuánto se su sus lo no",
     "fr": "le la les l un une des du de d et ou à au aux en dans sur avec pour par est sont était "
-    "a ont qui que quoi quel quelle quels quelles où quand comment pourquoi il elle ils elles on ce "
-    "cette se sa son ses ne pas",
+    "a ont qui que quoi quel quelle quels quelles où quand comment pourquoi il elle ils elles on "
+    "ce cette se sa son ses ne pas",
     "it": "il lo la i gli le un uno una e o di del della dei in a al alla con per da è sono era ha "
     "hanno chi che cosa dove quando come perché quale quali si su non",
     "nl": "de het een en of in op aan van met voor naar bij uit is zijn was waren wordt werd heeft "
