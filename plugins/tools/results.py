@@ -14,7 +14,7 @@ from llmstages.plugins.tools.indexes import words
 
 NOTHING = "nothing found"
 CUT = "\u2026"
-STEM = 4  # letters that a word of the query and one of the text must share at their beginning
+STEM = 3  # letters that a word of the query and one of the text must share at their beginning
 ENDING = 3  # letters in which longer words may differ at their end
 
 
@@ -62,17 +62,29 @@ def snippet(text: str, query: str, room: int) -> str:
         return text
     if room <= 2 * len(CUT):
         return text[:room]
-    places = matches(text, query)
-    starts = [0, *(match.end() for match in SENTENCE_END.finditer(text))]
-    width = room - 2 * len(CUT)
-    # Where a sentence is longer than the room, a part may begin at a match as well.
-    starts += [max(0, place - width // 4) for place, _ in places]
-    best = max(sorted(starts), key=lambda start: _words_within(places, start, start + width))
+    best = _best_start(text, query, room - 2 * len(CUT))
     begin = CUT if best else ""
     end = best + room - len(begin)
     if end >= len(text):
         return begin + text[best:]
     return begin + text[best : end - len(CUT)] + CUT
+
+
+def _best_start(text: str, query: str, width: int) -> int:
+    """Where a part of ``width`` characters begins that has most words of the query."""
+    places = matches(text, query)
+    if not places:
+        return 0
+    sentences = [0, *(match.end() for match in SENTENCE_END.finditer(text))]
+    # Where a sentence is longer than the room, a part begins a little before a match.
+    before = [max(0, place - width // 4) for place, _ in places]
+
+    def quality(start: int) -> tuple[int, bool, int]:
+        # Of equal parts the last one begins with the sentence of the first match.
+        return _words_within(places, start, start + width), start in begins_sentence, start
+
+    begins_sentence = set(sentences)
+    return max({*sentences, *before}, key=quality)
 
 
 def matches(text: str, query: str) -> list[tuple[int, str]]:
@@ -105,7 +117,7 @@ def _begins_word(text: str, place: int) -> bool:
 
 
 def _words_within(places: Sequence[tuple[int, str]], start: int, end: int) -> int:
-    """How many different words of a query stand in a part of a text."""
+    """How many different words of a query stand in a part of a text, to their last letter."""
     first = bisect.bisect_left(places, (start, ""))
     last = bisect.bisect_left(places, (end, ""))
-    return len({word for _, word in places[first:last]})
+    return len({word for place, word in places[first:last] if place + len(word) <= end})
