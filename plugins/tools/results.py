@@ -9,7 +9,7 @@ import bisect
 import dataclasses as dc
 from collections.abc import Sequence
 
-from llmstages.data.passages import SENTENCE_END, Passage
+from llmstages.data.passages import BLANK, SENTENCE_END, Passage
 from llmstages.plugins.tools.indexes import words
 
 NOTHING = "nothing found"
@@ -77,7 +77,7 @@ def _best_start(text: str, query: str, width: int) -> int:
         return 0
     sentences = [0, *(match.end() for match in SENTENCE_END.finditer(text))]
     # Where a sentence is longer than the room, a part begins a little before a match.
-    before = [max(0, place - width // 4) for place, _ in places]
+    before = [_word_start(text, max(0, place - width // 4), place) for place, _ in places]
 
     def quality(start: int) -> tuple[int, bool, int]:
         # Of equal parts the last one begins with the sentence of the first match.
@@ -85,6 +85,12 @@ def _best_start(text: str, query: str, width: int) -> int:
 
     begins_sentence = set(sentences)
     return max({*sentences, *before}, key=quality)
+
+
+def _word_start(text: str, start: int, end: int) -> int:
+    """The beginning of the first whole word from ``start`` on, at most ``end``."""
+    blank = BLANK.search(text, start, end)
+    return blank.end() if blank and start else start
 
 
 def matches(text: str, query: str) -> list[tuple[int, str]]:
