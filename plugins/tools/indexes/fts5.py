@@ -8,7 +8,6 @@ other languages by PyStemmer.
 from __future__ import annotations
 
 import dataclasses as dc
-import json
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,8 +49,7 @@ class FTS5:
             """
         )
         with connection:
-            facts = json.dumps(dc.asdict(analysis))
-            connection.execute("INSERT INTO facts VALUES (?)", (facts,))
+            connection.execute("INSERT INTO facts VALUES (?)", (analysis.as_json(),))
             for number, passage in enumerate(passages, 1):
                 marks = ", ".join("?" * (len(FIELDS) + 1))
                 row = (number, *(getattr(passage, name) for name in FIELDS))
@@ -68,11 +66,11 @@ class FTS5:
         address = (folder / FILE).absolute().as_uri() + "?mode=ro"
         self._connection = sqlite3.connect(address, uri=True, check_same_thread=False)
         (facts,) = self._connection.execute("SELECT analysis FROM facts").fetchone()
-        self._analysis = Analysis(**json.loads(facts))
+        self._analysis = Analysis.from_json(facts)
         self._stem = self._analysis.stem()
 
     def find(self, query: str, limit: int) -> list[Passage]:
-        asked = words.phrases(query, self._analysis.language, self._stem)
+        asked = words.phrases(query, self._analysis.languages, self._stem)
         if not asked:
             return []
         # Quoted, so that no word of a query is taken for an operator.

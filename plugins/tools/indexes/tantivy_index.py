@@ -52,7 +52,7 @@ class Tantivy:
         import tantivy
 
         analysis, passages = decide(self.config.language, passages)
-        (folder / FACTS).write_text(json.dumps(dc.asdict(analysis)), encoding="utf-8")
+        (folder / FACTS).write_text(analysis.as_json(), encoding="utf-8")
         (folder / FOLDER).mkdir()
         index = tantivy.Index(_schema(), path=str(folder / FOLDER))
         index.register_tokenizer(ANALYZER, _analyzer(analysis))
@@ -73,15 +73,15 @@ class Tantivy:
     def open(self, folder: Path) -> None:
         import tantivy
 
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        self._analysis = Analysis(**facts)
+        facts = (folder / FACTS).read_text(encoding="utf-8")
+        self._analysis = Analysis.from_json(facts)
         self._stem = self._analysis.stem()
         self._index = tantivy.Index.open(str(folder / FOLDER))
         self._index.register_tokenizer(ANALYZER, _analyzer(self._analysis))
         self._searcher = self._index.searcher()
 
     def find(self, query: str, limit: int) -> list[Passage]:
-        asked = words.phrases(query, self._analysis.language, self._stem)
+        asked = words.phrases(query, self._analysis.languages, self._stem)
         if not asked:
             return []
         # Quoted, so that no word of a query is taken for an operator.

