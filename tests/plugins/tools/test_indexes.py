@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -185,6 +186,46 @@ def test_the_kit_checks_indexes(engine, tmp_path):
     if engine == "tantivy":
         pytest.importorskip("tantivy")
     check_index(engine, tmp_path)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_several_threads_may_ask_at_once(engine, tmp_path):
+    find = opened(tmp_path, PAGES, engine).find
+    questions = [question for _, question in SCRIPTS.values()] * 4
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(find, questions)) == [[page] for page in PAGES] * 4
+
+
+OWN_INDEX = """
+import dataclasses as dc
+import json
+from llmstages.plugin import Passage, option
+
+class Newest:
+    @dc.dataclass(frozen=True)
+    class Config:
+        shown: int = option(1, "passages")
+    version = "1"
+    def __init__(self, config):
+        self.config = config
+    def build(self, folder, passages):
+        rows = [dc.asdict(passage) for passage in passages]
+        (folder / "rows.json").write_text(json.dumps(rows))
+    def open(self, folder):
+        self.rows = json.loads((folder / "rows.json").read_text())
+    def find(self, query, limit):
+        return [Passage(**row) for row in self.rows[::-1]][:min(limit, self.config.shown)]
+"""
+
+
+def test_an_index_of_ones_own_in_a_file(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(OWN_INDEX)
+    index.build(tmp_path / "index", ["old", "new"], {"use": f"{file}:Newest"})
+    assert index.Index.of(tmp_path).find("x", 5) == ["new"]
+    file.write_text(OWN_INDEX.replace("def find", "def found"))
+    with pytest.raises(StageError, match="does not keep its contract: it lacks find"):
+        index.Index.of(tmp_path)
 
 
 def test_an_index_is_opened_where_nothing_can_be_written(tmp_path):
