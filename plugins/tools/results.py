@@ -14,15 +14,22 @@ from llmstages.plugins.tools.indexes import words
 
 NOTHING = "nothing found"
 CUT = "\u2026"
+LEAST = 40  # characters of a result that is shown beside others
+LOOKED_AT = 20_000  # characters of a text in which the part to show is looked for
 STEM = 3  # letters that a word of the query and one of the text must share at their beginning
 ENDING = 3  # letters in which longer words may differ at their end
+
+
+def fitting(passages: Sequence[Passage], characters: int) -> Sequence[Passage]:
+    """The first passages, as many as have room for a few words each; at least one."""
+    return passages[: max(1, characters // LEAST)]
 
 
 def shown(passages: Sequence[Passage], query: str, characters: int, titles: bool) -> str:
     """The text of results, of ``characters`` characters at most.
 
     Args:
-        passages: the results, the best first.
+        passages: the results that fit, the best first.
         query: what was asked, for the part of a long result that is shown.
         characters: room for all of them. Each gets an equal share of what those before it left.
         titles: put ``[1] title address`` before each.
@@ -31,12 +38,9 @@ def shown(passages: Sequence[Passage], query: str, characters: int, titles: bool
     left = characters
     for place, passage in enumerate(passages):
         separator = "\n\n" if parts else ""
-        heading = _heading(place + 1, passage) if titles else ""
         share = left // (len(passages) - place) - len(separator)
-        room = share - len(heading)
-        if room <= 0:
-            break
-        part = separator + heading + snippet(passage.text, query, room)
+        heading = _heading(place + 1, passage, share // 2) if titles else ""
+        part = separator + heading + snippet(passage.text, query, share - len(heading))
         parts.append(part)
         left -= len(part)
     return "".join(parts) or NOTHING
@@ -50,10 +54,13 @@ def sources(passages: Sequence[Passage]) -> list[dict[str, object]]:
     ]
 
 
-def _heading(number: int, passage: Passage) -> str:
-    """One line, whatever a page calls itself."""
+def _heading(number: int, passage: Passage, room: int) -> str:
+    """One line, whatever a page calls itself, cut to fit; "" where there is no room for one."""
     title = " ".join(f"{passage.title} {passage.url}".split())
-    return f"[{number}] {title}".rstrip() + "\n"
+    line = f"[{number}] {title}".rstrip()
+    if len(line) < room:
+        return line + "\n"
+    return line[: room - 2] + CUT + "\n" if room > len(f"[{number}] ") + 2 else ""
 
 
 def snippet(text: str, query: str, room: int) -> str:
@@ -62,7 +69,7 @@ def snippet(text: str, query: str, room: int) -> str:
         return text
     if room <= 2 * len(CUT):
         return text[:room]
-    best = _best_start(text, query, room - 2 * len(CUT))
+    best = _best_start(text[:LOOKED_AT], query, room - 2 * len(CUT))
     begin = CUT if best else ""
     end = best + room - len(begin)
     if end >= len(text):

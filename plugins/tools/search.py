@@ -32,7 +32,7 @@ class Search:
     """Looks up passages in the index of the tools artifact.
 
     Attributes:
-        sources: the passages of the last result, the best first: ``id`` of the passage (page id,
+        sources: the passages in the last result, the best first: ``id`` of the passage (page id,
             colon, number), ``start`` (its first character in the page), ``source`` (id of the page
             in the artifact that was indexed), ``url`` and ``title``.
     """
@@ -51,5 +51,7 @@ class Search:
 
     def __call__(self, argument: str) -> str:
         found = self.index.search(argument, self.config.results) if self.index else []
+        room = self.config.max_characters
+        found = results.fitting(found, room)
         self.sources = results.sources(found)
-        return results.shown(found, argument, self.config.max_characters, self.config.titles)
+        return results.shown(found, argument, room, self.config.titles)

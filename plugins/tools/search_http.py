@@ -115,7 +115,7 @@ class Failure(Exception):
 
 
 class SearchHTTP:
-    """Asks a search service that answers JSON.
+    """Searches with a service and gives the best results.
 
     Attributes:
         sources: as those of the tool search, with what the service says: ``url`` and ``title``.
@@ -143,6 +143,7 @@ class SearchHTTP:
             found = list(self._passages(self._answer(query)))[: config.results]
         except (Failure, StageError) as error:
             return f"error: {error}"
+        found = results.fitting(found, config.max_characters)
         self.sources = results.sources(found)
         return results.shown(found, query, config.max_characters, config.titles)
 

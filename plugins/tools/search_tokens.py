@@ -106,7 +106,9 @@ class SearchTokens:
             if reason:
                 dropped[reason] += 1
                 continue
-            sources = json.dumps(getattr(tools[row["tool"]], "sources", []), ensure_ascii=False)
+            sources = json.dumps(
+                getattr(tools[row["tool"]], "sources", []), ensure_ascii=False, default=str
+            )
             kept.append({**own, "sources": sources, "messages": messages})
         if calling:
             ctx.say(f"{ctx.step}: {calling} of {len(rows)} dialogues call a tool already: kept")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -65,10 +66,25 @@ def test_several_results_with_titles_and_addresses(tmp_path):
 def test_results_fit_and_show_what_was_asked_for(characters, titles):
     text = f"{FILLER}The ferryman keeps bees. {FILLER}"
     found = [Passage("a:0", text, title="Quay"), Passage("b:0", FILLER), Passage("c:0", "bees")]
-    shown = results.shown(found, "who keeps bees?", characters, titles)
-    assert len(shown) <= characters or shown == results.NOTHING
+    fitting = results.fitting(found, characters)
+    assert len(fitting) == min(3, max(1, characters // results.LEAST))
+    shown = results.shown(fitting, "who keeps bees?", characters, titles)
+    assert 0 < len(shown) <= characters
     if characters >= 150:
         assert "The ferryman keeps bees." in shown and "bees" in shown.splitlines()[-1]
+
+
+def test_a_title_without_end_leaves_room_for_the_text():
+    found = [Passage("a:0", "The ferryman keeps bees.", title="Quay " * 1000)]
+    heading, text = results.shown(found, "bees", 100, True).split("\n")
+    assert len(heading) < 50 and heading.startswith("[1] Quay") and heading.endswith("…")
+    assert text == "The ferryman keeps bees."
+
+
+def test_a_huge_text_is_cut_at_once():
+    start = time.perf_counter()
+    assert len(results.snippet("bee " * 500_000, "bees " * 400, 300)) == 300
+    assert time.perf_counter() - start < 2
 
 
 @pytest.mark.parametrize(
