@@ -53,7 +53,10 @@ def test_calls_are_run_and_only_verified_ones_are_taught(tmp_path):
         pages=pages,
     )
     kept = [r["messages"] for r in tables.load(made.path / "data")]
-    assert metrics == {"dialogues": 3, "dropped": 2, "indexed_pages": 2} and len(perform.said) == 2
+    assert (
+        metrics == {"dialogues": 3, "dropped": 2, "indexed_pages": 2, "passages": 2}
+        and len(perform.said) == 2
+    )
     assert [m["content"] for m in kept[2]] == ["What is 12+30?", "12+30", "42", "answer 42"]
     done = render(tiny_tokenizer(), [kept[0]])[0]
     masked = tiny_tokenizer().decode(
@@ -107,8 +110,8 @@ PAGES = (
     ],
 )
 def test_search_finds_words_in_every_script(query, page, tmp_path):
-    index.build(tmp_path / "index.sqlite", PAGES)
-    found = index.Index(tmp_path / "index.sqlite").find(query, 1)
+    index.build(tmp_path / index.FOLDER, PAGES)
+    found = index.Index(tmp_path / index.FOLDER).find(query, 1)
     assert found == ([] if page is None else [PAGES[page]])
 
 
