@@ -2,11 +2,12 @@
 
 A row names a tool and its argument, or they are guessed: the capitalized words of the question that
 is answered are its query. A row that calls a tool for its last answer stays as it is. Each call is
-run on the real tool. Its result is put into the dialogue and carries no loss. A row whose answer
-does not occur in the result is dropped and counted (for a guessed query: whose result shares no
-name or long word with the answer). The index holds the given pages and those that rows bring along,
-in passages. The artifact carries it, for evaluation and chat. Its column ``sources`` (JSON) says
-where the results of a row come from: id, start, source, url and title of each passage.
+run on the real tool, and several calls of a row (column ``calls``) after each other. Its result is
+put into the dialogue and carries no loss. A row whose answer does not occur in the result is
+dropped and counted (for a guessed query: whose result shares no name or long word with the answer).
+The index holds the given pages and those that rows bring along, in passages. The artifact carries
+it, for evaluation and chat. Its column ``sources`` (JSON) says where the results of a row come
+from: id, start, source, url and title of each passage.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from llmstages.data.passages import Page
 from llmstages.plugins.tools import index
 from llmstages.plugins.tools.indexes import words
 from llmstages.plugins.tools.pages import pages_of
-from llmstages.text.messages import message
+from llmstages.text.messages import Message, message
+from llmstages.text.tool_runs import call_tool
 
 NO_TOOL = "no such tool"
 NO_ANSWER = "the result does not hold the answer"
@@ -102,14 +104,12 @@ class SearchTokens:
                 sources = row.get("sources") or "[]"
                 kept.append({**own, "sources": sources, "messages": row["messages"]})
                 continue
-            messages, reason = augment(row, tools, config.max_result)
+            messages, sources, reason = augment(row, tools, config.max_result)
             if reason:
                 dropped[reason] += 1
                 continue
-            sources = json.dumps(
-                getattr(tools[row["tool"]], "sources", []), ensure_ascii=False, default=str
-            )
-            kept.append({**own, "sources": sources, "messages": messages})
+            written = json.dumps(sources, ensure_ascii=False, default=str)
+            kept.append({**own, "sources": written, "messages": messages})
         if calling:
             ctx.say(f"{ctx.step}: {calling} of {len(rows)} dialogues call a tool already: kept")
         for reason, count in dropped.items():
@@ -155,7 +155,8 @@ def load_rows(ctx: Context, guess: bool) -> list[dict[str, Any]]:
         rows += [dict(row) for row in tables.load(source.path / "data")]
     for row in rows:
         calls_itself = calls_for_last_answer(row["messages"])
-        row["guessed"] = guess and not row.get("tool") and not calls_itself
+        names_tool = row.get("tool") or row.get("calls")
+        row["guessed"] = guess and not names_tool and not calls_itself
         if row["guessed"]:
             row["tool"], row["argument"] = "search", guess_query(row["messages"])
     return rows
@@ -197,28 +198,47 @@ def keywords(text: str) -> set[str]:
 
 def augment(
     row: Mapping[str, Any], tools: Mapping[str, Any], max_result: int
-) -> tuple[list[Any], str]:
-    """The dialogue with call and result before its last answer, or the reason why not.
+) -> tuple[list[Message], list[Any], str]:
+    """(the dialogue with calls and results before its last answer, their sources, "").
 
-    Where the row states its answer value, the result must hold it: otherwise the lesson would be to
-    ignore results.
+    Where it is dropped, the last is the reason why, and the others are empty. Where the row states
+    its answer value, the result must hold it: otherwise the lesson would be to ignore results.
     """
-    tool = tools.get(row.get("tool") or "")
-    if tool is None:
-        return [], NO_TOOL
-    if row.get("argument") is None:
-        raise StageError(
-            f"a dialogue names the tool {row['tool']!r} but has no column `argument` for the call"
-        )
-    result = tool(row["argument"])
-    if len(result) > max_result:
-        return [], TOO_LONG
-    if row.get("answer") and row["answer"] not in result:
-        return [], NO_ANSWER
-    *before, last = row["messages"]
-    if row.get("guessed") and not keywords(str(last["content"])) & keywords(result):
-        return [], NO_OVERLAP
+    *turns, last = row["messages"]
+    sources: list[Any] = []
+    found: set[str] = set()
+    for call in calls_of(row):
+        if call["tool"] not in tools:
+            return [], [], NO_TOOL
+        result = call_tool(tools, call["tool"], call["argument"], turns)
+        if len(result) > max_result:
+            return [], [], TOO_LONG
+        if call["answer"] and call["answer"] not in result:
+            return [], [], NO_ANSWER
+        turns.append(message("assistant", call["argument"], call["tool"]))
+        turns.append(message("tool", result, call["tool"]))
+        sources += getattr(tools[call["tool"]], "sources", [])
+        found |= keywords(result)
+    if row.get("guessed") and not keywords(str(last["content"])) & found:
+        return [], [], NO_OVERLAP
     if last["role"] != "assistant":
         raise StageError("a dialogue for tools must end with the assistant's answer")
-    call = message("assistant", row["argument"], row["tool"])
-    return [*before, call, message("tool", result, row["tool"]), last], ""
+    return [*turns, last], sources, ""
+
+
+def calls_of(row: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The calls of a row, in order: tool, argument, and what the result must hold ("": anything).
+
+    They are in the column ``calls`` as JSON; one call may be in ``tool``, ``argument``, ``answer``.
+    """
+    if row.get("calls"):
+        calls = json.loads(row["calls"])
+    else:
+        calls = [{name: row.get(name) for name in ("tool", "argument", "answer")}]
+    for call in calls:
+        if call["tool"] and call["argument"] is None:
+            raise StageError(
+                f"a dialogue names the tool {call['tool']!r} but has no column `argument` for the "
+                "call"
+            )
+    return [{**call, "answer": call.get("answer") or ""} for call in calls]
