@@ -226,7 +226,7 @@ def augment(
     return [*turns, last], sources, ""
 
 
-def calls_of(row: Mapping[str, Any]) -> list[dict[str, str]]:
+def calls_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The calls of a row, in order: tool, argument, and what the result must hold ("": anything).
 
     They are in the column ``calls`` as JSON; one call may be in ``tool``, ``argument``, ``answer``.
