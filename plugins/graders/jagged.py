@@ -38,7 +38,7 @@ DATE = re.compile(
     rf"|{DAY}\s+(?:of\s+)?(?:{MONTHS})\b\.?(?:,?\s+\d{{4}})?)",
     re.IGNORECASE,
 )
-NUMBER_WORDS = (
+NUMBER_WORDS: list[str] = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen nineteen twenty"
 ).split()

@@ -77,7 +77,7 @@ class Jagged:
 
 
 def _report_constant(of_task: Mapping[str, list[Item]], ctx: Context) -> dict[str, float]:
-    """Task -> the share of right answers of a model that always does the same; high ones are said."""
+    """Task -> the share of right answers of a model that always does the same."""
     shares = {task: tasks.constant_share(items) for task, items in of_task.items()}
     for task, share in shares.items():
         if share >= tasks.MOST_ALIKE:

@@ -76,7 +76,9 @@ class Style:
             word = "".join(rng.choices(self.alphabet, k=letters))
         return word
 
-    def several(self, rng: random.Random, number: int, known: Sequence[str], letters: int) -> list[str]:
+    def several(
+        self, rng: random.Random, number: int, known: Sequence[str], letters: int
+    ) -> list[str]:
         """Different names: of a list, or generated ones of so many letters."""
         if self.english:
             return rng.sample(known, number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 from llmstages.data.jagged.items import Item, Style
@@ -41,8 +42,7 @@ def _key(names: list[str]) -> str:
 def _premises(rng: random.Random, names: list[str], more: str) -> str:
     """What is said about neighbors of the chain, in any order."""
     sentences = [
-        f"{first} is {more} than {second}."
-        for first, second in zip(names, names[1:], strict=False)
+        f"{first} is {more} than {second}." for first, second in itertools.pairwise(names)
     ]
     rng.shuffle(sentences)
     return " ".join(sentences)
@@ -54,7 +54,7 @@ def _set(names: list[str]) -> str:
 
 def _extreme(rng: random.Random, names: list[str], turn: int, style: Style) -> Item:
     """Who is the tallest, or the shortest?"""
-    more, most, less, least = rng.choice(ADJECTIVES)
+    more, most, _less, least = rng.choice(ADJECTIVES)
     first = turn % 2 == 0
     answer, asked = (names[0], most) if first else (names[-1], least)
     left, right = _set(names[:-1]), _set(names[1:])
@@ -106,7 +106,7 @@ def _syllogism(rng: random.Random, size: int, turn: int, style: Style) -> Item:
     nouns = style.several(rng, size, NOUNS, GENERATED_LETTERS)
     first, last = f"{nouns[0]}s", f"{nouns[-1]}s"
     follows, denies = turn % 2 == 0, turn // 2 % 2 == 1
-    pairs = list(zip(nouns, nouns[1:], strict=False))
+    pairs = list(itertools.pairwise(nouns))
     sentences = [f"All {a}s are {b}s." for a, b in pairs]
     inside = ", ".join(f"{a}s are {b}s" for a, b in pairs)
     sets = ["{" + ", ".join(map(str, range(place + 1))) + "}" for place in range(size)]

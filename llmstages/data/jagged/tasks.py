@@ -38,7 +38,9 @@ WORDING_HELP = (
     "what the questions ask for: open (nothing), direct (the answer alone), steps, code (Python)"
 )
 TRIES = 400  # draws in a row without a new question, after which there are taken to be no more
-MOST_ALIKE = 0.5  # share of questions of a task that one constant answer gets, from which it is said
+MOST_ALIKE = (
+    0.5  # share of questions of a task that one constant answer gets, from which it is said
+)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from llmstages.data.jagged.items import Item, Style
+from llmstages.text.grading import is_loop
 
 LIST = Path(__file__).parent / "words.txt"
 MOST_COUNTED = 3  # times that a letter occurs
-TRIES = 40  # words that are looked at for a letter that occurs often enough
+TRIES = 40  # words that are made before a letter may occur more often
 
 SPELLING = (
     'Spell the word "{word}" letter by letter.',
@@ -60,7 +61,8 @@ def spelling(rng: random.Random, size: int, number: int, style: Style) -> Item:
 
 def letter_counting(rng: random.Random, size: int, number: int, style: Style) -> Item:
     """Count a letter that occurs in a word; once, twice and three times take turns."""
-    word, letter = _counted(rng, size, 1 + number % MOST_COUNTED, style)
+    counted = _english_counted if style.english else _generated_counted
+    word, letter = counted(rng, size, number, style)
     running, lines = 0, []
     for current in word:
         running += current == letter
@@ -75,25 +77,39 @@ def letter_counting(rng: random.Random, size: int, number: int, style: Style) ->
     )
 
 
-def _counted(rng: random.Random, size: int, wanted: int, style: Style) -> tuple[str, str]:
-    """A word and a letter that occurs in it ``wanted`` times, or the most that was met."""
-    best = ("", "")
-    most = 0
+@cache
+def _repeating(size: int) -> list[list[tuple[str, str]]]:
+    """English words of a size with a letter that occurs once, twice, three times.
+
+    Only lists that are not empty: no word of four letters has one letter three times.
+    """
+    found: dict[int, list[tuple[str, str]]] = {times: [] for times in range(1, MOST_COUNTED + 1)}
+    for word in english()[size]:
+        for letter, times in Counter(word).items():
+            if times <= MOST_COUNTED:
+                found[times].append((word, letter))
+    return [pairs for pairs in found.values() if pairs]
+
+
+def _english_counted(rng: random.Random, size: int, number: int, style: Style) -> tuple[str, str]:
+    """A word of the list and a letter of it."""
+    by_times = _repeating(size)
+    return rng.choice(by_times[number % len(by_times)])
+
+
+def _generated_counted(rng: random.Random, size: int, number: int, style: Style) -> tuple[str, str]:
+    """A generated word and a letter of it, which is put in as often as it is the turn of."""
+    times = min(1 + number % MOST_COUNTED, size)
     for _ in range(TRIES):
-        word = draw(rng, size, style)
-        counts = Counter(word)
-        fitting = [letter for letter, count in counts.items() if most < count <= wanted]
-        if fitting:
-            # Of letters that occur equally often, any.
-            rng.shuffle(fitting)
-            letter = max(fitting, key=lambda letter: counts[letter])
-            best, most = (word, letter), counts[letter]
-        if most == wanted:
-            break
-    if not most:  # each letter of a long word of few letters occurs more often
-        word = draw(rng, size, style)
-        best = (word, rng.choice(word))
-    return best
+        letter = rng.choice(style.alphabet)
+        others = style.alphabet.replace(letter, "")
+        letters = [letter] * times + rng.choices(others, k=size - times)
+        rng.shuffle(letters)
+        if not is_loop(" ".join(letters)):
+            return "".join(letters), letter
+    # A long word of few letters has each of them more often.
+    word = style.word(rng, size)
+    return word, rng.choice(word)
 
 
 def reversing(rng: random.Random, size: int, number: int, style: Style) -> Item:
