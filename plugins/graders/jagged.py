@@ -115,7 +115,8 @@ def _counts(reply: str, row: Mapping[str, Any], meta: Mapping[str, Any]) -> bool
         for a, b in ((first, second), (second, first)):
             asked = rf"(?<![\d.]){a}\s*{MULTIPLIED}\s*{b}(?![\d]|\.\d)(?!\s*[-+*/×x])"
             text = re.sub(asked, "the product", text, flags=re.IGNORECASE)
-    if not re.search(r"\d", text):
+    # A long text may have its "one" anywhere.
+    if not re.search(r"\d", text) and len(text.split()) <= words.SHORT_REPLY:
         text = NUMBER_WORD.sub(_in_digits, text)
     return number.gives(text, grading.accepted(row))
 
@@ -128,39 +129,51 @@ def _in_digits(match: re.Match[str]) -> str:
 def _chooses(reply: str, row: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
     """Whether the reply settles on the answer, and on no other option."""
     options = meta.get("options") or [row["answer"]]
+    declared = DECLARED.search(reply) is not None
+    # An explicit comparison settles the question wherever it stands.
+    places = words.statements(reply) if declared else words.sentences(EMPHASIS.sub("", reply))
+    any_option = "|".join(map(_pattern, sorted(options, key=len, reverse=True)))
+    compared = [_compared(sentence, any_option, meta) for sentence in places]
+    found = [option for settled in compared for option in settled or ()]
+    if found:
+        return {_as_offered(option, options) for option in found} == {str(row["answer"])}
     settled: set[str] = set()
     for statement in words.statements(reply):
-        settled |= chosen(statement, options, meta)
+        if _compared(statement, any_option, meta) is None:
+            settled |= named(statement, any_option, options, meta.get("given", ""))
     return settled == {str(row["answer"])}
 
 
-def chosen(statement: str, options: Sequence[str], meta: Mapping[str, Any]) -> set[str]:
-    """The options that a statement settles on.
+def named(statement: str, any_option: str, options: Sequence[str], given: str) -> set[str]:
+    """The option that a statement names as the only one; nothing if it names several or none.
 
     Args:
+        any_option: a pattern of the options.
         options: what the question offers.
-        meta: ``more`` and ``less``, patterns of the words for what was asked for and for its
-            opposite; ``given``, an option that the question itself names.
+        given: an option that the question itself names, which counts only if it stands alone.
     """
-    any_option = "|".join(map(_pattern, sorted(options, key=len, reverse=True)))
-    compared = _compared(statement, any_option, meta)
-    if compared is not None:
-        return {_as_offered(option, options) for option in compared}
-    named = set()
+    found = set()
     for match in re.finditer(any_option, statement, re.IGNORECASE):
         if not DENIED.search(statement[: match.start()]):
-            named.add(_as_offered(match[0], options))
-    if len(named) > 1:
-        named -= {meta.get("given", "")}
-    return named if len(named) == 1 else set()
+            found.add(_as_offered(match[0], options))
+    if len(found) > 1:
+        found -= {given}
+    return found if len(found) == 1 else set()
 
 
 def _compared(statement: str, option: str, meta: Mapping[str, Any]) -> list[str] | None:
-    """What a comparison in the statement settles on; None if there is none."""
+    """What a comparison in the statement settles on; None if there is none.
+
+    It is between options by ``more`` and ``less`` of ``meta``, patterns of the words for what was
+    asked for and for its opposite.
+    """
     more, less = meta.get("more"), meta.get("less")
     if not more or not less:
         return None
-    is_the = r"[\s,:]*(?:is|was|are|must be|would be)\s+(?:the\s+|a\s+|indeed\s+|actually\s+)*"
+    is_the = (
+        r"[\s,:]*(?:is|was|are|must be|would be)\s+"
+        r"(?:(?:the|a|indeed|actually|slightly|much|[\d.]+ times)\s+)*"
+    )
     thing = r"(?:\s+(?:number|one|decimal|value|person|of\s+\w+|of\s+the\s+\w+))*"
     higher = (
         rf"(?P<a>{option}){is_the}(?:{more})\b",
@@ -173,8 +186,10 @@ def _compared(statement: str, option: str, meta: Mapping[str, Any]) -> list[str]
     for pattern in higher:
         for match in re.finditer(pattern, statement, re.IGNORECASE):
             found.append(match["a"])
-    # "9.11 is smaller" names what it is not.
-    is_other = re.search(rf"(?:{option}){is_the}(?:{less})\b", statement, re.IGNORECASE)
+    # "9.11 is smaller" and "9.11 is not larger" name what it is not.
+    is_not = r"\s+(?:is|was)(?:\s+not|n['’]t)\s+(?:the\s+)?"
+    other = rf"(?:{option})(?:{is_the}(?:{less})|{is_not}(?:{more}|{less}))\b"
+    is_other = re.search(other, statement, re.IGNORECASE)
     return found if found or is_other else None
 
 

@@ -41,9 +41,7 @@ def _key(names: list[str]) -> str:
 
 def _premises(rng: random.Random, names: list[str], more: str) -> str:
     """What is said about neighbors of the chain, in any order."""
-    sentences = [
-        f"{first} is {more} than {second}." for first, second in itertools.pairwise(names)
-    ]
+    sentences = [f"{first} is {more} than {second}." for first, second in itertools.pairwise(names)]
     rng.shuffle(sentences)
     return " ".join(sentences)
 
