@@ -38,6 +38,8 @@ DATE = re.compile(
     rf"|{DAY}\s+(?:of\s+)?(?:{MONTHS})\b\.?(?:,?\s+\d{{4}})?)",
     re.IGNORECASE,
 )
+# The beginning of a date where a reply was cut off
+CUT_DATE = re.compile(r"\b(?:and|to|from|after|between)\s+[\d-]{1,9}$")
 NUMBER_WORDS: list[str] = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen nineteen twenty"
@@ -109,6 +111,8 @@ def spelled(text: str) -> list[str]:
 def _counts(reply: str, row: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
     """Whether the number that the reply states is the answer."""
     text = DATE.sub("a date", reply)
+    if text != reply:
+        text = CUT_DATE.sub("", text)
     operands = [re.escape(operand) for operand in meta.get("operands", ())]
     if operands:
         first, second = operands
@@ -137,6 +141,9 @@ def _chooses(reply: str, row: Mapping[str, Any], meta: Mapping[str, Any]) -> boo
     found = [option for settled in compared for option in settled or ()]
     if found:
         return {_as_offered(option, options) for option in found} == {str(row["answer"])}
+    # A long text about numbers names them without deciding.
+    if "more" in meta and not declared and len(reply.split()) > words.SHORT_REPLY:
+        return False
     settled: set[str] = set()
     for statement in words.statements(reply):
         if _compared(statement, any_option, meta) is None:

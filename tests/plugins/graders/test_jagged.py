@@ -28,6 +28,11 @@ DATE = {"kind": "words", "aliases": ["March 15, 2024", "15 March 2024"]}
 WORD = {"kind": "words"}
 TRUE = {"kind": "words", "aliases": ["yes"]}
 
+RAMBLE = (
+    "To determine this, we need to consider the relative size of what is compared, which is a "
+    "classic example of a relationship in mathematics and in other fields of science as well."
+)
+
 # meta, answer, reply
 RIGHT = [
     (DECIMALS, "9.9", "9.9"),
@@ -42,6 +47,8 @@ RIGHT = [
     (DECIMALS, "9.9", "Of 9.11 and 9.9, 9.9 is the greater number."),
     (DECIMALS, "9.9", "Between 9.11 and 9.9, the bigger one is 9.9."),
     (DECIMALS, "9.11", "9.11 is greater than 9.9."),  # where it is wanted
+    (DECIMALS, "9.9", f"{RAMBLE} The larger number is 9.9, which is 9.9 times larger. {RAMBLE}"),
+    (DECIMALS, "9.9", "9.9 is 0.8 times larger than 9.11."),
     (TALLEST, "Anna", "Anna"),
     (TALLEST, "Anna", "Anna is the tallest."),
     (TALLEST, "Anna", "The tallest is Anna."),
@@ -103,6 +110,9 @@ WRONG = [
     (DAYS, "15", "From 2024-03-03 to 2024-03-15."),
     (DAYS, "3", "There are two or three."),
     (DAYS, "3", "There are 2 r's in strawberry."),
+    (DAYS, "2", "The difference between 2036-09-19 and 2"),  # cut off
+    (DAYS, "1", f"{RAMBLE} Light takes its time to travel one meter."),
+    (DECIMALS, "9.9", f"{RAMBLE}\nThe remainder of 9.9 by 10 is left."),
     (PRODUCT, "2618", "34 * 77"),
     (PRODUCT, "77", "34 * 77"),
     (PRODUCT, "2618", "The product of 34 and 77 is 2619."),
