@@ -1,11 +1,12 @@
 """tools.search_tokens: teach a model to call tools, with calls that really ran.
 
 A row names a tool and its argument, or they are guessed: the capitalized words of the question that
-is answered are its query. A row that calls a tool for its last answer stays as it is. Each call is
-run on the real tool. Its result is put into the dialogue and carries no loss. A row whose answer
-does not occur in the result is dropped and counted (for a guessed query: whose result shares no
-name or long word with the answer). The index holds the given pages and those that rows bring along.
-The artifact carries it, for evaluation and chat.
+is answered are its query. A row that calls a tool for its last answer stays as it is, and so does
+one that names no tool where none is guessed. Each call is run on the real tool. Its result is put
+into the dialogue and carries no loss. A row whose answer does not occur in the result is dropped
+and counted (for a guessed query: whose result shares no name or long word with the answer). The
+index holds the given pages and those that rows bring along. The artifact carries it, for evaluation
+and chat.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class SearchTokensConfig:
     )
     guess: bool = option(
         True,
-        "guess the query of rows that name no tool from the capitalized words of their question",
+        "guess the query of rows that name no tool from the capitalized words of their question; "
+        "otherwise they stay without a call",
     )
 
 
@@ -49,7 +51,7 @@ class SearchTokens:
     Config = SearchTokensConfig
     inputs: ClassVar[Mapping[str, str]] = {"dialogues": "dialogues*", "pages": "documents|corpus"}
     output: ClassVar[str] = "dialogues"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"tools": ("search", "calculator")}
 
     def run(self, config: SearchTokensConfig, ctx: Context) -> Mapping[str, float]:
@@ -65,10 +67,13 @@ class SearchTokens:
         kept = []
         dropped: dict[str, int] = dict.fromkeys((NO_TOOL, NO_ANSWER, TOO_LONG, NO_OVERLAP), 0)
         calling = 0
+        without_tool = 0
         for row in rows:
             own = {name: row.get(name) or "" for name in ("task", "tool", "tools")}
-            if calls_for_last_answer(row["messages"]):
-                calling += 1
+            calls_itself = calls_for_last_answer(row["messages"])
+            if calls_itself or not row.get("tool"):
+                calling += calls_itself
+                without_tool += not calls_itself
                 kept.append({**own, "messages": row["messages"]})
                 continue
             messages, reason = augment(row, tools, config.max_result)
@@ -78,6 +83,11 @@ class SearchTokens:
             kept.append({**own, "messages": messages})
         if calling:
             ctx.say(f"{ctx.step}: {calling} of {len(rows)} dialogues call a tool already: kept")
+        if without_tool:
+            ctx.say(
+                f"{ctx.step}: {without_tool} of {len(rows)} dialogues name no tool: kept without "
+                "a call"
+            )
         for reason, count in dropped.items():
             if count:
                 ctx.say(f"{ctx.step}: {count} of {len(rows)} dialogues dropped: {reason}")

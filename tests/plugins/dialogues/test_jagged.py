@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from llmstages.core.errors import StageError
 from llmstages.data import tables
 from llmstages.data.jagged.tasks import TASKS, WORDINGS
 from llmstages.plugins.dialogues.jagged import Jagged, JaggedConfig
 from tests.tiny import perform
+
+CONF = Path(__file__).parents[3] / "conf"
 
 SMALL = {"words": "generated", "alphabet": "abcdefgh", "count": 30}
 
@@ -80,3 +85,44 @@ def test_search_tokens_runs_the_calls(tmp_path):
         assert [turn["role"] for turn in messages] == ["user", "assistant", "tool", "assistant"]
         assert messages[2]["content"] == row["answer"]
     assert calling
+
+
+def test_the_presets_for_small_models_teach_what_is_asked():
+    taught, asked = (
+        yaml.safe_load((CONF / slot / "jagged_small.yaml").read_text())
+        for slot in ("dialogues", "evaluate")
+    )
+    assert taught == asked
+    del taught["defaults"]
+    config = JaggedConfig(**taught)
+    Jagged().validate(config, "dialogues")
+    assert ("spelling", 3) in config.sizes()
+
+
+@pytest.mark.parametrize("guess", [False, True])
+def test_a_mixture_keeps_its_other_ways_beside_the_calls_unless_queries_are_guessed(
+    tmp_path, guess
+):
+    from llmstages.core.stage import Artifact
+    from llmstages.plugins.tools.search_tokens import SearchTokens, SearchTokensConfig
+    from tests.tiny import saved
+
+    options = {**SMALL, "tasks": {"multiplication": [2]}, "tool": "calculator"}
+    lessons, counts = perform(Jagged, tmp_path / "lessons", JaggedConfig(**options))
+    tools = {name: {"use": name} for name in ("calculator", "search")}
+    artifact, metrics = perform(
+        SearchTokens,
+        tmp_path / "tools",
+        SearchTokensConfig(tools=tools, guess=guess),
+        dialogues=(Artifact("lessons", "dialogues", lessons.path, "l"),),
+        pages=saved(tmp_path / "pages", "corpus", [{"text": "The fox lives near the river."}]),
+    )
+    rows = list(tables.load(artifact.path / "data"))
+    calling = [row for row in rows if any(turn["role"] == "tool" for turn in row["messages"])]
+    assert len(calling) == counts["code"]
+    without = counts["direct"] + counts["steps"]
+    if guess:
+        assert metrics["dropped"] == without
+    else:
+        assert (len(rows) - len(calling), metrics["dropped"]) == (without, 0)
+        assert any(f"{without} of 30 dialogues name no tool" in line for line in perform.said)

@@ -1,10 +1,12 @@
-"""The chart of a profile: one row for each task, one mark for each model, readable without sight."""
+"""The chart of a profile: a row for each task, a mark for each model, readable without sight."""
 
 from __future__ import annotations
 
 from xml.etree import ElementTree
 
+from llmstages.data import tables
 from llmstages.plugins.report import profile
+from tests.plugins.report.handmade import Run
 
 
 def values(right, low, high, constant=0.5):
@@ -38,3 +40,31 @@ def test_every_task_and_model_has_a_mark_with_its_interval():
     ]
     assert "letter counting: sft <b> 25%, sft <b> with tools 75%" in svg.get("aria-label")
     assert len(root.find("ul").findall("li")) == 2
+
+
+def test_the_page_shows_the_profile_and_places_tools_behind_their_model(tmp_path):
+    run = Run(tmp_path / "run")
+    for name in ("zero", "later"):
+        run.step(name, "model", "model.files")
+    step = run.step("marks", "scores", "evaluate.jagged")
+    names = ["later", "zero", "later with tools", "zero with tools"]
+    cells = {name: {"right": 0.25, "n": 20} for name in names}
+    tables.write_json(step / "scores.json", {"dates": {"7 days": cells}})
+    profiles = {"dates": {name: values(0.25, 0.1, 0.5) for name in names}}
+    tables.write_json(step / "profile.json", profiles)
+    tables.write_lines(step / "answers.jsonl", [])
+    _, parsed, *_ = run.report(tmp_path / "out")
+    text = " ".join(parsed.text.split())
+    assert "what tools repair" in text
+    for later_name in ("zero with tools", "later", "later with tools"):
+        assert "zero" in text[: text.index(later_name)], later_name
+    assert "zerozero with toolslaterlater with tools" in text.replace("> ", "")
+
+
+def test_a_page_without_a_profile_has_no_such_section(tmp_path):
+    run = Run(tmp_path / "run")
+    step = run.step("marks", "scores", "evaluate.x")
+    tables.write_json(step / "scores.json", {"t": {"all": {"m": {"right": 0.5, "n": 4}}}})
+    tables.write_lines(step / "answers.jsonl", [])
+    _, parsed, *_ = run.report(tmp_path / "out")
+    assert "what tools repair" not in parsed.text
