@@ -40,7 +40,7 @@ DATE = re.compile(
 )
 # The beginning of a date where a reply was cut off
 CUT_DATE = re.compile(r"\b(?:and|to|from|after|between)\s+[\d-]{1,9}$")
-NUMBER_WORDS: list[str] = (
+NUMBER_WORDS: Sequence[str] = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen nineteen twenty"
 ).split()
