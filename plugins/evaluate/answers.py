@@ -22,7 +22,8 @@ page_right  right if the right page is put into the context, whether or not the 
 
 Beside each share are the ends of its 95 % interval (``right_low``, ``right_high``), and beside all
 of them ``n`` and ``commonest``: the share of the questions whose answer is the commonest one, which
-is what a model that always gives this answer is right in.
+is what a model that always gives this answer is right in. A question whose meta column has
+``constant`` (such as "the first", of two numbers) is counted by this way of answering instead.
 """
 
 from __future__ import annotations
@@ -328,13 +329,14 @@ def average(questions: Sequence[Question], marks: Sequence[Marks]) -> Scores:
     """The mean of each metric by task and group, over the questions that have it.
 
     Each share has its interval (``NAME_low``, ``NAME_high``, see intervals.py). ``n`` is the number
-    of questions with the metric ``right``, ``commonest`` the share of their commonest answer.
+    of questions with the metric ``right``, ``commonest`` the share of their commonest answer (or
+    constant way of answering).
     """
     values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     wanted: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for question, mark in zip(questions, marks, strict=True):
         task, group = question["task"], question["group"]
-        wanted[task, group][str(question["answer"])] += 1
+        wanted[task, group][str(read_meta(question).get("constant", question["answer"]))] += 1
         for metric, value in mark.items():
             values[task, group, metric].append(value)
     scores: Scores = {}

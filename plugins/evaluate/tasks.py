@@ -7,16 +7,14 @@ asking all of them would mean nothing. The tools are those of a tools artifact, 
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, option
+from llmstages.plugins.evaluate.results import Results, load_questions, report_unknown_models
 from llmstages.train.inference import dtype_option
-
-# Shares whose intervals are among the metrics of the step; those of others are in scores.json.
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,10 @@ class Tasks:
         from llmstages.train.trainer import load_tokenizer
 
         models = ctx.many("models")
-        report_unknown_models(config, ctx)
-        questions = self.questions(config, ctx.one("questions"))
+        named = set(config.with_tools)
+        named.update(*config.models_per_task.values())
+        report_unknown_models("models_per_task or with_tools", named, ctx)
+        questions = load_questions(ctx.one("questions"), config.limit, config.seed)
         require_questions(questions, models, config, ctx)
         evaluators = {
             name: load_component("evaluators", spec) for name, spec in config.evaluators.items()
@@ -127,35 +127,6 @@ class Tasks:
         tables.write_lines(ctx.out / "answers.jsonl", results.answers)
         return {"questions": len(questions), **results.metrics}
 
-    def questions(self, config: TasksConfig, artifact: Artifact) -> list[dict[str, Any]]:
-        """The questions, never those of the role ``train``; of each group ``limit`` at random.
-
-        They are the same for every model. Columns that a plain problems artifact may lack are
-        filled in.
-        """
-        from llmstages.data import tables
-
-        questions = []
-        for row in tables.load(artifact.path / "data"):
-            if row.get("role") == "train":
-                continue
-            task, group = row.get("task") or "problems", row.get("group") or "all"
-            defaults = {"meta": "{}", "role": "test", "style": "chat"}
-            questions.append({**defaults, **row, "task": task, "group": group})
-        return draw(questions, config.limit, config.seed) if config.limit else questions
-
-
-def draw(questions: Sequence[dict[str, Any]], limit: int, seed: int) -> list[dict[str, Any]]:
-    """At most ``limit`` questions of each task and group, drawn at random, in their order."""
-    places: dict[tuple[str, str], list[int]] = {}
-    for place, question in enumerate(questions):
-        places.setdefault((question["task"], question["group"]), []).append(place)
-    rng = random.Random(seed)
-    chosen: list[int] = []
-    for group in places.values():
-        chosen += rng.sample(group, min(limit, len(group)))
-    return [questions[place] for place in sorted(chosen)]
-
 
 def require_questions(
     questions: Sequence[Mapping[str, Any]],
@@ -183,80 +154,3 @@ def require_questions(
             f"{ctx.step}: {source} holds no question to ask: every row has the role train. Keep "
             f"some of them for evaluation, for example {source}.test_fraction=0.2"
         )
-
-
-def report_unknown_models(config: TasksConfig, ctx: Context) -> None:
-    """Say which steps the config names that are not evaluated: a typo would ask nobody."""
-    named = set(config.with_tools)
-    for models in config.models_per_task.values():
-        named.update(models)
-    for name in sorted(named - {artifact.name for artifact in ctx.many("models")}):
-        ctx.say(
-            f"{ctx.step}: models_per_task or with_tools names {name!r}, but no such model is "
-            "evaluated here"
-        )
-
-
-class Results:
-    """Scores, answers and metrics of all models and evaluators.
-
-    An evaluator may report a task, or a fact, of the same name as another one does, since all get
-    the same questions. The evaluator that used a name first keeps it; the name of another one
-    becomes ``EVALUATOR: NAME``, so that no number is overwritten.
-
-    Attributes:
-        scores: task -> group -> model -> metric -> value.
-        answers: rows of the evaluators, with the model.
-        metrics: the same numbers under one name each.
-    """
-
-    def __init__(self, ctx: Context) -> None:
-        self.scores: dict[str, Any] = {}
-        self.answers: list[dict[str, Any]] = []
-        self.metrics: dict[str, float] = {}
-        self._task_name = _unique_names("task", ctx)
-        self._fact_name = _unique_names("fact", ctx)
-
-    def add(
-        self,
-        model: str,
-        evaluator: str,
-        scores: Mapping[str, Mapping[str, Mapping[str, float]]],
-        answers: Any,
-        facts: Mapping[str, float],
-    ) -> None:
-        """Add what an evaluator returned for a model."""
-        for answer in answers:
-            row = {"model": model, **answer}
-            if "task" in row:
-                row["task"] = self._task_name(evaluator, row["task"])
-            self.answers.append(row)
-        for name, value in facts.items():
-            self.metrics[f"{model}/{self._fact_name(evaluator, name)}"] = value
-        for task, groups in scores.items():
-            unique = self._task_name(evaluator, task)
-            for group, values in groups.items():
-                self.scores.setdefault(unique, {}).setdefault(group, {})[model] = values
-                for name, value in values.items():
-                    self.metrics[f"{unique}/{group}/{model}/{name}"] = value
-
-
-def _unique_names(what: str, ctx: Context) -> Callable[[str, str], str]:
-    """A function (evaluator, name) -> a name that no other evaluator has."""
-    owners: dict[str, str] = {}
-    reported: set[str] = set()
-
-    def unique(evaluator: str, name: str) -> str:
-        owner = owners.setdefault(name, evaluator)
-        if owner == evaluator:
-            return name
-        prefixed = f"{evaluator}: {name}"
-        if prefixed not in reported:
-            reported.add(prefixed)
-            ctx.say(
-                f"{ctx.step}: the evaluators {owner!r} and {evaluator!r} both have a {what} "
-                f"{name!r}; that of {evaluator!r} is saved as {prefixed!r}"
-            )
-        return prefixed
-
-    return unique

@@ -102,11 +102,11 @@ def statements(reply: str) -> list[str]:
     """
     reply = EMPHASIS.sub("", reply).strip()
     declared = list(DECLARED.finditer(reply))
-    if declared and (rest := _sentences(reply[declared[-1].end() :].strip())):
+    if declared and (rest := sentences(reply[declared[-1].end() :].strip())):
         return [_shortened(rest[0])]
-    sentences = _sentences(reply)
-    stated = [sentence for sentence in sentences if not sentence.endswith(("?", "？"))]
-    stated = stated or sentences
+    all_sentences = sentences(reply)
+    stated = [sentence for sentence in all_sentences if not sentence.endswith(("?", "？"))]
+    stated = stated or all_sentences
     if len(reply.split()) <= SHORT_REPLY:
         return stated
     chosen = stated[:1]
@@ -117,19 +117,20 @@ def statements(reply: str) -> list[str]:
     return [_shortened(sentence) for sentence in chosen]
 
 
-def _sentences(text: str) -> list[str]:
-    sentences: list[str] = []
+def sentences(text: str) -> list[str]:
+    """The sentences of a text and its lines, without those that are empty."""
+    found: list[str] = []
     is_open = False  # the last one ended in an abbreviation, not at its end
     for part in SENTENCE_END.split(text):
         part = part.strip()
         if not part:
             continue
         if is_open:
-            sentences[-1] += f" {part}"
+            found[-1] += f" {part}"
         else:
-            sentences.append(part)
+            found.append(part)
         is_open = ABBREVIATION.search(part) is not None
-    return sentences
+    return found
 
 
 def _shortened(sentence: str) -> str:

@@ -28,6 +28,7 @@ SECTION_NAMES = (
     "replies",
     "first_answers",
     "comparison",
+    "profile",
     "scores",
     "provenance",
 )
@@ -65,7 +66,7 @@ GENERAL_CHAPTERS = {
     "comparison": {
         "title": "Every model, side by side",
         "text": "The same prompts, answered by every model of the run.",
-        "show": ["comparison", "scores"],
+        "show": ["comparison", "profile", "scores"],
     },
     "provenance": {
         "title": "How it was made",

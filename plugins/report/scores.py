@@ -9,6 +9,7 @@ from llmstages.plugins.report.steps import Chain, FinishedStep, natural_key
 
 ModelScores = Mapping[str, Mapping[str, float]]  # model -> metric -> value
 TaskScores = Mapping[str, ModelScores]  # group -> model -> metric -> value
+WITH_TOOLS = " with tools"  # behind the name of a model in scores of evaluate.jagged
 Scores = Mapping[str, TaskScores]  # task -> group -> model -> metric -> value
 
 
@@ -23,11 +24,15 @@ def models_of(groups: TaskScores) -> set[str]:
 
 
 def in_recipe_order(models: Iterable[str], chain: Chain) -> list[str]:
-    """Models in the order of the recipe; names from outside the run come last."""
+    """Models in the order of the recipe; names from outside the run come last.
+
+    A model that was also asked with tools ("sft with tools") stands behind itself.
+    """
     order = list(chain.by_name)
 
     def position(model: str) -> tuple[int, str]:
-        return (order.index(model) if model in order else len(order), model)
+        name = model.removesuffix(WITH_TOOLS)
+        return (order.index(name) if name in order else len(order), model)
 
     return sorted(models, key=position)
 

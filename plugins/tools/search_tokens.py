@@ -1,13 +1,14 @@
 """tools.search_tokens: teach a model to call tools, with calls that really ran.
 
 A row names a tool and its argument, or they are guessed: the capitalized words of the question that
-is answered are its query. A row that calls a tool for its last answer stays as it is. Each call is
-run on the real tool, and several calls of a row (column ``calls``) after each other. Its result is
-put into the dialogue and carries no loss. A row whose answer does not occur in the result is
-dropped and counted (for a guessed query: whose result shares no name or long word with the answer).
-The index holds the given pages and those that rows bring along, in passages. The artifact carries
-it, for evaluation and chat. Its column ``sources`` (JSON) says where the results of a row come
-from: id, start, source, url and title of each passage.
+is answered are its query. A row that calls a tool for its last answer stays as it is, and so does
+one that names no tool where none is guessed. Each call is run on the real tool, and several calls
+of a row (column ``calls``) after each other. Its result is put into the dialogue and carries no
+loss. A row whose answer does not occur in the result is dropped and counted (for a guessed query:
+whose result shares no name or long word with the answer). The index holds the given pages and those
+that rows bring along, in passages. The artifact carries it, for evaluation and chat. Its column
+``sources`` (JSON) says where the results of a row come from: id, start, source, url and title of
+each passage.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class SearchTokensConfig:
     )
     guess: bool = option(
         True,
-        "guess the query of rows that name no tool from the capitalized words of their question",
+        "guess the query of rows that name no tool from the capitalized words of their question; "
+        "otherwise they stay without a call",
     )
     indexes: dict[str, Any] = option(
         help="the index of the pages, named `index`: a component and its settings",
@@ -97,10 +99,13 @@ class SearchTokens:
         kept = []
         dropped: dict[str, int] = dict.fromkeys((NO_TOOL, NO_ANSWER, TOO_LONG, NO_OVERLAP), 0)
         calling = 0
+        without_tool = 0
         for row in rows:
             own = {name: row.get(name) or "" for name in ("task", "tool", "tools")}
-            if calls_for_last_answer(row["messages"]):
-                calling += 1
+            calls_itself = calls_for_last_answer(row["messages"])
+            if calls_itself or not (row.get("tool") or row.get("calls")):
+                calling += calls_itself
+                without_tool += not calls_itself
                 sources = row.get("sources") or "[]"
                 kept.append({**own, "sources": sources, "messages": row["messages"]})
                 continue
@@ -112,6 +117,11 @@ class SearchTokens:
             kept.append({**own, "sources": written, "messages": messages})
         if calling:
             ctx.say(f"{ctx.step}: {calling} of {len(rows)} dialogues call a tool already: kept")
+        if without_tool:
+            ctx.say(
+                f"{ctx.step}: {without_tool} of {len(rows)} dialogues name no tool: kept without "
+                "a call"
+            )
         for reason, count in dropped.items():
             if count:
                 ctx.say(f"{ctx.step}: {count} of {len(rows)} dialogues dropped: {reason}")

@@ -34,7 +34,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
 from llmstages.data import tables
 from llmstages.plugins.dialogues.files import Files as Dialogues
-from llmstages.plugins.evaluate.tasks import draw
+from llmstages.plugins.evaluate.results import draw
 from llmstages.plugins.preferences.files import Files as Preferences
 from llmstages.plugins.problems.files import Files as Problems
 from llmstages.plugins.reward.pairwise import accuracy
