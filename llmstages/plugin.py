@@ -203,7 +203,8 @@ class Tool(Protocol):
     Optional attribute ``marks``: the pair of control tokens around a call in our own chat
     templates; by default ``<NAME_START>`` and ``<NAME_END>``. Optional method
     ``call_after(argument, earlier)``, called instead of the tool itself: earlier holds the
-    arguments of the calls before it in the conversation.
+    arguments of the calls before it in the conversation. Optional method
+    ``propose(question, answer)``: arguments of calls that may help, for ``tools=augment``.
     """
 
     Config: ClassVar[type]

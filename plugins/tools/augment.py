@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
+from llmstages.core.registry import load_component
 from llmstages.core.stage import Context, option
 from llmstages.plugins.tools import index, model_proposals, proposals, selection, usefulness
-from llmstages.plugins.tools.proposals import Candidate
+from llmstages.plugins.tools.proposals import Candidate, used_by
 from llmstages.plugins.tools.search_tokens import texts
 from llmstages.train.inference import dtype_option
 
@@ -114,7 +115,8 @@ class Augment:
             raise StageError(f"{step}.tools is empty; add one: +tools@{step}.tools.search=search")
         if "model" in config.proposals:
             return
-        rules = proposals.rules_of(config.tools)
+        tools = {name: load_component("tools", spec) for name, spec in config.tools.items()}
+        rules = proposals.rules_of(config.tools, tools)
         for name in config.tools:
             if name not in rules:
                 raise StageError(
@@ -230,7 +232,7 @@ class Work:
         """The calls proposed for dialogues; of equal ones the first."""
         found: list[Candidate] = []
         if "rules" in self._config.proposals:
-            rules = proposals.rules_of(self._config.tools)
+            rules = proposals.rules_of(self._config.tools, self._tools)
             for number, row in rows.items():
                 found += proposals.by_rules(number, row, rules, self._tools)
         if "model" in self._config.proposals:
@@ -295,9 +297,7 @@ def require_inputs(config: AugmentConfig, step: str, has_model: bool, has_pages:
             "(steps.tools.model=STEP), or keep calls that agree with the answer "
             "(keep=agreeing proposals=[rules])"
         )
-    searches = [
-        name for name, spec in config.tools.items() if (spec.get("use") or name) == "search"
-    ]
+    searches = [name for name, spec in config.tools.items() if used_by(name, spec) == "search"]
     if searches and not has_pages:
         raise StageError(
             f"{step} has nothing to search in: wire documents or a corpus "

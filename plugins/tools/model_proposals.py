@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llmstages.core.digest import sha256
-from llmstages.plugins.tools.proposals import Candidate
+from llmstages.plugins.tools.proposals import Candidate, used_by
 from llmstages.text.messages import Message, message
 
 NO_CALL = "none"
@@ -54,7 +54,7 @@ def request(
         specs: name -> {"use": registered name}; examples of other tools are left out.
         tools: name -> tool, whose descriptions are shown.
     """
-    names = {str(spec.get("use") or name): name for name, spec in specs.items()}
+    names = {used_by(name, spec): name for name, spec in specs.items()}
     shown = [example for example in EXAMPLES if not example.tool or example.tool in names]
     turns = []
     for example in shown:

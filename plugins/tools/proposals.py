@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmstages.core import registry
 from llmstages.plugins.tools import calculations
 from llmstages.plugins.tools.search_tokens import guess_query
 from llmstages.text.messages import Message, message
@@ -95,20 +94,24 @@ def by_rules(
     return candidates
 
 
-def rules_of(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Rule]:
+def rules_of(specs: Mapping[str, Mapping[str, Any]], tools: Mapping[str, Any]) -> dict[str, Rule]:
     """Name of a tool in this run -> its rule, for the tools that have one.
 
     Args:
         specs: name -> {"use": registered name, **settings}.
+        tools: name -> the tool.
     """
     rules: dict[str, Rule] = {}
     for name, spec in specs.items():
-        use = str(spec.get("use") or name)
-        own_rule = getattr(registry.load_checked("tools", use), "propose", None)
-        rule = own_rule or RULES.get(use)
+        rule = getattr(tools[name], "propose", None) or RULES.get(used_by(name, spec))
         if rule is not None:
             rules[name] = rule
     return rules
+
+
+def used_by(name: str, spec: Mapping[str, Any]) -> str:
+    """The registered name of a tool that may have another name in this run."""
+    return str(spec.get("use") or name)
 
 
 def calculations_in(question: str, answer: str) -> list[str]:

@@ -162,8 +162,11 @@ def choose_without(numbers: Sequence[int], calls: int, share: float, seed: int) 
 def completed_row(row: Row, call: Candidate | None) -> dict[str, Any]:
     """The row of the artifact: the dialogue, with call and result before its last answer."""
     messages = list(row["messages"])
-    tool = str(row.get("tool") or "") if call is None else call.tool
+    tool = ""
+    if calls_for_last_answer(messages):
+        tool = str(row.get("tool") or "")
     if call is not None:
+        tool = call.tool
         asked = message("assistant", call.argument, call.tool)
         told = message("tool", call.result, call.tool)
         messages[-1:] = [asked, told, messages[-1]]
