@@ -107,18 +107,24 @@ class Proposer:
         tokenizer: Any,
         specs: Mapping[str, Mapping[str, Any]],
         tools: Mapping[str, Any],
-        **options: Any,
+        *,
+        samples: int,
+        seed: int,
+        batch: int,
+        temperature: float = 0.0,
+        max_new_tokens: int = 64,
     ) -> None:
-        """options: ``samples`` of each question, ``batch``, ``seed``, and those of generate()."""
+        """samples: proposals for each question; the rest is that of generate.generate()."""
         self.counts: Counter[str] = Counter()
         self._model = model
         self._tokenizer = tokenizer
         self._specs = specs
         self._tools = tools
-        self._samples = options.pop("samples")
-        self._seed = options.pop("seed")
-        self._batch = options["batch"]
-        self._options = options
+        self._samples = samples
+        self._seed = seed
+        self._batch = batch
+        self._temperature = temperature
+        self._max_new_tokens = max_new_tokens
 
     def propose(
         self, questions: Mapping[int, str], advance: Callable[[float], None]
@@ -153,7 +159,9 @@ class Proposer:
             self._tokenizer,
             [request(questions[number], self._specs, self._tools) for number in numbers],
             rounds=1,
-            **self._options,
+            batch=self._batch,
+            temperature=self._temperature,
+            max_new_tokens=self._max_new_tokens,
         )
 
     def _call_in(self, reply: Any) -> tuple[str, str]:

@@ -15,6 +15,7 @@ token of the answer. And the paper shows the call before the text, since its mod
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -166,6 +167,7 @@ class Scorer:
         unique = list(places)
         pad = padding_id(self._tokenizer)
         nats = token_losses(self._model, pad, unique, self._batch, advance)
+        advance(len(rows) - len(unique))
         return [nats[places[tuple(ids), first]] for ids, first in rows]
 
     def first_token(self, ids: Sequence[int], answer: str, character: int | None) -> int:
@@ -181,10 +183,12 @@ class Scorer:
         lead = max(0, decode(self._tokenizer, ids).find(answer.strip()))
         blanks = len(answer) - len(answer.lstrip())
         target = lead + character - blanks
-        for place in range(len(ids)):
-            if len(decode(self._tokenizer, ids[: place + 1])) > target:
-                return place
-        return 0
+
+        def characters_through(place: int) -> int:
+            return len(decode(self._tokenizer, ids[: place + 1]))
+
+        place = bisect.bisect_right(range(len(ids)), target, key=characters_through)
+        return min(place, len(ids) - 1)
 
 
 def score(
