@@ -87,6 +87,41 @@ def test_calls_that_agree_with_the_answer_become_rows_that_open_as_tools(tmp_pat
     assert opened["search"]("Lo Su") == PAGES[1]["text"] and opened["calculator"]("1+1") == "2"
 
 
+@pytest.fixture
+def python_ends(monkeypatch):
+    """The interpreters that the stage opens end with the test."""
+    opened = []
+    plain = generate.open_tools
+
+    def recorded(folder):
+        opened.append(plain(folder))
+        return opened[-1]
+
+    monkeypatch.setattr(generate, "open_tools", recorded)
+    yield
+    for tools in opened:
+        tools["python"].interpreter.stop()
+
+
+def test_one_artifact_may_have_all_tools(tmp_path, python_ends):
+    pytest.importorskip("pydantic_monty")
+    rows = [
+        chat("How many r's are in strawberry?", "There are 3."),
+        chat("What is 347 * 86?", "347 * 86 = 29842"),
+        chat("Where was Bo Li born?", "Bo Li was born in Ra."),
+    ]
+    pages = saved(tmp_path / "pages", "corpus", PAGES)
+    tools = {**BOTH, "python": {"use": "python"}}
+    made, metrics = make(tmp_path, rows, tools=tools, keep="agreeing", pages=pages)
+    calls = [turns[1][1:] for turns in turns_of(made)]
+    assert calls == [
+        ("python", '"strawberry".count("r")'),
+        ("calculator", "347 * 86"),
+        ("search", "Bo Li"),
+    ]
+    assert metrics["candidates"] > metrics["calls"] == 3
+
+
 def test_a_stated_answer_must_stand_in_the_result(tmp_path):
     rows = [
         chat("What is 6 * 7?", "A lot: 42.", answer="42"),
