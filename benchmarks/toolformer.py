@@ -9,7 +9,8 @@ with) and pages/ (to search in). With these and a small chat model (MODEL),
     llmstages run recipe=toolformer model.path=MODEL dialogues.path=chats.jsonl pages.path=pages \\
         problems.path=problems.jsonl problems.test_fraction=1
 
-measures how often it calls a tool for each kind (``called`` of the step ``evaluate``). There are four kinds of questions, in equal parts:
+measures how often it calls a tool for each kind (``called`` of the step ``evaluate``). There are
+four kinds of questions, in equal parts:
 
 large numbers     products of 2 and 3 digits and long sums: a small model gets them wrong
 small numbers     sums of two digits: it knows them
