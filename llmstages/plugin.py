@@ -1,9 +1,9 @@
 """The public API of plugin authors, on one page. The rest of the core may move.
 
 A stage fills a slot of a run (``rl=mine``). A component is a smaller plugin that a stage is made
-of: a filter, an extractor, a reward, a grader, a tool, an evaluator. Both are classes that a
-package registers by an entry point, and both are checked against these contracts when they are
-loaded:
+of: a filter, an extractor, a reward, a grader, a tool, an index, an evaluator. Both are classes
+that a package registers by an entry point, and both are checked against these contracts when they
+are loaded:
 
     [project.entry-points."llmstages.stages"]     "rl.mine" = "my_package:Mine"
     [project.entry-points."llmstages.rewards"]    shortness = "my_package:Shortness"
@@ -16,7 +16,7 @@ start from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -31,6 +31,7 @@ from llmstages.data.function_components import (
     FunctionTool,
     class_of,
 )
+from llmstages.data.passages import Page, Passage
 from llmstages.text.messages import Message, message
 
 __all__ = [
@@ -47,7 +48,10 @@ __all__ = [
     "Filter",
     "Grader",
     "GroupFilter",
+    "Index",
     "Message",
+    "Page",
+    "Passage",
     "Progress",
     "Reward",
     "Rules",
@@ -200,10 +204,11 @@ class Grader(Protocol):
 class Tool(Protocol):
     """What a model may call (group ``llmstages.tools``).
 
-    Optional attribute ``marks``: the pair of control tokens around a call in our own chat
-    templates; by default ``<NAME_START>`` and ``<NAME_END>``. Optional method
-    ``call_after(argument, earlier)``, called instead of the tool itself: earlier holds the
-    arguments of the calls before it in the conversation. Optional method
+    Optional attributes: ``marks``, the pair of control tokens around a call in our own chat
+    templates; by default ``<NAME_START>`` and ``<NAME_END>``. ``sources``, a list of where the last
+    result comes from (dictionaries that JSON can say), which tools.search_tokens saves with the
+    dialogue. Optional method ``call_after(argument, earlier)``, called instead of the tool itself:
+    earlier holds the arguments of the calls before it in the conversation. Optional method
     ``propose(question, answer)``: arguments of calls that may help, for ``tools=augment``.
     """
 
@@ -222,6 +227,31 @@ class Tool(Protocol):
     def from_function(function: Callable[..., Any]) -> type:
         """``./my_tool.py:look_up`` is a tool that answers with the text of look_up(argument)."""
         return class_of(FunctionTool, function)
+
+
+class Index(Protocol):
+    """Finds passages of pages by the words of a query (group ``llmstages.indexes``).
+
+    One instance builds a folder; another, perhaps in another process, opens it and is asked.
+    """
+
+    Config: ClassVar[type]
+    version: ClassVar[str]
+
+    def build(self, folder: Path, passages: Iterable[Passage]) -> None:
+        """Write the index. passages: may be more than memory holds, and come once."""
+        ...
+
+    def open(self, folder: Path) -> None:
+        """Get ready to be asked, also where the folder cannot be written to."""
+        ...
+
+    def find(self, query: str, limit: int) -> Sequence[Passage]:
+        """At most ``limit`` passages, the best first; none where nothing matches.
+
+        query: any text, as a model writes it; it never raises.
+        """
+        ...
 
 
 class Evaluator(Protocol):

@@ -315,6 +315,7 @@ def test_what_is_imported_is_declared():
         "lxml_html_clean": set(),  # trafilatura needs it
         "charset-normalizer": {"charset_normalizer"},
         "llama-cpp-python": {"llama_cpp"},
+        "PyStemmer": {"Stemmer"},
     }
     project = pyproject()["project"]
     extras = project["optional-dependencies"]

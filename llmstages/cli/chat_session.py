@@ -17,6 +17,7 @@ from llmstages.pipeline.history import StoredArtifact, lineage
 from llmstages.text import chat_format, generate
 from llmstages.text.messages import Message, message
 from llmstages.text.replies import parse_turn
+from llmstages.text.tool_runs import Confirm, ToolRuns
 from llmstages.text.tool_text import OPEN_CALL
 from llmstages.train import checks
 
@@ -24,7 +25,7 @@ SMALL_CONTEXT = 1024  # tokens; contexts up to this hold one exchange by default
 UNKNOWN_CONTEXT = 1 << 15  # tokens, where a model does not say how many it can take
 BASE_TEMPERATURE = 0.8  # greedy text of a base model soon repeats itself
 MAX_NEW_TOKENS = 256
-MAX_TOOL_CALLS = 4  # for one message
+MAX_TOOL_CALLS = 8  # for one message
 # Among the checks of every training that renders dialogues by the chat template
 TEMPLATE_CHECK = "prompt_is_prefix_of_training_row"
 
@@ -42,6 +43,8 @@ class ChatSession:
         context: the longest sequence in tokens.
         keeps_history: earlier exchanges are part of the prompt.
         system: the system message; "" for none.
+        max_tool_calls: that one message may lead to.
+        confirm: asked before a call is run; None allows all.
         last_exchange: every token of the last prompt and reply.
     """
 
@@ -54,6 +57,8 @@ class ChatSession:
     keeps_history: bool
     temperature: float = 0.0
     system: str = ""
+    max_tool_calls: int = MAX_TOOL_CALLS
+    confirm: Confirm | None = None
     turns: list[dict[str, Any]] = field(default_factory=list)
     last_exchange: list[int] = field(default_factory=list)
 
@@ -74,8 +79,9 @@ class ChatSession:
         start = len(self.turns)  # of this exchange
         self.turns.append(message("user", text))
         max_new_tokens = min(MAX_NEW_TOKENS, max(self.context // 4, 1))
+        runs = ToolRuns(self.tools, self.max_tool_calls, confirm=self.confirm)
         # After a tool call the model is asked again, with the result in the prompt.
-        for _ in range(MAX_TOOL_CALLS):
+        while True:
             prompt = self._fit(start, show, max_new_tokens)
             start = min(start, len(self.turns) - 1)
             answer, ended = self._generate(prompt, show)
@@ -83,23 +89,23 @@ class ChatSession:
             calls = [turn for turn in answer if turn["tool"]]
             if not calls or not ended:
                 return
-            if not self._run_tools(calls, show):
+            if not self._run_tools(calls, runs, show):
                 return
-        show("note", f"stopped after {MAX_TOOL_CALLS} tool calls")
 
-    def _run_tools(self, calls: Sequence[Message], show: Show) -> bool:
-        """Run the tools that were called, in order; returns False if one is not there."""
-        before = self.turns[: -len(calls)]
-        for call in calls:
-            tool = call["tool"]
-            if tool not in self.tools:
-                reason = "there is no such tool" if self.tools else "this model comes without tools"
-                show("note", f"it calls {tool}, but {reason}")
-                return False
-            result = generate.call_tool(self.tools, tool, str(call["content"]), before)
-            show("result", result)
-            self.turns.append(message("tool", result, tool))
-        return True
+    def _run_tools(self, calls: Sequence[Message], runs: ToolRuns, show: Show) -> bool:
+        """Run the tools that were called, in order; returns False if the reply ends here."""
+        unknown = [call["tool"] for call in calls if call["tool"] not in self.tools]
+        if unknown:
+            reason = "there is no such tool" if self.tools else "this model comes without tools"
+            show("note", f"it calls {unknown[0]}, but {reason}")
+            return False
+        results = runs.run(calls, self.turns[: -len(calls)])
+        for result in results:
+            show("result", str(result["content"]))
+            self.turns.append(dict(result))
+        if not results:
+            show("note", f"stopped after {runs.spent}")
+        return bool(results)
 
     def _generate(self, prompt: list[int], show: Show) -> tuple[list[Message], bool]:
         """(the turns of the answer, whether it ended by itself)."""

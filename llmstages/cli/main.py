@@ -220,6 +220,21 @@ def _add_models(commands: Commands) -> None:
     chat.add_argument(
         "--history", action="store_true", help="keep the conversation also with a small context"
     )
+    chat.add_argument(
+        "--confirm", action="store_true", help="ask before each tool call; yes, no or always"
+    )
+    chat.add_argument(
+        "--max-calls",
+        type=int,
+        metavar="N",
+        help="tool calls that one message may lead to (default: 8)",
+    )
+    chat.add_argument(
+        "--transcript",
+        metavar="FILE",
+        help="add each exchange, calls and results included, to a JSON lines file of dialogues, "
+        "which dialogues=files reads",
+    )
     tokens = commands.add(
         "tokens",
         "show how a tokenizer splits a text",

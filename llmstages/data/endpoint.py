@@ -126,13 +126,7 @@ class Endpoint:
             raise StageError(
                 f"{self.step}: httpx, which asks {self.url}, is not installed: pip install httpx"
             ) from error
-        key = self._key()
-        # The message of httpx about such a key would show it.
-        if not (key.isascii() and key.isprintable()):
-            raise StageError(
-                f"{self.step}: the environment variable {self.key_variable} does not hold a key: "
-                "it has line breaks or letters beyond ASCII"
-            )
+        key = read_key(self.key_variable, self.step)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return httpx.Client(timeout=self.timeout, headers=headers)
 
@@ -164,7 +158,7 @@ class Endpoint:
                     raise StageError(self._hopeless(status, problem))
                 if status not in REPEATABLE and status < 500:
                     return Answer(rule="refused", reason=problem)
-                wait = max(wait, _seconds(response.headers.get("retry-after")))
+                wait = max(wait, retry_after(response.headers.get("retry-after")))
             if attempt < self.retries:
                 self._stop.wait(min(wait, LONGEST_WAIT))
         return Answer(rule="failed", reason=problem)
@@ -198,19 +192,35 @@ class Endpoint:
             f"To do: {advice.get(status, 'correct the address')}. {self.saved}"
         )
 
-    def _key(self) -> str:
-        return os.environ.get(self.key_variable, "").strip()
-
     def _without_key(self, text: str) -> str:
-        """A text of the server without the key, which it may echo.
+        return without_key(text, self.key_variable)
 
-        mask() alone is not enough, since the variable need not be named like a secret. This must
-        come before a text is shortened, or half a key might be left.
-        """
-        key = self._key()
-        if key:
-            text = text.replace(key, "***")
-        return clean(str(mask(text))).strip()
+
+def read_key(variable: str, where: str) -> str:
+    """The key in an environment variable, "" if it is unset.
+
+    Raises:
+        StageError: it cannot be sent. The message of httpx about such a key would show it.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise StageError(
+            f"{where}: the environment variable {variable} does not hold a key: "
+            "it has line breaks or letters beyond ASCII"
+        )
+    return key
+
+
+def without_key(text: str, variable: str) -> str:
+    """A text of a server without the key in an environment variable, which it may echo.
+
+    mask() alone is not enough, since the variable need not be named like a secret. This must come
+    before a text is shortened, or half a key might be left.
+    """
+    key = os.environ.get(variable, "").strip()
+    if key:
+        text = text.replace(key, "***")
+    return clean(str(mask(text))).strip()
 
 
 def _completions(url: str) -> str:
@@ -222,7 +232,7 @@ def _completions(url: str) -> str:
     return base + mark + query
 
 
-def _seconds(value: str | None) -> float:
+def retry_after(value: str | None) -> float:
     """The value of a Retry-After header; 0 for a date, where our own wait must do."""
     try:
         return max(0.0, float(value or 0))

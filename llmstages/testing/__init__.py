@@ -18,6 +18,7 @@ from llmstages.testing.components import (
     check_extractor,
     check_filter,
     check_grader,
+    check_index,
     check_reward,
     check_tool,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "check_extractor",
     "check_filter",
     "check_grader",
+    "check_index",
     "check_reward",
     "check_stage",
     "check_tool",

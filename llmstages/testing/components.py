@@ -1,4 +1,4 @@
-"""Check that filters, extractors, rewards, graders, tools and evaluators keep their contracts."""
+"""Check that components of every group keep their contracts: filters, rewards, tools, indexes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmstages.data.filtering import Document, Drop, Edit
+from llmstages.data.passages import Passage
 from llmstages.testing.common import make, resolve
 from llmstages.testing.tiny import problem_rows, tiny_artifact
 
@@ -205,6 +206,35 @@ def check_tool(
             continue
         assert isinstance(result, str), f"{argument[:20]!r} gives {result!r}, not a text"
         assert result == instance(argument), f"two calls with {argument[:20]!r} differ"
+
+
+def check_index(
+    component: str | type, folder: Path, config: Mapping[str, Any] | None = None
+) -> None:
+    """Check an index: another instance finds what one has built, whatever is asked.
+
+    Args:
+        component: the registered name, or the class.
+        folder: an empty folder.
+        config: values that differ from the defaults.
+    """
+    texts = ["The fox lives near the river.", "A clock tower stands in the town.", "東京の塔 🙂"]
+    passages = [
+        Passage(f"page{number}:0", text, number, "https://example.org", "title", str(number))
+        for number, text in enumerate(texts)
+    ]
+    make("indexes", component, dict(config or {})).build(folder, iter(passages))
+    opened = make("indexes", component, dict(config or {}))
+    opened.open(folder)
+    for passage in passages:
+        found = list(opened.find(passage.text, 1))
+        assert found == [passage], f"{passage.text!r} finds {found}, not the passage itself"
+    found = list(opened.find("fox tower", 10))
+    assert set(found) == set(passages[:2]), f"two words of two passages find {found}"
+    for query in ("", "zzz", "?!", "\0", '"', "NEAR( *", "a:b^2 -c", "x" * 10_000):
+        found = list(opened.find(query, 2))
+        assert found == list(opened.find(query, 2)), f"two calls with {query[:20]!r} differ"
+        assert len(found) <= 2, f"{query[:20]!r} finds {len(found)} passages; the limit is 2"
 
 
 def check_evaluator(

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmstages.core.errors import StageError
 from llmstages.core.malloc import kept_memory
 from llmstages.text import chat_format
 from llmstages.text.batching import available_memory, batch_for
 from llmstages.text.decoding import decode
-from llmstages.text.messages import Message, message, with_tools
+from llmstages.text.messages import Message, with_tools
 from llmstages.text.replies import parse_turn
 from llmstages.text.template_input import reads_tool_field
 from llmstages.text.templates import template_of
+from llmstages.text.tool_runs import ToolRuns, Tools
 
-Tools = Mapping[str, Callable[[str], str]]
 DEFAULT_NEW_TOKENS = 64
+DEFAULT_CALLS = 2
 UNLIMITED = 1 << 30  # context of a model that names none
 # Keys of generation_config.json that decide which token is chosen.
 CHOOSING = (
@@ -164,45 +164,43 @@ def reply(
     dialogues: Sequence[Sequence[Message]],
     tools: Tools | None = None,
     *,
-    rounds: int = 3,
+    max_calls: int = DEFAULT_CALLS,
+    max_tool_seconds: float = 0.0,
     advance: Callable[[float], None] | None = None,
     **options: Any,
 ) -> list[Reply]:
     """Let the assistant answer each dialogue, and run the tools that it calls.
 
-    rounds: generations per dialogue at most. options: arguments of ``generate``. An unknown tool,
-    or one that fails, gives its error as the result, so that the model can continue.
+    max_calls, max_tool_seconds: what the calls of one dialogue may come to (see ToolRuns); a turn
+    that calls tools beyond it is the last. options: arguments of ``generate``. An unknown tool, or
+    one that fails, gives its error as the result, so that the model can continue.
     """
     replies = [Reply() for _ in dialogues]
+    runs = [ToolRuns(tools or {}, max_calls, max_tool_seconds) for _ in dialogues]
     waiting = list(range(len(dialogues)))
     longest_prompt = _context(model) - options.get("max_new_tokens", DEFAULT_NEW_TOKENS)
-    for round_index in range(rounds):
-        if not waiting:
-            break
-        last_round = round_index == rounds - 1
+    while waiting:
         histories = [
             with_schemas(tokenizer, [*dialogues[i], *replies[i].messages], tools) for i in waiting
         ]
         prompts = chat_format.prompt_ids(tokenizer, histories)
-        # Only the first round counts as progress, so that each dialogue counts once.
-        new_ids, confidences = generate(
-            model, tokenizer, prompts, advance=None if round_index else advance, **options
-        )
+        new_ids, confidences = generate(model, tokenizer, prompts, advance=advance, **options)
+        advance = None  # each dialogue counts once, when it was first answered
         calling = []
         for i, prompt, ids, confidence in zip(waiting, prompts, new_ids, confidences, strict=True):
             turns, ended = parse_turn(tokenizer, ids)
             calls = [turn for turn in turns if turn["tool"]]
             result = replies[i]
+            before = [*dialogues[i], *result.messages]
             result.messages += [dict(turn) for turn in turns]
             result.ended = ended and not calls
             result.confidence = confidence
             result.cut = result.cut or len(prompt) > longest_prompt
-            if calls and ended and tools is not None and not last_round:
-                before = [*dialogues[i], *result.messages[: -len(calls)]]
-                for call in calls:
-                    output = call_tool(tools, call["tool"], call["content"], before)
-                    result.messages.append(message("tool", output, call["tool"]))
-                calling.append(i)
+            if calls and ended and tools is not None:
+                results = runs[i].run(calls, before)
+                result.messages += [dict(turn) for turn in results]
+                if results:
+                    calling.append(i)
         waiting = calling
     return replies
 
@@ -245,44 +243,3 @@ def tool_schema(name: str, tool: Any) -> dict[str, Any]:
     parameters = {"type": "object", "properties": {"input": argument}, "required": ["input"]}
     function = {"name": name, "description": description, "parameters": parameters}
     return {"type": "function", "function": function}
-
-
-def call_tool(tools: Tools, name: str, argument: str, conversation: Sequence[Message] = ()) -> str:
-    """Run one tool; an error becomes the text of its result.
-
-    Args:
-        tools: name -> tool.
-        name: of the tool that is called.
-        argument: a text, or the JSON object of arguments that models from elsewhere write.
-        conversation: the turns before the call, for tools that build on their earlier calls.
-
-    Raises:
-        StageError: the tool cannot be used at all, whatever it is asked.
-    """
-    if name not in tools:
-        return f"error: there is no tool {name}"
-    tool = tools[name]
-    if not getattr(tool, "schema", None):
-        argument = _single_argument(argument)
-    call_after = getattr(tool, "call_after", None)
-    try:
-        if call_after is None:
-            return tool(argument)
-        calls = [turn for turn in conversation if turn["role"] == "assistant"]
-        return call_after(argument, [turn["content"] for turn in calls if turn["tool"] == name])
-    except StageError:
-        raise
-    # A tool is foreign code, so it may raise anything. The model gets to see the error.
-    except Exception as error:
-        return f"error: {error}"
-
-
-def _single_argument(text: str) -> str:
-    """The value of a JSON object with one key; any other text as it is."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    if not isinstance(value, dict) or len(value) != 1:
-        return text
-    return str(next(iter(value.values())))

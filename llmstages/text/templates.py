@@ -24,7 +24,7 @@ from llmstages.text.generation_tags import strip_generation
 ROLES = ("system", "user", "assistant", "tool")
 RESULT = ("<RESULT_START>", "<RESULT_END>")
 ANY_TOOL = ("<TOOL_START>", "<TOOL_END>")  # around calls of tools without marks of their own
-DEFAULT_TOOLS = ("search", "calculator", "code")  # tools whose calls get marks of their own
+DEFAULT_TOOLS = ("search", "calculator", "python")  # tools whose calls get marks of their own
 OWN = "own"
 Marks = tuple[str, str]  # the control tokens before and after a call
 STYLE_LINE = re.compile(r"\{%- set style = (\{.*\}) -%\}")

@@ -75,7 +75,7 @@ class ModelStep:
             self._model,
             self._tokenizer,
             [[message("user", request)] for request in requests],
-            rounds=1,
+            max_calls=0,
             batch=len(requests),
             temperature=self.settings["temperature"],
             max_new_tokens=self.settings["max_tokens"],

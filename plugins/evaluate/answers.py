@@ -35,9 +35,10 @@ from typing import Any, ClassVar
 from llmstages.core.errors import StageError
 from llmstages.core.stage import option
 from llmstages.data.intervals import wilson
-from llmstages.text import chat_format, generate
+from llmstages.text import chat_format, generate, tool_runs
 from llmstages.text.grading import Verdict, accepted, are_right, verdicts
 from llmstages.text.messages import Message, message
+from llmstages.text.tool_runs import Tools
 from llmstages.train.trainer import read_meta
 
 THRESHOLD = "threshold"  # role of the questions that thresholds are set on
@@ -80,6 +81,12 @@ class AnswersConfig:
         factory=dict,
         renamed_from="page",
     )
+    max_tool_calls: int = option(
+        generate.DEFAULT_CALLS, "calls of one reply at most; 0: no tool is run", ge=0
+    )
+    max_tool_seconds: float = option(
+        0.0, "seconds that all calls of one reply may take; 0 = any number", ge=0
+    )
     batch: int = option(
         64,
         "prompts generated together at most, fewer where memory holds no more (sampled answers "
@@ -93,7 +100,7 @@ class Answers:
 
     Config = AnswersConfig
     smoke: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 16}
-    version = "5"
+    version = "6"
 
     def __init__(self, config: AnswersConfig) -> None:
         self.config = config
@@ -103,7 +110,7 @@ class Answers:
         model: Any,
         tokenizer: Any,
         questions: Sequence[Question],
-        tools: generate.Tools | None,
+        tools: Tools | None,
         advance: Callable[[float], None],
     ) -> tuple[Scores, list[dict[str, Any]], dict[str, float]]:
         """Ask all questions: (scores, answers, facts), as in llmstages.plugin.Evaluator.
@@ -114,10 +121,15 @@ class Answers:
             "max_new_tokens": self.config.max_new_tokens,
             "batch": self.config.batch,
         }
+        asking = {
+            **options,
+            "max_calls": self.config.max_tool_calls,
+            "max_tool_seconds": self.config.max_tool_seconds,
+        }
         chat = [question for question in questions if question["style"] == "chat"]
         plain = [question for question in questions if question["style"] == "plain"]
         prompts = [question["prompt"] for question in chat]
-        replies = generate.reply(model, tokenizer, prompts, tools, advance=advance, **options)
+        replies = generate.reply(model, tokenizer, prompts, tools, advance=advance, **asking)
         marks = self.marks(chat, replies)
         answers = [
             answer_row(number, question, transcript(reply.messages), bool(mark["right"]))
@@ -130,9 +142,9 @@ class Answers:
             is_sure = reply.confidence >= threshold or bool(reply.calls)
             mark["sure_right"] = mark["right"] * is_sure
             mark["sure_wrong"] = mark["wrong"] * is_sure
-        self.mark_sampled(model, tokenizer, chat, marks, tools, options)
+        self.mark_sampled(model, tokenizer, chat, marks, tools, asking)
         if tools and "search" in tools:
-            self.mark_with_page(model, tokenizer, chat, marks, tools, options)
+            self.mark_with_page(model, tokenizer, chat, marks, tools, asking)
         plain_marks, plain_answers = continue_texts(
             model, tokenizer, plain, {**options, "advance": advance}
         )
@@ -198,7 +210,7 @@ class Answers:
         tokenizer: Any,
         questions: Sequence[Question],
         marks: Sequence[Marks],
-        tools: generate.Tools | None,
+        tools: Tools | None,
         options: Mapping[str, Any],
     ) -> None:
         """Ask the tasks of ``sampled`` at temperature 1."""
@@ -219,7 +231,7 @@ class Answers:
         tokenizer: Any,
         questions: Sequence[Question],
         marks: Sequence[Marks],
-        tools: generate.Tools,
+        tools: Tools,
         options: Mapping[str, Any],
     ) -> None:
         """Ask the groups of ``page_groups`` as if the model had searched for the right page."""
@@ -235,7 +247,7 @@ class Answers:
             marks[number]["page_right"] = float(is_right)
 
 
-def with_page(question: Question, tools: generate.Tools) -> list[Message]:
+def with_page(question: Question, tools: Tools) -> list[Message]:
     """The prompt of a question, a search for its name, and the page that was found.
 
     Raises:
@@ -247,7 +259,7 @@ def with_page(question: Question, tools: generate.Tools) -> list[Message]:
             f"page_groups lists {question['group']!r} of {question['task']!r}, but the meta column "
             f"of the question {question['prompt'][-1]['content']!r} has no `name` to search for"
         )
-    page = generate.call_tool(tools, "search", name)
+    page = tool_runs.call_tool(tools, "search", name)
     return [
         *question["prompt"],
         message("assistant", name, "search"),

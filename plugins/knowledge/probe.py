@@ -152,7 +152,7 @@ class Probe:
                 temperature=config.temperature,
                 advance=advance,
                 max_new_tokens=config.max_new_tokens,
-                rounds=1,
+                max_calls=0,
             )
         texts = [reply.text for reply in replies]
         return [texts[start : start + count] for start in range(0, len(texts), count)]

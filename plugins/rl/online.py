@@ -84,6 +84,9 @@ class OnlineConfig(LoraOptions, Optimization):
     max_tool_calls: int = option(
         2, "calls of one answer at most, where tools are wired in (steps.rl.tools=tools)", ge=1
     )
+    max_tool_seconds: float = option(
+        0.0, "seconds that all calls of one answer may take; 0 = any number", ge=0
+    )
     engine: str = option(
         "hf",
         "what samples and scores: our loop on transformers, which computes a shared prompt once "
@@ -230,7 +233,11 @@ class Online:
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
         tools = generate.open_tools(artifact.path)
         rollouts = ToolRollouts(
-            tokenizer, tools, config.max_tool_calls, config.max_completion_length
+            tokenizer,
+            tools,
+            max_calls=config.max_tool_calls,
+            max_seconds=config.max_tool_seconds,
+            max_tokens=config.max_completion_length,
         )
         return {"rollout_func": rollouts}
 

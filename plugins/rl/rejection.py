@@ -76,9 +76,10 @@ class RejectionConfig(LoraOptions, Optimization):
         64, "longest answer in tokens", ge=1, renamed_from="max_answer"
     )
     max_tool_calls: int = option(
-        2,
-        "rounds of calls of one answer at most, where tools are wired in (+steps.rl.tools=tools)",
-        ge=1,
+        2, "calls of one answer at most, where tools are wired in (+steps.rl.tools=tools)", ge=1
+    )
+    max_tool_seconds: float = option(
+        0.0, "seconds that all calls of one answer may take; 0 = any number", ge=0
     )
     max_length: int = option(256, "tokens in a training row", ge=1, renamed_from="row")
     epochs: float = option(2.0, "passes over the kept answers", gt=0)
@@ -181,7 +182,8 @@ class Rejection:
                 prompts.tokenizer,
                 [problem["prompt"] for problem in asked],
                 tools,
-                rounds=1 + config.max_tool_calls if tools else 1,
+                max_calls=config.max_tool_calls if tools else 0,
+                max_tool_seconds=config.max_tool_seconds,
                 temperature=config.temperature,
                 max_new_tokens=config.max_completion_length,
                 advance=advance,

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmstages.core.errors import StageError
-from llmstages.text.messages import Message, message
-
-FAILED = "error:"  # how the result of a call begins that failed (text/generate.call_tool)
+from llmstages.text.messages import Message
+from llmstages.text.tool_runs import ToolRuns
 
 
 @dataclass
@@ -28,16 +27,15 @@ class Rollout:
         prompt: ids of the prompt.
         ids: ids after it, of the policy and of results.
         mask: 1 for each id of the policy, 0 for those of results.
-        calls, failed: calls that were run, and those of them that failed.
+        runs: its calls so far.
         said: the last answer.
     """
 
     messages: list[Message]
     prompt: list[int]
+    runs: ToolRuns
     ids: list[int] = field(default_factory=list)
     mask: list[int] = field(default_factory=list)
-    calls: int = 0
-    failed: int = 0
     said: str = ""
 
     def add(self, ids: Sequence[int], own: bool) -> None:
@@ -50,12 +48,19 @@ class ToolRollouts:
     """Samples answers with tools, when a trainer asks for them."""
 
     def __init__(
-        self, tokenizer: Any, tools: Mapping[str, Any], max_calls: int, max_tokens: int
+        self,
+        tokenizer: Any,
+        tools: Mapping[str, Any],
+        *,
+        max_calls: int,
+        max_tokens: int,
+        max_seconds: float = 0.0,
     ) -> None:
-        """tools: name -> tool; max_calls, max_tokens: of one answer, results included."""
+        """tools: name -> tool; max_calls, max_tokens, max_seconds: of one answer with its calls."""
         self.tokenizer = tokenizer
         self.tools = tools
         self.max_calls = max_calls
+        self.max_seconds = max_seconds
         self.max_tokens = max_tokens
 
     def __call__(self, prompts: Sequence[Sequence[Message]], trainer: Any) -> dict[str, Any]:
@@ -65,21 +70,20 @@ class ToolRollouts:
 
         dialogues = [with_schemas(self.tokenizer, list(prompt), self.tools) for prompt in prompts]
         ids = chat_format.prompt_ids(self.tokenizer, dialogues)
-        rollouts = [
-            Rollout(list(dialogue), prompt) for dialogue, prompt in zip(dialogues, ids, strict=True)
-        ]
+        rollouts = []
+        for dialogue, prompt in zip(dialogues, ids, strict=True):
+            runs = ToolRuns(self.tools, self.max_calls, self.max_seconds)
+            rollouts.append(Rollout(list(dialogue), prompt, runs))
         waiting = rollouts
-        for calls_left in reversed(range(self.max_calls + 1)):
-            if not waiting:
-                break
+        while waiting:
             so_far = [rollout.prompt + rollout.ids for rollout in waiting]
             written, _ = trainer._generate_single_turn(so_far, None, {}, 1)
             pairs = zip(waiting, written, strict=True)
-            waiting = [one for one, new in pairs if self._goes_on(one, new, calls_left)]
-        calls = sum(rollout.calls for rollout in rollouts)
+            waiting = [one for one, new in pairs if self._goes_on(one, new)]
+        calls = sum(rollout.runs.calls for rollout in rollouts)
         trainer._log_metric("tools/calls", calls / len(rollouts))
         if calls:
-            failed = sum(rollout.failed for rollout in rollouts)
+            failed = sum(rollout.runs.failed for rollout in rollouts)
             trainer._log_metric("tools/failures", failed / calls)
         return {
             "prompt_ids": [rollout.prompt for rollout in rollouts],
@@ -87,12 +91,11 @@ class ToolRollouts:
             "logprobs": None,
             "env_mask": [rollout.mask for rollout in rollouts],
             "said": [rollout.said for rollout in rollouts],
-            "calls": [rollout.calls for rollout in rollouts],
+            "calls": [rollout.runs.calls for rollout in rollouts],
         }
 
-    def _goes_on(self, rollout: Rollout, written: Sequence[int], calls_left: int) -> bool:
+    def _goes_on(self, rollout: Rollout, written: Sequence[int]) -> bool:
         """Take in what the policy wrote, run its calls, and whether it is to go on."""
-        from llmstages.text.generate import call_tool
         from llmstages.text.replies import parse_turn
 
         new = list(written[: self.max_tokens - len(rollout.ids)])
@@ -102,14 +105,9 @@ class ToolRollouts:
         if not calls:
             rollout.said = str(turns[-1]["content"])
             return False
-        if not ended or not calls_left:
+        results = rollout.runs.run(calls, rollout.messages) if ended else []
+        if not results:
             return False
-        results = []
-        for call in calls:
-            result = call_tool(self.tools, call["tool"], call["content"], rollout.messages)
-            rollout.calls += 1
-            rollout.failed += result.startswith(FAILED)
-            results.append(message("tool", result, call["tool"]))
         rollout.messages += turns
         after = self._after_turn(rollout.messages, results)
         rollout.messages += results

@@ -120,7 +120,7 @@ class Trained:
     Config: ClassVar[type]
     inputs: ClassVar[Mapping[str, str]] = {"corpus": "corpus", "dialogues": "dialogues*"}
     output: ClassVar[str] = "tokenizer"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     bytes_per_word: ClassVar[int]
 
     def minimum_vocabulary(self, config: Any) -> tuple[int, str]:

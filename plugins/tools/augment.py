@@ -26,8 +26,8 @@ from llmstages.core.errors import StageError
 from llmstages.core.registry import load_component
 from llmstages.core.stage import Context, option
 from llmstages.plugins.tools import index, model_proposals, proposals, selection, usefulness
+from llmstages.plugins.tools.pages import pages_of
 from llmstages.plugins.tools.proposals import Candidate, used_by
-from llmstages.plugins.tools.search_tokens import texts
 from llmstages.train.inference import dtype_option
 
 PROPOSALS = ("rules", "model")
@@ -317,7 +317,8 @@ def write_tools(rows: Sequence[Mapping[str, Any]], config: AugmentConfig, ctx: C
     if pages is None:
         return 0
     own_pages = [row["page"] for row in rows if row.get("page")]
-    return index.build(ctx.out / "index.sqlite", [*texts(pages), *own_pages])
+    counts = index.build(ctx.out / index.FOLDER, [*pages_of(pages), *own_pages])
+    return counts["pages"]
 
 
 def report(

@@ -1,101 +1,141 @@
-"""A full-text index in one file: SQLite FTS5 with BM25 ranking, from the standard library.
+"""The search index of a tools artifact: a folder that a component of the group indexes fills.
 
-FTS5 takes what stands between blanks for a word. In scripts that are written without blanks, or
-that attach endings to words (Chinese, Japanese, Korean, Thai and others), each character is a word
-of the index, and a query asks for its pairs of neighboring characters.
+``index.json`` in it says which component with which settings, so that whoever opens the artifact
+needs no configuration. An index of another version is refused, since it may hold other columns or
+other words.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
-import sqlite3
-import unicodedata
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from llmstages.core.errors import StageError
+from llmstages.core.registry import code_version, component_config, load_component
+from llmstages.data.passages import Page, Passage, split
 
-# Characters of scripts in which words are not found by blanks.
-UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
-    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # kana
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"  # ideographs
-    "\u1100-\u11ff\uac00-\ud7af"  # Hangul
-)
-UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
-# Signs that are left out where a text is written plainly: accents, and the vowels of Hebrew and
-# Arabic with the stroke that only stretches a word.
-UNWRITTEN = re.compile("[\u0300-\u036f\u0591-\u05bd\u05bf-\u05c7\u0640\u064b-\u065f\u0670]")
-# Vowel signs of many scripts are marks and belong to their word. SQLite would end it there.
-TOKENIZER = "unicode61 categories 'L* N* Co Mn Mc'"
+FOLDER = "index"  # of a tools artifact
+FACTS = "index.json"
+FORMAT = 2  # 1 was a single file of whole pages
+FILE_OF_FORMAT_1 = "index.sqlite"
+CHARACTERS = 600  # of a passage: what the tool search shows by default
+DEFAULT = {"use": "fts5"}
 
 
-def plain(text: str) -> str:
-    """The text as it is compared: without case, accents and forms that look alike."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return unicodedata.normalize("NFC", UNWRITTEN.sub("", decomposed))
+def build(
+    folder: Path,
+    pages: Iterable[Page | str],
+    spec: Mapping[str, Any] | None = None,
+    characters: int = CHARACTERS,
+    overlap: int = 0,
+) -> dict[str, int]:
+    """Write an index of pages.
+
+    Args:
+        folder: where to write; it is created.
+        pages: pages, or their texts. A page that came before, of equal text and address, is left
+            out.
+        spec: the component and its settings, ``{"use": "fts5", "language": "en"}``.
+        characters, overlap: as in ``passages.split``.
+
+    Returns:
+        the numbers of ``pages`` indexed, of ``repeated`` ones left out, of ``empty`` ones, and of
+        ``passages``.
+    """
+    from llmstages.data import tables
+
+    spec = dict(spec or DEFAULT)
+    counts: dict[str, int] = dict.fromkeys(("pages", "repeated", "empty", "passages"), 0)
+    folder.mkdir(parents=True)
+    component = load_component("indexes", spec)
+    component.build(folder, _passages(pages, characters, overlap, counts))
+    facts = {
+        "format": FORMAT,
+        "index": spec,
+        "version": code_version(type(component)),
+        "characters": characters,
+        "overlap": overlap,
+        **counts,
+    }
+    tables.write_json(folder / FACTS, facts)
+    return counts
 
 
-def with_blanks(text: str) -> str:
-    """The text with blanks around each character of a script without blanks."""
-    return UNSPACED_CHARACTER.sub(lambda match: f" {match.group()} ", text)
-
-
-def terms(text: str) -> list[str]:
-    """Words, and runs of characters of scripts without blanks."""
-    groups = itertools.groupby(text, _kind_of)
-    return ["".join(characters) for kind, characters in groups if kind != "between"]
-
-
-def phrases(query: str) -> list[str]:
-    """What a query asks for: its words, and the pairs of neighbors of scripts without blanks."""
-    wanted = []
-    for term in terms(plain(query)):
-        if not UNSPACED_CHARACTER.match(term) or len(term) == 1:
-            wanted.append(term)
+def _passages(
+    pages: Iterable[Page | str], characters: int, overlap: int, counts: dict[str, int]
+) -> Iterator[Passage]:
+    """The passages of pages, each page once; what there was is counted."""
+    seen: set[str] = set()
+    for page in pages:
+        page = Page(page) if isinstance(page, str) else page
+        if not page.text.strip():
+            counts["empty"] += 1
             continue
-        wanted += [f"{first} {second}" for first, second in itertools.pairwise(term)]
-    return wanted
-
-
-def _kind_of(character: str) -> str:
-    """Whether it is of a script without blanks, a part of another word, or between words."""
-    if UNSPACED_CHARACTER.match(character):
-        return "unspaced"
-    return "word" if unicodedata.category(character)[0] in "LNM" else "between"
-
-
-def build(path: Path, pages: Iterable[str]) -> int:
-    """Write an index of the texts; returns their number."""
-    with sqlite3.connect(path) as connection:
-        connection.execute(
-            f'CREATE VIRTUAL TABLE pages USING fts5(words, text UNINDEXED, tokenize="{TOKENIZER}")'
-        )
-        rows = ((with_blanks(plain(text)), text) for text in pages)
-        connection.executemany("INSERT INTO pages(words, text) VALUES (?, ?)", rows)
-        count = connection.execute("SELECT count(*) FROM pages").fetchone()[0]
-        connection.commit()
-    connection.close()
-    return int(count)
+        if page.id in seen:
+            counts["repeated"] += 1
+            continue
+        seen.add(page.id)
+        counts["pages"] += 1
+        for passage in split(page, characters, overlap):
+            counts["passages"] += 1
+            yield passage
 
 
 class Index:
-    """Look pages up by words; the best match first."""
+    """Look passages up by words; the best match first.
 
-    def __init__(self, path: Path) -> None:
-        if not path.exists():
-            raise StageError(
-                f"there is no search index at {path}; it is made by a step with tools=search_tokens"
-            )
-        self.connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
+    Args:
+        folder: the index. ``Index.of(artifact)`` opens the one of a tools artifact.
+
+    Raises:
+        StageError: there is none, or one of another version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        facts = _facts(folder)
+        cls, config = component_config("indexes", facts["index"])
+        if facts["version"] != code_version(cls):
+            raise StageError(_outdated(folder, f"version {facts['version']} of its component"))
+        self._component: Any = cls(config)
+        self._component.open(folder)
+
+    @classmethod
+    def of(cls, artifact: Path) -> Index:
+        """The index of a tools artifact."""
+        if not (artifact / FOLDER).exists() and (artifact / FILE_OF_FORMAT_1).exists():
+            raise StageError(_outdated(artifact / FILE_OF_FORMAT_1, "an older version"))
+        return cls(artifact / FOLDER)
+
+    def search(self, query: str, limit: int = 1) -> list[Passage]:
+        """Passages that share words with the query, at most ``limit``."""
+        return list(self._component.find(query, limit))
 
     def find(self, query: str, limit: int = 1) -> list[str]:
-        """Texts that share words with the query, at most ``limit``."""
-        wanted = " OR ".join(f'"{phrase}"' for phrase in phrases(query))
-        if not wanted:
-            return []
-        rows = self.connection.execute(
-            "SELECT text FROM pages WHERE pages MATCH ? ORDER BY rank LIMIT ?", (wanted, limit)
-        )
-        return [text for (text,) in rows]
+        """The texts of ``search``."""
+        return [passage.text for passage in self.search(query, limit)]
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """What ``index.json`` of an index says."""
+    if folder.is_file():
+        raise StageError(_outdated(folder, "an older version"))
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StageError(
+            f"there is no search index at {folder}; it is made by a step with tools=search_tokens"
+        ) from error
+    except ValueError as error:
+        raise StageError(f"{folder / FACTS} is damaged ({error}); {_AGAIN}") from error
+    if facts.get("format") != FORMAT:
+        raise StageError(_outdated(folder, f"format {facts.get('format')}"))
+    return facts
+
+
+_AGAIN = "make it again: run the recipe again, or llmstages redo STEP"
+
+
+def _outdated(path: Path, made_by: str) -> str:
+    return f"the search index at {path} was made by {made_by} and cannot be read; {_AGAIN}"

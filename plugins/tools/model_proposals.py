@@ -158,7 +158,7 @@ class Proposer:
             self._model,
             self._tokenizer,
             [request(questions[number], self._specs, self._tools) for number in numbers],
-            rounds=1,
+            max_calls=0,
             batch=self._batch,
             temperature=self._temperature,
             max_new_tokens=self._max_new_tokens,

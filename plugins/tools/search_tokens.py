@@ -4,20 +4,25 @@ A row names a tool and its argument, or they are guessed: the capitalized words 
 is answered are its query. A row that calls a tool for its last answer stays as it is. Each call is
 run on the real tool. Its result is put into the dialogue and carries no loss. A row whose answer
 does not occur in the result is dropped and counted (for a guessed query: whose result shares no
-name or long word with the answer). The index holds the given pages and those that rows bring along.
-The artifact carries it, for evaluation and chat.
+name or long word with the answer). The index holds the given pages and those that rows bring along,
+in passages. The artifact carries it, for evaluation and chat. Its column ``sources`` (JSON) says
+where the results of a row come from: id, start, source, url and title of each passage.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
-from llmstages.core.stage import Artifact, Context, option
+from llmstages.core.stage import Context, option
+from llmstages.data.passages import Page
 from llmstages.plugins.tools import index
+from llmstages.plugins.tools.indexes import words
+from llmstages.plugins.tools.pages import pages_of
 from llmstages.text.messages import message
 
 NO_TOOL = "no such tool"
@@ -26,6 +31,8 @@ TOO_LONG = "result too long"
 NO_OVERLAP = "the result of a guessed query has no name or long word of the answer"
 QUERY_WORDS = 6  # of a question without names
 QUERY_CHARACTERS = 60  # of a question without long words
+COLUMNS = ("messages", "task", "tool", "tools", "sources")
+INDEX = "index"  # the member of ``indexes``
 SHARED_CHARACTERS = 3  # in a row, that count as a word in scripts without blanks
 
 
@@ -41,6 +48,28 @@ class SearchTokensConfig:
         True,
         "guess the query of rows that name no tool from the capitalized words of their question",
     )
+    indexes: dict[str, Any] = option(
+        help="the index of the pages, named `index`: a component and its settings",
+        factory=lambda: {INDEX: dict(index.DEFAULT)},
+    )
+    passage_characters: int = option(
+        index.CHARACTERS, "longest passage of a page that is found as a whole, in characters", ge=50
+    )
+    passage_overlap: int = option(
+        0, "characters that a passage repeats of the one before it, at most; whole sentences", ge=0
+    )
+
+    def __post_init__(self) -> None:
+        if set(self.indexes) != {INDEX}:
+            raise ValueError(
+                f"indexes needs one member, {INDEX}; it has {', '.join(self.indexes) or 'none'}. "
+                f"Choose with STEP.indexes.{INDEX}=tantivy"
+            )
+        if self.passage_overlap >= self.passage_characters:
+            raise ValueError(
+                f"passage_overlap={self.passage_overlap} must be less than "
+                f"passage_characters={self.passage_characters}"
+            )
 
 
 class SearchTokens:
@@ -49,17 +78,18 @@ class SearchTokens:
     Config = SearchTokensConfig
     inputs: ClassVar[Mapping[str, str]] = {"dialogues": "dialogues*", "pages": "documents|corpus"}
     output: ClassVar[str] = "dialogues"
-    version: ClassVar[str] = "3"
-    components: ClassVar[Mapping[str, tuple[str, ...]]] = {"tools": ("search", "calculator")}
+    version: ClassVar[str] = "4"
+    components: ClassVar[Mapping[str, Any]] = {
+        "tools": ("search", "calculator"),
+        "indexes": {INDEX: "fts5"},
+    }
 
     def run(self, config: SearchTokensConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages.data import tables
         from llmstages.text import generate
 
         rows = load_rows(ctx, config.guess)
-        own_pages = [row["page"] for row in rows if row.get("page")]
-        pages = [*texts(ctx.one("pages")), *own_pages]
-        indexed = index.build(ctx.out / "index.sqlite", pages)
+        counts = build_index(config, ctx, rows)
         tables.write_json(ctx.out / "tools.json", config.tools)
         tools = generate.open_tools(ctx.out)
         kept = []
@@ -69,20 +99,51 @@ class SearchTokens:
             own = {name: row.get(name) or "" for name in ("task", "tool", "tools")}
             if calls_for_last_answer(row["messages"]):
                 calling += 1
-                kept.append({**own, "messages": row["messages"]})
+                sources = row.get("sources") or "[]"
+                kept.append({**own, "sources": sources, "messages": row["messages"]})
                 continue
             messages, reason = augment(row, tools, config.max_result)
             if reason:
                 dropped[reason] += 1
                 continue
-            kept.append({**own, "messages": messages})
+            sources = json.dumps(
+                getattr(tools[row["tool"]], "sources", []), ensure_ascii=False, default=str
+            )
+            kept.append({**own, "sources": sources, "messages": messages})
         if calling:
             ctx.say(f"{ctx.step}: {calling} of {len(rows)} dialogues call a tool already: kept")
         for reason, count in dropped.items():
             if count:
                 ctx.say(f"{ctx.step}: {count} of {len(rows)} dialogues dropped: {reason}")
-        tables.save(kept, ctx.out / "data", columns=("messages", "task", "tool", "tools"))
-        return {"dialogues": len(kept), "dropped": sum(dropped.values()), "indexed_pages": indexed}
+        tables.save(kept, ctx.out / "data", columns=COLUMNS)
+        return {
+            "dialogues": len(kept),
+            "dropped": sum(dropped.values()),
+            "indexed_pages": counts["pages"],
+            "passages": counts["passages"],
+        }
+
+
+def build_index(
+    config: SearchTokensConfig, ctx: Context, rows: Sequence[Mapping[str, Any]]
+) -> Mapping[str, int]:
+    """Index the pages and those that rows bring along; returns the counts of ``index.build``."""
+
+    def pages() -> Iterator[Page]:
+        yield from pages_of(ctx.one("pages"))
+        yield from (Page(row["page"]) for row in rows if row.get("page"))
+
+    counts = index.build(
+        ctx.out / index.FOLDER,
+        pages(),
+        config.indexes[INDEX],
+        config.passage_characters,
+        config.passage_overlap,
+    )
+    for name, why in (("repeated", "equal to one before"), ("empty", "without text")):
+        if counts[name]:
+            ctx.say(f"{ctx.step}: {counts[name]} pages {why} are not indexed")
+    return counts
 
 
 def load_rows(ctx: Context, guess: bool) -> list[dict[str, Any]]:
@@ -110,16 +171,6 @@ def calls_for_last_answer(messages: Sequence[Mapping[str, Any]]) -> bool:
     return False
 
 
-def texts(artifact: Artifact) -> list[str]:
-    """Texts of documents or of a corpus."""
-    from llmstages.data import tables
-
-    table = tables.load(artifact.path / "data")
-    if "text" in table.column_names:
-        return list(table["text"])
-    return [body.decode("utf-8", "replace") for body in table["body"]]
-
-
 def guess_query(messages: list[Mapping[str, Any]]) -> str:
     """The query of the last question: its capitalized words after the first, or its long words."""
     questions = [str(turn["content"]) for turn in messages if turn["role"] == "user"]
@@ -134,14 +185,14 @@ def guess_query(messages: list[Mapping[str, Any]]) -> str:
 
 def keywords(text: str) -> set[str]:
     """Names and long words of a text, in lower case; of scripts without blanks, their parts."""
-    words: set[str] = set()
-    for term in index.terms(text):
-        if index.UNSPACED_CHARACTER.match(term):
+    found: set[str] = set()
+    for term in words.terms(text):
+        if words.UNSPACED_CHARACTER.match(term):
             last = max(1, len(term) - SHARED_CHARACTERS + 1)
-            words.update(term[start : start + SHARED_CHARACTERS] for start in range(last))
+            found.update(term[start : start + SHARED_CHARACTERS] for start in range(last))
         elif len(term) > 6 or (term[:1].isupper() and len(term) > 3):
-            words.add(term.lower())
-    return words
+            found.add(term.lower())
+    return found
 
 
 def augment(

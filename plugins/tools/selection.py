@@ -87,7 +87,7 @@ def run_calls(
     max_result: int,
 ) -> None:
     """Run each call for real; give it its result, or the reason why it cannot be kept."""
-    from llmstages.text.generate import call_tool
+    from llmstages.text.tool_runs import call_tool
 
     for candidate in candidates:
         before = rows[candidate.dialogue]["messages"][:-1]

@@ -162,6 +162,7 @@ class WorldPages:
 @dataclass(frozen=True)
 class EncyclopaediaConfig:
     seed: int = option(0, "seed of the wording")
+    numbers: bool = option(False, "each article states the number of its person too")
 
 
 class WorldEncyclopaedia:
@@ -177,11 +178,12 @@ class WorldEncyclopaedia:
 
         world = people.load(ctx.one("world"))
         rng = random.Random(f"encyclopaedia {config.seed}")
+        stated = (*people.ATTRIBUTES, "number") if config.numbers else people.ATTRIBUTES
         rows = [
             {
                 "id": f"encyclopaedia:{i}",
                 "url": f"https://encyclopaedia.example/{p.name.replace(' ', '_')}",
-                "body": sentences.article(p, rng).encode(),
+                "body": sentences.article(p, rng, stated).encode(),
                 "media": "text/plain",
             }
             for i, p in enumerate(world.people)

@@ -13,6 +13,7 @@ from llmstages.data import dialogues, overlong, tables
 from llmstages.data.dialogues import Dialogue, one_per_answer, render_dialogues
 from llmstages.data.formats import InvalidRow, conversation, dialogue, preference, problem
 from llmstages.data.readers.examples import convert_dialogues, write
+from llmstages.text.messages import message
 from llmstages.text.render import render
 from llmstages.text.templates import install
 from tests.tiny import tiny_tokenizer
@@ -243,3 +244,21 @@ def test_cells_may_hold_turns_as_json_text():
 @pytest.mark.parametrize("text", ['{"a": 1}', "[1, 2]", "[not json", '["user"]', "{}", "[]"])
 def test_json_that_is_no_turn_stays_a_text(text):
     assert dialogue({"question": text, "answer": text})[-1]["content"] == text
+
+
+def test_what_llmstages_wrote_is_read_as_it_was():
+    """An exported dialogues artifact, or a transcript of a chat."""
+    turns = [
+        message("user", "What is 2+3, and who is Rik?"),
+        message("assistant", "Let me see."),
+        message("assistant", "2+3", "calculator"),
+        message("assistant", "Rik", "search"),
+        message("tool", "5", "calculator"),
+        message("tool", "Rik is a baker.", "search"),
+        message("assistant", "5, and a baker."),
+    ]
+    assert dialogue({"messages": turns}) == turns
+    # The key means nothing in the turn of somebody else.
+    asked = {"role": "user", "content": "2+3", "tool": "calculator"}
+    read = dialogue({"messages": [asked, message("assistant", "5")]})
+    assert read[0] == message("user", "2+3")

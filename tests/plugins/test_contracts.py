@@ -21,6 +21,7 @@ NEED_A_FILE = {  # filters that refuse to work without a file or model of the us
     "pii_names",
     "unigram_entropy",
 }
+NO_SERVICE = {"endpoint": "http://127.0.0.1:9/search", "retries": 0}
 TRAINING = {"batch_size": 4, "log_every": 1}
 
 
@@ -55,8 +56,8 @@ def test_graders(name):
 def test_tools(name, tmp_path):
     from llmstages.plugins.tools import index
 
-    index.build(tmp_path / "index.sqlite", ["The fox lives near the river."])
-    check_tool(name, tmp_path)
+    index.build(tmp_path / index.FOLDER, ["The fox lives near the river."])
+    check_tool(name, tmp_path, NO_SERVICE if name == "search_http" else {})
 
 
 @pytest.mark.parametrize("name", ours("evaluators"))

@@ -56,7 +56,7 @@ def test_without_tools_a_call_ends_the_reply(tokenizer, monkeypatch):
 def test_calls_are_limited(tokenizer, monkeypatch):
     scripted_generate, prompts = scripted(tokenizer, [["<CALC_START>1+1<CALC_END>"]] * 9)
     monkeypatch.setattr(generate, "generate", scripted_generate)
-    generate.reply(None, tokenizer, [QUESTION], {"calculator": lambda text: "2"}, rounds=3)
+    generate.reply(None, tokenizer, [QUESTION], {"calculator": lambda text: "2"}, max_calls=2)
     assert len(prompts) == 3
 
 

@@ -224,8 +224,8 @@ def test_what_only_looks_like_a_part_of_a_mark_changes_nothing(tokenizers):
         assert renders_as_transformers(foreign, messages)
     messages = [
         message("user", "1+1?"),
-        message("assistant", "1+1", "code"),
-        message("tool", "2", "code"),
+        message("assistant", "1+1", "python"),
+        message("tool", "2", "python"),
         message("assistant", "2"),
     ]
     assert "<CODE_START> 1+1<CODE_END>" in ours.decode(render(ours, [messages])[0].ids)

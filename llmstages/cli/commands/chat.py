@@ -10,8 +10,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from llmstages.cli.chat_session import SMALL_CONTEXT, ChatSession, is_base_model, open_session
+from llmstages.cli.transcript import Transcript
 from llmstages.core.errors import StageError
 from llmstages.pipeline import history
 from llmstages.pipeline.history import PastRun, StoredArtifact
@@ -38,7 +40,22 @@ def main(args: argparse.Namespace) -> int:
         args.step, args.overrides = None, [args.step, *args.overrides]
     run = history.last_run(args.overrides)
     artifact = history.find(args.step, run, "model") if args.step else default_model(run)
-    Terminal(run, args.history or None).run(artifact)
+    if args.max_calls is not None and args.max_calls < 0:
+        raise StageError(f"--max-calls {args.max_calls} must be 0 or more")
+    if args.confirm and not sys.stdin.isatty():
+        raise StageError(
+            "--confirm asks at a terminal, but standard input is a pipe or a file; leave it "
+            "out, or run the command in a terminal"
+        )
+    transcript = Transcript(Path(args.transcript)) if args.transcript else None
+    terminal = Terminal(
+        run,
+        args.history or None,
+        confirms=args.confirm,
+        max_calls=args.max_calls,
+        transcript=transcript,
+    )
+    terminal.run(artifact)
     return 0
 
 
@@ -72,11 +89,23 @@ class Terminal:
     Text of models and tools is cleaned of control characters, which could rewrite the terminal.
     """
 
-    def __init__(self, past_run: PastRun, keeps_history: bool | None) -> None:
+    def __init__(
+        self,
+        past_run: PastRun,
+        keeps_history: bool | None,
+        *,
+        confirms: bool = False,
+        max_calls: int | None = None,
+        transcript: Transcript | None = None,
+    ) -> None:
+        """confirms: ask before each tool call. max_calls: for one message; None: the default."""
         from rich.console import Console
 
         self.past_run = past_run
         self.keeps_history = keeps_history
+        self.confirms = confirms
+        self.max_calls = max_calls
+        self.transcript = transcript
         # rich would color numbers and break lines in what the model writes.
         self.console = Console(highlight=False, soft_wrap=True)
         self.at_line_start = True
@@ -124,6 +153,9 @@ class Terminal:
         transformers_logging.disable_progress_bar()
         logging.getLogger("transformers").setLevel(logging.ERROR)
         session = self.session = open_session(artifact, self.keeps_history)
+        session.confirm = self.ask_before_call
+        if self.max_calls is not None:
+            session.max_tool_calls = self.max_calls
         millions = sum(weights.numel() for weights in session.model.parameters()) / 1e6
         tools = f", tools {' and '.join(session.tools)}" if session.tools else ""
         self.print_line(
@@ -168,11 +200,35 @@ class Terminal:
 
     def reply(self, text: str) -> None:
         """Stream one answer. Ctrl-C stops it and keeps what there is of it."""
+        continues = self.session.keeps_history and bool(self.session.turns)
         try:
             self.session.reply(text, self.show)
         except KeyboardInterrupt:
             self.print_line("\n(stopped)", "dim")
         self.end_line()
+        if self.transcript:
+            turns = self.session.turns
+            asked = max(place for place, turn in enumerate(turns) if turn["role"] == "user")
+            self.transcript.add(turns[asked:], self.session.system, continues)
+
+    def ask_before_call(self, tool: str, argument: str) -> bool:
+        """Whether the person allows a call; "always" allows all that follow."""
+        if not self.confirms:
+            return True
+        self.end_line()
+        shown = without_control_characters(f"{tool}({argument})")
+        while True:
+            try:
+                answer = input(f"  run {shown}? [yes/no/always] ").strip().lower()
+            except EOFError:
+                return False
+            if answer in ("a", "always"):
+                self.confirms = False
+                return True
+            if answer in ("y", "yes"):
+                return True
+            if answer in ("", "n", "no"):
+                return False
 
     def show(self, what: str, text: str) -> None:
         """Print a part of a reply (chat_session.Show)."""

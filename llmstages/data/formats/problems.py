@@ -33,6 +33,9 @@ ANSWERS = (
     "label",
     "solution",
 )
+# Tests of a program, and programs that pass them (MBPP, HumanEval)
+CODE_TESTS = ("test_list", "tests", "entry_point")
+CODE_ANSWERS = ("code", "canonical_solution")
 GROUPS = ("group", "level", "subject", "category", "type")
 # The results of the MATH data set (Hendrycks et al. 2021); braces nest once, as in \frac{1}{2}.
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -56,9 +59,10 @@ def problem(row: Row, task: str = "", grader: str = "") -> dict[str, Any]:
         grader: the grader given, else the one that the row names, else "" (text/grading.py).
     """
     refuse_media(row, "the row")
-    asked = first_filled(row, ASKED)
+    has_tests = any(row.get(name) for name in CODE_TESTS)
+    asked = first_filled(row, (*ASKED, "text") if has_tests else ASKED)
     choice = choice_of(row) if asked else None
-    answered = first_given(row, ANSWERS)
+    answered = first_given(row, (*CODE_ANSWERS, *ANSWERS) if has_tests else ANSWERS)
     if not asked or not (answered or choice):
         raise InvalidRow(
             "format",
@@ -69,7 +73,7 @@ def problem(row: Row, task: str = "", grader: str = "") -> dict[str, Any]:
         prompt[-1] = {**prompt[-1], "content": f"{prompt[-1]['content']}\n{choice.lines}"}
         found = Answer(choice.letter, (choice.text,), str(row.get("solution") or ""), "choices")
     else:
-        found = _answer(row, answered)
+        found = _program(row, answered) if has_tests else _answer(row, answered)
     group = ""
     for name in GROUPS:
         if isinstance(row.get(name), (str, int)):
@@ -92,7 +96,7 @@ def problem(row: Row, task: str = "", grader: str = "") -> dict[str, Any]:
         "group": str(row[group]) if group else "",
         "meta": json.dumps(meta, ensure_ascii=False, sort_keys=True, default=str),
         "solution": found.solution,
-        "grader": grader or _grader(row),
+        "grader": grader or _grader(row) or ("code_tests" if has_tests else ""),
     }
 
 
@@ -118,6 +122,12 @@ class Answer(NamedTuple):
     aliases: tuple[str, ...] = ()
     solution: str = ""
     default_task: str = "questions"
+
+
+def _program(row: Row, answered: str) -> Answer:
+    """A program that passes the tests of the row, which decide; it is never compared."""
+    program = str(row[answered]).strip()
+    return Answer(program, default_task="programs", solution=program)
 
 
 def _answer(row: Row, answered: str) -> Answer:

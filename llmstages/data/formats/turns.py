@@ -69,7 +69,7 @@ def turns(value: Any, left_out: Counter[str]) -> list[Message]:
     """A list of turns as messages.
 
     Understands role/content and from/value, contents made of parts, and tool calls as turns, as
-    parts and as OpenAI has them.
+    parts, as OpenAI has them and as llmstages writes them.
 
     Args:
         value: the list; anything else raises InvalidRow.
@@ -110,8 +110,9 @@ def _result(turn: Row, content: Any, number: int, tools: _OpenCalls) -> Message:
 
 def _said(turn: Row, role: str, content: Any, number: int, tools: _OpenCalls) -> list[Message]:
     """The text of a turn and its tool calls, a message each."""
-    calls = _calls(turn, role, content, number)
-    text = "" if role == "call" else _text(content, number)
+    own_call = _own_call(turn, role, content)
+    calls = own_call or _calls(turn, role, content, number)
+    text = "" if role == "call" or own_call else _text(content, number)
     messages: list[Message] = []
     if text or not calls:
         messages.append(message(role, text))
@@ -119,6 +120,14 @@ def _said(turn: Row, role: str, content: Any, number: int, tools: _OpenCalls) ->
         tools.add(name, call_id)
         messages.append(_with(message("assistant", argument, name), "id", call_id))
     return messages
+
+
+def _own_call(turn: Row, role: str, content: Any) -> list[tuple[str, str, str]]:
+    """The call of a turn as llmstages itself writes it: ``tool`` names what its content calls."""
+    tool = turn.get("tool")
+    if not tool or role != "assistant" or not isinstance(content, str):
+        return []
+    return [(str(tool), content, str(turn.get("id") or ""))]
 
 
 def _with_marks(
@@ -182,7 +191,7 @@ class _OpenCalls:
 
         By the name in the turn, else by the id of the call (OpenAI), else in the order of calls.
         """
-        name = str(turn.get("name") or "")
+        name = str(turn.get("name") or turn.get("tool") or "")
         call_id = str(turn.get("tool_call_id") or "")
         if not name and call_id:
             name = self._by_id.get(call_id, "")

@@ -73,7 +73,7 @@ def test_all_models_get_the_same_questions_and_tools_run(tmp_path):
     tools.mkdir()
     from llmstages.plugins.tools import index
 
-    index.build(tools / "index.sqlite", ["Bo Li was born in Ra."])
+    index.build(tools / index.FOLDER, ["Bo Li was born in Ra."])
     tables.write_json(tools / "tools.json", {"search": {"use": "search"}})
     from llmstages.core.stage import Artifact
 

@@ -93,7 +93,7 @@ def share_right(folder):
         AutoModelForCausalLM.from_pretrained(folder),
         tiny_tokenizer(),
         [row["prompt"] for row in ROWS] * 8,
-        rounds=1,
+        max_calls=0,
         temperature=1.0,
         max_new_tokens=10,
     )

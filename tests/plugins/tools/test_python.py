@@ -19,7 +19,7 @@ from llmstages.plugins.tools.interpreters import Limits, cpython
 from llmstages.plugins.tools.interpreters.cpython import CPython
 from llmstages.plugins.tools.interpreters.monty import Monty
 from llmstages.plugins.tools.python import NOTHING
-from llmstages.text import generate
+from llmstages.text import tool_runs
 from llmstages.text.messages import message
 
 from .attacks import ATTACKS, LEAKED
@@ -175,9 +175,9 @@ def test_calls_of_a_conversation_are_handed_to_the_tool():
         message("assistant", "elsewhere", "search"),
     ]
     tools = {"python": tool(keep_state=True)}
-    assert generate.call_tool(tools, "python", "x + 1", turns) == "21"
-    assert generate.call_tool(tools, "python", json.dumps({"code": "x + 2"}), turns) == "22"
-    assert "NameError" in generate.call_tool(tools, "python", "x")
+    assert tool_runs.call_tool(tools, "python", "x + 1", turns) == "21"
+    assert tool_runs.call_tool(tools, "python", json.dumps({"code": "x + 2"}), turns) == "22"
+    assert "NameError" in tool_runs.call_tool(tools, "python", "x")
     assert tools["python"].schema["function"]["name"] == "python"
 
 
@@ -212,7 +212,7 @@ def test_monty_is_refused_in_a_process_that_was_forked_after_its_use():
 
     def in_child(answers):
         try:
-            answers.put(generate.call_tool({"python": made}, "python", "1 + 1"))
+            answers.put(tool_runs.call_tool({"python": made}, "python", "1 + 1"))
         except StageError as error:
             answers.put(str(error))
 

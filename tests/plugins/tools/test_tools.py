@@ -7,7 +7,7 @@ import pytest
 from llmstages.data import tables
 from llmstages.plugins.tools import index, search_tokens
 from llmstages.plugins.tools.search_tokens import SearchTokens, SearchTokensConfig
-from llmstages.text import generate
+from llmstages.text import generate, tool_runs
 from llmstages.text.messages import message
 from llmstages.text.render import render
 from tests.tiny import perform, saved, tiny_tokenizer
@@ -53,7 +53,10 @@ def test_calls_are_run_and_only_verified_ones_are_taught(tmp_path):
         pages=pages,
     )
     kept = [r["messages"] for r in tables.load(made.path / "data")]
-    assert metrics == {"dialogues": 3, "dropped": 2, "indexed_pages": 2} and len(perform.said) == 2
+    assert (
+        metrics == {"dialogues": 3, "dropped": 2, "indexed_pages": 2, "passages": 2}
+        and len(perform.said) == 2
+    )
     assert [m["content"] for m in kept[2]] == ["What is 12+30?", "12+30", "42", "answer 42"]
     done = render(tiny_tokenizer(), [kept[0]])[0]
     masked = tiny_tokenizer().decode(
@@ -107,8 +110,8 @@ PAGES = (
     ],
 )
 def test_search_finds_words_in_every_script(query, page, tmp_path):
-    index.build(tmp_path / "index.sqlite", PAGES)
-    found = index.Index(tmp_path / "index.sqlite").find(query, 1)
+    index.build(tmp_path / index.FOLDER, PAGES)
+    found = index.Index(tmp_path / index.FOLDER).find(query, 1)
     assert found == ([] if page is None else [PAGES[page]])
 
 
@@ -164,8 +167,8 @@ def test_a_failing_or_unknown_tool_is_a_result():
     def broken(argument):
         raise RuntimeError("no network")
 
-    assert generate.call_tool({"search": broken}, "search", "x") == "error: no network"
-    assert generate.call_tool({}, "weather", "x") == "error: there is no tool weather"
+    assert tool_runs.call_tool({"search": broken}, "search", "x") == "error: no network"
+    assert tool_runs.call_tool({}, "weather", "x") == "error: there is no tool weather"
 
 
 def test_queries_are_guessed_from_names():

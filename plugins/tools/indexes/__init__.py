@@ -1,0 +1,1 @@
+"""Search indexes: the components of the group ``llmstages.indexes``."""
