@@ -208,7 +208,8 @@ class Tool(Protocol):
     templates; by default ``<NAME_START>`` and ``<NAME_END>``. ``sources``, a list of where the last
     result comes from (dictionaries that JSON can say), which tools.search_tokens saves with the
     dialogue. Optional method ``call_after(argument, earlier)``, called instead of the tool itself:
-    earlier holds the arguments of the calls before it in the conversation.
+    earlier holds the arguments of the calls before it in the conversation. Optional method
+    ``propose(question, answer)``: arguments of calls that may help, for ``tools=augment``.
     """
 
     Config: ClassVar[type]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -31,6 +31,7 @@ from llmstages.text.template_probes import (
 )
 
 # "tool" as a key or an attribute. "tool_calls" does not match.
+DEFAULT_PARAMETER = "input"  # of calls of a tool whose schema is not known (generate.tool_schema)
 _TOOL_FIELD = re.compile(r"""\w\[['"]tool['"]\]|\w\.tool\b""")
 
 
@@ -56,7 +57,7 @@ def template_fields(
 
     schemas = [message["tools"] for message in cleaned if message.get("tools")]
     tools = _parse_schemas(schemas[0]) if schemas else None
-    turns = _StandardTurns(template).of(cleaned)
+    turns = _StandardTurns(template, _parameters(tools or [])).of(cleaned)
     if tools and not writes_schemas(template):
         turns, tools = _with_schemas(turns, tools, template), None
     if takes_parts(template):
@@ -105,8 +106,9 @@ def _own_fields(message: Message) -> dict[str, Any]:
 class _StandardTurns:
     """Messages as turns in the convention of transformers."""
 
-    def __init__(self, template: str) -> None:
+    def __init__(self, template: str, parameters: Mapping[str, str]) -> None:
         self._template = template
+        self._parameters = parameters
         self._turns: list[dict[str, Any]] = []
         self._waiting: list[tuple[str, str]] = []  # (tool, id) of the calls without a result
         self._calls = 0
@@ -138,7 +140,9 @@ class _StandardTurns:
         name = str(message["tool"])
         id = str(message.get("id") or "") or call_id(self._calls)
         self._waiting.append((name, id))
-        arguments: Any = _call_arguments(str(message["content"]))
+        arguments: Any = _call_arguments(
+            str(message["content"]), self._parameters.get(name, DEFAULT_PARAMETER)
+        )
         # Calls without a result between them were made at once, after the text before them.
         if not self._turns or self._turns[-1]["role"] != "assistant":
             self._turns.append({"role": "assistant", "content": ""})
@@ -177,13 +181,28 @@ class _StandardTurns:
         return id or call_id(self._calls)
 
 
-def _call_arguments(text: str) -> dict[str, Any]:
-    """The argument of a call as the object that templates write; other text is its ``input``."""
+def _parameters(schemas: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Tool -> the name of its parameter, for the tools that have only one."""
+    parameters = {}
+    for schema in schemas:
+        function = schema["function"]
+        described = function.get("parameters")
+        properties = described.get("properties") if isinstance(described, dict) else None
+        if isinstance(properties, dict) and len(properties) == 1:
+            parameters[str(function.get("name"))] = next(iter(properties))
+    return parameters
+
+
+def _call_arguments(text: str, parameter: str) -> dict[str, Any]:
+    """The argument of a call as the object that templates write.
+
+    parameter: what a text that is no object is the value of.
+    """
     try:
         arguments = _without_surrogates(json.loads(text))
     except (ValueError, RecursionError):
-        return {"input": text}
-    return arguments if isinstance(arguments, dict) else {"input": text}
+        return {parameter: text}
+    return arguments if isinstance(arguments, dict) else {parameter: text}
 
 
 def _parse_schemas(text: str) -> list[Any]:

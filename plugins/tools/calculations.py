@@ -138,13 +138,18 @@ def confirmed_calls(
     calls = []
     refused = 0
     for expression, stated in equations(problem):
-        argument = re.sub(r"\s+", " ", expression.translate(SIGNS)).strip()
+        argument = as_argument(expression)
         result = calculate(argument)
         if same_number(result, stated.translate(SIGNS)):
             calls.append((argument, result))
         else:
             refused += 1
     return calls, refused
+
+
+def as_argument(expression: str) -> str:
+    """An expression as the calculator reads it: its signs and digits, no groups of digits."""
+    return re.sub(r"\s+", " ", expression.translate(SIGNS)).strip()
 
 
 def same_number(result: str, stated: str) -> bool:

@@ -72,6 +72,7 @@ def test_evaluators(name, tmp_path):
         ("tokenizer.bpe", {"vocab_size": 300}),
         ("tools.search_tokens", {}),
         ("tools.calculations", {"allow_empty": True}),
+        ("tools.augment", {"keep": "agreeing"}),
         ("reward.pairwise", {**TRAINING, "epochs": 1.0, "max_length": 128}),
         ("sft.chat", {**TRAINING, "epochs": 1.0, "max_length": 128}),
         ("rl.dpo", {**TRAINING, "epochs": 1.0, "max_length": 128}),

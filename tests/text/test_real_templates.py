@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from llmstages.core.stage import Artifact
 from llmstages.data.dialogues import Dialogue, one_per_answer, render_dialogues
+from llmstages.text.messages import message
 from llmstages.text.template_input import template_fields
 from llmstages.text.training_template import has_training_form, training_template
 from llmstages.train import template_checks, token_checks
@@ -141,7 +143,6 @@ def test_the_token_that_ends_a_turn(name):
 def test_both_sides_of_a_pair_follow_the_prompt_of_generation(name, tmp_path):
     """Also in a dialogue of several turns, whose past Qwen3's template changes."""
     from llmstages.core.stage import Context
-    from llmstages.text.messages import message
     from llmstages.train import preference_pairs
     from tests.tiny import saved, tiny_model
 
@@ -196,3 +197,27 @@ def test_a_template_that_forgets_is_trained_answer_by_answer():
         "Near the river.<|im_end|>",
         "Far away.<|im_end|>",
     ]
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "llama3_1", "gptoss", "glm4moe", "gemma3"])
+@pytest.mark.parametrize(
+    "properties, parameter",
+    [({"code": {"type": "string"}}, "code"), ({"a": {}, "b": {}}, "input"), ({}, "input")],
+)
+def test_a_plain_argument_is_the_value_of_the_one_parameter(name, properties, parameter):
+    """Rows hold the bare argument, so that they fit our own templates as well."""
+    parameters = {"type": "object", "properties": properties}
+    schema = {"name": "runner", "description": "runs", "parameters": parameters}
+    turns = [
+        {"role": "system", "content": "", "tools": json.dumps([schema])},
+        message("user", "How much?"),
+        message("assistant", "1 + 1", "runner"),
+        message("tool", "2", "runner"),
+        message("assistant", "Two."),
+    ]
+    fields, _ = template_fields(turns, tokenizer_for(name).chat_template)
+    assert f"'{parameter}': '1 + 1'" in str(fields) or f'"{parameter}": "1 + 1"' in str(fields)
+    own = json.dumps({"other": "1 + 1"})
+    turns[2] = message("assistant", own, "runner")
+    fields, _ = template_fields(turns, tokenizer_for(name).chat_template)
+    assert "'other': '1 + 1'" in str(fields) or '"other": "1 + 1"' in str(fields)

@@ -8,6 +8,7 @@ import pytest
 
 from llmstages.plugins.evaluate import likelihood
 from llmstages.text import batching, chat_format
+from llmstages.train import token_losses
 from tests.tiny import tiny_model, tiny_tokenizer
 
 PAIRS = [
@@ -56,9 +57,9 @@ def test_little_memory_changes_nothing(model, tokenizer, monkeypatch):
     monkeypatch.setattr(batching, "free_memory", lambda device: 1)
     sizes = []
     monkeypatch.setattr(
-        likelihood,
-        "_nats",
-        lambda *args, nats=likelihood._nats: sizes.append(len(args[2])) or nats(*args),
+        token_losses,
+        "batch_losses",
+        lambda *args, plain=token_losses.batch_losses: sizes.append(len(args[2])) or plain(*args),
     )
     assert likelihood.bits_per_byte(model, tokenizer, PAIRS, 64, lambda n: None) == pytest.approx(
         plain, abs=1e-5
