@@ -1,8 +1,8 @@
 """How well the agreement of a model's answers tells whether they are right.
 
-A model that knows a fact says the same each time (Kadavath et al. 2022, section 3; Llama 3, Dubey et
-al. 2024, section 4.3.6). Agreement needs no right answer, so it can be asked of any question; how
-far it can be trusted is measured here on questions that have one.
+A model that knows a fact says the same each time (Kadavath et al. 2022; Llama 3, Dubey et al. 2024,
+section 4.3.6). Agreement needs no right answer, so it can be measured for any question; how far it
+can be trusted is measured here on questions that have one.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """knowledge.probe: find out what a model knows, and teach it where its knowledge ends.
 
-The procedure of Llama 3 (Dubey et al. 2024, section 4.3.6): ask each question several times without
-its passage, call a fact known when the answers are right, and teach "I don't know", or a search, for
-the rest. Questions come with answers (a problems artifact; problems=passages makes them of a
-corpus). Where some have the role ``probe``, only those are used; those of the role ``test`` never
-are, and those of the role ``threshold`` at most to find where knowledge begins (``sure``).
+The procedure of Llama 3 (Dubey et al. 2024, section 4.3.6): ask each question several times
+without its passage, call a fact known when the answers are right, and teach "I don't know", or a
+search, for the rest. Questions come with answers (a problems artifact; problems=passages makes them
+of a corpus). Where some have the role ``probe``, only those are used; those of the role ``test``
+never are, and those of the role ``threshold`` at most to find where knowledge begins (``sure``).
 
 Everything is kept: probe.jsonl has each question with its passage, all answers and verdicts, the
 share right and the agreement; calibration.json says how far agreement can be trusted
@@ -64,7 +64,10 @@ class ProbeConfig:
         help="more wordings of it; unknown facts take all wordings by turns", factory=list
     )
     ratio: float = option(
-        3.0, "refusals for each known answer at most; the rest is dropped and counted", gt=0
+        3.0,
+        "refusals (or searches) for each known answer at most, where both are taught; the rest is "
+        "dropped and counted",
+        gt=0,
     )
     limit: int = option(2000, "questions probed at most", ge=1)
     max_new_tokens: int = option(48, "longest answer in tokens", ge=1)
@@ -131,7 +134,9 @@ class Probe:
             tables.write_lines(ctx.out / "threshold.jsonl", [one.seen("") for one in others[0]])
         known = [one for one in probed if one.share >= limit]
         unknown = [one for one in probed if one.share <= config.unknown]
-        most = max(1, round(config.ratio * len(known)))
+        most = len(unknown)
+        if "answer" in config.teach:
+            most = max(1, round(config.ratio * len(known)))
         wordings = [config.refusal, *config.refusals]
         report_wordings(config, wordings, ctx)
         dialogues, left_out = teaching.lessons(known, unknown, config.teach, wordings, most, rng)

@@ -2,8 +2,8 @@
 
 Known facts keep the answer that the model gave most often, in its own words, so that nothing new is
 taught beside the border of its knowledge. Unknown ones get a refusal, or a row that
-tools=search_tokens turns into a call: it names the tool, the argument and the answer that the result
-must hold, and brings its passage along as a page.
+tools=search_tokens turns into a call: it names the tool, the argument and the answer that the
+result must hold, and brings its passage along as a page.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ that it has such a word: a reader who never saw the passage must be able to tell
 is about, and must not be able to read the answer off its other words. What is refused is counted by
 its reason.
 
-The rules know no grammar. They read capitals, digits, blanks and marks, so they work for the scripts
-that have these; pronouns are listed for seven languages. Left out on purpose: scripts without blanks
-(a model can write questions about those), synonyms of an answer, and whether a question is of any
-interest.
+The rules know no grammar. They read capitals, digits, blanks and marks, so they work for the
+scripts that have these; pronouns are listed for seven languages. Left out on purpose: scripts
+without blanks (a model can write questions about those), synonyms of an answer, and whether a
+question is of any interest.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from llmstages.data.word_rules import UNSPACED
 
 BLANK = "____"
 KINDS = ("name", "year", "number", "word")  # in the order in which they are tried
+# In English, what stands in the place of the answer where a sentence becomes a question itself.
+ASKING = {"name": "who or what", "year": "which year", "number": "how many", "word": "what"}
 FEWEST_WORDS, MOST_WORDS = 8, 40  # of a sentence; without context nobody could answer
 FEWEST_LEFT = 6  # words that stay beside the blank
 MOST_NAME_WORDS = 4
@@ -48,8 +50,8 @@ ENDS = re.compile(r"[.!?][\"'”’)\]]*$")
 PAIRS = (("(", ")"), ("[", "]"), ("«", "»"))  # marks that German and French share are left out
 # Words that point to another sentence: English, German, French, Spanish, Italian, Dutch, Russian.
 PRONOUNS = frozenset(
-    "he she it they him them his hers her their theirs its this these those such we us our i my you "
-    "your er sie es ihm ihn ihnen ihr ihre ihren sein seine seinen dieser diese dieses wir "
+    "he she it they him them his hers her their theirs its this these those such we us our i my "
+    "you your er sie es ihm ihn ihnen ihr ihre ihren sein seine seinen dieser diese dieses wir "
     "il elle ils elles ce cela ceci cet cette ces son leur leurs nous "
     "él ella ellos ellas esto este esta estos estas ese esa su sus "
     "egli lui lei essi esso essa questo questa questi queste suo sua suoi "
@@ -58,8 +60,8 @@ PRONOUNS = frozenset(
 )
 # A sentence that begins with one of these continues another one.
 OPENERS = frozenset(
-    "however also thus therefore moreover furthermore both another other others there here then but "
-    "and or so yet nor still instead meanwhile similarly likewise consequently additionally "
+    "however also thus therefore moreover furthermore both another other others there here then "
+    "but and or so yet nor still instead meanwhile similarly likewise consequently additionally "
     "aber und auch doch dabei dort dann mais et aussi donc pero y también ma e anche maar en ook "
     "но и также".split()
 )
@@ -78,6 +80,13 @@ class Candidate:
     sentence: str
     answer: str
     kind: str
+
+    def question(self, wording: str) -> str:
+        """The question in this wording, with {kind} and {sentence} or {question}."""
+        asking = ENDS.sub("", self.sentence).replace(BLANK, ASKING[self.kind]) + "?"
+        parts = {"{kind}": self.kind, "{sentence}": self.sentence, "{question}": asking}
+        # All at once: a sentence may hold braces itself.
+        return re.sub("|".join(map(re.escape, parts)), lambda match: parts[match[0]], wording)
 
 
 def sentences(text: str) -> list[str]:

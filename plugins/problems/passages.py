@@ -49,7 +49,8 @@ class PassagesConfig:
     wording: str = option(
         "Which {kind} is missing? Answer with the missing {kind} alone.\n\n{sentence}",
         "without a writer: the question; {sentence} is the sentence with a blank, {kind} what was "
-        "left out of it",
+        "left out of it, {question} an English sentence that asks itself (`was born in which year?`), "
+        "which small models understand better than a blank",
     )
     model: str = option(
         "", "name of the writer at the endpoint; unused where a step is wired as writer"
@@ -82,8 +83,10 @@ class PassagesConfig:
         unknown = [kind for kind in self.kinds if kind not in cloze.KINDS]
         if unknown or not self.kinds:
             raise ValueError(f"kinds must be some of {', '.join(cloze.KINDS)}, not {self.kinds}")
-        if "{sentence}" not in self.wording:
-            raise ValueError("wording must have {sentence}, where the sentence with its blank goes")
+        if "{sentence}" not in self.wording and "{question}" not in self.wording:
+            raise ValueError(
+                "wording must have {sentence}, where the sentence with its blank goes, or {question}"
+            )
         check_key_variable(self.key_variable)
         if self.endpoint:
             check_address(self.endpoint)
@@ -232,8 +235,7 @@ def blank_words(config: PassagesConfig, ctx: Context, passages: Sequence[Passage
             continue
         kind = rng.choice(list(dict.fromkeys(candidate.kind for candidate in found)))
         chosen = rng.choice([candidate for candidate in found if candidate.kind == kind])
-        question = config.wording.replace("{kind}", chosen.kind)
-        question = question.replace("{sentence}", chosen.sentence)
+        question = chosen.question(config.wording)
         outcome.rows.append(row_of(passage, question, chosen.answer, chosen.kind, "cloze"))
     outcome.report(ctx)
     return outcome
