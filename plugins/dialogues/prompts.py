@@ -38,9 +38,9 @@ def request_dialogue(guideline: str, order: Order, turns: int) -> str:
         "messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]
     }
     return (
-        f"{guideline}\n\n{as_material(order.text)}\n\nWrite a conversation by the guideline: "
-        f"{size}. The user begins with {order.ask}, which the text answers. Reply with JSON alone, in this "
-        f"form:\n{json.dumps(example)}"
+        f"{guideline}\n\n{as_material(order.text)}\n\nWrite a conversation by the "
+        f"guideline: {size}. The user begins with {order.ask}, which the text answers. Reply "
+        f"with JSON alone, in this form:\n{json.dumps(example)}"
     )
 
 

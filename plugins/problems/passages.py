@@ -21,7 +21,8 @@ from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
-from llmstages.data.endpoint import check_address, check_key_variable
+from llmstages.data.answer_cache import Answerer
+from llmstages.data.endpoint import Endpoint, check_address, check_key_variable
 from llmstages.data.splits import comparable
 from llmstages.plugins.problems import cloze, written
 from llmstages.plugins.problems.questions import TASKS, Outcome, Passage, row_of
@@ -48,8 +49,8 @@ class PassagesConfig:
     )
     wording: str = option(
         "Which {kind} is missing? Answer with the missing {kind} alone.\n\n{sentence}",
-        "without a writer: the question; {sentence} is the sentence with a blank, {kind} what was "
-        "left out of it, {question} an English sentence that asks itself (`was born in which year?`), "
+        "without a writer: the question; {sentence} is the sentence with its blank, {kind} what "
+        "is left out, {question} an English sentence that asks itself (`was born in which year?`), "
         "which small models understand better than a blank",
     )
     model: str = option(
@@ -70,6 +71,12 @@ class PassagesConfig:
     max_new_tokens: int = option(96, "longest text of the writer in tokens", ge=1)
     concurrency: int = option(8, "requests at the endpoint at once", ge=1, identity=False)
     timeout: float = option(120.0, "seconds until a request counts as failed", gt=0, identity=False)
+    retries: int = option(
+        4,
+        "times a failed request (429, 5xx, no connection, timeout) is repeated",
+        ge=0,
+        identity=False,
+    )
     batch: int = option(
         16, "requests that a model step answers at once; the samples depend on it", ge=1
     )
@@ -85,7 +92,7 @@ class PassagesConfig:
             raise ValueError(f"kinds must be some of {', '.join(cloze.KINDS)}, not {self.kinds}")
         if "{sentence}" not in self.wording and "{question}" not in self.wording:
             raise ValueError(
-                "wording must have {sentence}, where the sentence with its blank goes, or {question}"
+                "wording must have {sentence}, the sentence with its blank, or {question}"
             )
         check_key_variable(self.key_variable)
         if self.endpoint:
@@ -119,7 +126,12 @@ class Passages:
             )
         passages = draw_passages(config, ctx)
         if artifact or config.model:
-            outcome = written.write_questions(config, ctx, passages)
+            outcome = written.write_questions(
+                ctx,
+                passages,
+                lambda: self.answerer(config, ctx, config.temperature),
+                lambda writer: self.answerer(config, ctx, 0.0, writer),
+            )
         else:
             outcome = blank_words(config, ctx, passages)
         if not outcome.rows:
@@ -144,6 +156,40 @@ class Passages:
             **{f"questions/{kind}": count for kind, count in sorted(kinds.items())},
             **{f"refused/{reason}": count for reason, count in sorted(outcome.refused.items())},
         }
+
+    def answerer(
+        self,
+        config: PassagesConfig,
+        ctx: Context,
+        temperature: float,
+        before: Answerer | None = None,
+    ) -> Answerer:
+        """The wired model, else the one at the endpoint.
+
+        before: the same model with another temperature, whose weights are used again.
+        """
+        settings: dict[str, Any] = {"temperature": temperature, "max_tokens": config.max_new_tokens}
+        artifact = ctx.maybe("writer")
+        if artifact:
+            from llmstages.train.model_step import ModelStep
+
+            settings["seed"] = config.seed
+            if isinstance(before, ModelStep):
+                before.settings = settings
+                return before
+            return ModelStep(artifact, ctx, settings, config.batch)
+        return Endpoint(
+            step=ctx.step,
+            url=config.endpoint,
+            name=config.model,
+            settings=settings,
+            key_variable=config.key_variable,
+            concurrency=config.concurrency,
+            timeout=config.timeout,
+            retries=config.retries,
+            wait=1.0,
+            patience=5,
+        )
 
 
 def draw_passages(config: PassagesConfig, ctx: Context) -> list[Passage]:

@@ -7,17 +7,13 @@ passage and the question alone: what it cannot answer then is no question about 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from llmstages.core.stage import Context
 from llmstages.data.answer_cache import AnswerCache, Answerer
 from llmstages.plugins.problems.questions import Outcome, Passage, row_of
 from llmstages.text.grading import are_right, contains_value
 from llmstages.text.material import TEMPLATE_MARKS, as_material, without_thinking
-
-if TYPE_CHECKING:
-    from llmstages.plugins.problems.passages import PassagesConfig
 
 LONGEST_ANSWER = 8  # words
 PAIR = re.compile(
@@ -33,11 +29,23 @@ POINTS_TO_TEXT = re.compile(
 EDGES = " \t\"'“”*_."
 
 
-def write_questions(config: PassagesConfig, ctx: Context, passages: Sequence[Passage]) -> Outcome:
-    """Ask the writer for a question about each passage, and keep those that stand the checks."""
+def write_questions(
+    ctx: Context,
+    passages: Sequence[Passage],
+    writing: Callable[[], Answerer],
+    reading: Callable[[Answerer], Answerer],
+) -> Outcome:
+    """Ask the writer for a question about each passage, and keep those that stand the checks.
+
+    Args:
+        ctx: the step.
+        passages: what the questions are about.
+        writing: gives the writer.
+        reading: gives the same model as it answers, without chance.
+    """
     cache = AnswerCache(ctx, [])
     outcome = Outcome()
-    writer = _answerer(config, ctx, config.temperature)
+    writer = writing()
     names = [passage.id for passage in passages]
     requests = [request_question(passage.text) for passage in passages]
     drafts: list[tuple[Passage, str, str]] = []
@@ -50,9 +58,9 @@ def write_questions(config: PassagesConfig, ctx: Context, passages: Sequence[Pas
             outcome.drop(passage, reason, answer.text or answer.reason)
         else:
             drafts.append((passage, question, short))
-    writer = _answerer(config, ctx, 0.0, writer)
+    reader = reading(writer)
     checks = cache.ask(
-        writer,
+        reader,
         [passage.id for passage, _, _ in drafts],
         [request_answer(passage.text, question) for passage, question, _ in drafts],
         "answers with the passage",
@@ -67,39 +75,6 @@ def write_questions(config: PassagesConfig, ctx: Context, passages: Sequence[Pas
             outcome.drop(passage, "not answered with the passage", seen)
     outcome.report(ctx)
     return outcome
-
-
-def _answerer(
-    config: PassagesConfig, ctx: Context, temperature: float, before: Answerer | None = None
-) -> Answerer:
-    """The wired model, else the one at the endpoint.
-
-    before: the same writer with another temperature, whose weights are used again.
-    """
-    settings = {"temperature": temperature, "max_tokens": config.max_new_tokens}
-    artifact = ctx.maybe("writer")
-    if artifact:
-        from llmstages.train.model_step import ModelStep
-
-        settings["seed"] = config.seed
-        if isinstance(before, ModelStep):
-            before.settings = settings
-            return before
-        return ModelStep(artifact, ctx, settings, config.batch)
-    from llmstages.data.endpoint import Endpoint
-
-    return Endpoint(
-        step=ctx.step,
-        url=config.endpoint,
-        name=config.model,
-        settings=settings,
-        key_variable=config.key_variable,
-        concurrency=config.concurrency,
-        timeout=config.timeout,
-        retries=4,
-        wait=1.0,
-        patience=5,
-    )
 
 
 def request_question(text: str) -> str:

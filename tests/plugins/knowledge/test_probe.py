@@ -150,16 +150,16 @@ def test_rows_of_search_are_taken_by_search_tokens(tmp_path, monkeypatch):
     page = "Far away lies Quux, whose capital is Ra."
     fact = question("strange capital of Quux?", "Ra") | {"passage": page, "meta": "{}"}
     named = question("strange thing?", "Ra") | {"passage": page, "meta": '{"name": "Quux"}'}
-    made, metrics = probe(
-        tmp_path, monkeypatch, number=0, teach=["search"], extra=[fact, named], ratio=2.0
-    )
+    made, metrics = probe(tmp_path, monkeypatch, number=0, teach=["search"], extra=[fact, named])
     assert metrics["searches"] == 2 and metrics["refusals"] == 0
+    # Words of half the pages weigh nothing in an index, so there are more pages than these two.
+    others = [{"id": str(n), "text": f"Page {n} tells nothing of it."} for n in range(8)]
     lookups, counts = perform(
         SearchTokens,
         tmp_path / "tools",
         SearchTokensConfig(tools={"search": {"use": "search"}}, guess=False),
         dialogues=[made],
-        pages=saved(tmp_path / "pages", "corpus", [{"id": "1", "text": "Nothing of it."}]),
+        pages=saved(tmp_path / "pages", "corpus", others),
     )
     assert counts["dialogues"] == 2
     queries = set()

@@ -196,7 +196,7 @@ def test_a_corpus_without_a_question_is_refused(tmp_path):
         ({"test_fraction": 0.7, "threshold_fraction": 0.3}, "leave no passage"),
         ({"kinds": ["verb"]}, "kinds must be some of"),
         ({"kinds": []}, "kinds must be some of"),
-        ({"wording": "What?"}, "must have {sentence}"),
+        ({"wording": "What?"}, "must have .sentence."),
         ({"endpoint": "localhost"}, "must be an address"),
     ],
 )
@@ -250,7 +250,7 @@ class Writer:
 
 def test_a_written_question_must_be_answered_with_the_passage(tmp_path, monkeypatch):
     writer = Writer(lambda town: town != "Arvik")
-    monkeypatch.setattr(written, "_answerer", lambda *_: writer)
+    monkeypatch.setattr(Passages, "answerer", lambda *_: writer)
     config = PassagesConfig(passage_words=10, model="m", endpoint="http://localhost:1/v1")
     rows, metrics, made = make(tmp_path, FACTS, config)
     assert len(rows) == 7 and metrics["refused/not answered with the passage"] == 1
