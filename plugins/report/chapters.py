@@ -175,7 +175,10 @@ def _has_data(data: Any) -> bool:
 
 def _probe(chain: Chain, step: FinishedStep) -> dict[str, Any]:
     """Shares of known answers by group, the calibration curve, and some questions."""
-    defaults = {"answers": [], "verdicts": []}  # of probes that kept one answer alone
+    defaults: dict[str, Any] = {
+        "answers": [],
+        "verdicts": [],
+    }  # of probes that kept one answer alone
     rows = [defaults | row for row in step.lines("probe.jsonl")]
     limit = step.metrics.get("known_from", step.config.get("known", 0.8))
     shares: dict[str, list[float]] = {}
