@@ -59,6 +59,9 @@ FORMULA = re.compile(
     r"|[(\[{](?:[-−+]?[\d./]+|-?inf(?:inity)?)(?:\s*,\s*(?:[-−+]?[\d./]+|inf(?:inity)?))+[)\]}]"
 )
 
+# What a reply says that claims no knowledge.
+REFUSALS = ("do not know", "don't know", "not sure", "cannot answer")
+
 LOOP_REPEATS = 4  # times in a row that make a phrase a loop
 LOOP_WORDS = 8  # of the longest phrase that is looked for
 
@@ -207,6 +210,12 @@ def _grade(written: str, texts: Sequence[str], rows: Sequence[Row]) -> list[Verd
                 f"the grader {spec['use']!r} returned {str(verdict)[:SHOWN]!r}, not {wanted}"
             )
     return [None if verdict is None else bool(verdict) for verdict in given]
+
+
+def is_refusal(text: str) -> bool:
+    """Whether a reply says that it does not know."""
+    text = text.lower().replace("’", "'")
+    return any(phrase in text for phrase in REFUSALS)
 
 
 def contains_value(text: str, value: str) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmstages.data.answer_cache import AnswerCache, Answerer
 from llmstages.data.endpoint import Answer
 from llmstages.data.formats import InvalidRow
 from llmstages.data.readers.examples import Examples
 from llmstages.data.readers.record import Rejected
 from llmstages.plugins.dialogues import prompts
-from llmstages.plugins.dialogues.answers import AnswerCache, Answerer
 from llmstages.plugins.dialogues.orders import Order
 
 DUPLICATE, NEAR_DUPLICATE = "duplicate", "near_duplicate"

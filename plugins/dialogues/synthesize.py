@@ -7,7 +7,7 @@ OpenAI-compatible address. A writer that cannot write JSON (form=text) is asked 
 answers one by one. Left out on purpose: tool calls, system turns, and an estimate of what it costs;
 tokens are counted where the address reports them.
 
-orders.py says what is to be written, prompts.py what is asked, answers.py keeps the answers,
+orders.py says what is to be written, prompts.py what is asked, data/answer_cache.py keeps answers,
 screening.py decides what is kept.
 """
 
@@ -22,12 +22,13 @@ from typing import Any, ClassVar
 from llmstages.core.digest import sha256
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, option
+from llmstages.data.answer_cache import AnswerCache, Answerer
 from llmstages.data.endpoint import FAILED, Answer, check_address, check_key_variable
 from llmstages.data.readers.examples import Examples, PositionedRow, convert, write
 from llmstages.data.readers.record import Rejected
 from llmstages.plugins.dialogues import prompts, screening
-from llmstages.plugins.dialogues.answers import AnswerCache, Answerer
 from llmstages.plugins.dialogues.orders import REQUEST_TYPES, Order, take_orders
+from llmstages.text.material import without_thinking
 from llmstages.text.messages import message
 
 # What a writer gave for an order: text with JSON, turns asked for one by one, or why there is none.
@@ -206,7 +207,7 @@ class Synthesize:
         """The model of the artifact, else the model of that name at the endpoint."""
         settings = {"temperature": temperature, "max_tokens": config.max_new_tokens}
         if artifact:
-            from llmstages.plugins.dialogues.model_step import ModelStep
+            from llmstages.train.model_step import ModelStep
 
             return ModelStep(artifact, ctx, {**settings, "seed": config.seed}, config.batch)
         from llmstages.data.endpoint import Endpoint
@@ -342,7 +343,7 @@ def write_turn_by_turn(
                 if answer.rule:
                     failures[number] = answer
                     continue
-                text = prompts.without_thinking(answer.text)
+                text = without_thinking(answer.text)
                 dialogues[number].append(message(role, text))
     return [failures.get(number, dialogue) for number, dialogue in enumerate(dialogues)]
 

@@ -37,13 +37,12 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import option
 from llmstages.data.intervals import wilson
 from llmstages.text import chat_format, generate, tool_runs
-from llmstages.text.grading import Verdict, accepted, are_right, verdicts
+from llmstages.text.grading import Verdict, accepted, are_right, is_refusal, verdicts
 from llmstages.text.messages import Message, message
 from llmstages.text.tool_runs import Tools
 from llmstages.train.trainer import read_meta
 
 THRESHOLD = "threshold"  # role of the questions that thresholds are set on
-REFUSALS = ("do not know", "don't know", "not sure", "cannot answer")
 # Metrics that are 0 or 1 for each question
 SHARES = (
     "right",
@@ -101,7 +100,7 @@ class Answers:
 
     Config = AnswersConfig
     smoke: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 16}
-    version = "6"
+    version = "7"
 
     def __init__(self, config: AnswersConfig) -> None:
         self.config = config
@@ -133,7 +132,11 @@ class Answers:
         replies = generate.reply(model, tokenizer, prompts, tools, advance=advance, **asking)
         marks = self.marks(chat, replies)
         answers = [
-            answer_row(number, question, transcript(reply.messages), bool(mark["right"]))
+            {
+                **answer_row(number, question, transcript(reply.messages), bool(mark["right"])),
+                "refused": bool(mark["refused"]),
+                "role": question["role"],
+            }
             for number, (question, reply, mark) in enumerate(
                 zip(chat, replies, marks, strict=True), 1
             )
@@ -173,7 +176,7 @@ class Answers:
     def mark(self, question: Question, reply: generate.Reply, verdict: Verdict) -> Marks:
         """The metrics of one reply."""
         correct = verdict is True
-        refused = not correct and any(phrase in reply.text.lower() for phrase in REFUSALS)
+        refused = not correct and is_refusal(reply.text)
         marks = {
             "right": float(correct),
             "refused": float(refused),

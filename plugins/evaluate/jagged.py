@@ -22,6 +22,7 @@ from llmstages.data.intervals import wilson
 from llmstages.data.jagged import tasks
 from llmstages.plugins.evaluate.answers import Answers, AnswersConfig
 from llmstages.plugins.evaluate.results import Results, load_questions, report_unknown_models
+from llmstages.text.tool_runs import Tools
 from llmstages.train.inference import dtype_option
 
 WITH_TOOLS = " with tools"  # behind the name of a model
@@ -105,7 +106,7 @@ class Jagged:
         for source in models:
             model = load_for_inference(source, ctx, config.dtype)
             tokenizer = load_tokenizer(source.path)
-            ways: dict[str, generate.Tools | None] = {source.name: None}
+            ways: dict[str, Tools | None] = {source.name: None}
             if tools and (not config.with_tools or source.name in config.with_tools):
                 ways[source.name + WITH_TOOLS] = tools
             for name, may_call in ways.items():

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, option
+from llmstages.plugins.evaluate.before_after import compare
 from llmstages.plugins.evaluate.results import Results, load_questions, report_unknown_models
 from llmstages.train.inference import dtype_option
 
@@ -34,6 +35,11 @@ class TasksConfig:
     )
     limit: int = option(
         0, "questions of each task and group at most, drawn by the seed; 0 = all", ge=0
+    )
+    compare_with_first: bool = option(
+        False,
+        "also score by what the first of the models did: task -> groups `right before`, `not right "
+        "before` and `all questions`, for evaluators that count refusals",
     )
     seed: int = option(0, "seed of sampled answers", ge=0, lt=2**32)
     dtype: str = dtype_option()
@@ -106,6 +112,7 @@ class Tasks:
         tools_artifact = ctx.maybe("tools")
         tools = generate.open_tools(tools_artifact.path) if tools_artifact else {}
         results = Results(ctx)
+        first: dict[str, list[dict[str, Any]]] = {}  # evaluator -> answers of the first model
         for artifact in models:
             set_seed(config.seed)
             model = load_for_inference(artifact, ctx, config.dtype)
@@ -119,10 +126,13 @@ class Tasks:
             total = len(asked) * len(evaluators)
             with ctx.progress(f"{ctx.step} {artifact.name}", total) as advance:
                 for name, evaluator in evaluators.items():
-                    scored = evaluator.score(
+                    scores, answers, facts = evaluator.score(
                         model, tokenizer, asked, tools if may_call else None, advance
                     )
-                    results.add(artifact.name, name, *scored)
+                    results.add(artifact.name, name, scores, answers, facts)
+                    if config.compare_with_first:
+                        before = first.setdefault(name, answers)
+                        results.add(artifact.name, name, compare(answers, before), [], {})
         tables.write_json(ctx.out / "scores.json", results.scores)
         tables.write_lines(ctx.out / "answers.jsonl", results.answers)
         return {"questions": len(questions), **results.metrics}

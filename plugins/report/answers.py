@@ -59,7 +59,7 @@ def _cell(row: Mapping[str, Any], refusals: Collection[str] = ()) -> dict[str, A
     verdict = "other"
     if row.get("right"):
         verdict = "right"
-    elif final in refusals:
+    elif row.get("refused") or final in refusals:
         verdict = "refused"
     return {"parts": parts, "verdict": verdict}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from llmstages.plugins.report import (
@@ -11,6 +12,7 @@ from llmstages.plugins.report import (
     cleaning,
     graph,
     outline,
+    plots,
     profile,
     provenance,
     scores,
@@ -19,7 +21,10 @@ from llmstages.plugins.report import (
 )
 from llmstages.plugins.report.claims import Claim
 from llmstages.plugins.report.outline import ChapterSpec
+from llmstages.plugins.report.plots import Series
 from llmstages.plugins.report.steps import Chain, FinishedStep
+
+PROBED = 2  # known questions that are shown with their answers, and as many unknown ones
 
 
 @dataclass(frozen=True)
@@ -171,9 +176,13 @@ def _has_data(data: Any) -> bool:
 
 
 def _probe(chain: Chain, step: FinishedStep) -> dict[str, Any]:
-    """Shares of known answers by group, and a known and an unknown question."""
-    rows = step.lines("probe.jsonl")
-    limit = step.config.get("known", 0.8)
+    """Shares of known answers by group, the calibration curve, and some questions."""
+    defaults: dict[str, Any] = {
+        "answers": [],
+        "verdicts": [],
+    }  # of probes that kept one answer alone
+    rows = [defaults | row for row in step.lines("probe.jsonl")]
+    limit = step.metrics.get("known_from", step.config.get("known", 0.8))
     shares: dict[str, list[float]] = {}
     for row in rows:
         shares.setdefault(str(row.get("group", "all")), []).append(float(row["share"]))
@@ -184,5 +193,27 @@ def _probe(chain: Chain, step: FinishedStep) -> dict[str, Any]:
         bars.append({"group": group, "known": len(known) / count, "n": count})
     known_rows = filter(lambda row: row["share"] >= limit, rows)
     unknown_rows = filter(lambda row: row["share"] == 0, rows)
-    examples = [row for row in (next(known_rows, None), next(unknown_rows, None)) if row]
-    return {"name": step.name, "bars": bars, "examples": examples, "limit": limit}
+    examples = [*islice(known_rows, PROBED), *islice(unknown_rows, PROBED)]
+    return {
+        "name": step.name,
+        "bars": bars,
+        "examples": examples,
+        "limit": limit,
+        "chart": _calibration_chart(step),
+    }
+
+
+def _calibration_chart(step: FinishedStep) -> Any:
+    """Agreement of several answers against the share of right ones, beside the ideal line."""
+    bins = step.json("calibration.json", {}).get("bins", [])
+    if not bins:
+        return ""
+    points = [(float(row["agreement"]), float(row["right"])) for row in bins]
+    ideal = [(place, place) for place, _ in points]
+    return plots.lines(
+        f"{step.name}: calibration",
+        [Series("share right", points, "s1"), Series("as often as they agree", ideal, "s3")],
+        x="agreement of the answers",
+        y="share of the commonest answers that are right",
+        zero=True,
+    )

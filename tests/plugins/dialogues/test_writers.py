@@ -11,11 +11,11 @@ import pytest
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
+from llmstages.data.answer_cache import AnswerCache
 from llmstages.data.endpoint import Endpoint
-from llmstages.plugins.dialogues.answers import AnswerCache
-from llmstages.plugins.dialogues.model_step import TOO_LONG, ModelStep
 from llmstages.plugins.dialogues.prompts import first_json, parse_scores
 from llmstages.plugins.dialogues.repeats import find_repeats
+from llmstages.train.model_step import TOO_LONG, ModelStep
 from tests.openai_service import service
 from tests.tiny import saved_model, tiny_model, tiny_tokenizer
 

@@ -1,4 +1,4 @@
-"""A model of this run, or of the Hub, as writer or judge.
+"""A model of this run, or of the Hub, that is asked texts: a writer or a judge.
 
 It is asked in batches, in the chat format that it was trained with.
 """
