@@ -28,6 +28,7 @@ SECTION_NAMES = (
     "replies",
     "first_answers",
     "comparison",
+    "recollection",
     "profile",
     "scores",
     "provenance",
@@ -66,7 +67,7 @@ GENERAL_CHAPTERS = {
     "comparison": {
         "title": "Every model, side by side",
         "text": "The same prompts, answered by every model of the run.",
-        "show": ["comparison", "profile", "scores"],
+        "show": ["comparison", "recollection", "profile", "scores"],
     },
     "provenance": {
         "title": "How it was made",

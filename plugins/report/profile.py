@@ -19,6 +19,7 @@ WIDTH = 640
 LEFT, RIGHT, TOP, BOTTOM = 150, 16, 6, 34
 MARK_HEIGHT = 13  # of the row of one model
 GAP = 12  # between two tasks
+ABOUT = "right answers in percent, all sizes together"
 STYLES = 8  # colors of the page
 Profile = Mapping[str, Mapping[str, Mapping[str, float]]]  # task -> model -> right, low, high, ...
 
@@ -34,13 +35,14 @@ def profiles(chain: Chain) -> list[Markup]:
     return charts
 
 
-def chart(title: str, tasks: Profile, models: Sequence[str]) -> Markup:
+def chart(title: str, tasks: Profile, models: Sequence[str], about: str = ABOUT) -> Markup:
     """The chart with its legend.
 
     Args:
         title: above the chart.
         tasks: the shares of each task and model.
         models: in the order of their marks.
+        about: behind the title, what the marks are.
     """
     row_height = MARK_HEIGHT * len(models) + GAP
     height = TOP + row_height * len(tasks) + BOTTOM
@@ -57,10 +59,10 @@ def chart(title: str, tasks: Profile, models: Sequence[str]) -> Markup:
             if model in by_model:
                 y = top + GAP / 2 + MARK_HEIGHT * (place + 0.5)
                 parts.append(_mark(task, model, by_model[model], y, place))
-    label = f"{title}: right answers by task. {_in_words(tasks, models)}"
+    label = f"{title}: right answers. {_in_words(tasks, models)}"
     return Markup(
-        f'<figure class="profile"><figcaption>{escape(title)} <small>right answers in percent, '
-        "all sizes together, with 95 % intervals</small></figcaption>"
+        f'<figure class="profile"><figcaption>{escape(title)} <small>{escape(about)}, '
+        "with 95 % intervals</small></figcaption>"
         f'<svg class="plot" viewBox="0 0 {WIDTH} {height}" role="img" '
         f'aria-label="{escape(label)}">{"".join(parts)}</svg>{_legend(models)}</figure>'
     )
