@@ -17,7 +17,10 @@ from llmstages.pipeline.compose import compose, expand
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SCALING = (ROOT / "docs/scaling.md").read_text()
-GUIDE_NAMES = ("sft.md", "finetune.md", "posttrain.md", "synthesize.md", "store.md", "export.md")
+GUIDE_NAMES = (
+    *("sft.md", "finetune.md", "posttrain.md", "tools.md"),
+    *("synthesize.md", "store.md", "export.md"),
+)
 GUIDES = [SCALING, *((ROOT / "docs" / name).read_text() for name in GUIDE_NAMES)]
 BLOCKS = re.findall(
     r"^```(\w*)\n(.*?)^```", "".join([README, *GUIDES[1:]]), re.MULTILINE | re.DOTALL
