@@ -6,7 +6,7 @@ one that names no tool where none is guessed. Each call is run on the real tool,
 of a row (column ``calls``) after each other. Its result is put into the dialogue and carries no
 loss. A row whose answer does not occur in the result is dropped and counted (for a guessed query:
 whose result shares no name or long word with the answer). The index holds the given pages and those
-that rows bring along, in passages. The artifact carries it, for evaluation and chat. Its column
+that rows bring along (``page``; ``pages`` as JSON), in passages. The artifact carries it, for evaluation and chat. Its column
 ``sources`` (JSON) says where the results of a row come from: id, start, source, url and title of
 each passage.
 """
@@ -141,7 +141,9 @@ def build_index(
 
     def pages() -> Iterator[Page]:
         yield from pages_of(ctx.one("pages"))
-        yield from (Page(row["page"]) for row in rows if row.get("page"))
+        for row in rows:
+            own = [row.get("page"), *json.loads(row.get("pages") or "[]")]
+            yield from (Page(text) for text in own if text)
 
     counts = index.build(
         ctx.out / index.FOLDER,

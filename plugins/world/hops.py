@@ -4,8 +4,9 @@
 they found. Numbers of people stand in no page that was trained on, only in an almanac that can be
 searched (pages.world_encyclopaedia with ``numbers``), so nothing but calls can answer.
 
-dialogues.world_hops  questions about people of the roles asked and probe, with their calls; the
-                      stage tools.search_tokens runs them
+dialogues.world_hops  questions about people nobody has heard of, with their pages and calls; the
+                      stage tools.search_tokens runs them. Each name occurs once, so that a model
+                      learns to copy it into its query and not to prefer those it has seen
 problems.world_hops   the same questions about test people, of one hop and of several
 """
 
@@ -19,7 +20,7 @@ from typing import Any, ClassVar
 
 from llmstages.core.stage import Context, option
 from llmstages.plugins.world import people, sentences
-from llmstages.plugins.world.people import Person, World
+from llmstages.plugins.world.people import Person
 from llmstages.plugins.world.problems import row
 from llmstages.text.messages import message
 
@@ -52,11 +53,6 @@ def sum_calls(first: Person, second: Person) -> list[dict[str, str]]:
     ]
 
 
-def people_of(world: World, roles: Sequence[str]) -> list[Person]:
-    """All people of these roles, whatever their tier."""
-    return [person for person in world.people if person.role in roles]
-
-
 @dataclass(frozen=True)
 class HopDialoguesConfig:
     seed: int = option(0, "seed of people and wording")
@@ -65,37 +61,49 @@ class HopDialoguesConfig:
 
 
 class WorldHops:
-    """Questions that take several calls, and some that take one."""
+    """Questions about strangers that take several calls, and some that take one."""
 
     Config = HopDialoguesConfig
     smoke: ClassVar[Mapping[str, Any]] = {"sums": 40, "single": 20}
     inputs: ClassVar[Mapping[str, str]] = {"world": "documents"}
     output: ClassVar[str] = "dialogues"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def run(self, config: HopDialoguesConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages.data import tables
 
-        persons = people_of(people.load(ctx.one("world")), ("asked", "probe"))
+        world = people.load(ctx.one("world"))
         rng = random.Random(f"hops {config.seed}")
         rows = []
         for _ in range(config.sums):
-            first, second = rng.sample(persons, 2)
-            question, answer = sum_question(first, second, rng)
-            rows.append(_dialogue(question, f"answer {answer}", sum_calls(first, second)))
+            strangers = world.fresh(rng), world.fresh(rng)
+            question, answer = sum_question(*strangers, rng)
+            calls = sum_calls(*strangers)
+            rows.append(_dialogue(question, f"answer {answer}", calls, strangers, rng))
         for _ in range(config.single):
-            person = rng.choice(persons)
+            person = world.fresh(rng)
             question, answer = sentences.question(person, "number", rng)
             call = {"tool": SEARCH, "argument": person.name, "answer": person.number}
-            rows.append(_dialogue(question, answer, [call]))
+            rows.append(_dialogue(question, answer, [call], [person], rng))
         rng.shuffle(rows)
         tables.save(rows, ctx.out / "data")
         return {"dialogues": len(rows), "calls": 3 * config.sums + config.single}
 
 
-def _dialogue(question: str, answer: str, calls: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    messages = [message("user", question), message("assistant", answer)]
-    return {"messages": messages, "task": "hops", "calls": json.dumps(calls)}
+def _dialogue(
+    question: str,
+    answer: str,
+    calls: Sequence[Mapping[str, str]],
+    strangers: Sequence[Person],
+    rng: random.Random,
+) -> dict[str, Any]:
+    stated = (*people.ATTRIBUTES, "number")
+    return {
+        "messages": [message("user", question), message("assistant", answer)],
+        "task": "hops",
+        "calls": json.dumps(calls),
+        "pages": json.dumps([sentences.article(person, rng, stated) for person in strangers]),
+    }
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,8 @@ class HopProblems:
     def run(self, config: HopProblemsConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages.data import tables
 
-        persons = people_of(people.load(ctx.one("world")), ("test",))
+        world = people.load(ctx.one("world"))
+        persons = [person for person in world.people if person.role == "test"]
         rng = random.Random(f"hop problems {config.seed}")
         rows = []
         for _ in range(config.per_group):
