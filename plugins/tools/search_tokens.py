@@ -6,9 +6,9 @@ one that names no tool where none is guessed. Each call is run on the real tool,
 of a row (column ``calls``) after each other. Its result is put into the dialogue and carries no
 loss. A row whose answer does not occur in the result is dropped and counted (for a guessed query:
 whose result shares no name or long word with the answer). The index holds the given pages and those
-that rows bring along (``page``; ``pages`` as JSON), in passages. The artifact carries it, for evaluation and chat. Its column
-``sources`` (JSON) says where the results of a row come from: id, start, source, url and title of
-each passage.
+that rows bring along (``page``; ``pages`` as JSON), in passages. The artifact carries it, for
+evaluation and chat. Its column ``sources`` (JSON) says where the results of a row come from: id,
+start, source, url and title of each passage.
 """
 
 from __future__ import annotations
