@@ -120,6 +120,11 @@ class AskedModel(LM):
         self._limit = min(context, config.max_length or context)
         self.notes: Counter[str] = Counter()
 
+    @property
+    def tokenizer_name(self) -> str:
+        """A key for the harness's cache of requests, which is not used."""
+        return self._name
+
     def apply_chat_template(
         self, chat_history: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
     ) -> Prompt:

@@ -83,6 +83,7 @@ def load(config: Any, ctx: Context) -> dict[str, Any]:
     for name, task in loaded["tasks"].items():
         _require_offered(name, task, ctx)
         _set_fewshot(task, config)
+        _try_first_question(name, task, config, ctx)
     return dict(loaded)
 
 
@@ -204,3 +205,18 @@ def _set_fewshot(task: Any, config: Any) -> None:
         task.set_config(key="num_fewshot", value=config.num_fewshot)
     elif own is None:
         task.set_config(key="num_fewshot", value=0)
+
+
+def _try_first_question(name: str, task: Any, config: Any, ctx: Context) -> None:
+    """Make one prompt, which finds absent columns and too few examples before a model is loaded."""
+    task.set_fewshot_seed(seed=config.seed)
+    try:
+        with quiet():
+            task.build_all_requests(limit=1, rank=0, world_size=1)
+    # A task is foreign code, with templates of its own: it may raise anything.
+    except Exception as error:
+        shots = task.get_config("num_fewshot")
+        raise StageError(
+            f"{ctx.step}: the first question of the task {name} cannot be made with {shots} "
+            f"examples: {type(error).__name__}: {error}"
+        ) from error
