@@ -98,7 +98,7 @@ def ask(
             apply_chat_template=chat,
             fewshot_as_multiturn=True,
         )
-    for note, number in asked.notes.items():
+    for note, number in (+asked.notes).items():  # without those that never happened
         ctx.say(f"{ctx.step}: {name}: {number} {note}")
     return results
 

@@ -248,6 +248,13 @@ def test_two_models_get_the_same_examples_and_the_harness_is_silent(tmp_path, mo
     assert "right" not in scores["passages"]["all"]["tiny"], "a perplexity is no share"
 
 
+def test_it_keeps_the_contract_of_a_stage(tmp_path):
+    from llmstages.testing import check_stage
+
+    folder = write_tasks(tmp_path / "tasks")
+    check_stage("evaluate.lm_eval", tmp_path, {"include_path": str(folder), "limit": 2})
+
+
 def test_a_group_is_one_task_with_its_members(tmp_path, model):
     folder = write_tasks(tmp_path / "tasks")
     (folder / "again.yaml").write_text(CHOICES.replace("task: capitals", "task: capitals_again"))
