@@ -27,6 +27,7 @@ def decode(
     max_new_tokens: int,
     options: Mapping[str, Any],
     advance: Callable[[float], None] | None = None,
+    is_complete: Callable[[Sequence[int]], bool] | None = None,
 ) -> tuple[Rows, list[list[float]]]:
     """Continue prompts (ids) as one batch.
 
@@ -36,6 +37,8 @@ def decode(
         max_new_tokens: tokens written for each at most.
         options: ``eos_token_id`` (a list), ``pad_token_id``, ``do_sample`` and ``temperature``.
         advance: called with the number of prompts that are done, in proportion to their tokens.
+        is_complete: whether the new ids of a prompt need no more, though they have no stop token.
+            Models that go through ``generate()`` are not asked, and write on.
 
     Raises:
         StageError: the model gives probabilities that are no numbers.
@@ -49,7 +52,9 @@ def decode(
     steps = _Steps(len(prompts), max_new_tokens, advance)
     with torch.no_grad():
         if can_decode(model):
-            rows, probabilities = _decode(model, prompts, max_new_tokens, options, steps)
+            rows, probabilities = _decode(
+                model, prompts, max_new_tokens, options, steps, is_complete
+            )
         else:
             rows, probabilities = _generate(model, prompts, max_new_tokens, options, steps)
     steps.finish()
@@ -175,6 +180,7 @@ def _decode(
     max_new_tokens: int,
     options: Mapping[str, Any],
     steps: _Steps,
+    is_complete: Callable[[Sequence[int]], bool] | None,
 ) -> tuple[Rows, list[list[float]]]:
     import torch
 
@@ -192,6 +198,9 @@ def _decode(
                 written[row].append(token)
                 probabilities[row].append(chance)
         ended |= torch.isin(tokens, stops)
+        if is_complete:
+            complete = [is_complete(written[row]) for row in batch.rows]
+            ended |= torch.tensor(complete, device=ended.device)
         number_ended = int(ended.sum())
         if number_ended == len(ended) or not left:
             break

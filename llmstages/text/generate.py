@@ -73,6 +73,7 @@ def generate(
     temperature: float = 0.0,
     batch: int = 64,
     advance: Callable[[float], None] | None = None,
+    is_complete: Callable[[Sequence[int]], bool] | None = None,
 ) -> tuple[list[list[int]], list[float]]:
     """Continue prompts (ids).
 
@@ -80,8 +81,8 @@ def generate(
     tokens. temperature 0 is greedy; above it tokens are sampled and the probabilities are 1.0.
     batch: prompts computed at once at most; fewer where memory holds no more (batching.py).
     advance: called with the number of prompts that are done, also within a batch, where a prompt
-    counts as done in proportion to the tokens that it may still get. The middle of prompts that
-    are too long is removed (``fit_prompt``).
+    counts as done in proportion to the tokens that it may still get. is_complete: whether new ids
+    need no more (decode). The middle of prompts that are too long is removed (``fit_prompt``).
     """
     options = settings(model, tokenizer, temperature)
     context = _context(model)
@@ -100,7 +101,7 @@ def generate(
         start += len(chosen)
         with kept_memory():
             rows, probabilities = decode(
-                model, [fitted[i] for i in chosen], max_new_tokens, options, advance
+                model, [fitted[i] for i in chosen], max_new_tokens, options, advance, is_complete
             )
         for place, i in enumerate(chosen):
             new_ids[i] = rows[place]

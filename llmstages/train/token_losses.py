@@ -37,7 +37,7 @@ def token_losses(
     by_length = sorted(range(len(sequences)), key=lambda number: len(sequences[number][0]))
     for start in range(0, len(by_length), batch):
         chosen = by_length[start : start + batch]
-        at_once = _rows_at_once(model, [sequences[number] for number in chosen])
+        at_once = rows_at_once(model, [sequences[number] for number in chosen])
         for part_start in range(0, len(chosen), at_once):
             part = chosen[part_start : part_start + at_once]
             rows = batch_losses(model, pad, [sequences[number] for number in part])
@@ -47,7 +47,7 @@ def token_losses(
     return losses
 
 
-def _rows_at_once(model: Any, sequences: Sequence[Continuation]) -> int:
+def rows_at_once(model: Any, sequences: Sequence[Continuation]) -> int:
     """How many of the sequences fit into memory together."""
     width = max(len(ids) for ids, _ in sequences)
     scored = width - min(first for _, first in sequences)

@@ -115,3 +115,17 @@ def test_adapters_are_used_and_progress_adds_up():
     rows, _ = decoding.decode(adapted, prompts, NEW_TOKENS, GREEDY, done.append)
     assert rows == by_transformers(adapted, prompts, GREEDY)[0] != plain
     assert sum(done) == len(prompts) and len(done) > 1
+
+
+def test_a_row_that_is_complete_is_written_no_further():
+    model, prompts = random_model("llama"), prompts_of()
+    whole, _ = decoding.decode(model, prompts, NEW_TOKENS, GREEDY)
+    last = whole[max(range(len(whole)), key=lambda place: len(whole[place]))][4]
+    shapes = calls_of(model)
+    rows, chances = decoding.decode(
+        model, prompts, NEW_TOKENS, GREEDY, is_complete=lambda ids: last in ids
+    )
+    for row, full, of_row in zip(rows, whole, chances, strict=True):
+        end = full.index(last) + 1 if last in full else len(full)
+        assert row == full[:end] and len(of_row) == end
+    assert rows != whole and len({rows for rows, _ in shapes}) > 1, "complete rows leave the batch"
