@@ -42,6 +42,13 @@ def trainer_with_engine(base: Any) -> type:
             models = [model] if self.ref_model is None else [model, self.ref_model]
             self.shares = all(share_prompts(model) for model in models)
 
+        def sample(self, prompt_ids: Any) -> Any:
+            """One answer to each prompt, for rollouts: ids, without probabilities of the engine."""
+            if gives_ids_alone:
+                return self._generate_single_turn(prompt_ids, None, {})
+            answers, _ = self._generate_single_turn(prompt_ids, None, {}, 1)
+            return answers
+
         def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
             model = self.accelerator.unwrap_model(self.model)
             # Sampled as in evaluation, whatever the model's generation_config.json says.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses as dc
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -62,6 +63,23 @@ class FixedPPO(PPO):
         return Trainer
 
 
+class CallingRLOO(RLOO):
+    """RLOO whose policy always calls the calculator, and then says what it likes."""
+
+    def trainer_class(self) -> type:
+        class Trainer(super().trainer_class()):
+            def sample(self, prompt_ids: Any) -> Any:
+                call, result = (
+                    self.processing_class(text, add_special_tokens=False)["input_ids"]
+                    for text in ("<CALC_START>1+2<CALC_END>", "<RESULT_START>")
+                )
+                if result[0] in prompt_ids[0]:
+                    return super().sample(prompt_ids)
+                return [call] * len(prompt_ids)
+
+        return Trainer
+
+
 STAGES = {
     "pretrain": (CausalLM, PRETRAIN),
     "sft": (Chat, SFT),
@@ -76,6 +94,7 @@ STAGES = {
     "reward": (Pairwise, PairwiseConfig(epochs=2.0, batch_size=4, log_every=2, **NO_TIMED_SAVES)),
     "grpo": (GRPO, GRPOConfig(**ONLINE)),
     "rloo": (RLOO, RLOOConfig(**ONLINE)),
+    "rloo-tools": (CallingRLOO, RLOOConfig(**{**ONLINE, "max_completion_length": 40})),
     "ppo": (PPO, PPOConfig(**{**ONLINE, **TWICE})),
     "ppo-lora": (PPO, PPOConfig(**{**ONLINE, **TWICE}, lora_r=4)),
     "ppo-head": (PPO, PPOConfig(**{**ONLINE, **TWICE}, critic="head")),
@@ -124,10 +143,14 @@ def inputs_of(kind: str, folder: Path, write: bool = True) -> dict[str, Any]:
         {"prompt": [message("user", f"{i}+1=?")], "answer": str(i + 1), "meta": "{}"}
         for i in range(12)
     ]
+    tools = artifact("tools", "dialogues", [{"messages": TALK}]) if kind.endswith("tools") else None
+    if tools and write:
+        (tools.path / "tools.json").write_text(json.dumps({"calculator": {"use": "calculator"}}))
     return {
         "policy": model,
         "problems": artifact("problems", "problems", problems),
         "reward": None,
+        "tools": tools,
     }
 
 
