@@ -42,7 +42,7 @@ def answer_logps(model, batch):
 
 
 def expected(trainer, model, batch, mask):
-    """(loss, advantages) as in Ahmadian et al. 2024, section 3, of answers that are the mask's tokens.
+    """(loss, advantages) as in Ahmadian et al. 2024, section 3; answers are the mask's tokens.
 
     The answers of the batch are those of whole groups, which have a prompt in common.
     """
