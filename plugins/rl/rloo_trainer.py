@@ -93,9 +93,10 @@ def trainer_with_rollouts(base: Any) -> type:
         def _generate(self, prompts: Any) -> Any:
             if self.rollout_func is None:
                 return super()._generate(prompts)
-            self.rolled = self.rollout_func(prompts, self)
+            rolled = self.rollout_func(prompts, self)
+            self.rolled = rolled
             generated = super()._generate(prompts)
-            masks = [torch.tensor(mask) for mask in self.rolled["env_mask"]]
+            masks = [torch.tensor(mask) for mask in rolled["env_mask"]]
             own = pad(masks, padding_value=1, pad_to_multiple_of=self.pad_to_multiple_of)
             self.own = own.to(self.accelerator.device)
             self._log_own_lengths(masks)
