@@ -99,6 +99,7 @@ def test_other_stages_continue_with_the_same_bits(tmp_path, undisturbed, kind):
         ("ppo-head", (10,)),
         ("rloo", (8,)),
         ("rloo-tools", (5,)),
+        ("distill", (1, 5)),
     ],
 )
 def test_rl_continues_with_the_same_bits(tmp_path, undisturbed, kind, updates):

@@ -14,6 +14,7 @@ from typing import Any
 from llmstages.core.stage import Artifact, Context
 from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
 from llmstages.plugins.reward.pairwise import Pairwise, PairwiseConfig
+from llmstages.plugins.rl.distill import Distill, DistillConfig
 from llmstages.plugins.rl.dpo import DPO, DPOConfig
 from llmstages.plugins.rl.grpo import GRPO, GRPOConfig
 from llmstages.plugins.rl.ppo import PPO, PPOConfig
@@ -95,6 +96,17 @@ STAGES = {
     "grpo": (GRPO, GRPOConfig(**ONLINE)),
     "rloo": (RLOO, RLOOConfig(**ONLINE)),
     "rloo-tools": (CallingRLOO, RLOOConfig(**{**ONLINE, "max_completion_length": 40})),
+    "distill": (
+        Distill,
+        DistillConfig(
+            max_steps=9,
+            batch_size=8,
+            micro_batch_size=4,
+            max_completion_length=20,
+            lmbda=0.5,
+            **NO_TIMED_SAVES,
+        ),
+    ),
     "ppo": (PPO, PPOConfig(**{**ONLINE, **TWICE})),
     "ppo-lora": (PPO, PPOConfig(**{**ONLINE, **TWICE}, lora_r=4)),
     "ppo-head": (PPO, PPOConfig(**{**ONLINE, **TWICE}, critic="head")),
@@ -143,6 +155,15 @@ def inputs_of(kind: str, folder: Path, write: bool = True) -> dict[str, Any]:
         {"prompt": [message("user", f"{i}+1=?")], "answer": str(i + 1), "meta": "{}"}
         for i in range(12)
     ]
+    if kind == "distill":
+        teacher = Artifact("teacher", "model", folder / "teacher", "teacher")
+        if write:
+            teacher = saved_model(folder / "teacher", hidden=64)
+        return {
+            "policy": model,
+            "teacher": teacher,
+            "problems": artifact("problems", "problems", problems),
+        }
     tools = artifact("tools", "dialogues", [{"messages": TALK}]) if kind.endswith("tools") else None
     if tools and write:
         (tools.path / "tools.json").write_text(json.dumps({"calculator": {"use": "calculator"}}))
