@@ -14,33 +14,34 @@ NO_LABEL = -100  # where TRL computes no log probability
 WHOLE_WEIGHTS = ("NO", "MULTI_CPU", "MULTI_GPU")  # ways to distribute: each process has them all
 
 
-def trainer_with_engine(base: Any) -> type:
-    """A trainer that has the engine, off until ``use_fast_engine`` is called.
+def sampling_trainer(base: Any) -> type:
+    """A trainer that samples by our decode loop, off until ``use_fast_engine`` is called.
 
     Args:
-        base: trl.GRPOTrainer or trl.RLOOTrainer.
+        base: trl.GRPOTrainer, trl.RLOOTrainer or trl.DistillationTrainer.
     """
-    import torch
-    from trl import RLOOTrainer  # pyright: ignore[reportPrivateImportUsage]
+    from trl import GRPOTrainer  # pyright: ignore[reportPrivateImportUsage]
 
     from llmstages.text.decoding import can_decode, decode, plain_settings
-    from llmstages.train.shared_prompts import share_prompts
 
-    gives_ids_alone = issubclass(base, RLOOTrainer)
+    # GRPOTrainer takes probabilities, too, from engines that round differently.
+    gives_probabilities = issubclass(base, GRPOTrainer)
 
-    class TrainerWithEngine(base):
+    class SamplingTrainer(base):
         decodes = False  # samples by our decode loop
-        shares = False  # computes a prompt once for all its answers
 
         def use_fast_engine(self) -> None:
-            """Sample by our decode loop and share prompts, where the models allow it."""
+            """Use what is faster than TRL's own way, where the model allows it."""
             # With weights in pieces all processes must call the model equally often.
-            if self.accelerator.distributed_type not in WHOLE_WEIGHTS:
-                return
-            model = self.accelerator.unwrap_model(self.model)
-            self.decodes = can_decode(model)
-            models = [model] if self.ref_model is None else [model, self.ref_model]
-            self.shares = all(share_prompts(model) for model in models)
+            if self.accelerator.distributed_type in WHOLE_WEIGHTS:
+                self.decodes = can_decode(self.accelerator.unwrap_model(self.model))
+
+        def sample(self, prompt_ids: Any) -> Any:
+            """One answer to each prompt, for rollouts: ids, without probabilities of the engine."""
+            if not gives_probabilities:
+                return self._generate_single_turn(prompt_ids, None, {})
+            answers, _ = self._generate_single_turn(prompt_ids, None, {}, 1)
+            return answers
 
         def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
             model = self.accelerator.unwrap_model(self.model)
@@ -57,8 +58,32 @@ def trainer_with_engine(base: Any) -> type:
             model.eval()
             answers, _ = decode(model, prompt_ids, self.max_completion_length, options)
             model.train()
-            # GRPOTrainer takes probabilities, too, from engines that round differently.
-            return answers if gives_ids_alone else (answers, None)
+            return (answers, None) if gives_probabilities else answers
+
+    return SamplingTrainer
+
+
+def trainer_with_engine(base: Any) -> type:
+    """A trainer that has the engine, off until ``use_fast_engine`` is called.
+
+    Args:
+        base: trl.GRPOTrainer or trl.RLOOTrainer.
+    """
+    import torch
+
+    from llmstages.train.shared_prompts import share_prompts
+
+    class TrainerWithEngine(sampling_trainer(base)):
+        shares = False  # computes a prompt once for all its answers
+
+        def use_fast_engine(self) -> None:
+            """Sample by our decode loop and share prompts, where the models allow it."""
+            super().use_fast_engine()
+            if self.accelerator.distributed_type not in WHOLE_WEIGHTS:
+                return
+            model = self.accelerator.unwrap_model(self.model)
+            models = [model] if self.ref_model is None else [model, self.ref_model]
+            self.shares = all(share_prompts(model) for model in models)
 
         def _get_per_token_logps_and_entropies(
             self,

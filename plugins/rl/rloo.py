@@ -2,7 +2,7 @@
 
 The advantage of an answer is its reward against the mean of the *other* answers to its prompt, and
 a whole answer is one action: its probability is weighed, not those of its tokens. The KL penalty is
-a part of the reward.
+a part of the reward. With tools, what they returned is no part of the action (rloo_trainer.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 from llmstages.core.stage import Context, option
 from llmstages.plugins.rl.online import CURVES, SAME_REWARDS, Online, OnlineConfig
-from llmstages.plugins.rl.safe_trainer import safe_trainer
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,7 @@ class RLOO(Online):
     """A policy that is rewarded for answers that are better than the others to the same prompt."""
 
     Config = RLOOConfig
-    version: ClassVar[str] = "1"
-    # TRL's RLOOTrainer takes no rollout_func, so it cannot run tools while it samples.
-    inputs: ClassVar[Mapping[str, str]] = {
-        name: kind for name, kind in Online.inputs.items() if name != "tools"
-    }
+    version: ClassVar[str] = "2"
     curves: ClassVar[Mapping[str, str]] = {**CURVES, SAME_REWARDS: "no_signal"}
 
     def trainer_arguments(
@@ -43,9 +38,9 @@ class RLOO(Online):
         }
 
     def trainer_class(self) -> type:
-        from trl import RLOOTrainer  # pyright: ignore[reportPrivateImportUsage]
+        from llmstages.plugins.rl.rloo_trainer import rloo_trainer
 
-        return safe_trainer(RLOOTrainer)
+        return rloo_trainer()
 
     def built_arguments(self, config: Any, arguments: Mapping[str, Any]) -> Any:
         from trl import RLOOConfig as TRLConfig  # pyright: ignore[reportPrivateImportUsage]

@@ -1,9 +1,9 @@
 """The trainers of TRL that sample answers, made safe: what they sample from, and what they pay.
 
-``safe_trainer`` goes below TRL's public surface: it replaces how GRPOTrainer and RLOOTrainer
-tokenize prompts, so that RL sees the tokens of training and no prompt can forge control tokens,
-and what they pay for truncated answers. ppo_trainer.py goes further. Contract tests guard the
-methods.
+It goes below TRL's public surface: ``prompt_trainer`` replaces how trainers tokenize prompts, so
+that RL sees the tokens of training and no prompt can forge control tokens, and ``safe_trainer``
+also what GRPOTrainer and RLOOTrainer pay for truncated answers. ppo_trainer.py and rloo_trainer.py
+go further. Contract tests guard the methods.
 """
 
 from __future__ import annotations
@@ -39,8 +39,44 @@ def stop_at_end_of_turn(model: Any, tokenizer: Any, calls: bool = False) -> None
         model.generation_config.eos_token_id = [*new, *known]
 
 
-def safe_trainer(base: Any) -> type:
+def prompt_trainer(base: Any) -> type:
     """A trainer with prompts from our renderer, and an order of prompts that can be resumed.
+
+    Args:
+        base: a trainer of TRL that samples, as engine.py makes it.
+    """
+    import torch
+
+    from llmstages.text import chat_format
+
+    class PromptTrainer(base):
+        def _tokenize_prompts(
+            self, prompts: list[Any]
+        ) -> tuple[list[list[int]], None, dict[str, Any]]:
+            # Each prompt stands there once for every answer of its group.
+            keys = list(map(repr, prompts))
+            distinct = dict(zip(keys, prompts, strict=True))
+            ids = chat_format.prompt_ids(self.processing_class, list(distinct.values()))
+            ids_of = dict(zip(distinct, ids, strict=True))
+            return [list(ids_of[key]) for key in keys], None, {}
+
+        def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+            self.sampler: Any = super()._get_train_sampler(*args, **kwargs)
+            return self.sampler
+
+        def skip_epochs(self, count: int) -> None:
+            """Bring the order of prompts to where it was after ``count`` epochs.
+
+            TRL's sampler draws the order of each epoch from one generator, seeded once.
+            """
+            for _ in range(count):
+                torch.randperm(self.sampler.num_samples, generator=self.sampler.generator)
+
+    return PromptTrainer
+
+
+def safe_trainer(base: Any) -> type:
+    """A trainer of ``prompt_trainer`` that pays for answers.
 
     ``truncation_penalty``, set before training, is what truncated answers are paid less; the last
     reward must then be truncation.no_reward.
@@ -50,9 +86,7 @@ def safe_trainer(base: Any) -> type:
     """
     import torch
 
-    from llmstages.text import chat_format
-
-    class SafeTrainer(trainer_with_engine(base)):
+    class SafeTrainer(prompt_trainer(trainer_with_engine(base))):
         truncation_penalty: float | None = None
         rollouts: list[dict[str, Any]] = []  # kept by resume.py with each checkpoint
 
@@ -101,27 +135,5 @@ def safe_trainer(base: Any) -> type:
             ended = self.accelerator.gather(torch.tensor(own, device=scores.device))
             weights = self.reward_weights.to(scores.device)
             return truncation.pay_truncated(scores, ended, weights, self.truncation_penalty)
-
-        def _tokenize_prompts(
-            self, prompts: list[Any]
-        ) -> tuple[list[list[int]], None, dict[str, Any]]:
-            # Each prompt stands there once for every answer of its group.
-            keys = list(map(repr, prompts))
-            distinct = dict(zip(keys, prompts, strict=True))
-            ids = chat_format.prompt_ids(self.processing_class, list(distinct.values()))
-            ids_of = dict(zip(distinct, ids, strict=True))
-            return [list(ids_of[key]) for key in keys], None, {}
-
-        def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-            self.sampler: Any = super()._get_train_sampler(*args, **kwargs)
-            return self.sampler
-
-        def skip_epochs(self, count: int) -> None:
-            """Bring the order of prompts to where it was after ``count`` epochs.
-
-            TRL's sampler draws the order of each epoch from one generator, seeded once.
-            """
-            for _ in range(count):
-                torch.randperm(self.sampler.num_samples, generator=self.sampler.generator)
 
     return SafeTrainer

@@ -1,10 +1,10 @@
 """Tools while answers are sampled: a call is run, its result is put in, and the policy reads on.
 
-It is the ``rollout_func`` of TRL's GRPOTrainer (trl 1.16). What the policy wrote keeps its own
-tokens; only what the template writes after them, with the result, is encoded and added. These
-tokens carry no loss and no KL (``env_mask``), and no result can forge a turn, since it goes through
-the renderer of all stages. The reward sees the last answer (``said``), "" where there is none,
-and the number of calls.
+It is the ``rollout_func`` of TRL's GRPOTrainer (trl 1.16); rloo_trainer.py gives RLOOTrainer one.
+What the policy wrote keeps its own tokens; only what the template writes after them, with the
+result, is encoded and added. These tokens carry no loss and no KL (``env_mask``), and no result can
+forge a turn, since it goes through the renderer of all stages. The reward sees the last answer
+(``said``), "" where there is none, and the number of calls.
 """
 
 from __future__ import annotations
@@ -77,8 +77,7 @@ class ToolRollouts:
         waiting = rollouts
         while waiting:
             so_far = [rollout.prompt + rollout.ids for rollout in waiting]
-            written, _ = trainer._generate_single_turn(so_far, None, {}, 1)
-            pairs = zip(waiting, written, strict=True)
+            pairs = zip(waiting, trainer.sample(so_far), strict=True)
             waiting = [one for one, new in pairs if self._goes_on(one, new)]
         calls = sum(rollout.runs.calls for rollout in rollouts)
         trainer._log_metric("tools/calls", calls / len(rollouts))

@@ -85,6 +85,7 @@ def test_evaluators(name, tmp_path):
             "rl.rloo",
             {**TRAINING, "num_generations": 2, "max_steps": 1, "max_completion_length": 8},
         ),
+        ("rl.distill", {**TRAINING, "batch_size": 2, "max_steps": 1, "max_completion_length": 8}),
         ("rl.ppo", {**TRAINING, "max_steps": 2, "max_completion_length": 8}),
     ],
 )

@@ -93,7 +93,14 @@ def test_other_stages_continue_with_the_same_bits(tmp_path, undisturbed, kind):
 
 @pytest.mark.parametrize(
     ("kind", "updates"),
-    [("ppo", (2, 4, 6, 8, 10)), ("ppo-lora", (4,)), ("ppo-head", (10,)), ("rloo", (8,))],
+    [
+        ("ppo", (2, 4, 6, 8, 10)),
+        ("ppo-lora", (4,)),
+        ("ppo-head", (10,)),
+        ("rloo", (8,)),
+        ("rloo-tools", (5,)),
+        ("distill", (1, 5)),
+    ],
 )
 def test_rl_continues_with_the_same_bits(tmp_path, undisturbed, kind, updates):
     """PPO stops only where new answers are sampled: checkpoints do not hold the old ones."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses as dc
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 from llmstages.core.stage import Artifact, Context
 from llmstages.plugins.pretrain.causal_lm import CausalLM, CausalLMConfig
 from llmstages.plugins.reward.pairwise import Pairwise, PairwiseConfig
+from llmstages.plugins.rl.distill import Distill, DistillConfig
 from llmstages.plugins.rl.dpo import DPO, DPOConfig
 from llmstages.plugins.rl.grpo import GRPO, GRPOConfig
 from llmstages.plugins.rl.ppo import PPO, PPOConfig
@@ -62,6 +64,23 @@ class FixedPPO(PPO):
         return Trainer
 
 
+class CallingRLOO(RLOO):
+    """RLOO whose policy always calls the calculator, and then says what it likes."""
+
+    def trainer_class(self) -> type:
+        class Trainer(super().trainer_class()):
+            def sample(self, prompt_ids: Any) -> Any:
+                call, result = (
+                    self.processing_class(text, add_special_tokens=False)["input_ids"]
+                    for text in ("<CALC_START>1+2<CALC_END>", "<RESULT_START>")
+                )
+                if result[0] in prompt_ids[0]:
+                    return super().sample(prompt_ids)
+                return [call] * len(prompt_ids)
+
+        return Trainer
+
+
 STAGES = {
     "pretrain": (CausalLM, PRETRAIN),
     "sft": (Chat, SFT),
@@ -76,6 +95,18 @@ STAGES = {
     "reward": (Pairwise, PairwiseConfig(epochs=2.0, batch_size=4, log_every=2, **NO_TIMED_SAVES)),
     "grpo": (GRPO, GRPOConfig(**ONLINE)),
     "rloo": (RLOO, RLOOConfig(**ONLINE)),
+    "rloo-tools": (CallingRLOO, RLOOConfig(**{**ONLINE, "max_completion_length": 40})),
+    "distill": (
+        Distill,
+        DistillConfig(
+            max_steps=9,
+            batch_size=8,
+            micro_batch_size=4,
+            max_completion_length=20,
+            lmbda=0.5,
+            **NO_TIMED_SAVES,
+        ),
+    ),
     "ppo": (PPO, PPOConfig(**{**ONLINE, **TWICE})),
     "ppo-lora": (PPO, PPOConfig(**{**ONLINE, **TWICE}, lora_r=4)),
     "ppo-head": (PPO, PPOConfig(**{**ONLINE, **TWICE}, critic="head")),
@@ -124,10 +155,23 @@ def inputs_of(kind: str, folder: Path, write: bool = True) -> dict[str, Any]:
         {"prompt": [message("user", f"{i}+1=?")], "answer": str(i + 1), "meta": "{}"}
         for i in range(12)
     ]
+    if kind == "distill":
+        teacher = Artifact("teacher", "model", folder / "teacher", "teacher")
+        if write:
+            teacher = saved_model(folder / "teacher", hidden=64)
+        return {
+            "policy": model,
+            "teacher": teacher,
+            "problems": artifact("problems", "problems", problems),
+        }
+    tools = artifact("tools", "dialogues", [{"messages": TALK}]) if kind.endswith("tools") else None
+    if tools and write:
+        (tools.path / "tools.json").write_text(json.dumps({"calculator": {"use": "calculator"}}))
     return {
         "policy": model,
         "problems": artifact("problems", "problems", problems),
         "reward": None,
+        "tools": tools,
     }
 
 

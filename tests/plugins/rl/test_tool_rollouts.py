@@ -5,6 +5,7 @@ The policy is scripted where its words matter; that it can be trained so is in t
 
 from __future__ import annotations
 
+import dataclasses as dc
 import json
 
 import pytest
@@ -16,7 +17,7 @@ from llmstages.plugins.rl import policy
 from llmstages.plugins.rl.grpo import GRPO, GRPOConfig
 from llmstages.plugins.rl.ppo import PPO, PPOConfig
 from llmstages.plugins.rl.rejection import Rejection, RejectionConfig
-from llmstages.plugins.rl.rloo import RLOO
+from llmstages.plugins.rl.rloo import RLOO, RLOOConfig
 from llmstages.plugins.rl.tool_rollouts import ToolRollouts
 from llmstages.text import chat_format, generate
 from llmstages.text.generate import with_schemas
@@ -53,9 +54,9 @@ class Script:
         self.asked = []
         self.logged = {}
 
-    def _generate_single_turn(self, prompts, *_):
+    def sample(self, prompts):
         self.asked.append(prompts)
-        return self.rounds[len(self.asked) - 1][: len(prompts)], None
+        return self.rounds[len(self.asked) - 1][: len(prompts)]
 
     def _log_metric(self, name, value):
         self.logged[name] = value
@@ -154,7 +155,7 @@ def calling(stage):
     class Calling(stage):
         def trainer_class(self):
             class Trainer(super().trainer_class()):
-                def _generate_single_turn(self, prompts, *_):
+                def sample(self, prompts):
                     tokenizer = self.processing_class
                     texts = []
                     for ids in prompts:
@@ -164,7 +165,7 @@ def calling(stage):
                             texts.append(f"{result}<|im_end|>")
                         else:
                             texts.append(f"<CALC_START>{text.split('=')[0].split()[-1]}<CALC_END>")
-                    return [words(text) for text in texts], None
+                    return [words(text) for text in texts]
 
                 def _compute_loss(self, model, batch):
                     seen.append({name: value.clone() for name, value in batch.items()})
@@ -177,12 +178,16 @@ def calling(stage):
     return Calling
 
 
-@pytest.mark.parametrize("name", ["grpo", "ppo"])
+VARIANTS = {
+    "grpo": (GRPO, GRPOConfig(**OPTIONS, num_generations=4)),
+    "rloo": (RLOO, RLOOConfig(**OPTIONS, num_generations=4)),
+    "ppo": (PPO, PPOConfig(**OPTIONS)),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
 def test_a_reward_sees_the_answer_after_the_result(tmp_path, inputs, name):
-    stage, config = {
-        "grpo": (GRPO, GRPOConfig(**OPTIONS, num_generations=4)),
-        "ppo": (PPO, PPOConfig(**OPTIONS)),
-    }[name]
+    stage, config = VARIANTS[name]
     variant = calling(stage)
     _, metrics = perform(variant, tmp_path / "rl", config, **inputs)
     assert metrics["exact_answer_first"] == 1.0
@@ -239,11 +244,6 @@ def test_rejection_trains_calls_and_answers_and_no_results(tmp_path, inputs, mon
     assert trained.count("<|im_end|>") == 16
 
 
-def test_a_variant_without_the_seam_has_no_such_input():
-    assert "tools" in GRPO.inputs and "tools" in PPO.inputs and "tools" in Rejection.inputs
-    assert "tools" not in RLOO.inputs
-
-
 class Calls:
     """Pays for a call, so that a policy learns to make one."""
 
@@ -254,11 +254,12 @@ class Calls:
         return [float("9" in completion) for completion in completions]
 
 
-def test_a_random_policy_samples_with_tools_and_trains(tmp_path, inputs, monkeypatch):
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_random_policy_samples_with_tools_and_trains(tmp_path, inputs, monkeypatch, name):
     monkeypatch.setattr(policy, "open_rewards", lambda *_: {"calls": Calls()})
-    config = GRPOConfig(**{**OPTIONS, "max_steps": 3}, num_generations=4)
-    _, metrics = perform(GRPO, tmp_path / "rl", config, **inputs)
-    assert metrics["updates"] == 3 and "tool_calls_first" in metrics
+    stage, config = VARIANTS[name]
+    _, metrics = perform(stage, tmp_path / "rl", dc.replace(config, max_steps=4), **inputs)
+    assert metrics["updates"] == 4 and "tool_calls_first" in metrics
 
 
 def test_the_prompt_of_a_rollout_is_that_of_evaluation():
