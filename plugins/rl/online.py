@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,6 +20,8 @@ from llmstages.core.stage import Context, option
 from llmstages.data import tables
 from llmstages.plugins.rl import alarms, policy, signals, truncation
 from llmstages.plugins.rl.safe_trainer import stop_at_end_of_turn
+from llmstages.plugins.rl.tool_rollouts import rollout_arguments
+from llmstages.text.environments import has_environment
 from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
 from llmstages.train.dropout import disable_dropout, refuse_dropout
@@ -33,6 +34,8 @@ CURVES = {
     "kl": "kl",
     "tools/calls": "tool_calls",
     "tools/failures": "tool_failures",
+    "environment/turns": "environment_turns",
+    "environment/failures": "environment_failures",
 }
 SAME_REWARDS = "frac_reward_zero_std"  # share of groups whose rewards are all the same
 MANY_CLIPPED = 0.5  # share of answers cut before their end from which it is said
@@ -222,24 +225,13 @@ class Online:
         """
         return {}
 
-    def tools(self, config: Any, ctx: Context, tokenizer: Any) -> dict[str, Any]:
-        """The arguments of the trainer that let the policy call tools; {} without any."""
-        from llmstages.plugins.rl.tool_rollouts import ToolRollouts
-        from llmstages.text import generate
-
-        artifact = ctx.maybe("tools")
-        if not artifact:
-            return {}
-        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-        tools = generate.open_tools(artifact.path)
-        rollouts = ToolRollouts(
-            tokenizer,
-            tools,
-            max_calls=config.max_tool_calls,
-            max_seconds=config.max_tool_seconds,
-            max_tokens=config.max_completion_length,
-        )
-        return {"rollout_func": rollouts}
+    def require_rollouts(self, problems: Sequence[policy.Problem], ctx: Context) -> None:
+        """Raise StageError for problems with environments if the variant takes single answers."""
+        if "tools" not in self.inputs and any(map(has_environment, problems)):
+            raise StageError(
+                f"{ctx.step}: {ctx.one('problems').name} holds environments, and "
+                f"{type(self).__name__} samples single answers; take {ctx.step}=grpo or ppo"
+            )
 
     def run(self, config: Any, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
@@ -264,8 +256,9 @@ class Online:
         model = load_model(ctx.one("policy"), ctx)
         # Its noise would be taken for a difference between the policy and its reference.
         disable_dropout(model)
-        tools = self.tools(config, ctx, tokenizer)
-        stop_at_end_of_turn(model, tokenizer, calls=bool(tools))
+        self.require_rollouts(problems, ctx)
+        rollouts = rollout_arguments(config, ctx, tokenizer, problems)
+        stop_at_end_of_turn(model, tokenizer, calls=bool(rollouts))
         adapter = lora_adapter(config)
         rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx)
         arguments = self.trainer_arguments(config, ctx, tokenizer, rewards)
@@ -280,7 +273,7 @@ class Online:
             peft_config=adapter,
             args=self.built_arguments(config, arguments),
             **self.trainer_extras(config, model),
-            **tools,
+            **rollouts,
         )
         if config.engine == "hf":
             trainer.use_fast_engine()

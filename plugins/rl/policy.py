@@ -3,8 +3,9 @@
 **What a reward sees.** ``score(prompts, completions, rows)`` gets one prompt (messages), one
 completion (text without control tokens, "" for a tool call) and one row per completion. ``rows``
 maps every column of the problems to a list: ``prompt``, ``answer``, ``group``, ``task``, ``meta``
-(JSON text) and all columns of their own. Of dialogues, the last answer is ``answer`` and what
-comes before it is ``prompt``. Every variant passes the same columns (``score_completions``).
+(JSON text) and all columns of their own; with tools also ``calls``, in environments ``earned``. Of
+dialogues, the last answer is ``answer`` and what comes before it is ``prompt``. Every variant
+passes the same columns (``score_completions``).
 """
 
 from __future__ import annotations
@@ -285,15 +286,18 @@ def reward_functions(
             problem: Sequence[int],
             said: Sequence[str] | None = None,
             calls: Sequence[int] | None = None,
+            earned: Sequence[float | None] | None = None,
             log_metric: Callable[[str, float], None] | None = None,
             **_: Any,
         ) -> Sequence[float | None]:
-            # With tools the answer is what was said after their results.
+            # With tools and in environments the answer is what was said last.
             texts = said if said is not None else map(completion_text, completion_ids)
             completions = list(texts)
             asked = [problems[number] for number in problem]
             if calls is not None:
-                asked = with_calls(asked, calls)
+                asked = with_column(asked, "calls", calls)
+            if earned is not None:
+                asked = with_column(asked, "earned", earned)
             scores = score_completions(name, reward, asked, completions)
             if not log_metric:
                 return scores
@@ -311,9 +315,12 @@ def reward_functions(
     return [wrap(name, reward) for name, reward in rewards.items()]
 
 
-def with_calls(problems: Sequence[Problem], calls: Sequence[int]) -> list[Problem]:
-    """The problems with one more column, the number of calls that were run for each answer."""
-    return [{**row, "calls": number} for row, number in zip(problems, calls, strict=True)]
+def with_column(problems: Sequence[Problem], name: str, values: Sequence[Any]) -> list[Problem]:
+    """The problems with one more column, about what happened in the dialogue of each.
+
+    ``calls`` is the number of calls that were run, ``earned`` what the environment paid.
+    """
+    return [{**row, name: value} for row, value in zip(problems, values, strict=True)]
 
 
 def text_of(prompt: Sequence[Mapping[str, Any]]) -> str:

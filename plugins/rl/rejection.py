@@ -4,7 +4,8 @@ Rejection sampling fine-tuning (STaR, Zelikman et al. 2022; Llama 2, section 3.2
 form of reinforcement learning. Right answers are kept as often as they were sampled: kept once
 each, the many ways of guessing would weigh more than the few ways of working it out. An answer that
 was cut before it ended is never kept. Where tools are wired in, the calls of a right answer are
-trained with it; what the tools said carries no loss.
+trained with it; what the tools said carries no loss. In an environment (problems=environment) an
+answer is a dialogue, and what the environment said carries no loss either.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.plugins.rl import policy
 from llmstages.text import chat_format
+from llmstages.text.environments import open_episode, require_working
 from llmstages.text.messages import Message
 from llmstages.text.render import ChangedByLaterTurns, Rendered, render, render_answers
 from llmstages.train.adapters import LoraOptions
@@ -176,6 +178,7 @@ class Rejection:
         asked = [problem for problem in problems for _ in range(per_problem)]
         artifact = ctx.maybe("tools")
         tools = generate.open_tools(artifact.path) if artifact else None
+        episodes = [open_episode(problem) for problem in asked]
         with ctx.progress(f"{ctx.step} sampling", len(asked)) as advance:
             replies = generate.reply(
                 model,
@@ -184,12 +187,17 @@ class Rejection:
                 tools,
                 max_calls=config.max_tool_calls if tools else 0,
                 max_tool_seconds=config.max_tool_seconds,
+                episodes=episodes,
                 temperature=config.temperature,
                 max_new_tokens=config.max_completion_length,
                 advance=advance,
             )
         if tools:
-            asked = policy.with_calls(asked, [len(reply.calls) for reply in replies])
+            asked = policy.with_column(asked, "calls", [len(reply.calls) for reply in replies])
+        if any(episodes):
+            require_working(episodes)
+            earned = [episode.score if episode else None for episode in episodes]
+            asked = policy.with_column(asked, "earned", earned)
         totals = total_rewards(rewards, asked, [reply.text for reply in replies])
         kept: list[Answer] = []
         solved = 0
