@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from llmstages.core.contracts import members
 from llmstages.core.digest import sha256
 from llmstages.core.errors import StageError, near
 
@@ -86,7 +87,9 @@ def _load(path: str, text: str, attribute: str, contract: type) -> type:
 def _adapted(cls: type, contract: type) -> type:
     """A class without Config as the contract adapts it; any other class as it is."""
     from_class = getattr(contract, "from_class", None)
-    if from_class is None or hasattr(cls, "Config"):
+    # A class that lacks a method stays as it is, so that the check of the contract names it.
+    is_whole = all(hasattr(cls, name) for name in members(contract))
+    if from_class is None or hasattr(cls, "Config") or not is_whole:
         return cls
     adapted = from_class(cls)
     adapted.__name__ = adapted.__qualname__ = cls.__name__

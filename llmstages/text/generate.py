@@ -42,7 +42,7 @@ class Reply:
     """The assistant's side of one exchange.
 
     messages: all that it added (calls, results, answer), in an environment also the turns of the
-    user; the last one is its own, or a result. ended: whether it ended its turn. confidence:
+    user; the last one is its own. ended: whether it ended its turn. confidence:
     probability of the least likely token of the last message, under the model itself (1.0 when
     sampled). cut: whether a prompt of the exchange was too long for the context and lost its
     middle.
