@@ -205,6 +205,24 @@ def score_completions(
     return checked_scores(name, scores, completions)
 
 
+def weighted_sums(
+    rewards: Mapping[str, Any], scores: Mapping[str, Sequence[float | None]]
+) -> list[float]:
+    """What each completion is paid: the weighted sum of its scores, NaN if all paid ones abstained.
+
+    Args:
+        rewards: name -> reward; those of weight 0 pay nothing.
+        scores: name -> one score a completion.
+    """
+    paid = {name: reward.config.weight for name, reward in rewards.items() if reward.config.weight}
+    sums = []
+    for of_completion in zip(*(scores[name] for name in paid), strict=True):
+        pairs = zip(paid.values(), of_completion, strict=True)
+        terms = [weight * score for weight, score in pairs if score is not None]
+        sums.append(sum(terms) if terms else math.nan)
+    return sums
+
+
 def checked_scores(name: str, scores: Any, completions: Sequence[str]) -> list[float | None]:
     """What a reward returned, as numbers or None. Raises StageError as score_completions."""
     wanted = f"a list of {len(completions)} numbers, one per answer"

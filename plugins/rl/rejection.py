@@ -10,7 +10,6 @@ answer is a dialogue, and what the environment said carries no loss either.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,7 +105,7 @@ class Rejection:
         "tools": "dialogues?",  # a tools artifact, whose tools the policy may call
     }
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "5"
+    version: ClassVar[str] = "6"
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
     def estimate(
@@ -270,20 +269,15 @@ class Rejection:
 def total_rewards(
     rewards: Mapping[str, Any], problems: Sequence[policy.Problem], completions: Sequence[str]
 ) -> list[float]:
-    """The weighted sum of all rewards, one per completion; NaN where all abstained.
+    """The weighted sum of all rewards, one per completion; NaN where all paid ones abstained.
 
     Raises:
         StageError: every reward has weight 0.
     """
     if not any(reward.config.weight for reward in rewards.values()):
         raise StageError("every reward has weight 0, so nothing can be kept; set a weight")
-    weighted = []
-    for name, reward in rewards.items():
-        scores = policy.score_completions(name, reward, problems, completions)
-        weight = reward.config.weight
-        weighted.append([None if score is None else weight * score for score in scores])
-    totals = []
-    for scores in zip(*weighted, strict=True):
-        given = [score for score in scores if score is not None]
-        totals.append(sum(given) if given else math.nan)
-    return totals
+    scores = {
+        name: policy.score_completions(name, reward, problems, completions)
+        for name, reward in rewards.items()
+    }
+    return policy.weighted_sums(rewards, scores)
