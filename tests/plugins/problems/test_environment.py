@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses as dc
+import itertools
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from llmstages.cli.main import main
 from llmstages.core.errors import StageError
 from llmstages.core.registry import fill_components
+from llmstages.core.stage import option
 from llmstages.data import tables
 from llmstages.plugins.problems.environment import Environment
+from llmstages.testing import check_environment
 from llmstages.text.environments import open_episode
 from tests.tiny import perform
 
@@ -87,3 +94,65 @@ def test_what_plan_refuses(tmp_path):
     values = {"environments": {"half": {"use": f"{file}:Half"}}}
     with pytest.raises(StageError, match="it lacks step"):
         fill_components(Environment(), values, "problems")
+
+
+def test_the_environment_of_the_guide_plans_and_counts(tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[3] / "docs/plugins.md").read_text()
+    section = text.split("## An environment\n")[1].split("\n## ")[0]
+    blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
+    monkeypatch.chdir(tmp_path)
+    Path("my_env.py").write_text(blocks["python"])
+    Path("FOLDER").mkdir()
+    Path("FOLDER/config.json").write_text('{"model_type": "llama2", "vocab_size": 100}')
+    Path("FOLDER/tokenizer.json").write_text("{}")
+    Path("FOLDER/tokenizer_config.json").write_text("{}")
+    assert main(["plan", *shlex.split(blocks["bash"])[2:]]) == 0, capsys.readouterr().err
+    spec = {"use": "./my_env.py:Countdown", "settings": {"start": 4}}
+    rows, _ = made(tmp_path / "rows", {"count": spec})
+    episode = open_episode(next(row for row in rows if " 4," in row["prompt"][0]["content"]))
+    said = [episode.after(text) for text in ("3", "2", "0")]
+    assert [len(turns) for turns in said] == [1, 1, 0] and episode.score == 2.0
+
+
+class Dice:
+    """Pays for the number that a die shows."""
+
+    @dc.dataclass(frozen=True)
+    class Config:
+        sides: int = option(6, "sides of the die", ge=2)
+
+    version = "1"
+
+    def __init__(self, config):
+        self.config = config
+
+    def reset(self, seed):
+        self.shown = 1 + seed % self.config.sides
+        return "What does the die show?"
+
+    def step(self, action):
+        return {"observation": "", "reward": float(action == str(self.shown)), "done": True}
+
+
+class Loaded(Dice):
+    """A die that shows something else in each episode."""
+
+    shows = itertools.count()
+
+    def step(self, action):
+        return {"observation": f"It is {next(self.shows)}."}
+
+
+class Strict(Dice):
+    """A die that takes numbers alone."""
+
+    def step(self, action):
+        return str(int(action))
+
+
+def test_the_kit_checks_environments():
+    check_environment(Dice, {"sides": 8}, actions=["8"])
+    with pytest.raises(AssertionError, match="two episodes of one seed differ"):
+        check_environment(Loaded)
+    with pytest.raises(AssertionError, match="it fails: ValueError"):
+        check_environment(Strict, actions=["8"])
