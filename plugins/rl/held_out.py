@@ -22,7 +22,7 @@ from llmstages.core.stage import Context
 from llmstages.data.splits import comparable
 from llmstages.plugins.rl import policy, signals
 from llmstages.plugins.rl.engine import WHOLE_WEIGHTS
-from llmstages.text.environments import has_environment, open_episode, require_working
+from llmstages.text.environments import has_environment, open_episode
 
 
 def split(
@@ -62,7 +62,8 @@ def watch(
 ) -> None:
     """Let a trainer measure its policy every ``held_out_steps`` updates, if there are problems.
 
-    The first measurement belongs to the first log line, so that later ones have a beginning.
+    The first measurement belongs to the first log line, so that later ones have a beginning. Each
+    process measures all problems, since all must do the same.
 
     Raises:
         StageError: the weights are spread over processes, which cannot sample by themselves.
@@ -86,7 +87,7 @@ def watch(
             if not is_first and state.global_step % config.held_out_steps:
                 return
             measured = measure(trainer, problems, rewards, config, tools)
-            measured |= gaps(state.log_history, measured)
+            measured |= gaps(state.log_history, measured, _watched(rewards))
             # They stand in the row that is logged after this update, and in no other.
             for name, value in measured.items():
                 trainer._metrics["train"][name].append(value)
@@ -126,13 +127,7 @@ def measure(
             max_new_tokens=config.max_completion_length,
         )
     model.train(was_training)
-    asked = list(problems)
-    if tools:
-        asked = policy.with_column(asked, "calls", [len(reply.calls) for reply in replies])
-    if any(episodes):
-        require_working(episodes)
-        earned = [episode.score if episode else None for episode in episodes]
-        asked = policy.with_column(asked, "earned", earned)
+    asked = policy.with_outcomes(problems, replies, episodes, bool(tools))
     texts = [reply.text for reply in replies]
     scores = {
         name: policy.score_completions(name, reward, asked, texts)
@@ -140,11 +135,13 @@ def measure(
     }
     paid = policy.weighted_sums(rewards, scores)
     measured = _moments("paid", [total for total in paid if not math.isnan(total)])
-    for name, reward in rewards.items():
-        if not reward.config.weight:
-            given = [score for score in scores[name] if score is not None]
-            measured |= _moments(name, given)
+    for name in _watched(rewards):
+        measured |= _moments(name, [score for score in scores[name] if score is not None])
     return measured
+
+
+def _watched(rewards: Mapping[str, Any]) -> list[str]:
+    return [name for name, reward in rewards.items() if not reward.config.weight]
 
 
 def _moments(name: str, values: Sequence[float]) -> dict[str, float]:
@@ -157,26 +154,28 @@ def _moments(name: str, values: Sequence[float]) -> dict[str, float]:
     return {key: mean, f"{key}_std": math.sqrt(variance)}
 
 
-def gaps(log: Sequence[Mapping[str, Any]], measured: Mapping[str, float]) -> dict[str, float]:
+def gaps(
+    log: Sequence[Mapping[str, Any]], measured: Mapping[str, float], watched: Sequence[str]
+) -> dict[str, float]:
     """The gap between the paid sum and each watched reward (see above), by its logged name.
 
     Args:
         log: the rows so far.
         measured: of measure(), now.
+        watched: names of the rewards of weight 0.
     """
     paid = signals.held_out_key("paid")
     found = {}
-    for key in measured:
-        if key == paid or key.endswith("_std") or paid not in measured:
-            continue
-        name = key.removeprefix(signals.held_out_key(""))
-        rise = _rise(log, measured, paid) - _rise(log, measured, key)
-        found[signals.held_out_key(f"gap_{name}")] = rise
+    for name in watched:
+        gold = signals.held_out_key(name)
+        if paid in measured and gold in measured:
+            gap = _rise(log, measured, paid) - _rise(log, measured, gold)
+            found[signals.held_out_key(f"gap_{name}")] = gap
     return found
 
 
 def _rise(log: Sequence[Mapping[str, Any]], measured: Mapping[str, float], key: str) -> float:
-    """How far a series has risen since it was first logged, in its spread at that time."""
+    """How far a series has risen since it was first logged, in its spread at that time (if any)."""
     first = next((row for row in log if row.get(key) is not None), measured)
     spread = first[f"{key}_std"]
     return (measured[key] - first[key]) / spread if spread else 0.0

@@ -341,6 +341,35 @@ def with_column(problems: Sequence[Problem], name: str, values: Sequence[Any]) -
     return [{**row, name: value} for row, value in zip(problems, values, strict=True)]
 
 
+def with_outcomes(
+    problems: Sequence[Problem],
+    replies: Sequence[Any],
+    episodes: Sequence[Any],
+    has_tools: bool,
+) -> list[Problem]:
+    """The problems with the columns about their dialogues that rewards may ask for.
+
+    Args:
+        problems: one for each reply.
+        replies: of generate.reply.
+        episodes: what the replies acted in, None for each problem without an environment.
+        has_tools: whether calls were run.
+
+    Raises:
+        StageError: too many environments failed.
+    """
+    from llmstages.text.environments import require_working
+
+    asked = list(problems)
+    if has_tools:
+        asked = with_column(asked, "calls", [len(reply.calls) for reply in replies])
+    if any(episodes):
+        require_working(episodes)
+        earned = [episode.score if episode else None for episode in episodes]
+        asked = with_column(asked, "earned", earned)
+    return asked
+
+
 def text_of(prompt: Sequence[Mapping[str, Any]]) -> str:
     """The contents of the messages of a prompt."""
     return "\n".join(str(turn["content"]) for turn in prompt)

@@ -19,7 +19,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.plugins.rl import policy
 from llmstages.text import chat_format
-from llmstages.text.environments import open_episode, require_working
+from llmstages.text.environments import open_episode
 from llmstages.text.messages import Message
 from llmstages.text.render import ChangedByLaterTurns, Rendered, render, render_answers
 from llmstages.train.adapters import LoraOptions
@@ -191,12 +191,7 @@ class Rejection:
                 max_new_tokens=config.max_completion_length,
                 advance=advance,
             )
-        if tools:
-            asked = policy.with_column(asked, "calls", [len(reply.calls) for reply in replies])
-        if any(episodes):
-            require_working(episodes)
-            earned = [episode.score if episode else None for episode in episodes]
-            asked = policy.with_column(asked, "earned", earned)
+        asked = policy.with_outcomes(asked, replies, episodes, bool(tools))
         totals = total_rewards(rewards, asked, [reply.text for reply in replies])
         kept: list[Answer] = []
         solved = 0

@@ -10,6 +10,7 @@ there is none, the number of calls, and what an environment paid (``earned``).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -182,8 +183,6 @@ def rollout_arguments(
 
     {} without any, since the trainer then samples by itself.
     """
-    import os
-
     from llmstages.text import generate
 
     artifact = ctx.maybe("tools")

@@ -281,6 +281,6 @@ def test_rejection_trains_what_the_policy_said_in_episodes_that_paid(tmp_path, i
 
 
 def test_a_random_policy_samples_and_trains(tmp_path, inputs):
-    config = GRPOConfig(**{**OPTIONS, "max_steps": 3}, num_generations=4)
+    config = GRPOConfig(**{**OPTIONS, "max_steps": 1}, num_generations=4)
     _, metrics = perform(GRPO, tmp_path / "rl", config, **inputs)
-    assert metrics["updates"] == 3 and "environment_turns_first" in metrics
+    assert metrics["updates"] == 1 and "environment_turns_first" in metrics

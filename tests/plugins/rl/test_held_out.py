@@ -173,8 +173,8 @@ def test_gaps_are_in_spreads_of_the_beginning():
         }
 
     log = [{"loss": 1.0}, row(1.0, 1.0), row(9.0, 9.0)]
-    assert held_out.gaps(log, row(3.0, 0.5)) == {"signals/held_out_gap_gold": 1.0 + 1.0}
-    assert held_out.gaps([], row(3.0, 0.5)) == {"signals/held_out_gap_gold": 0.0}
+    assert held_out.gaps(log, row(3.0, 0.5), ["gold"]) == {"signals/held_out_gap_gold": 1.0 + 1.0}
+    assert held_out.gaps([], row(3.0, 0.5), ["gold"]) == {"signals/held_out_gap_gold": 0.0}
 
 
 def test_measurements_stand_in_rows_of_their_own():
