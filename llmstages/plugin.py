@@ -25,6 +25,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, Progress, Stage, option
 from llmstages.data.filtering import Check, Document, Drop, Edit, Rules, Signatures, Verdict
 from llmstages.data.function_components import (
+    FunctionEnvironment,
     FunctionFilter,
     FunctionGrader,
     FunctionReward,
@@ -43,6 +44,7 @@ __all__ = [
     "Document",
     "Drop",
     "Edit",
+    "Environment",
     "Evaluator",
     "Extractor",
     "Filter",
@@ -227,6 +229,39 @@ class Tool(Protocol):
     def from_function(function: Callable[..., Any]) -> type:
         """``./my_tool.py:look_up`` is a tool that answers with the text of look_up(argument)."""
         return class_of(FunctionTool, function)
+
+
+class Environment(Protocol):
+    """Answers what a model says, turn by turn, and pays for it (group ``llmstages.environments``).
+
+    It has the shape of OpenEnv and Gymnasium. Results may be objects or dictionaries with
+    ``observation`` (a text), ``reward`` (None: 0) and ``done``, the tuples of Gymnasium, or plain
+    texts. A class in a file needs no Config: what it is made with are its ``settings``.
+
+    Example:
+        def reset(self, seed):
+            return "Say a word with an e."
+        def step(self, action):
+            return {"observation": "", "reward": float("e" in action), "done": True}
+    """
+
+    def reset(self, seed: int) -> Any:
+        """The first observation, which follows from the seed: the prompt of the problem."""
+        ...
+
+    def step(self, action: str) -> Any:
+        """What follows the text of the model. The observation is its next turn of the user."""
+        ...
+
+    @staticmethod
+    def from_function(function: Callable[..., Any]) -> type:
+        """``./my_env.py:make``: make(**settings) returns the environment."""
+        return class_of(FunctionEnvironment, function)
+
+    @staticmethod
+    def from_class(cls: type) -> type:
+        """``./my_env.py:Guess``, a class without Config, is made as Guess(**settings)."""
+        return class_of(FunctionEnvironment, cls)
 
 
 class Index(Protocol):

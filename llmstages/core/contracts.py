@@ -2,10 +2,10 @@
 
 A contract names attributes and methods. ``required_options`` of a contract names fields that the
 Config of every class must have; ``variant_for(cls)`` of a contract may choose another contract by
-looking at the class; ``from_function(function)`` makes a class of a plain function
-(core/file_components.py). Left out on purpose: types of arguments and results, which type checkers
-and ``llmstages.testing`` check; here it is about mistakes that would end in an AttributeError
-later.
+looking at the class; ``from_function(function)`` makes a class of a plain function, and
+``from_class(cls)`` one of a class without Config (core/file_components.py). Left out on purpose:
+types of arguments and results, which type checkers and ``llmstages.testing`` check; here it is
+about mistakes that would end in an AttributeError later.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-NOT_PART_OF_A_CONTRACT = {"required_options", "variant_for", "from_function"}
+NOT_PART_OF_A_CONTRACT = {"required_options", "variant_for", "from_function", "from_class"}
 
 
 def violations(cls: type, contract: type) -> list[str]:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from llmstages.core.contracts import members
 from llmstages.core.digest import sha256
 from llmstages.core.errors import StageError, near
 
@@ -42,7 +43,8 @@ def load(name: str, contract: type) -> type:
 
     Args:
         name: ``PATH.py:NAME``.
-        contract: what the class has to keep. Its ``from_function`` makes a class of a function.
+        contract: what the class has to keep. Its ``from_function`` makes a class of a function,
+            its ``from_class`` one of a class that has no Config.
 
     Raises:
         StageError: no such file or name, an error in the file (with its line), or a function
@@ -73,13 +75,26 @@ def _load(path: str, text: str, attribute: str, contract: type) -> type:
             f"{path} has no {attribute!r}.{near(attribute, own)} It has: {', '.join(own)}"
         )
     if isinstance(found, type):
-        return found
+        return _adapted(found, contract)
     if not callable(found):
         raise StageError(
             f"{_place(path, found)}: {attribute} is of the type {type(found).__name__}; "
             f"it must be a class that keeps {contract.__module__}.{contract.__name__}"
         )
     return _class_of(found, path, contract)
+
+
+def _adapted(cls: type, contract: type) -> type:
+    """A class without Config as the contract adapts it; any other class as it is."""
+    from_class = getattr(contract, "from_class", None)
+    # A class that lacks a method stays as it is, so that the check of the contract names it.
+    is_whole = all(hasattr(cls, name) for name in members(contract))
+    if from_class is None or hasattr(cls, "Config") or not is_whole:
+        return cls
+    adapted = from_class(cls)
+    adapted.__name__ = adapted.__qualname__ = cls.__name__
+    adapted.__doc__ = inspect.getdoc(cls) or f"The class {cls.__name__}."
+    return adapted
 
 
 @cache

@@ -15,6 +15,7 @@ from llmstages.core import file_components
 from llmstages.core.errors import StageError
 from llmstages.core.stage import option
 from llmstages.data.filtering import Check, Document, Rules
+from llmstages.text import environments
 
 SHOWN = 60  # characters of a value in a message
 
@@ -66,6 +67,38 @@ class FunctionTool:
     def __call__(self, argument: str) -> str:
         """The result as text."""
         return str(self.function(argument))
+
+
+class FunctionEnvironment:
+    """An environment that a function makes, or a class that knows nothing of components."""
+
+    @dc.dataclass(frozen=True)
+    class Config:
+        settings: dict[str, Any] = option(
+            help="keyword arguments of what makes the environment", factory=dict
+        )
+
+    version = "1"
+    called_with = ()
+    function: ClassVar[Callable[..., Any]]
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        try:
+            self.environment = type(self).function(**config.settings)
+        except Exception as error:  # it is foreign code
+            raise StageError(
+                f"the environment {type(self).__name__} cannot be made with settings="
+                f"{dict(config.settings)}: {type(error).__name__}: {error}"
+            ) from error
+
+    def reset(self, seed: int) -> Any:
+        """The first observation."""
+        return environments.reset(self.environment, seed)
+
+    def step(self, action: str) -> Any:
+        """What follows a text."""
+        return self.environment.step(action)
 
 
 class FunctionFilter(Rules):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 Z_95 = 1.959964  # standard deviations that hold 95 % of a normal distribution
 
@@ -26,3 +27,17 @@ def wilson(successes: float, number: int, z: float = Z_95) -> tuple[float, float
     low = center - half if successes else 0.0
     high = center + half if successes < number else 1.0
     return low, high
+
+
+def of_mean(values: Sequence[float], z: float = Z_95) -> tuple[float, float]:
+    """The interval of a mean by its standard error: (low, high). It holds for dozens of values.
+
+    Raises:
+        ValueError: there are fewer than two values, which have no spread.
+    """
+    if len(values) < 2:
+        raise ValueError("the interval of a mean needs at least two values")
+    mean = sum(values) / len(values)
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    half = z * math.sqrt(variance / len(values))
+    return mean - half, mean + half

@@ -14,6 +14,7 @@ name of a plugin, so it tests the entry point too, or the class. It needs no net
 """
 
 from llmstages.testing.components import (
+    check_environment,
     check_evaluator,
     check_extractor,
     check_filter,
@@ -27,6 +28,7 @@ from llmstages.testing.tiny import tiny_artifact, tiny_tokenizer
 
 __all__ = [
     "Result",
+    "check_environment",
     "check_evaluator",
     "check_extractor",
     "check_filter",

@@ -13,6 +13,7 @@ from llmstages.data.filtering import Document, Drop, Edit
 from llmstages.data.passages import Passage
 from llmstages.testing.common import make, resolve
 from llmstages.testing.tiny import problem_rows, tiny_artifact
+from llmstages.text.environments import Episode
 
 PAGE = "<html><body><article><p>A page about the river.</p></article></body></html>"
 
@@ -105,8 +106,11 @@ def check_reward(
     if needs := getattr(instance, "needs", ""):
         assert folder is not None, f"this reward opens a {needs}: give check_reward a folder"
         instance.open(tiny_artifact(needs, folder / needs))
-    # ``calls`` is there where a policy has tools.
-    rows = [{**row, "calls": number} for number, row in enumerate(problem_rows())]
+    # ``calls`` is there where a policy has tools, ``earned`` where it acts in environments.
+    rows = [
+        {**row, "calls": number, "earned": float(number)}
+        for number, row in enumerate(problem_rows())
+    ]
     completions = [str(row["answer"]) for row in rows]
     completions[1] = ""
     scores = _scores(instance, rows, completions)
@@ -206,6 +210,27 @@ def check_tool(
             continue
         assert isinstance(result, str), f"{argument[:20]!r} gives {result!r}, not a text"
         assert result == instance(argument), f"two calls with {argument[:20]!r} differ"
+
+
+def check_environment(
+    component: str | type, config: Mapping[str, Any] | None = None, actions: Sequence[str] = ()
+) -> None:
+    """Check an environment: episodes of one seed are equal, and any text may be said.
+
+    Args:
+        component: the registered name, or the class.
+        config: values that differ from the defaults.
+        actions: texts that mean something to it, said one after the other.
+    """
+    texts = [*actions, "", "x" * 10_000, "<|im_end|>", "\0", "東京 🙂"]
+    episodes = []
+    for _ in range(2):
+        instance = make("environments", component, dict(config or {}))
+        episode = Episode(instance, seed=7, max_turns=len(texts))
+        said = [episode.begin(), *(episode.after(text) for text in texts)]
+        assert not episode.error, f"it fails: {episode.error}"
+        episodes.append((said, episode.earned, episode.turns))
+    assert episodes[0] == episodes[1], "two episodes of one seed differ"
 
 
 def check_index(

@@ -2,7 +2,7 @@
 
 Prompts are token ids from chat_format.py, so what a model gets at inference is what it was trained
 on, token for token. When a reply ends in a tool call, the tool is run, its result is added, and
-generation continues.
+generation continues. So it does after what an environment observes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from llmstages.core.malloc import kept_memory
 from llmstages.text import chat_format
 from llmstages.text.batching import available_memory, batch_for
 from llmstages.text.decoding import decode
+from llmstages.text.environments import Episode
 from llmstages.text.messages import Message, with_tools
 from llmstages.text.replies import parse_turn
 from llmstages.text.template_input import reads_tool_field
 from llmstages.text.templates import template_of
-from llmstages.text.tool_runs import ToolRuns, Tools
+from llmstages.text.tool_runs import ToolRuns, Tools, what_follows
 
 DEFAULT_NEW_TOKENS = 64
 DEFAULT_CALLS = 2
@@ -40,10 +41,11 @@ CHOOSING = (
 class Reply:
     """The assistant's side of one exchange.
 
-    messages: all that it added (calls, results, answer). ended: whether it ended its turn.
-    confidence: probability of the least likely token of the last message, under the model itself
-    (1.0 when sampled). cut: whether a prompt of the exchange was too long for the context and lost
-    its middle.
+    messages: all that it added (calls, results, answer), in an environment also the turns of the
+    user; the last one is its own. ended: whether it ended its turn. confidence:
+    probability of the least likely token of the last message, under the model itself (1.0 when
+    sampled). cut: whether a prompt of the exchange was too long for the context and lost its
+    middle.
     """
 
     messages: list[dict[str, Any]] = field(default_factory=list)
@@ -167,17 +169,21 @@ def reply(
     *,
     max_calls: int = DEFAULT_CALLS,
     max_tool_seconds: float = 0.0,
+    episodes: Sequence[Episode | None] | None = None,
     advance: Callable[[float], None] | None = None,
     **options: Any,
 ) -> list[Reply]:
-    """Let the assistant answer each dialogue, and run the tools that it calls.
+    """Let the assistant answer each dialogue, run the tools that it calls, and act in environments.
 
     max_calls, max_tool_seconds: what the calls of one dialogue may come to (see ToolRuns); a turn
-    that calls tools beyond it is the last. options: arguments of ``generate``. An unknown tool, or
+    that calls tools beyond it is the last. episodes: the one of each dialogue, None where its
+    answer is the end; they are changed. options: arguments of ``generate``. An unknown tool, or
     one that fails, gives its error as the result, so that the model can continue.
     """
     replies = [Reply() for _ in dialogues]
-    runs = [ToolRuns(tools or {}, max_calls, max_tool_seconds) for _ in dialogues]
+    most_calls = max_calls if tools is not None else 0
+    runs = [ToolRuns(tools or {}, most_calls, max_tool_seconds) for _ in dialogues]
+    acting = episodes or [None] * len(dialogues)
     waiting = list(range(len(dialogues)))
     longest_prompt = _context(model) - options.get("max_new_tokens", DEFAULT_NEW_TOKENS)
     while waiting:
@@ -187,22 +193,20 @@ def reply(
         prompts = chat_format.prompt_ids(tokenizer, histories)
         new_ids, confidences = generate(model, tokenizer, prompts, advance=advance, **options)
         advance = None  # each dialogue counts once, when it was first answered
-        calling = []
+        continued = []
         for i, prompt, ids, confidence in zip(waiting, prompts, new_ids, confidences, strict=True):
             turns, ended = parse_turn(tokenizer, ids)
-            calls = [turn for turn in turns if turn["tool"]]
             result = replies[i]
             before = [*dialogues[i], *result.messages]
             result.messages += [dict(turn) for turn in turns]
-            result.ended = ended and not calls
+            result.ended = ended and not turns[-1]["tool"]
             result.confidence = confidence
             result.cut = result.cut or len(prompt) > longest_prompt
-            if calls and ended and tools is not None:
-                results = runs[i].run(calls, before)
-                result.messages += [dict(turn) for turn in results]
-                if results:
-                    calling.append(i)
-        waiting = calling
+            following = what_follows(turns, before, runs[i], acting[i]) if ended else []
+            result.messages += [dict(turn) for turn in following]
+            if following:
+                continued.append(i)
+        waiting = continued
     return replies
 
 

@@ -1,7 +1,8 @@
 """The calls of one conversation: each is run within a budget, and only if it is allowed.
 
 Chat, evaluation and sampling in RL run calls in this one way: plan, act, observe, until the model
-answers or the budget is spent.
+answers or the budget is spent. Where the problem has an environment, an answer is an action in it,
+and what it observes is the next turn of the user (``what_follows``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmstages.core.errors import StageError
+from llmstages.text.environments import Episode
 from llmstages.text.messages import Message, message
 
 Tools = Mapping[str, Callable[[str], str]]
@@ -73,6 +75,28 @@ class ToolRuns:
         self.calls += 1
         self.failed += result.startswith(FAILED)
         return message("tool", result, tool)
+
+
+def what_follows(
+    turns: Sequence[Message],
+    before: Sequence[Message],
+    runs: ToolRuns,
+    episode: Episode | None,
+) -> list[Message]:
+    """What follows a turn of the assistant that ended: results of its calls, or an observation.
+
+    It is [] where the dialogue ends: with an answer, or with a budget that is spent.
+
+    Args:
+        turns: the messages of the turn (replies.parse_turn).
+        before: the messages before it.
+        runs: runs the calls.
+        episode: of the environment that reads the answers; None: an answer is the end.
+    """
+    calls = [turn for turn in turns if turn["tool"]]
+    if calls:
+        return runs.run(calls, before)
+    return episode.after(str(turns[-1]["content"])) if episode else []
 
 
 def call_tool(tools: Tools, name: str, argument: str, conversation: Sequence[Message] = ()) -> str:

@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from llmstages.core.digest import sha256
-from llmstages.core.stage import option
-from llmstages.data.endpoint import Endpoint, check_address, check_key_variable
+from llmstages.data.judging import JudgeOptions, ask_judge, frame_of, question_of
 from llmstages.text import grading
 
 PROMPT = """You grade the reply of a student. Decide whether it gives the accepted answer: the \
@@ -35,64 +32,32 @@ Write one sentence with your reason, and then, alone on the last line, CORRECT o
 VERDICT = re.compile(r"\W*(CORRECT|INCORRECT)\W*", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class JudgeConfig:
-    endpoint: str = option(help="address of the service, such as http://localhost:8000/v1")
-    model: str = option(help="the model as the service calls it")
-    key_variable: str = option("OPENAI_API_KEY", "environment variable with the key")
-    max_new_tokens: int = option(256, "longest verdict in tokens", ge=1)
-    concurrency: int = option(8, "requests at once", ge=1)
-    timeout: float = option(60.0, "seconds until a request counts as failed", gt=0)
-    retries: int = option(4, "times a failed request is repeated", ge=0)
-    wait: float = option(1.0, "seconds before the first repetition, doubled each time", ge=0)
-    patience: int = option(5, "failed requests in a row after which the run stops", ge=1)
-
-    def __post_init__(self) -> None:
-        check_key_variable(self.key_variable)
-        check_address(self.endpoint)
-
-
 class Judge:
     """A model behind an address says whether the reply is right."""
 
-    Config = JudgeConfig
+    Config = JudgeOptions
     version = "1"
 
-    def __init__(self, config: JudgeConfig) -> None:
+    def __init__(self, config: JudgeOptions) -> None:
         self.config = config
 
     def grade(self, replies: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[bool | None]:
         """The verdict on each reply; None where the judge gave none."""
-        config = self.config
-        endpoint = Endpoint(
-            step="judge",
-            url=config.endpoint,
-            name=config.model,
-            settings={"temperature": 0.0, "max_tokens": config.max_new_tokens},
-            key_variable=config.key_variable,
-            concurrency=config.concurrency,
-            timeout=config.timeout,
-            retries=config.retries,
-            wait=config.wait,
-            patience=config.patience,
-            saved="Nothing of this step is lost that was there before",
-        )
         requests = [request_of(reply, row) for reply, row in zip(replies, rows, strict=True)]
-        # An empty reply and one that loops need no judge.
-        missing = [place for place, reply in enumerate(replies) if grading.own_part(reply).strip()]
-        verdicts: list[bool | None] = [False] * len(replies)
-        for place, answer in endpoint.ask(requests, missing):
-            verdicts[place] = None if answer.rule else verdict_of(answer.text)
+        verdicts: list[bool | None] = []
+        for answer in ask_judge(self.config, requests, replies):
+            if answer is None:  # an empty reply
+                verdicts.append(False)
+            else:
+                verdicts.append(None if answer.rule else verdict_of(answer.text))
         return verdicts
 
 
 def request_of(reply: str, row: Mapping[str, Any]) -> str:
     """What the judge is asked about a reply."""
-    prompt = row.get("prompt") or ()
-    question = "\n".join(str(turn["content"]) for turn in prompt if turn["role"] == "user")
     return PROMPT.format(
-        mark=f"=== {sha256(reply)[:16]} ===",
-        question=question or "(not known)",
+        mark=frame_of(reply),
+        question=question_of(row.get("prompt") or ()),
         answers=" | ".join(grading.accepted(row)),
         reply=reply,
     )

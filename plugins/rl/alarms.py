@@ -1,7 +1,8 @@
 """What happens on an alarm: it is said (``alarm=warn``), or training stops (``alarm=stop``).
 
-On stop the policy is put back to its best update before: the one with the highest watched reward,
-or, where none is watched, the last one whose signals were within bounds. Its weights lie in the
+On stop the policy is put back to its best update before: the one with the highest watched reward
+(on held-out problems, where it is measured there), or, where none is watched, the last one whose
+signals were within bounds. Its weights lie in the
 work folder of the step, so a training that was interrupted finds them again.
 """
 
@@ -70,10 +71,12 @@ def is_best(log: Sequence[Mapping[str, Any]], watched: Sequence[str]) -> bool:
     """
     if not watched:
         return not signals.broken_now(log)
-    keys = [f"rewards/{name}/mean" for name in watched]
+    keys = [signals.gold_key(log, name) for name in watched]
     complete = [row for row in log if all(row.get(key) is not None for key in keys)]
+    if not complete or complete[-1] is not log[-1]:
+        return False  # nothing was measured at this update
     scores = [sum(float(row[key]) for key in keys) for row in complete]
-    return bool(scores) and scores[-1] == max(scores)
+    return scores[-1] == max(scores)
 
 
 def keep(model: Any, update: int, folder: Path) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmstages.core.stage import Context, option
-from llmstages.plugins.rl.online import CURVES, SAME_REWARDS, Online, OnlineConfig
+from llmstages.plugins.rl.curves import SAME_REWARDS
+from llmstages.plugins.rl.online import CURVES, Online, OnlineConfig
 from llmstages.plugins.rl.safe_trainer import safe_trainer
 
 

@@ -10,17 +10,18 @@ of its config class of TRL) or ``trainer_class``; examples/plugins/llmstages-ext
 from __future__ import annotations
 
 import importlib.util
-import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.data import tables
-from llmstages.plugins.rl import alarms, policy, signals, truncation
+from llmstages.plugins.rl import alarms, held_out, policy, signals, truncation
+from llmstages.plugins.rl.curves import curve_metrics, warnings_of
 from llmstages.plugins.rl.safe_trainer import stop_at_end_of_turn
+from llmstages.plugins.rl.tool_rollouts import rollout_arguments
+from llmstages.text.environments import has_environment
 from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
 from llmstages.train.dropout import disable_dropout, refuse_dropout
@@ -33,14 +34,13 @@ CURVES = {
     "kl": "kl",
     "tools/calls": "tool_calls",
     "tools/failures": "tool_failures",
+    "environment/turns": "environment_turns",
+    "environment/failures": "environment_failures",
 }
-SAME_REWARDS = "frac_reward_zero_std"  # share of groups whose rewards are all the same
-MANY_CLIPPED = 0.5  # share of answers cut before their end from which it is said
 HEADLINE = ("reward_first", "reward_last", "clipped_last")
 ALARMS = "alarms.jsonl"
 ROLLOUTS = "rollouts.jsonl"
 ENGINES = ("hf", "trl", "vllm")
-ENDS_SHARE = 0.15  # of a curve, for the means at its beginning and end
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,12 @@ class OnlineConfig(LoraOptions, Optimization):
         "where the policy seems to game its reward: say so, or stop and save the best one before",
         choices=alarms.CHOICES,
     )
+    held_out: int = option(
+        0, "problems kept from practice, on which all rewards are measured as well", ge=0
+    )
+    held_out_steps: int = option(
+        10, "updates between these measurements, a multiple of log_every", ge=1
+    )
     log_every: int = option(2, "updates between log lines; logged curves are means over them")
 
     def __post_init__(self) -> None:
@@ -107,6 +113,11 @@ class OnlineConfig(LoraOptions, Optimization):
             raise ValueError(
                 f"batch_size={self.batch_size} must be a multiple of "
                 f"num_generations={self.num_generations}, since groups are never split"
+            )
+        if self.held_out and self.held_out_steps % self.log_every:
+            raise ValueError(
+                f"held_out_steps={self.held_out_steps} must be a multiple of log_every="
+                f"{self.log_every}, so that each measurement stands in the row of its update"
             )
 
 
@@ -222,24 +233,16 @@ class Online:
         """
         return {}
 
-    def tools(self, config: Any, ctx: Context, tokenizer: Any) -> dict[str, Any]:
-        """The arguments of the trainer that let the policy call tools; {} without any."""
-        from llmstages.plugins.rl.tool_rollouts import ToolRollouts
-        from llmstages.text import generate
-
-        artifact = ctx.maybe("tools")
-        if not artifact:
-            return {}
-        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-        tools = generate.open_tools(artifact.path)
-        rollouts = ToolRollouts(
-            tokenizer,
-            tools,
-            max_calls=config.max_tool_calls,
-            max_seconds=config.max_tool_seconds,
-            max_tokens=config.max_completion_length,
-        )
-        return {"rollout_func": rollouts}
+    def rollouts(
+        self, config: Any, ctx: Context, tokenizer: Any, problems: Sequence[policy.Problem]
+    ) -> dict[str, Any]:
+        """The arguments of the trainer for tools and environments; {} where there are none."""
+        if "tools" not in self.inputs and any(map(has_environment, problems)):
+            raise StageError(
+                f"{ctx.step}: {ctx.one('problems').name} holds environments, and "
+                f"{type(self).__name__} samples single answers; take {ctx.step}=grpo or ppo"
+            )
+        return rollout_arguments(config, ctx, tokenizer, problems)
 
     def run(self, config: Any, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
@@ -258,14 +261,15 @@ class Online:
         refuse_dropout(config, ctx, type(self).__name__)
         prompts = self.prepare(config, ctx)
         checks.enforce(prompts.checks, ctx, config.allow_failed_checks)
-        problems = policy.fitting_problems(prompts, ctx)
+        fitting = policy.fitting_problems(prompts, ctx)
+        problems, kept = held_out.split(fitting, config.held_out, config.seed, ctx)
         require_an_update(config, len(problems), ctx)
         tokenizer = prompts.tokenizer
         model = load_model(ctx.one("policy"), ctx)
         # Its noise would be taken for a difference between the policy and its reference.
         disable_dropout(model)
-        tools = self.tools(config, ctx, tokenizer)
-        stop_at_end_of_turn(model, tokenizer, calls=bool(tools))
+        rollouts = self.rollouts(config, ctx, tokenizer, problems)
+        stop_at_end_of_turn(model, tokenizer, calls=bool(rollouts))
         adapter = lora_adapter(config)
         rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx)
         arguments = self.trainer_arguments(config, ctx, tokenizer, rewards)
@@ -280,13 +284,14 @@ class Online:
             peft_config=adapter,
             args=self.built_arguments(config, arguments),
             **self.trainer_extras(config, model),
-            **tools,
+            **rollouts,
         )
         if config.engine == "hf":
             trainer.use_fast_engine()
         if config.truncated == "penalty":
             trainer.truncation_penalty = config.truncation_penalty
         watched = [name for name, reward in rewards.items() if not reward.config.weight]
+        held_out.watch(trainer, kept, rewards, config)
         guard = alarms.alarm_callback(ctx, watched, config.alarm == "stop")
         trainer.add_callback(guard)
         # Where all answers of all groups are paid the same, warnings_of() says so.
@@ -347,54 +352,3 @@ def require_an_update(config: Any, problems: int, ctx: Context) -> None:
             f"num_generations={config.num_generations}), and there are {problems}. "
             f"Set {ctx.step}.batch_size={problems * config.num_generations} or lower"
         )
-
-
-def warnings_of(
-    log: Sequence[Mapping[str, float]], curves: Mapping[str, float], config: Any
-) -> Iterator[str]:
-    """What made the training of little use, one sentence each.
-
-    Args:
-        log: the rows of log.jsonl.
-        curves: the metrics made of them.
-        config: the options of the stage.
-    """
-    clipped = curves.get("clipped_last", 0.0)
-    if clipped >= MANY_CLIPPED:
-        yield (
-            f"{clipped:.0%} of the last answers were cut at max_completion_length="
-            f"{config.max_completion_length} tokens, before they ended; raise it"
-        )
-    has_groups = config.num_generations > 1
-    same = [row[SAME_REWARDS] for row in log if has_groups and SAME_REWARDS in row]
-    if same and min(same) == 1.0:
-        yield (
-            "in no group did two answers get different rewards, so there was nothing to learn "
-            "from; take easier or harder problems, or a larger num_generations"
-        )
-
-
-def curve_metrics(
-    log: Sequence[Mapping[str, float]], rewards: Sequence[str], series: Mapping[str, str]
-) -> dict[str, float]:
-    """Beginning, end and highest value of each logged series; those not logged are left out.
-
-    Args:
-        log: the rows of log.jsonl.
-        rewards: names of the rewards.
-        series: further series -> name of their metrics.
-    """
-    from llmstages.train.trainer import ends_of
-
-    curves = {"reward": "reward"}
-    curves |= {f"rewards/{name}/mean": name for name in rewards}
-    curves |= series
-    metrics: dict[str, float] = {}
-    for key, name in curves.items():
-        first, last = ends_of(log, key, ENDS_SHARE)
-        if math.isnan(first):
-            continue
-        metrics[f"{name}_first"] = first
-        metrics[f"{name}_last"] = last
-        metrics[f"{name}_best"] = max(row[key] for row in log if key in row)
-    return metrics

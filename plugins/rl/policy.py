@@ -3,8 +3,9 @@
 **What a reward sees.** ``score(prompts, completions, rows)`` gets one prompt (messages), one
 completion (text without control tokens, "" for a tool call) and one row per completion. ``rows``
 maps every column of the problems to a list: ``prompt``, ``answer``, ``group``, ``task``, ``meta``
-(JSON text) and all columns of their own. Of dialogues, the last answer is ``answer`` and what
-comes before it is ``prompt``. Every variant passes the same columns (``score_completions``).
+(JSON text) and all columns of their own; with tools also ``calls``, in environments ``earned``. Of
+dialogues, the last answer is ``answer`` and what comes before it is ``prompt``. Every variant
+passes the same columns (``score_completions``).
 """
 
 from __future__ import annotations
@@ -204,6 +205,24 @@ def score_completions(
     return checked_scores(name, scores, completions)
 
 
+def weighted_sums(
+    rewards: Mapping[str, Any], scores: Mapping[str, Sequence[float | None]]
+) -> list[float]:
+    """What each completion is paid: the weighted sum of its scores, NaN if all paid ones abstained.
+
+    Args:
+        rewards: name -> reward; those of weight 0 pay nothing.
+        scores: name -> one score a completion.
+    """
+    paid = {name: reward.config.weight for name, reward in rewards.items() if reward.config.weight}
+    sums = []
+    for of_completion in zip(*(scores[name] for name in paid), strict=True):
+        pairs = zip(paid.values(), of_completion, strict=True)
+        terms = [weight * score for weight, score in pairs if score is not None]
+        sums.append(sum(terms) if terms else math.nan)
+    return sums
+
+
 def checked_scores(name: str, scores: Any, completions: Sequence[str]) -> list[float | None]:
     """What a reward returned, as numbers or None. Raises StageError as score_completions."""
     wanted = f"a list of {len(completions)} numbers, one per answer"
@@ -285,15 +304,18 @@ def reward_functions(
             problem: Sequence[int],
             said: Sequence[str] | None = None,
             calls: Sequence[int] | None = None,
+            earned: Sequence[float | None] | None = None,
             log_metric: Callable[[str, float], None] | None = None,
             **_: Any,
         ) -> Sequence[float | None]:
-            # With tools the answer is what was said after their results.
+            # With tools and in environments the answer is what was said last.
             texts = said if said is not None else map(completion_text, completion_ids)
             completions = list(texts)
             asked = [problems[number] for number in problem]
             if calls is not None:
-                asked = with_calls(asked, calls)
+                asked = with_column(asked, "calls", calls)
+            if earned is not None:
+                asked = with_column(asked, "earned", earned)
             scores = score_completions(name, reward, asked, completions)
             if not log_metric:
                 return scores
@@ -311,9 +333,41 @@ def reward_functions(
     return [wrap(name, reward) for name, reward in rewards.items()]
 
 
-def with_calls(problems: Sequence[Problem], calls: Sequence[int]) -> list[Problem]:
-    """The problems with one more column, the number of calls that were run for each answer."""
-    return [{**row, "calls": number} for row, number in zip(problems, calls, strict=True)]
+def with_column(problems: Sequence[Problem], name: str, values: Sequence[Any]) -> list[Problem]:
+    """The problems with one more column, about what happened in the dialogue of each.
+
+    ``calls`` is the number of calls that were run, ``earned`` what the environment paid.
+    """
+    return [{**row, name: value} for row, value in zip(problems, values, strict=True)]
+
+
+def with_outcomes(
+    problems: Sequence[Problem],
+    replies: Sequence[Any],
+    episodes: Sequence[Any],
+    has_tools: bool,
+) -> list[Problem]:
+    """The problems with the columns about their dialogues that rewards may ask for.
+
+    Args:
+        problems: one for each reply.
+        replies: of generate.reply.
+        episodes: what the replies acted in, None for each problem without an environment.
+        has_tools: whether calls were run.
+
+    Raises:
+        StageError: too many environments failed.
+    """
+    from llmstages.text.environments import require_working
+
+    asked = list(problems)
+    if has_tools:
+        asked = with_column(asked, "calls", [len(reply.calls) for reply in replies])
+    if any(episodes):
+        require_working(episodes)
+        earned = [episode.score if episode else None for episode in episodes]
+        asked = with_column(asked, "earned", earned)
+    return asked
 
 
 def text_of(prompt: Sequence[Mapping[str, Any]]) -> str:

@@ -4,12 +4,12 @@ Rejection sampling fine-tuning (STaR, Zelikman et al. 2022; Llama 2, section 3.2
 form of reinforcement learning. Right answers are kept as often as they were sampled: kept once
 each, the many ways of guessing would weigh more than the few ways of working it out. An answer that
 was cut before it ended is never kept. Where tools are wired in, the calls of a right answer are
-trained with it; what the tools said carries no loss.
+trained with it; what the tools said carries no loss. In an environment (problems=environment) an
+answer is a dialogue, and what the environment said carries no loss either.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.plugins.rl import policy
 from llmstages.text import chat_format
+from llmstages.text.environments import open_episode
 from llmstages.text.messages import Message
 from llmstages.text.render import ChangedByLaterTurns, Rendered, render, render_answers
 from llmstages.train.adapters import LoraOptions
@@ -104,7 +105,7 @@ class Rejection:
         "tools": "dialogues?",  # a tools artifact, whose tools the policy may call
     }
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "5"
+    version: ClassVar[str] = "6"
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
     def estimate(
@@ -176,6 +177,7 @@ class Rejection:
         asked = [problem for problem in problems for _ in range(per_problem)]
         artifact = ctx.maybe("tools")
         tools = generate.open_tools(artifact.path) if artifact else None
+        episodes = [open_episode(problem) for problem in asked]
         with ctx.progress(f"{ctx.step} sampling", len(asked)) as advance:
             replies = generate.reply(
                 model,
@@ -184,12 +186,12 @@ class Rejection:
                 tools,
                 max_calls=config.max_tool_calls if tools else 0,
                 max_tool_seconds=config.max_tool_seconds,
+                episodes=episodes,
                 temperature=config.temperature,
                 max_new_tokens=config.max_completion_length,
                 advance=advance,
             )
-        if tools:
-            asked = policy.with_calls(asked, [len(reply.calls) for reply in replies])
+        asked = policy.with_outcomes(asked, replies, episodes, bool(tools))
         totals = total_rewards(rewards, asked, [reply.text for reply in replies])
         kept: list[Answer] = []
         solved = 0
@@ -262,20 +264,15 @@ class Rejection:
 def total_rewards(
     rewards: Mapping[str, Any], problems: Sequence[policy.Problem], completions: Sequence[str]
 ) -> list[float]:
-    """The weighted sum of all rewards, one per completion; NaN where all abstained.
+    """The weighted sum of all rewards, one per completion; NaN where all paid ones abstained.
 
     Raises:
         StageError: every reward has weight 0.
     """
     if not any(reward.config.weight for reward in rewards.values()):
         raise StageError("every reward has weight 0, so nothing can be kept; set a weight")
-    weighted = []
-    for name, reward in rewards.items():
-        scores = policy.score_completions(name, reward, problems, completions)
-        weight = reward.config.weight
-        weighted.append([None if score is None else weight * score for score in scores])
-    totals = []
-    for scores in zip(*weighted, strict=True):
-        given = [score for score in scores if score is not None]
-        totals.append(sum(given) if given else math.nan)
-    return totals
+    scores = {
+        name: policy.score_completions(name, reward, problems, completions)
+        for name, reward in rewards.items()
+    }
+    return policy.weighted_sums(rewards, scores)

@@ -89,9 +89,15 @@ def safe_trainer(base: Any) -> type:
     class SafeTrainer(prompt_trainer(trainer_with_engine(base))):
         truncation_penalty: float | None = None
         rollouts: list[dict[str, Any]] = []  # kept by resume.py with each checkpoint
+        sampled_problems: list[int] = []  # numbers of the problems that are being answered
 
         def detach(self) -> None:
             """Take off the model what was only there for training; a variant overrides this."""
+
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            # What samples is given prompts alone, which need not tell two environments apart.
+            self.sampled_problems = [row["problem"] for row in inputs]
+            return super()._generate_and_score_completions(inputs)
 
         def _calculate_rewards(
             self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any

@@ -6,7 +6,8 @@ length. These signals are measured on every sampling and compared with the first
 reward of weight 0 is watched, its fall while the paid ones rise is a signal too: the gap between
 proxy and gold (Gao et al. 2023, "Scaling Laws for Reward Model Overoptimization").
 
-Alarms are found in the log alone, so a training that was resumed raises the same ones.
+Where problems are held out of practice (held_out.py), proxy and gold are compared on those. Alarms
+are found in the log alone, so a training that was resumed raises the same ones.
 """
 
 from __future__ import annotations
@@ -189,6 +190,17 @@ def _key(signal: str) -> str:
     return CALLS_SERIES if signal == CALLS else PREFIX + signal
 
 
+def held_out_key(name: str) -> str:
+    """Under which name the mean of a reward on held-out problems is logged; the sum is ``paid``."""
+    return f"{PREFIX}held_out_{name}"
+
+
+def gold_key(log: Sequence[Mapping[str, Any]], name: str) -> str:
+    """The series of a watched reward: on held-out problems where it is measured there."""
+    key = held_out_key(name)
+    return key if any(row.get(key) is not None for row in log) else f"rewards/{name}/mean"
+
+
 def _series(log: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
     return [(int(row["step"]), float(row[key])) for row in log if row.get(key) is not None]
 
@@ -219,10 +231,15 @@ GAP_FALL = 0.25  # of the watched one, in its own
 
 def _gap(log: Sequence[Mapping[str, Any]], name: str) -> Alarm | None:
     """The alarm where a watched reward falls while what is paid rises."""
-    paid, gold = _series(log, "reward"), _series(log, f"rewards/{name}/mean")
+    paid_key, gold_mean = "reward", gold_key(log, name)
+    paid_std, gold_std = "reward_std", f"rewards/{name}/std"
+    if gold_mean == held_out_key(name):
+        paid_key = held_out_key("paid")
+        paid_std, gold_std = f"{paid_key}_std", f"{gold_mean}_std"
+    paid, gold = _series(log, paid_key), _series(log, gold_mean)
     paid_begin, gold_begin = _begin(paid), _begin(gold)
-    paid_spread = _begin(_series(log, "reward_std"))
-    gold_spread = _begin(_series(log, f"rewards/{name}/std"))
+    paid_spread = _begin(_series(log, paid_std))
+    gold_spread = _begin(_series(log, gold_std))
     paid_at = dict(paid)
     broken = {
         step

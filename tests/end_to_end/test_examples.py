@@ -1,6 +1,7 @@
 """Every file in examples/ is run: the scripts on the finished smoke chain, from_python.py alone.
 
-own_files.sh is run by test_real.py, the plugin package by test_plugin_package.py.
+own_files.sh is run by test_real.py, guess_number.py by
+plugins/rl/test_environments.py, the plugin package by test_plugin_package.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ def step_names(keys: set[str]) -> list[str]:
 
 def test_every_example_is_run_by_a_test():
     names = {path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__"}
-    assert names == {"story.sh", "swap_a_stage.sh", "from_python.py", "own_files.sh", "plugins"}
+    scripts = {"story.sh", "swap_a_stage.sh", "from_python.py", "own_files.sh"}
+    assert names == {*scripts, "guess_number.py", "plugins"}
     assert [path.name for path in (EXAMPLES / "plugins").iterdir()] == ["llmstages-extras"]
 
 

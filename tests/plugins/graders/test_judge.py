@@ -8,7 +8,7 @@ import pytest
 
 from llmstages.core.config import build_config
 from llmstages.core.errors import StageError
-from llmstages.plugins.graders.judge import JudgeConfig, request_of, verdict_of
+from llmstages.plugins.graders.judge import Judge, request_of, verdict_of
 from llmstages.text.grading import verdicts
 from tests.openai_service import service
 
@@ -88,4 +88,4 @@ def test_a_service_that_is_down_stops_the_run():
 )
 def test_settings_are_checked_before_any_work(options, message):
     with pytest.raises(StageError, match=message):
-        build_config(JudgeConfig, options, "graders.judge")
+        build_config(Judge.Config, options, "graders.judge")

@@ -382,7 +382,7 @@ def test_a_training_of_little_use_says_so(tmp_path, inputs):
 
 
 def test_a_useful_training_warns_of_nothing():
-    from llmstages.plugins.rl.online import warnings_of
+    from llmstages.plugins.rl.curves import warnings_of
 
     log = [{"frac_reward_zero_std": 1.0}, {"frac_reward_zero_std": 0.5}]
     assert not list(warnings_of(log, {"clipped_last": 0.1}, GRPOConfig()))
