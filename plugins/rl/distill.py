@@ -11,6 +11,7 @@ distributions cannot be compared token by token, and tools in rollouts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,7 +19,7 @@ from typing import Any, ClassVar
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.plugins.rl import divergence, policy
-from llmstages.plugins.rl.online import curve_metrics
+from llmstages.plugins.rl.online import ENDS_SHARE
 from llmstages.plugins.rl.safe_trainer import stop_at_end_of_turn
 from llmstages.plugins.rl.teacher import require_teacher
 from llmstages.train.adapters import LoraOptions
@@ -179,7 +180,7 @@ class Distill:
             "answers": updates * config.batch_size,
             "problems": len(train),
             "test_problems": len(test),
-            **curve_metrics(log, [], CURVES),
+            **curve_ends(log),
         }
 
     def trainer(
@@ -259,6 +260,22 @@ def changes(
         "test_agreement_before": before.agreement,
         "test_agreement_after": after.agreement,
     }
+
+
+def curve_ends(log: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Beginning and end of each curve that was logged.
+
+    Args:
+        log: the rows of log.jsonl.
+    """
+    from llmstages.train.trainer import ends_of
+
+    metrics: dict[str, float] = {}
+    for key, name in CURVES.items():
+        first, last = ends_of(log, key, ENDS_SHARE)
+        if not math.isnan(first):
+            metrics |= {f"{name}_first": first, f"{name}_last": last}
+    return metrics
 
 
 def split(

@@ -64,7 +64,11 @@ def inputs(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"beta": 0.5, "lmbda": 0.5}, {"beta": 0.0, "lora_r": 8}],
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"beta": 0.5, "lmbda": 0.5},
+        {"beta": 0.0, "lora_r": 8},
+    ],
     ids=["reverse KL", "half of the answers given", "forward KL with LoRA"],
 )
 def test_the_policy_comes_closer_to_its_teacher(tmp_path, inputs, changes):
