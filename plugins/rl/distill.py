@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.plugins.rl import divergence, policy
-from llmstages.plugins.rl.online import ENDS_SHARE
+from llmstages.plugins.rl.curves import ENDS_SHARE
 from llmstages.plugins.rl.safe_trainer import stop_at_end_of_turn
 from llmstages.plugins.rl.teacher import require_teacher
 from llmstages.train.adapters import LoraOptions

@@ -240,7 +240,7 @@ class Online:
         if "tools" not in self.inputs and any(map(has_environment, problems)):
             raise StageError(
                 f"{ctx.step}: {ctx.one('problems').name} holds environments, and "
-                f"{type(self).__name__} samples single answers; take {ctx.step}=grpo or ppo"
+                f"{type(self).__name__} samples single answers; take {ctx.step}=grpo, ppo or rloo"
             )
         return rollout_arguments(config, ctx, tokenizer, problems)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmstages.core.errors import StageError
+from llmstages.core.stage import Context
 from llmstages.plugins.rl.grpo import GRPO, GRPOConfig
 from llmstages.plugins.rl.ppo import PPO, PPOConfig
 from llmstages.plugins.rl.rejection import Rejection, RejectionConfig
@@ -209,9 +210,9 @@ def halving_policy(stage):
 
         def trainer_class(self):
             class Trainer(super().trainer_class()):
-                def _generate_single_turn(self, prompts, *_):
-                    texts = [self.processing_class.decode(ids) for ids in prompts]
-                    return [words(f"{halving(text)}<|im_end|>") for text in texts], None
+                def sample(self, prompt_ids):
+                    texts = [self.processing_class.decode(ids) for ids in prompt_ids]
+                    return [words(f"{halving(text)}<|im_end|>") for text in texts]
 
                 def _compute_loss(self, model, batch):
                     Halving.seen.append({name: value.clone() for name, value in batch.items()})
@@ -222,12 +223,13 @@ def halving_policy(stage):
     return Halving
 
 
-@pytest.mark.parametrize("name", ["grpo", "ppo"])
+@pytest.mark.parametrize("name", ["grpo", "ppo", "rloo"])
 def test_each_rollout_acts_in_the_environment_of_its_problem(tmp_path, inputs, name):
     """A policy that halves finds every one of nine numbers within four guesses."""
     stage, config = {
         "grpo": (GRPO, GRPOConfig(**OPTIONS, num_generations=4)),
         "ppo": (PPO, PPOConfig(**OPTIONS)),
+        "rloo": (RLOO, RLOOConfig(**OPTIONS, num_generations=4)),
     }[name]
     variant = halving_policy(stage)
     made, metrics = perform(variant, tmp_path / "rl", config, **inputs)
@@ -243,9 +245,13 @@ def test_each_rollout_acts_in_the_environment_of_its_problem(tmp_path, inputs, n
 
 
 def test_a_variant_of_single_answers_says_so(tmp_path, inputs):
-    config = RLOOConfig(**OPTIONS, num_generations=4)
-    with pytest.raises(StageError, match="holds environments, and RLOO samples single answers"):
-        perform(RLOO, tmp_path / "rl", config, **inputs)
+    class Single(GRPO):
+        inputs = {"policy": "model", "problems": "problems"}
+
+    problems = [{"prompt": [message("user", "hi")], "meta": json.dumps({"environment": {}})}]
+    context = Context("rl", tmp_path, tmp_path, inputs)
+    with pytest.raises(StageError, match="holds environments, and Single samples single answers"):
+        Single().rollouts(GRPOConfig(), context, None, problems)
 
 
 def test_the_reward_needs_environments(tmp_path, inputs):
