@@ -13,6 +13,7 @@ import pytest
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context
+from llmstages.data import tables
 from llmstages.plugins.rl.grpo import GRPO, GRPOConfig
 from llmstages.plugins.rl.ppo import PPO, PPOConfig
 from llmstages.plugins.rl.rejection import Rejection, RejectionConfig
@@ -248,7 +249,7 @@ def test_a_variant_of_single_answers_says_so(tmp_path, inputs):
     class Single(GRPO):
         inputs = {"policy": "model", "problems": "problems"}
 
-    problems = [{"prompt": [message("user", "hi")], "meta": json.dumps({"environment": {}})}]
+    problems = list(tables.load(inputs["problems"].path / "data"))
     context = Context("rl", tmp_path, tmp_path, inputs)
     with pytest.raises(StageError, match="holds environments, and Single samples single answers"):
         Single().rollouts(GRPOConfig(), context, None, problems)
