@@ -44,21 +44,22 @@ def chart(title: str, tasks: Profile, models: Sequence[str], about: str = ABOUT)
         models: in the order of their marks.
         about: behind the title, what the marks are.
     """
-    row_height = MARK_HEIGHT * len(models) + GAP
-    height = TOP + row_height * len(tasks) + BOTTOM
+    row_heights = [MARK_HEIGHT * len(by_model) + GAP for by_model in tasks.values()]
+    height = TOP + sum(row_heights) + BOTTOM
     parts = _axis(height)
-    for row, (task, by_model) in enumerate(tasks.items()):
-        top = TOP + row * row_height
+    top = TOP
+    for row_height, (task, by_model) in zip(row_heights, tasks.items(), strict=True):
         middle = top + row_height / 2
         parts.append(
             f'<text x="{LEFT - 8}" y="{middle + 4:.1f}" text-anchor="end">'
             f"{escape(task.replace('_', ' '))}</text>"
         )
         parts.append(_constant(by_model, top, row_height))
-        for place, model in enumerate(models):
-            if model in by_model:
-                y = top + GAP / 2 + MARK_HEIGHT * (place + 0.5)
-                parts.append(_mark(task, model, by_model[model], y, place))
+        present = [(place, model) for place, model in enumerate(models) if model in by_model]
+        for line, (place, model) in enumerate(present):
+            y = top + GAP / 2 + MARK_HEIGHT * (line + 0.5)
+            parts.append(_mark(task, model, by_model[model], y, place))
+        top += row_height
     label = f"{title}: right answers. {_in_words(tasks, models)}"
     return Markup(
         f'<figure class="profile"><figcaption>{escape(title)} <small>{escape(about)}, '
