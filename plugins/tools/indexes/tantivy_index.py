@@ -92,7 +92,7 @@ class Tantivy:
         )
         found = []
         for _, address in self._searcher.search(wanted, limit).hits:
-            stored = self._searcher.doc(address).get_first("passage")
+            stored: Any = self._searcher.doc(address).get_first("passage")
             found.append(Passage(**json.loads(bytes(stored))))
         return found
 
