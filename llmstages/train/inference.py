@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, option
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -67,3 +68,13 @@ def computes_bfloat16(cpu_info: Path = CPU_INFO) -> bool:
         if name.strip() in ("flags", "Features"):
             return not BFLOAT16_FLAGS.isdisjoint(flags.split())
     return True
+
+
+def require_chat_template(tokenizer: Any, artifact: Artifact, ctx: Context) -> None:
+    """Raise StageError if a model that is to answer requests is not a chat model."""
+    if not tokenizer.chat_template:
+        raise StageError(
+            f"{ctx.step}: {artifact.name} is not a chat model: its tokenizer has no chat "
+            "template. Wire a step that was trained on dialogues (sft, rl), or an instruct "
+            "model of the Hub"
+        )

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llmstages.core.digest import sha256
-from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context
 from llmstages.data.endpoint import Answer
 from llmstages.text.generate import Reply
 from llmstages.text.messages import message
+from llmstages.train.inference import require_chat_template
 
 TOO_LONG = Answer(
     rule="too_long",
@@ -43,12 +43,7 @@ class ModelStep:
         self._batch = batch
         self._model = load_model(artifact, ctx, dtype="auto").eval().to(compute_device())
         self._tokenizer = load_tokenizer(artifact.path)
-        if not self._tokenizer.chat_template:
-            raise StageError(
-                f"{ctx.step}: {artifact.name} is not a chat model: its tokenizer has no chat "
-                "template. Wire a step that was trained on dialogues (sft, rl), or an instruct "
-                "model of the Hub"
-            )
+        require_chat_template(self._tokenizer, artifact, ctx)
 
     def ask(self, requests: Sequence[str], missing: Sequence[int]) -> Iterator[tuple[int, Answer]]:
         """Answer batch by batch.

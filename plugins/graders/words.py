@@ -20,6 +20,7 @@ from typing import Any
 from llmstages.plugins.graders import latex
 from llmstages.text import grading
 from llmstages.text.grading import DECLARED, EMPHASIS
+from llmstages.text.sentences import joined_at_abbreviations
 
 SENTENCE_END = re.compile(r"(?<=[.!?。！？])[\"')\]]*\s+|\n+")
 ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|[A-Z])\.$")
@@ -119,18 +120,8 @@ def statements(reply: str) -> list[str]:
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text and its lines, without those that are empty."""
-    found: list[str] = []
-    is_open = False  # the last one ended in an abbreviation, not at its end
-    for part in SENTENCE_END.split(text):
-        part = part.strip()
-        if not part:
-            continue
-        if is_open:
-            found[-1] += f" {part}"
-        else:
-            found.append(part)
-        is_open = ABBREVIATION.search(part) is not None
-    return found
+    parts = [part.strip() for part in SENTENCE_END.split(text)]
+    return joined_at_abbreviations(parts, ABBREVIATION)
 
 
 def _shortened(sentence: str) -> str:

@@ -84,14 +84,13 @@ def curve(scores: Sequence[float], right: Sequence[bool]) -> list[dict[str, Any]
         # The tolerance keeps 0.3 = 3/10 in its bin, whatever the rounding error.
         place = min(int(score * MOST_BINS + 1e-9), MOST_BINS - 1)
         bins.setdefault(place, []).append((score, is_right))
-    return [
-        {
-            "agreement": sum(score for score, _ in bins[place]) / len(bins[place]),
-            "right": sum(is_right for _, is_right in bins[place]) / len(bins[place]),
-            "n": len(bins[place]),
-        }
-        for place in sorted(bins)
-    ]
+    rows = []
+    for _, members in sorted(bins.items()):
+        number = len(members)
+        agreement = sum(score for score, _ in members) / number
+        share_right = sum(is_right for _, is_right in members) / number
+        rows.append({"agreement": agreement, "right": share_right, "n": number})
+    return rows
 
 
 def expected_error(bins: Sequence[dict[str, Any]]) -> float:

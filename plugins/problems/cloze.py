@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmstages.data.word_rules import UNSPACED
+from llmstages.text.sentences import joined_at_abbreviations
 
 BLANK = "____"
 KINDS = ("name", "year", "number", "word")  # in the order in which they are tried
@@ -91,18 +92,8 @@ class Candidate:
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text, in order, without blanks around them."""
-    found: list[str] = []
-    is_open = False  # the last one ended in an abbreviation
-    for part in SENTENCE_END.split(text):
-        part = " ".join(part.split())
-        if not part:
-            continue
-        if is_open:
-            found[-1] += f" {part}"
-        else:
-            found.append(part)
-        is_open = NO_END.search(part) is not None
-    return found
+    parts = [" ".join(part.split()) for part in SENTENCE_END.split(text)]
+    return joined_at_abbreviations(parts, NO_END)
 
 
 def passage_counts(texts: Iterable[str]) -> Counter[str]:

@@ -215,17 +215,12 @@ class Work:
             self._load_model()
 
     def _load_model(self) -> None:
-        from llmstages.train.inference import load_for_inference
+        from llmstages.train.inference import load_for_inference, require_chat_template
         from llmstages.train.trainer import load_tokenizer
 
         artifact = self._ctx.one("model")
         self._tokenizer = load_tokenizer(artifact.path)
-        if not self._tokenizer.chat_template:
-            raise StageError(
-                f"{self._ctx.step}: {artifact.name} is not a chat model: its tokenizer has no chat "
-                "template. Wire a step that was trained on dialogues (sft, rl), or an instruct "
-                "model"
-            )
+        require_chat_template(self._tokenizer, artifact, self._ctx)
         self._model = load_for_inference(artifact, self._ctx, self._config.dtype)
 
     def propose(self, rows: Mapping[int, Mapping[str, Any]]) -> list[Candidate]:
