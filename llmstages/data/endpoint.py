@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from llmstages.core.errors import StageError
 from llmstages.core.secrets import NAME, mask
+from llmstages.core.stage import option
 from llmstages.data.readers.record import clean
 
 FAILED = ("failed", "refused")  # rules of answers that are not saved, but asked for again
@@ -262,4 +263,64 @@ def check_address(endpoint: str) -> None:
         raise ValueError(
             "endpoint holds a password or a key, which would end in records; put it into the "
             "environment variable of key_variable"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointOptions:
+    """Options of stages that may ask a model behind an address. None of them is its identity."""
+
+    endpoint: str = option(
+        "",
+        "address of an OpenAI-compatible service, such as http://localhost:8000/v1",
+        identity=False,
+    )
+    key_variable: str = option(
+        "OPENAI_API_KEY",
+        "NAME of the environment variable that holds the endpoint's key; if it is unset, no key is "
+        "sent",
+        identity=False,
+    )
+    concurrency: int = option(8, "requests at the endpoint at once", ge=1, identity=False)
+    timeout: float = option(120.0, "seconds until a request counts as failed", gt=0, identity=False)
+    retries: int = option(
+        4,
+        "times a failed request (429, 5xx, no connection, timeout) is repeated",
+        ge=0,
+        identity=False,
+    )
+    wait: float = option(
+        1.0,
+        "seconds before the first repetition, doubled before each further one",
+        ge=0,
+        identity=False,
+    )
+    patience: int = option(
+        5, "failed requests in a row after which the endpoint is given up", ge=1, identity=False
+    )
+
+    def __post_init__(self) -> None:
+        check_key_variable(self.key_variable)
+        if self.endpoint:
+            check_address(self.endpoint)
+
+    def service(self, step: str, model: str, settings: dict[str, Any]) -> Endpoint:
+        """What is asked.
+
+        Args:
+            step: the name of the step, for messages.
+            model: as the service calls it.
+            settings: the fields of a request besides model and messages.
+        """
+        return Endpoint(
+            step,
+            self.endpoint,
+            model,
+            settings,
+            self.key_variable,
+            self.concurrency,
+            self.timeout,
+            self.retries,
+            self.wait,
+            self.patience,
         )

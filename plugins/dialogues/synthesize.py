@@ -23,7 +23,7 @@ from llmstages.core.digest import sha256
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact, Context, option
 from llmstages.data.answer_cache import AnswerCache, Answerer
-from llmstages.data.endpoint import FAILED, Answer, check_address, check_key_variable
+from llmstages.data.endpoint import FAILED, Answer, EndpointOptions
 from llmstages.data.readers.examples import Examples, PositionedRow, convert, write
 from llmstages.data.readers.record import Rejected
 from llmstages.plugins.dialogues import prompts, screening
@@ -36,7 +36,7 @@ Written = str | list[dict[str, str]] | Answer
 
 
 @dc.dataclass(frozen=True)
-class SynthesizeConfig:
+class SynthesizeConfig(EndpointOptions):
     seed: int = option(
         0,
         "seed of the choice of documents, of the request types, and of a model step's samples",
@@ -101,34 +101,6 @@ class SynthesizeConfig:
         ge=0,
         renamed_from="samples",
     )
-    endpoint: str = option(
-        "",
-        "address of an OpenAI-compatible service, such as http://localhost:8000/v1",
-        identity=False,
-    )
-    key_variable: str = option(
-        "OPENAI_API_KEY",
-        "NAME of the environment variable that holds the endpoint's key; if it is unset, no key is "
-        "sent",
-        identity=False,
-    )
-    concurrency: int = option(8, "requests at the endpoint at once", ge=1, identity=False)
-    timeout: float = option(120.0, "seconds until a request counts as failed", gt=0, identity=False)
-    retries: int = option(
-        4,
-        "times a failed request (429, 5xx, no connection, timeout) is repeated",
-        ge=0,
-        identity=False,
-    )
-    wait: float = option(
-        1.0,
-        "seconds before the first repetition, doubled before each further one",
-        ge=0,
-        identity=False,
-    )
-    patience: int = option(
-        5, "failed requests in a row after which the endpoint is given up", ge=1, identity=False
-    )
     batch: int = option(
         16, "requests that a model step answers at once; the samples depend on it", ge=1
     )
@@ -136,9 +108,7 @@ class SynthesizeConfig:
     def __post_init__(self) -> None:
         if not self.request_types:
             raise ValueError("request_types is empty: name at least one thing that a user asks for")
-        check_key_variable(self.key_variable)
-        if self.endpoint:
-            check_address(self.endpoint)
+        super().__post_init__()
 
 
 class Synthesize:
@@ -210,20 +180,8 @@ class Synthesize:
             from llmstages.train.model_step import ModelStep
 
             return ModelStep(artifact, ctx, {**settings, "seed": config.seed}, config.batch)
-        from llmstages.data.endpoint import Endpoint
 
-        return Endpoint(
-            ctx.step,
-            config.endpoint,
-            model,
-            {**settings, **config.body},
-            config.key_variable,
-            config.concurrency,
-            config.timeout,
-            config.retries,
-            config.wait,
-            config.patience,
-        )
+        return config.service(ctx.step, model, {**settings, **config.body})
 
     def write_dialogues(
         self,

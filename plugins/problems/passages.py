@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.data.answer_cache import Answerer
-from llmstages.data.endpoint import Endpoint, check_address, check_key_variable
+from llmstages.data.endpoint import EndpointOptions
 from llmstages.data.splits import comparable
 from llmstages.plugins.problems import cloze, written
 from llmstages.plugins.problems.questions import TASKS, Outcome, Passage, row_of
@@ -31,7 +31,7 @@ UNSPACED = 0.2  # share of characters of scripts without blanks from which no ru
 
 
 @dc.dataclass(frozen=True)
-class PassagesConfig:
+class PassagesConfig(EndpointOptions):
     seed: int = option(0, "seed of the choice of passages, of their roles and of the questions")
     num_passages: int = option(1000, "passages drawn from the corpus at most; 0: all", ge=0)
     passage_words: int = option(
@@ -56,27 +56,8 @@ class PassagesConfig:
     model: str = option(
         "", "name of the writer at the endpoint; unused where a step is wired as writer"
     )
-    endpoint: str = option(
-        "",
-        "address of an OpenAI-compatible service, such as http://localhost:8000/v1",
-        identity=False,
-    )
-    key_variable: str = option(
-        "OPENAI_API_KEY",
-        "NAME of the environment variable that holds the endpoint's key; if it is unset, no key is "
-        "sent",
-        identity=False,
-    )
     temperature: float = option(0.7, "temperature of the writer; it answers at 0", ge=0)
     max_new_tokens: int = option(96, "longest text of the writer in tokens", ge=1)
-    concurrency: int = option(8, "requests at the endpoint at once", ge=1, identity=False)
-    timeout: float = option(120.0, "seconds until a request counts as failed", gt=0, identity=False)
-    retries: int = option(
-        4,
-        "times a failed request (429, 5xx, no connection, timeout) is repeated",
-        ge=0,
-        identity=False,
-    )
     batch: int = option(
         16, "requests that a model step answers at once; the samples depend on it", ge=1
     )
@@ -94,9 +75,7 @@ class PassagesConfig:
             raise ValueError(
                 "wording must have {sentence}, the sentence with its blank, or {question}"
             )
-        check_key_variable(self.key_variable)
-        if self.endpoint:
-            check_address(self.endpoint)
+        super().__post_init__()
 
 
 class Passages:
@@ -178,18 +157,7 @@ class Passages:
                 before.settings = settings
                 return before
             return ModelStep(artifact, ctx, settings, config.batch)
-        return Endpoint(
-            step=ctx.step,
-            url=config.endpoint,
-            name=config.model,
-            settings=settings,
-            key_variable=config.key_variable,
-            concurrency=config.concurrency,
-            timeout=config.timeout,
-            retries=config.retries,
-            wait=1.0,
-            patience=5,
-        )
+        return config.service(ctx.step, config.model, settings)
 
 
 def draw_passages(config: PassagesConfig, ctx: Context) -> list[Passage]:
