@@ -24,7 +24,7 @@ EVERYTHING = python_files("llmstages", "plugins", "conf", "tests", "examples", "
 
 # Room -> rooms that it may import from. Two towers: the library that stage authors use
 # (core, text, data, train; convert knows formats of others) and the engine (core, launch, pipeline,
-# cost); cli is on top of both.
+# cost). On top of both: serve answers requests, studio is its page; cli starts them all.
 LIBRARY = ("core", "text", "data", "train")
 ENGINE = ("core", "launch", "pipeline", "cost")
 ROOMS: dict[str, tuple[str, ...]] = {
@@ -36,7 +36,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "launch": ("core",),
     "pipeline": ("core", "launch"),
     "cost": ("core", "launch", "pipeline"),
-    "cli": (*LIBRARY, *ENGINE, "convert", "testing"),
+    "serve": (*LIBRARY, *ENGINE, "convert"),
+    "studio": (*LIBRARY, *ENGINE, "convert", "serve"),
+    "cli": (*LIBRARY, *ENGINE, "convert", "testing", "serve", "studio"),
     "plugin": ("core", "text", "data"),
     "testing": (*LIBRARY, "convert", "plugin"),
     "__init__": ("core", "pipeline"),
@@ -68,11 +70,13 @@ HEAVY = {
     "pyarrow",
     "rich",
     "safetensors",
+    "starlette",
     "tokenizers",
     "torch",
     "trafilatura",
     "transformers",
     "trl",
+    "uvicorn",
     "warcio",
 }
 

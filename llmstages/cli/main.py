@@ -211,7 +211,7 @@ def _add_store(commands: Commands) -> None:
 
 
 def _add_models(commands: Commands) -> None:
-    """chat, tokens."""
+    """chat, tokens, studio."""
     chat = commands.add("chat", "talk to a model of the run", "chat sft")
     chat.add_argument(
         "step", nargs="?", help="a step that made a model (default: rl, or the last chat model)"
@@ -246,6 +246,24 @@ def _add_models(commands: Commands) -> None:
         metavar="STEP_OR_HUB",
         action="append",
         help="a step, a folder or hub:ORG/NAME@REVISION; several are shown side by side",
+    )
+    studio = commands.add(
+        "studio",
+        "a local page: runs as they go, chat with any model, a look inside, comparisons, lineage",
+        "studio --open",
+    )
+    studio.add_overrides()
+    _add_address(studio, 8321)
+    studio.add_argument("--open", action="store_true", help="open it in a browser")
+
+
+def _add_address(command: Parser, port: int) -> None:
+    """Where a server listens."""
+    command.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
+    command.add_argument(
+        "--port", type=int, default=port, help=f"default {port}; 0 takes a free one"
     )
 
 

@@ -287,12 +287,28 @@ def find(given: str, run: PastRun, kind: str) -> StoredArtifact:
     is_hub_name = given.count("/") == 1 and not given.startswith((".", "~", "/"))
     if given.startswith("hub:") or is_hub_name:
         return _download(given, kind)
-    fits = [step.name for step in run.steps.values() if _fits(step, kind)]
     raise StageError(
-        f"there is no {kind} {given!r}.{near(given, fits)} {run.where} has "
-        f"{', '.join(fits) or 'none'}; also taken: a folder, a key of the store, or "
+        f"{_not_found(given, run, kind)}; also taken: a folder, a key of the store, or "
         "hub:ORG/NAME@REVISION"
     )
+
+
+def find_step(name: str, run: PastRun, kind: str) -> StoredArtifact:
+    """The step of a run that made a kind of artifact; no folder and no hub address is taken.
+
+    Raises:
+        StageError: there is no such step; the message lists what there is.
+    """
+    step = run.steps.get(name)
+    if step is None or not _fits(step, kind):
+        raise StageError(_not_found(name, run, kind))
+    return step
+
+
+def _not_found(name: str, run: PastRun, kind: str) -> str:
+    fits = [step.name for step in run.steps.values() if _fits(step, kind)]
+    has = ", ".join(fits) or "none"
+    return f"there is no {kind} {name!r}.{near(name, fits)} {run.where} has {has}"
 
 
 def _download(given: str, kind: str) -> StoredArtifact:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from llmstages.cli import chat_session
+from llmstages.serve import chat_session
 from llmstages.text import chat_format
 from tests.tiny import control_ids
 

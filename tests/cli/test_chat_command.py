@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from llmstages.cli import chat_session
 from llmstages.cli.commands import chat as command
 from llmstages.core.errors import StageError
 from llmstages.pipeline import history
+from llmstages.serve import chat_session
 from tests.tiny import END, control_ids
 
 from .scripted import ask, scripted

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from llmstages.cli.chat_session import SMALL_CONTEXT, ChatSession, is_base_model, open_session
 from llmstages.cli.transcript import Transcript
 from llmstages.core.errors import StageError
 from llmstages.pipeline import history
 from llmstages.pipeline.history import PastRun, StoredArtifact
+from llmstages.serve.chat_session import SMALL_CONTEXT, ChatSession, is_base_model, open_session
 
 MAX_TEMPERATURE = 10
 NUM_EXAMPLES = 3

@@ -1,0 +1,66 @@
+"""Answers of a server in JSON: one object, an error, or lines that arrive as they are made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from llmstages.core.errors import StageError
+from llmstages.core.secrets import mask
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+Json = Mapping[str, Any]
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """The JSON object in a request's body.
+
+    Raises:
+        StageError: it is not one.
+    """
+    try:
+        given = json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise StageError(f"the body is not JSON: {type(error).__name__}") from None
+    if not isinstance(given, dict):
+        raise StageError("the body must be one JSON object")
+    return given
+
+
+def answer(make: Callable[[], Any]) -> Response:
+    """What ``make`` returns, as JSON; a StageError becomes a message with status 400."""
+    from starlette.responses import JSONResponse
+
+    try:
+        return JSONResponse(make())
+    except StageError as error:
+        return error_answer(str(error))
+
+
+def error_answer(message: str, status: int = 400) -> Response:
+    """An error in the shape that clients of the OpenAI API read."""
+    from starlette.responses import JSONResponse
+
+    error = {"message": mask(message), "type": "invalid_request_error"}
+    return JSONResponse({"error": error}, status_code=status)
+
+
+def json_lines(events: Iterable[Json]) -> Response:
+    """A stream of JSON lines, each sent as soon as it is there.
+
+    An error in the middle becomes a last line ``{"error": message}``, since the status has gone.
+    """
+    from starlette.responses import StreamingResponse
+
+    def lines() -> Iterator[bytes]:
+        try:
+            for event in events:
+                yield json.dumps(event, ensure_ascii=False).encode() + b"\n"
+        except StageError as error:
+            yield json.dumps({"error": mask(str(error))}).encode() + b"\n"
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")

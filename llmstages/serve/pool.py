@@ -1,0 +1,64 @@
+"""Models in memory, by the names that people use: loaded on first use, the oldest one leaves."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from llmstages.pipeline import history
+from llmstages.pipeline.history import PastRun, StoredArtifact
+from llmstages.serve.chat_session import ChatSession, open_session
+
+MOST_MODELS = 3  # in memory at once
+
+
+@dataclass
+class LoadedModel:
+    """A model in memory.
+
+    Attributes:
+        artifact: where it came from.
+        session: its model, tokenizer, tools and limits. Conversations copy it and share these.
+        lock: held by whoever changes the model's state (hooks, attention implementation) or needs
+            it alone.
+    """
+
+    artifact: StoredArtifact
+    session: ChatSession
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class ModelPool:
+    """The models of one run that are in memory.
+
+    Args:
+        run: whose steps give the models. A name that is not one of its steps is refused, so that
+            a request cannot load a folder or reach the hub.
+        most_models: in memory at once; the one that was used longest ago is dropped.
+    """
+
+    def __init__(self, run: PastRun, most_models: int = MOST_MODELS) -> None:
+        self.run = run
+        self.most_models = most_models
+        self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """The steps that made models, in the order in which they were finished."""
+        return [step.name for step in self.run.of_kind("model")]
+
+    def get(self, name: str) -> LoadedModel:
+        """The model of a step, loaded if it is not in memory.
+
+        Raises:
+            StageError: the run has no such model, or it cannot be loaded.
+        """
+        with self._lock:  # one load at a time: two at once would need twice the memory
+            if name not in self._loaded:
+                artifact = history.find_step(name, self.run, "model")
+                self._loaded[name] = LoadedModel(artifact, open_session(artifact))
+            self._loaded.move_to_end(name)
+            while len(self._loaded) > self.most_models:
+                self._loaded.popitem(last=False)
+            return self._loaded[name]
