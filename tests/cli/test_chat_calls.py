@@ -13,8 +13,7 @@ from llmstages.cli.transcript import Transcript
 from llmstages.core.errors import StageError
 from llmstages.data import tables
 from llmstages.pipeline.api import run, step
-
-from .scripted import ask, scripted
+from tests.scripted import ask, scripted
 
 CALLS = ["<CALC_START>", "2+3", "<CALC_END>"]
 ENDS = ["well", "<|im_end|>"]

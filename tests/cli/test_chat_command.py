@@ -13,9 +13,8 @@ from llmstages.cli.commands import chat as command
 from llmstages.core.errors import StageError
 from llmstages.pipeline import history
 from llmstages.serve import chat_session
+from tests.scripted import ask, scripted
 from tests.tiny import END, control_ids
-
-from .scripted import ask, scripted
 
 PIPE = """Where was X born?
 
