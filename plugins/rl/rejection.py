@@ -6,25 +6,33 @@ each, the many ways of guessing would weigh more than the few ways of working it
 was cut before it ended is never kept. Where tools are wired in, the calls of a right answer are
 trained with it; what the tools said carries no loss. In an environment (problems=environment) an
 answer is a dialogue, and what the environment said carries no loss either.
+
+With ``rounds`` the trained policy samples again, from problems drawn anew, and is trained further
+(expert iteration; ReST, Gulcehre et al. 2023, whose inner loop this leaves out).
 """
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from llmstages.core.errors import StageError
 from llmstages.core.stage import Context, option
 from llmstages.plugins.rl import policy
+from llmstages.plugins.rl.attempts import Attempt, Sampling
 from llmstages.text import chat_format
-from llmstages.text.environments import open_episode
 from llmstages.text.messages import Message
 from llmstages.text.render import ChangedByLaterTurns, Rendered, render, render_answers
 from llmstages.train.adapters import LoraOptions
 from llmstages.train.arguments import Optimization
 from llmstages.train.passes import updates_of
+
+ROUND = "round.json"  # in the folder of a policy that is whole
+LOG = "log.jsonl"
 
 
 class Answer(NamedTuple):
@@ -63,7 +71,10 @@ def _whole(tokenizer: Any, turns: Sequence[Message]) -> Rendered | None:
 @dataclass(frozen=True)
 class RejectionConfig(LoraOptions, Optimization):
     learning_rate: float = option(5e-4, "peak learning rate of AdamW, falling linearly")
-    questions: int = option(300, "problems sampled", ge=1)
+    rounds: int = option(
+        1, "times that the policy samples and is trained, each time from the policy before", ge=1
+    )
+    questions: int = option(300, "problems sampled in each round", ge=1)
     num_generations: int = option(
         15, "answers sampled for each problem", ge=1, renamed_from="samples"
     )
@@ -105,7 +116,10 @@ class Rejection:
         "tools": "dialogues?",  # a tools artifact, whose tools the policy may call
     }
     output: ClassVar[str] = "model"
-    version: ClassVar[str] = "6"
+    version: ClassVar[str] = "7"
+    trains: ClassVar[bool] = True
+    # Batches of 64 are computed at once; what an interruption costs is one part.
+    part_size: ClassVar[int] = 256
     components: ClassVar[Mapping[str, tuple[str, ...]]] = {"rewards": ("exact_answer",)}
 
     def estimate(
@@ -118,11 +132,14 @@ class Rejection:
         if isinstance(models, str):
             return {"no_estimate": models}
         number = min(config.questions, row_count(known["problems"][0]) or config.questions)
+        because = f"{number:,.0f} problems, each {config.num_generations} times"
+        if config.rounds > 1:
+            because += f", in {config.rounds} rounds"
         generation = Generation(
             models,
-            number * config.num_generations,
+            config.rounds * number * config.num_generations,
             config.max_completion_length,
-            because=f"{number:,.0f} problems, each {config.num_generations} times",
+            because=because,
         )
         return {"generation": generation, "model": models[0]}
 
@@ -133,10 +150,9 @@ class Rejection:
     def run(self, config: RejectionConfig, ctx: Context) -> Mapping[str, float]:
         from transformers import set_seed
 
-        from llmstages.data import tables
+        from llmstages.text import generate
         from llmstages.train import checks
-        from llmstages.train.distributed import compute_device
-        from llmstages.train.trainer import load_model, save_model
+        from llmstages.train.distributed import first_process
 
         set_seed(config.seed)
         prompts = self.prepare(config, ctx)
@@ -144,78 +160,121 @@ class Rejection:
         prompt_ids = {check.id for check in prompts.checks}
         allowed = [id for id in config.allow_failed_checks if id in prompt_ids]
         checks.enforce(prompts.checks, ctx, allowed)
+        problems = policy.fitting_problems(prompts, ctx)
+        artifact = ctx.maybe("tools")
+        sampling = Sampling(
+            ctx,
+            config,
+            prompts.tokenizer,
+            policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx),
+            generate.open_tools(artifact.path) if artifact else None,
+            self.part_size,
+        )
+        current = ctx.one("policy")
+        rounds: list[dict[str, float]] = []
+        outs: list[Path] = []
+        for number in range(1, config.rounds + 1):
+            folder = ctx.work / f"round-{number}"
+            # The last policy is the result; the others serve the round after them.
+            out = ctx.out if number == config.rounds else folder / "policy"
+            of_round = replace(ctx, out=out, work=folder, inputs={**ctx.inputs, "policy": current})
+            facts = _finished(out)
+            if facts is None:
+                facts = self.one_round(number, of_round, sampling, prompts, problems)
+            rounds.append(facts)
+            outs.append(out)
+            current = replace(current, path=out)
+            if not facts["kept"]:
+                break  # the next round would sample from the same policy
+        if first_process():
+            _collect(ctx.out, outs, rounds)
+        return _metrics(rounds)
+
+    def one_round(
+        self,
+        number: int,
+        ctx: Context,
+        sampling: Sampling,
+        prompts: policy.Prompts,
+        problems: Sequence[policy.Problem],
+    ) -> dict[str, float]:
+        """Sample from the policy of the round, keep what is right, and train on it.
+
+        Args:
+            number: of the round, from 1.
+            ctx: whose ``policy``, ``out`` and ``work`` are those of the round.
+            sampling: how answers are made and paid.
+            prompts: as prepared.
+            problems: of which ``questions`` are drawn.
+
+        Returns:
+            The numbers of the round.
+        """
+        from transformers import set_seed
+
+        from llmstages.data import tables
+        from llmstages.train.distributed import Processes, compute_device, first_process
+        from llmstages.train.trainer import load_model, save_model
+
+        config = sampling.config
         model = load_model(ctx.one("policy"), ctx).to(compute_device())
-        kept, metrics = self.sample(config, ctx, model, prompts)
-        tables.write_lines(
-            ctx.out / "kept.jsonl",
-            [
+        rng = random.Random(config.seed if number == 1 else f"{config.seed}/{number}")
+        drawn = rng.sample(problems, min(config.questions, len(problems)))
+        attempts = sampling.sample(model, drawn, ctx.work, number)
+        kept, facts = self.keep(config, drawn, attempts, rng, prompts.tokenizer, sampling.tools)
+        if first_process():
+            ctx.out.mkdir(parents=True, exist_ok=True)
+            rows = [
                 {"prompt": answer.prompt[-1]["content"], "answer": answer.said[-1]["content"]}
                 for answer in kept
-            ],
-        )
-        if not kept:
+            ]
+            tables.write_lines(ctx.out / "kept.jsonl", rows)
+        set_seed(config.seed)  # of new adapters; sampling may have been skipped
+        if kept:
+            facts["updates"] = self.train(config, ctx, model, prompts, kept)
+        else:
             ctx.say(
-                f"{ctx.step}: none of {metrics['sampled']:.0f} answers was right, so the policy is "
+                f"{ctx.step}: none of {facts['sampled']:.0f} answers was right, so the policy is "
                 "left as it is"
             )
             save_model(model, prompts.tokenizer, ctx)
-            return metrics
-        updates = self.train(config, ctx, model, prompts, kept)
-        return {**metrics, "updates": updates}
+        if first_process():
+            tables.write_json(ctx.out / ROUND, facts)
+        Processes().gather(None)  # nobody reads the policy before it is whole
+        return facts
 
-    def sample(
-        self, config: RejectionConfig, ctx: Context, model: Any, prompts: policy.Prompts
+    def keep(
+        self,
+        config: RejectionConfig,
+        problems: Sequence[policy.Problem],
+        attempts: Sequence[Attempt],
+        rng: random.Random,
+        tokenizer: Any,
+        tools: Mapping[str, Any] | None,
     ) -> tuple[list[Answer], dict[str, float]]:
-        """Sample answers and keep the right ones: (answers kept, metrics)."""
+        """The right answers that are trained on, and the numbers of the round."""
         from llmstages.text import generate
 
-        rng = random.Random(config.seed)
-        problems = policy.fitting_problems(prompts, ctx)
-        problems = rng.sample(problems, min(config.questions, len(problems)))
-        rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx)
-        per_problem = config.num_generations
-        asked = [problem for problem in problems for _ in range(per_problem)]
-        artifact = ctx.maybe("tools")
-        tools = generate.open_tools(artifact.path) if artifact else None
-        episodes = [open_episode(problem) for problem in asked]
-        with ctx.progress(f"{ctx.step} sampling", len(asked)) as advance:
-            replies = generate.reply(
-                model,
-                prompts.tokenizer,
-                [problem["prompt"] for problem in asked],
-                tools,
-                max_calls=config.max_tool_calls if tools else 0,
-                max_tool_seconds=config.max_tool_seconds,
-                episodes=episodes,
-                temperature=config.temperature,
-                max_new_tokens=config.max_completion_length,
-                advance=advance,
-            )
-        asked = policy.with_outcomes(asked, replies, episodes, bool(tools))
-        totals = total_rewards(rewards, asked, [reply.text for reply in replies])
+        is_right = [
+            attempt.paid is not None and attempt.paid >= config.threshold for attempt in attempts
+        ]
+        right_of: dict[int, list[Attempt]] = {}
+        for attempt, right in zip(attempts, is_right, strict=True):
+            if right and attempt.ended:
+                right_of.setdefault(attempt.problem, []).append(attempt)
         kept: list[Answer] = []
-        solved = 0
-        for index, problem in enumerate(problems):
-            own = slice(index * per_problem, (index + 1) * per_problem)
-            right = [
-                reply
-                for reply, total in zip(replies[own], totals[own], strict=True)
-                if total >= config.threshold and reply.ended
-            ]
+        for place, right in sorted(right_of.items()):
             if config.distinct:
-                right = list({reply.text: reply for reply in right}.values())
-            if right:
-                solved += 1
-            prompt = generate.with_schemas(prompts.tokenizer, problem["prompt"], tools)
-            for reply in rng.sample(right, min(config.keep, len(right))):
-                kept.append(Answer(prompt, reply.messages))
-        number_right = sum(total >= config.threshold for total in totals)
+                right = list({attempt.text: attempt for attempt in right}.values())
+            prompt = generate.with_schemas(tokenizer, problems[place]["prompt"], tools)
+            for attempt in rng.sample(right, min(config.keep, len(right))):
+                kept.append(Answer(prompt, attempt.said))
         return kept, {
-            "sampled": len(asked),
-            "right": number_right / max(len(asked), 1),
-            "solved": solved / max(len(problems), 1),
+            "sampled": len(attempts),
+            "right": sum(is_right) / max(len(attempts), 1),
+            "solved": len(right_of) / max(len(problems), 1),
             "kept": len(kept),
-            "tool_calls": sum(len(reply.calls) for reply in replies) / max(len(replies), 1),
+            "tool_calls": sum(attempt.calls for attempt in attempts) / max(len(attempts), 1),
         }
 
     def train(
@@ -261,18 +320,45 @@ class Rejection:
         return trainer.state.global_step
 
 
-def total_rewards(
-    rewards: Mapping[str, Any], problems: Sequence[policy.Problem], completions: Sequence[str]
-) -> list[float]:
-    """The weighted sum of all rewards, one per completion; NaN where all paid ones abstained.
+def _metrics(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The metrics of a step: sums over its rounds, and the shares of the last one."""
+    metrics = dict(rounds[-1])
+    for name in ("sampled", "kept", "updates"):
+        if any(name in facts for facts in rounds):
+            metrics[name] = sum(facts.get(name, 0) for facts in rounds)
+    if len(rounds) > 1:
+        metrics["right_first"] = rounds[0]["right"]
+        metrics["rounds"] = len(rounds)
+    return metrics
 
-    Raises:
-        StageError: every reward has weight 0.
+
+def _collect(out: Path, policies: Sequence[Path], rounds: Sequence[Mapping[str, float]]) -> None:
+    """Write what the rounds have in common: their numbers, their logs as one, the result.
+
+    Args:
+        out: the folder of the artifact.
+        policies: the folder of each round's policy; the last one is the result.
+        rounds: the numbers of each round.
     """
-    if not any(reward.config.weight for reward in rewards.values()):
-        raise StageError("every reward has weight 0, so nothing can be kept; set a weight")
-    scores = {
-        name: policy.score_completions(name, reward, problems, completions)
-        for name, reward in rewards.items()
-    }
-    return policy.weighted_sums(rewards, scores)
+    from llmstages.data import tables
+
+    log = []
+    updates = 0
+    for folder, facts in zip(policies, rounds, strict=True):
+        if (folder / LOG).exists():
+            rows = tables.read_lines(folder / LOG)
+            log += [{**row, "step": updates + row["step"]} for row in rows]
+        updates += int(facts.get("updates", 0))
+    if policies[-1] != out:  # a round without a right answer ended the loop
+        shutil.copytree(policies[-1], out, dirs_exist_ok=True)
+    (out / ROUND).unlink()
+    if log:
+        tables.write_lines(out / LOG, log)
+    table = [{"step": number, **facts} for number, facts in enumerate(rounds, 1)]
+    tables.write_lines(out / "rounds.jsonl", table)
+
+
+def _finished(folder: Path) -> dict[str, float] | None:
+    """The numbers of a round whose policy is whole; None if it must be made."""
+    file = folder / ROUND
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None

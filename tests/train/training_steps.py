@@ -18,6 +18,7 @@ from llmstages.plugins.rl.distill import Distill, DistillConfig
 from llmstages.plugins.rl.dpo import DPO, DPOConfig
 from llmstages.plugins.rl.grpo import GRPO, GRPOConfig
 from llmstages.plugins.rl.ppo import PPO, PPOConfig
+from llmstages.plugins.rl.rejection import Rejection, RejectionConfig
 from llmstages.plugins.rl.rloo import RLOO, RLOOConfig
 from llmstages.plugins.sft.chat import Chat, ChatConfig
 from llmstages.text.messages import message
@@ -81,6 +82,19 @@ class CallingRLOO(RLOO):
         return Trainer
 
 
+class EndedRejection(Rejection):
+    """Rejection sampling in small parts that takes every answer for a whole one.
+
+    A random model ends none.
+    """
+
+    part_size = 8
+
+    def keep(self, config: Any, problems: Any, attempts: Any, *args: Any) -> Any:
+        ended = [dc.replace(attempt, ended=True) for attempt in attempts]
+        return super().keep(config, problems, ended, *args)
+
+
 STAGES = {
     "pretrain": (CausalLM, PRETRAIN),
     "sft": (Chat, SFT),
@@ -110,6 +124,24 @@ STAGES = {
     "ppo": (PPO, PPOConfig(**{**ONLINE, **TWICE})),
     "ppo-lora": (PPO, PPOConfig(**{**ONLINE, **TWICE}, lora_r=4)),
     "ppo-head": (PPO, PPOConfig(**{**ONLINE, **TWICE}, critic="head")),
+    "rejection": (
+        EndedRejection,
+        RejectionConfig(
+            rounds=3,
+            questions=8,
+            num_generations=4,
+            max_completion_length=6,
+            threshold=-1.0,  # every answer is right
+            keep=2,
+            batch_size=2,
+            micro_batch_size=1,
+            max_length=32,
+            log_every=2,
+            lora_r=2,
+            rewards={"exact_answer": {"use": "exact_answer"}},
+            **NO_TIMED_SAVES,
+        ),
+    ),
     "ppo-fixed": (FixedPPO, PPOConfig(**{**ONLINE, **TWICE})),
     "ppo-fixed-head": (FixedPPO, PPOConfig(**{**ONLINE, **TWICE}, critic="head")),
 }

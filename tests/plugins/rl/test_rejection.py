@@ -89,7 +89,7 @@ def test_earlier_answers_of_a_prompt_carry_no_loss(tmp_path, monkeypatch):
         ],
     )
     monkeypatch.setattr(
-        "llmstages.plugins.rl.rejection.total_rewards",
+        "llmstages.plugins.rl.attempts.total_rewards",
         lambda _, problems, texts: [1.0] * len(texts),
     )
     seen = []
