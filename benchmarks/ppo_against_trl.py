@@ -141,8 +141,8 @@ def train_ours(folder: Path, seed: int, updates: int) -> Curve:
 
     given = json.loads((folder / "prompts.json").read_text())
     rows = [
-        {"prompt": prompt, "ids": ids}
-        for prompt, ids in zip(given["prompts"], given["ids"], strict=True)
+        {"prompt": prompt, "ids": ids, "problem": number}
+        for number, (prompt, ids) in enumerate(zip(given["prompts"], given["ids"], strict=True))
     ]
 
     def reward(completion_ids: Any, ids: Any, **_: Any) -> Curve:
