@@ -330,7 +330,7 @@ def _rest(trainer: Any) -> dict[str, Any]:
     }
     if hasattr(trainer, "_metrics"):  # of TRL: mode -> name -> values since the last log line
         rest["metrics"] = {
-            mode: {name: [float(value) for value in values] for name, values in metrics.items()}
+            mode: {name: list(map(float, values)) for name, values in metrics.items()}
             for mode, metrics in trainer._metrics.items()
         }
     for name in COUNTERS:

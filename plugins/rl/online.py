@@ -244,34 +244,32 @@ class Online:
             )
         return rollout_arguments(config, ctx, tokenizer, problems)
 
-    def run(self, config: Any, ctx: Context) -> Mapping[str, float]:
-        from transformers import set_seed
+    def ready_trainer(
+        self,
+        config: Any,
+        ctx: Context,
+        tokenizer: Any,
+        problems: Sequence[policy.Problem],
+        rewards: Mapping[str, Any],
+        adapter: Any,
+    ) -> Any:
+        """The trainer of TRL with the policy, ready to train.
 
-        from llmstages.train import checks
-        from llmstages.train.adapters import lora_adapter, merged
-        from llmstages.train.trainer import (
-            load_model,
-            run_trainer,
-            save_model,
-            write_log,
-        )
+        Args:
+            config: the options of the stage.
+            ctx: where the step runs.
+            tokenizer: the tokenizer of the policy.
+            problems: what is practiced on.
+            rewards: name -> reward, as opened.
+            adapter: a peft config; None trains all weights.
+        """
+        from llmstages.train.trainer import load_model
 
-        set_seed(config.seed)
-        require_engine(config.engine, ctx)
-        refuse_dropout(config, ctx, type(self).__name__)
-        prompts = self.prepare(config, ctx)
-        checks.enforce(prompts.checks, ctx, config.allow_failed_checks)
-        fitting = policy.fitting_problems(prompts, ctx)
-        problems, kept = held_out.split(fitting, config.held_out, config.seed, ctx)
-        require_an_update(config, len(problems), ctx)
-        tokenizer = prompts.tokenizer
         model = load_model(ctx.one("policy"), ctx)
         # Its noise would be taken for a difference between the policy and its reference.
         disable_dropout(model)
         rollouts = self.rollouts(config, ctx, tokenizer, problems)
         stop_at_end_of_turn(model, tokenizer, calls=bool(rollouts))
-        adapter = lora_adapter(config)
-        rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx)
         arguments = self.trainer_arguments(config, ctx, tokenizer, rewards)
         trainer = self.trainer_class()(
             model=model,
@@ -290,6 +288,26 @@ class Online:
             trainer.use_fast_engine()
         if config.truncated == "penalty":
             trainer.truncation_penalty = config.truncation_penalty
+        return trainer
+
+    def run(self, config: Any, ctx: Context) -> Mapping[str, float]:
+        from transformers import set_seed
+
+        from llmstages.train import checks
+        from llmstages.train.adapters import lora_adapter, merged
+        from llmstages.train.trainer import run_trainer, save_model, write_log
+
+        set_seed(config.seed)
+        require_engine(config.engine, ctx)
+        refuse_dropout(config, ctx, type(self).__name__)
+        prompts = self.prepare(config, ctx)
+        checks.enforce(prompts.checks, ctx, config.allow_failed_checks)
+        fitting = policy.fitting_problems(prompts, ctx)
+        problems, kept = held_out.split(fitting, config.held_out, config.seed, ctx)
+        require_an_update(config, len(problems), ctx)
+        adapter = lora_adapter(config)
+        rewards = policy.open_rewards(config.rewards, ctx.maybe("reward"), ctx)
+        trainer = self.ready_trainer(config, ctx, prompts.tokenizer, problems, rewards, adapter)
         watched = [name for name, reward in rewards.items() if not reward.config.weight]
         held_out.watch(trainer, kept, rewards, config)
         guard = alarms.alarm_callback(ctx, watched, config.alarm == "stop")
@@ -299,8 +317,7 @@ class Online:
         log = write_log(trainer, ctx)
         saved = guard.restore(trainer) if guard.stopped else trainer.state.global_step
         trainer.detach()
-        trained = merged(trainer.model, adapter)
-        save_model(trained, tokenizer, ctx)
+        save_model(merged(trainer.model, adapter), prompts.tokenizer, ctx)
         updates = trainer.state.global_step
         # The first metrics are what people see at the end of the step.
         curves = curve_metrics(log, list(rewards), self.curves)
