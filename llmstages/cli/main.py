@@ -211,7 +211,7 @@ def _add_store(commands: Commands) -> None:
 
 
 def _add_models(commands: Commands) -> None:
-    """chat, tokens, studio."""
+    """chat, tokens, studio, serve."""
     chat = commands.add("chat", "talk to a model of the run", "chat sft")
     chat.add_argument(
         "step", nargs="?", help="a step that made a model (default: rl, or the last chat model)"
@@ -255,6 +255,18 @@ def _add_models(commands: Commands) -> None:
     studio.add_overrides()
     _add_address(studio, 8321)
     studio.add_argument("--open", action="store_true", help="open it in a browser")
+    served = commands.add(
+        "serve",
+        "answer as the OpenAI API does, with one model and its tools",
+        "serve rl\n  llmstages serve ./SmolLM2-135M-Instruct --port 8080",
+    )
+    served.add_argument("step", help="a step that made a model, a folder or hub:ORG/NAME@REVISION")
+    served.add_overrides()
+    _add_address(served, 8322)
+    served.add_argument(
+        "--key",
+        help="the API key that clients send (default: a new one; or set LLMSTAGES_SERVE_KEY)",
+    )
 
 
 def _add_address(command: Parser, port: int) -> None:

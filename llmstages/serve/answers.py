@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from llmstages.core.errors import StageError
 from llmstages.core.secrets import mask
+from llmstages.serve.turns import Busy
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-Json = Mapping[str, Any]
+Json = dict[str, Any]
 
 
 async def read_object(request: Request) -> dict[str, Any]:
@@ -49,18 +50,31 @@ def error_answer(message: str, status: int = 400) -> Response:
     return JSONResponse({"error": error}, status_code=status)
 
 
-def json_lines(events: Iterable[Json]) -> Response:
+def json_lines(events: Iterator[Json]) -> Response:
     """A stream of JSON lines, each sent as soon as it is there.
 
     An error in the middle becomes a last line ``{"error": message}``, since the status has gone.
+    If the client goes, the iterator is closed.
     """
     from starlette.responses import StreamingResponse
 
-    def lines() -> Iterator[bytes]:
-        try:
-            for event in events:
-                yield json.dumps(event, ensure_ascii=False).encode() + b"\n"
-        except StageError as error:
-            yield json.dumps({"error": mask(str(error))}).encode() + b"\n"
+    async def lines() -> AsyncIterator[bytes]:
+        async for event in in_thread(events):
+            yield json.dumps(event, ensure_ascii=False).encode() + b"\n"
 
     return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+async def in_thread(events: Iterator[Json]) -> AsyncIterator[Json]:
+    """The events of an iterator that waits, without holding up the others who are served."""
+    from starlette.concurrency import run_in_threadpool
+
+    try:
+        while (event := await run_in_threadpool(next, events, None)) is not None:
+            yield event
+    except StageError as error:
+        yield {"error": mask(str(error)), "busy": isinstance(error, Busy)}
+    finally:
+        close = getattr(events, "close", None)
+        if close:
+            close()

@@ -43,9 +43,15 @@ class ChatSession:
         context: the longest sequence in tokens.
         keeps_history: earlier exchanges are part of the prompt.
         system: the system message; "" for none.
+        top_k, top_p: tokens that sampling chooses from, as in transformers; 0 and 1: all.
+        max_new_tokens: longest reply in tokens.
         max_tool_calls: that one message may lead to.
         confirm: asked before a call is run; None allows all.
+        after_token: called after each token; an exception that it raises ends the reply.
         last_exchange: every token of the last prompt and reply.
+        last_prompt: how many of them are of the prompt.
+        new_tokens: all that were generated so far.
+        ended: whether the last reply ended by itself, and not at a limit.
     """
 
     name: str
@@ -56,11 +62,18 @@ class ChatSession:
     context: int
     keeps_history: bool
     temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
     system: str = ""
+    max_new_tokens: int = MAX_NEW_TOKENS
     max_tool_calls: int = MAX_TOOL_CALLS
     confirm: Confirm | None = None
+    after_token: Callable[[], None] | None = None
     turns: list[dict[str, Any]] = field(default_factory=list)
     last_exchange: list[int] = field(default_factory=list)
+    last_prompt: int = 0
+    new_tokens: int = 0
+    ended: bool = False
 
     def prompt_ids(self, turns: Sequence[Message]) -> list[int]:
         """The token ids that the model continues."""
@@ -78,11 +91,11 @@ class ChatSession:
             self.turns = []
         start = len(self.turns)  # of this exchange
         self.turns.append(message("user", text))
-        max_new_tokens = min(MAX_NEW_TOKENS, max(self.context // 4, 1))
+        room = min(self.max_new_tokens, max(self.context // 4, 1))
         runs = ToolRuns(self.tools, self.max_tool_calls, confirm=self.confirm)
         # After a tool call the model is asked again, with the result in the prompt.
         while True:
-            prompt = self._fit(start, show, max_new_tokens)
+            prompt = self._fit(start, show, room)
             start = min(start, len(self.turns) - 1)
             answer, ended = self._generate(prompt, show)
             self.turns += [dict(turn) for turn in answer]
@@ -91,6 +104,13 @@ class ChatSession:
                 return
             if not self._run_tools(calls, runs, show):
                 return
+
+    def next_turn(self, turns: Sequence[Message], show: Show) -> list[Message]:
+        """What the model says next, a text or calls; no call is run."""
+        self.turns = [dict(turn) for turn in turns]
+        room = min(self.max_new_tokens, max(self.context // 4, 1))
+        answer, _ = self._generate(self._fit(len(turns) - 1, show, room), show)
+        return answer
 
     def _run_tools(self, calls: Sequence[Message], runs: ToolRuns, show: Show) -> bool:
         """Run the tools that were called, in order; returns False if the reply ends here."""
@@ -111,15 +131,19 @@ class ChatSession:
         """(the turns of the answer, whether it ended by itself)."""
         new_ids: list[int] = []
         self.last_exchange = prompt
-        max_new_tokens = min(MAX_NEW_TOKENS, self.context - len(prompt))
+        self.last_prompt = len(prompt)
+        max_new_tokens = min(self.max_new_tokens, self.context - len(prompt))
         try:
             stream(self, prompt, new_ids, show, max_new_tokens)
         finally:
             # Also what a reply had when Ctrl-C stopped it can be looked at.
             self.last_exchange = [*prompt, *new_ids]
+            self.new_tokens += len(new_ids)
         if self.is_base:
+            self.ended = len(new_ids) < max_new_tokens
             return [message("assistant", chat_format.decode(self.tokenizer, new_ids))], True
-        return parse_turn(self.tokenizer, new_ids)
+        turns, self.ended = parse_turn(self.tokenizer, new_ids)
+        return turns, self.ended
 
     def _fit(self, start: int, show: Show, room: int) -> list[int]:
         """The prompt, shortened until ``room`` tokens of the context are free.
@@ -161,6 +185,7 @@ class _Streamer:
         self.tokenizer = session.tokenizer
         self.new_ids = new_ids
         self.show = show
+        self.after_token = session.after_token
         self.silent = set(session.tokenizer.all_special_ids)
         self.tool_names: dict[int, str] = {}
         if not session.is_base:
@@ -183,6 +208,8 @@ class _Streamer:
                 self._begin_call(self.tool_names[token])
             elif token not in self.silent:
                 self._extend(token)
+        if self.after_token:
+            self.after_token()
 
     def _begin_call(self, name: str) -> None:
         self.part.clear()
@@ -230,13 +257,16 @@ def stream(
     import torch
 
     prompt = torch.tensor([list(ids)], device=session.model.device)
+    settings = generate.settings(session.model, session.tokenizer, session.temperature)
+    if session.temperature:
+        settings.update(top_k=session.top_k, top_p=session.top_p)
     with torch.no_grad():
         session.model.generate(
             input_ids=prompt,
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=max(1, max_new_tokens),
             streamer=_Streamer(session, new_ids, show),
-            **generate.settings(session.model, session.tokenizer, session.temperature),
+            **settings,
         )
 
 

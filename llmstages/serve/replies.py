@@ -9,10 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmstages.core.errors import StageError
+from llmstages.serve import fields
+from llmstages.serve.chat_session import MAX_NEW_TOKENS, ChatSession
 from llmstages.serve.pool import LoadedModel
+from llmstages.serve.turns import Turns
 from llmstages.text.messages import message
 
 ROLES = ("user", "assistant")
+MOST_TURNS = 200  # of a conversation
+# All models share the cores of this machine, so all replies take turns.
+TURNS = Turns()
 
 
 class ListenerGone(Exception):
@@ -25,11 +31,34 @@ class ReplySettings:
 
     Attributes:
         temperature: 0 is greedy.
+        top_k, top_p: tokens that sampling chooses from, as in transformers; 0 and 1: all.
+        max_new_tokens: longest reply in tokens.
         system: the system message; "" for none.
+        seed: of sampling; None draws one.
     """
 
     temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    max_new_tokens: int = MAX_NEW_TOKENS
     system: str = ""
+    seed: int | None = None
+
+
+def settings_of(given: Mapping[str, Any]) -> ReplySettings:
+    """The settings in a request.
+
+    Raises:
+        StageError: a value is out of its range.
+    """
+    return ReplySettings(
+        temperature=fields.number(given, "temperature", 0.0, 0.0, 10.0),
+        top_k=fields.whole(given, "top_k", 0, 0, 1_000_000),
+        top_p=fields.number(given, "top_p", 1.0, 0.001, 1.0),
+        max_new_tokens=fields.whole(given, "max_new_tokens", MAX_NEW_TOKENS, 1, 8192),
+        system=fields.optional_text(given, "system"),
+        seed=fields.whole(given, "seed", 0, 0, 2**63 - 1) if given.get("seed") else None,
+    )
 
 
 def reply_events(
@@ -41,27 +70,58 @@ def reply_events(
 
     Args:
         turns: ``{"role": "user" | "assistant", "content": text}``; the last one is the user's.
+            Calls and results of earlier replies are turns, too, with the name of their ``tool``.
 
     Yields:
         ``{"what": "text" | "call" | "argument" | "result" | "note", "text": str}``, and at the end
-        ``{"what": "done", "turns": [...], "tokens": [id, ...]}`` with all turns of the reply and
-        every token of its last prompt and answer.
+        ``{"what": "done", "turns": [...], "tokens": [id, ...], "prompt_tokens": int}`` with all
+        turns of the reply and every token of its last prompt and answer.
 
     Raises:
         StageError: the turns are not a conversation that ends with the user's message.
+        Busy: too many replies are in the making.
     """
-    _check_turns(turns)
-    events: queue.Queue[dict[str, Any] | Exception | None] = queue.Queue()
+    before = checked_turns(turns)
+
+    def reply(session: ChatSession, show: Any) -> dict[str, Any]:
+        session.turns = [dict(turn) for turn in before]
+        session.reply(turns[-1]["content"], show)
+        # Counted from its end: where the context is full, the oldest turns were dropped.
+        asked = max(p for p, turn in enumerate(session.turns) if turn["role"] == "user")
+        return {
+            "what": "done",
+            "turns": session.turns[asked + 1 :],
+            "tokens": session.last_exchange,
+            "prompt_tokens": session.last_prompt,
+        }
+
+    return events_of(loaded, settings, reply)
+
+
+def events_of(loaded: LoadedModel, settings: ReplySettings, make: Any) -> Iterator[dict[str, Any]]:
+    """Events of a generation in a thread of its own.
+
+    Args:
+        loaded: the model.
+        settings: of the reply.
+        make: called with a session of its own and ``show(what, text)``; returns the last event.
+    """
+    events: queue.SimpleQueue[dict[str, Any] | Exception | None] = queue.SimpleQueue()
     gone = threading.Event()
 
     def show(what: str, text: str) -> None:
-        if gone.is_set():
-            raise ListenerGone
         events.put({"what": what, "text": text})
 
     def generate() -> None:
         try:
-            events.put(_reply(loaded, turns, settings, show))
+            with TURNS.one_reply(settings.seed) as turn:
+
+                def after_token() -> None:
+                    if gone.is_set():
+                        raise ListenerGone
+                    turn.next_token()
+
+                events.put(make(_session(loaded, settings, after_token), show))
         except ListenerGone:
             pass
         except Exception as error:
@@ -78,33 +138,44 @@ def reply_events(
         gone.set()
 
 
-def _reply(
-    loaded: LoadedModel, turns: Sequence[Mapping[str, Any]], settings: ReplySettings, show: Any
-) -> dict[str, Any]:
-    """Make a reply on a conversation of its own. Returns the event that ends it."""
-    before = [message(turn["role"], turn["content"]) for turn in turns[:-1]]
-    session = replace(
+def _session(loaded: LoadedModel, settings: ReplySettings, after_token: Any) -> ChatSession:
+    """A conversation of its own with a loaded model."""
+    return replace(
         loaded.session,
         keeps_history=True,
         temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
         system=settings.system,
-        turns=[dict(turn) for turn in before],
+        after_token=after_token,
+        turns=[],
         last_exchange=[],
     )
-    session.reply(turns[-1]["content"], show)
-    answer = session.turns[len(before) + 1 :]
-    return {"what": "done", "turns": answer, "tokens": session.last_exchange}
 
 
-def _check_turns(turns: Sequence[Mapping[str, Any]]) -> None:
-    well_formed = all(
-        isinstance(turn, Mapping)
-        and turn.get("role") in ROLES
-        and isinstance(turn.get("content"), str)
-        for turn in turns
-    )
-    if not turns or not well_formed or turns[-1]["role"] != "user":
+def checked_turns(turns: Any) -> list[dict[str, Any]]:
+    """The turns before the last one, as messages.
+
+    Raises:
+        StageError: the turns are not a conversation that ends with the user's message.
+    """
+    if not isinstance(turns, list) or not turns or not all(map(_is_turn, turns)):
         raise StageError(
-            "a conversation is a list of {role: user or assistant, content: text} that ends with "
-            "a message of the user"
+            "turns must be a list of {role: user or assistant, content: text}; a call and its "
+            "result (role: tool) also name their tool"
         )
+    if turns[-1]["role"] != "user":
+        raise StageError("a conversation must end with a message of the user")
+    if len(turns) > MOST_TURNS:
+        raise StageError(f"a conversation has at most {MOST_TURNS} turns here, not {len(turns)}")
+    return [message(turn["role"], turn["content"], turn.get("tool", "")) for turn in turns[:-1]]
+
+
+def _is_turn(turn: Any) -> bool:
+    if not isinstance(turn, Mapping) or not isinstance(turn.get("content"), str):
+        return False
+    tool = turn.get("tool", "")
+    is_result = turn.get("role") == "tool" and bool(tool)
+    is_text = all(ord(c) < 0xD800 or ord(c) > 0xDFFF for c in turn["content"])
+    return isinstance(tool, str) and is_text and (turn.get("role") in ROLES or is_result)

@@ -100,7 +100,9 @@ def serve(app: App, listener: socket.socket, address: Address, lines: Sequence[s
     Raises:
         StageError: uvicorn is not installed.
     """
-    uvicorn = _import_uvicorn()
+    require_packages()
+    import uvicorn
+
     if not is_loopback(address.host):
         print(
             f"warning: {address.host} can be reached from other machines; whoever has the token "
@@ -123,12 +125,12 @@ def serve(app: App, listener: socket.socket, address: Address, lines: Sequence[s
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _import_uvicorn():
+def require_packages() -> None:
+    """Raise StageError if what a server needs is not installed."""
     try:
         import starlette  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise StageError(
             f"{error.name} is not installed: pip install 'llmstages[serve]'"
         ) from error
-    return uvicorn

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmstages.pipeline.history import PastRun
+from llmstages.serve import openai_api
 from llmstages.serve.pool import ModelPool
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def make_app(studio: Studio) -> Starlette:
     from starlette.routing import Mount
     from starlette.staticfiles import StaticFiles
 
-    routes = []
+    routes = openai_api.routes(studio.pool)
     for view in VIEWS:
         module = importlib.import_module(f"llmstages.studio.{view}")
         routes += module.routes(studio)

@@ -115,7 +115,7 @@ def call_tool(tools: Tools, name: str, argument: str, conversation: Sequence[Mes
         return f"error: there is no tool {name}"
     tool = tools[name]
     if not getattr(tool, "schema", None):
-        argument = _single_argument(argument)
+        argument = single_argument(argument)
     call_after = getattr(tool, "call_after", None)
     try:
         if call_after is None:
@@ -129,7 +129,7 @@ def call_tool(tools: Tools, name: str, argument: str, conversation: Sequence[Mes
         return f"error: {error}"
 
 
-def _single_argument(text: str) -> str:
+def single_argument(text: str) -> str:
     """The value of a JSON object with one key; any other text as it is."""
     try:
         value = json.loads(text)

@@ -19,6 +19,7 @@ def main(args: argparse.Namespace) -> int:
     from llmstages.pipeline.compose_cache import compose
     from llmstages.studio.app import Studio, make_app
 
+    server.require_packages()
     run = history.last_run(args.overrides)
     studio = Studio(run, runs=Path(compose(args.overrides).runs))
     listener = server.bind(args.host, args.port)
