@@ -211,8 +211,13 @@ def last_run(overrides: Sequence[str] = ()) -> PastRun:
     return newest or PastRun(_newest_of_store(store), str(store), store, composed.chat)
 
 
+def run_in(folder: Path, past: PastRun) -> PastRun:
+    """The run in a folder as it is now, with the store of another one that was read before."""
+    return PastRun(_steps_of_run(folder), str(folder), past.store, past.chat)
+
+
 def _steps_of_run(folder: Path) -> dict[str, StoredArtifact]:
-    keys = _planned_keys(folder)
+    keys = planned_keys(folder)
     steps = {}
     for link in sorted(folder.glob("*")):
         step = read_artifact(link)
@@ -229,7 +234,7 @@ def _steps_of_run(folder: Path) -> dict[str, StoredArtifact]:
     return steps
 
 
-def _planned_keys(folder: Path) -> Mapping[str, str]:
+def planned_keys(folder: Path) -> Mapping[str, str]:
     """Step -> key, as the run was last asked for; empty if that is not known."""
     try:
         facts = json.loads((folder / INVOCATION).read_text(encoding="utf-8"))
@@ -338,10 +343,17 @@ def lineage(artifact: StoredArtifact) -> Iterator[StoredArtifact]:
             continue
         seen.add(current.path)
         yield current
-        for name, fingerprint in _sources(current.record):
-            folder = current.path.parent / f"{name}-{fingerprint}"
+        for key in source_keys(current):
+            folder = current.path.parent / key
             if (folder / RECORD).exists():
-                queue.append(StoredArtifact(name, folder, read_artifact(folder).record))
+                found = read_artifact(folder)
+                name = str(found.record.get("step") or found.name)
+                queue.append(StoredArtifact(name, folder, found.record))
+
+
+def source_keys(artifact: StoredArtifact) -> list[str]:
+    """The keys, in its store, of what an artifact was made from."""
+    return [f"{name}-{fingerprint}" for name, fingerprint in _sources(artifact.record)]
 
 
 def newer_sources(artifact: StoredArtifact, run: PastRun) -> list[str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 Json = dict[str, Any]
+RETRY_SECONDS = 2  # after which a client that was refused may ask again
 
 
 async def read_object(request: Request) -> dict[str, Any]:
@@ -30,6 +31,30 @@ async def read_object(request: Request) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise StageError("the body must be one JSON object")
     return given
+
+
+async def answer_object(request: Request, make: Callable[[Json], Any]) -> Response:
+    """What ``make`` returns for the JSON object of a request, computed beside other requests.
+
+    A StageError becomes a message with status 400, Busy one with status 429.
+    """
+    from starlette.concurrency import run_in_threadpool
+    from starlette.responses import JSONResponse
+
+    try:
+        given = await read_object(request)
+        return JSONResponse(await run_in_threadpool(make, given))
+    except Busy as error:
+        return busy_answer(error)
+    except StageError as error:
+        return error_answer(str(error))
+
+
+def busy_answer(error: Busy) -> Response:
+    """Status 429, with the time after which a client may ask again."""
+    response = error_answer(str(error), 429)
+    response.headers["retry-after"] = str(RETRY_SECONDS)
+    return response
 
 
 def answer(make: Callable[[], Any]) -> Response:

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from llmstages.core.errors import StageError
 from llmstages.core.secrets import mask
-from llmstages.serve.answers import answer, error_answer, in_thread, read_object
+from llmstages.serve.answers import (
+    answer,
+    busy_answer,
+    error_answer,
+    in_thread,
+    read_object,
+)
 from llmstages.serve.chat_session import ChatSession
 from llmstages.serve.openai_request import ChatRequest, read_request
 from llmstages.serve.pool import ModelPool
@@ -33,8 +39,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import BaseRoute
-
-RETRY_SECONDS = 2  # after which a client that was refused may ask again
 
 
 class _Stopped(Exception):
@@ -52,9 +56,7 @@ def routes(pool: ModelPool) -> list[BaseRoute]:
         try:
             return await _respond(pool, read_request(await read_object(request)))
         except Busy as error:
-            response = error_answer(str(error), 429)
-            response.headers["retry-after"] = str(RETRY_SECONDS)
-            return response
+            return busy_answer(error)
         except StageError as error:
             return error_answer(str(error))
 

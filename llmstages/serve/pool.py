@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from llmstages.pipeline import history
 from llmstages.pipeline.history import PastRun, StoredArtifact
@@ -41,7 +42,8 @@ class ModelPool:
     def __init__(self, run: PastRun, most_models: int = MOST_MODELS) -> None:
         self.run = run
         self.most_models = most_models
-        self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
+        # By folder, since a step of another run, or run again, is another model.
+        self._loaded: OrderedDict[Path, LoadedModel] = OrderedDict()
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
@@ -55,10 +57,10 @@ class ModelPool:
             StageError: the run has no such model, or it cannot be loaded.
         """
         with self._lock:  # one load at a time: two at once would need twice the memory
-            if name not in self._loaded:
-                artifact = history.find_step(name, self.run, "model")
-                self._loaded[name] = LoadedModel(artifact, open_session(artifact))
-            self._loaded.move_to_end(name)
+            artifact = history.find_step(name, self.run, "model")
+            if artifact.path not in self._loaded:
+                self._loaded[artifact.path] = LoadedModel(artifact, open_session(artifact))
+            self._loaded.move_to_end(artifact.path)
             while len(self._loaded) > self.most_models:
                 self._loaded.popitem(last=False)
-            return self._loaded[name]
+            return self._loaded[artifact.path]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from llmstages.pipeline import history
 from llmstages.pipeline.history import PastRun
 from llmstages.serve import openai_api
 from llmstages.serve.pool import ModelPool
@@ -16,7 +17,18 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent / "static"
 # Modules of this folder; each has `routes(studio)`. The page lists its views in static/app.js.
-VIEWS = ("runs",)
+VIEWS = (
+    "runs",
+    "chat",
+    "tokenizers",
+    "votes",
+    "dialogues",
+    "next_token",
+    "inside",
+    "forward_pass",
+    "trace",
+    "lineage",
+)
 
 
 @dataclass
@@ -25,16 +37,46 @@ class Studio:
 
     Attributes:
         run: the run that is looked at.
-        runs: the folder of all runs.
+        runs: the folder of all runs. What people write in the studio is kept beside it.
+        folder: of the run in it; None where results of the store are looked at without a run.
         pool: its models.
     """
 
     run: PastRun
     runs: Path
+    folder: Path | None = None
     pool: ModelPool = field(init=False)
+    _tokenizers: dict[Path, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pool = ModelPool(self.run)
+        if self.folder is None and Path(self.run.where).parent == self.runs:
+            self.folder = Path(self.run.where)
+
+    def reload(self) -> PastRun:
+        """The run as it is now: a running one has more steps from time to time."""
+        if self.folder is not None:
+            self.run = history.run_in(self.folder, self.run)
+            self.pool.run = self.run
+        return self.run
+
+    @property
+    def notes(self) -> Path:
+        """The folder of what people write here: votes and dialogues."""
+        return self.runs.parent / "studio"
+
+    def tokenizer(self, name: str) -> Any:
+        """The tokenizer of a step that made a tokenizer or a model.
+
+        Raises:
+            StageError: the run has no such step.
+        """
+        from transformers import AutoTokenizer
+
+        path = history.find_step(name, self.run, "tokenizer").path
+        if path not in self._tokenizers:
+            self._tokenizers[path] = AutoTokenizer.from_pretrained(path)
+        return self._tokenizers[path]
 
 
 def make_app(studio: Studio) -> Starlette:

@@ -27,7 +27,7 @@ def main(args: argparse.Namespace) -> int:
     """Print everything there is to know about one step, or about one page in it."""
     console = Console()
     if args.url:
-        from llmstages.cli.document_trace import trace_lines
+        from llmstages.serve.document_trace import trace_lines
 
         for line in trace_lines(args.step, args.url, args.overrides):
             console.say(line)

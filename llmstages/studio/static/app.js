@@ -6,12 +6,33 @@
 
 import {get, takeToken} from "./api.js";
 import {el, replace} from "./dom.js";
+import * as chat from "./views/chat.js";
+import * as compare from "./views/compare.js";
+import * as dialogues from "./views/dialogues.js";
+import * as forwardPass from "./views/forward_pass.js";
+import * as inside from "./views/inside.js";
+import * as lineage from "./views/lineage.js";
+import * as nextToken from "./views/next_token.js";
 import * as runs from "./views/runs.js";
+import * as tokens from "./views/tokens.js";
+import * as trace from "./views/trace.js";
+import * as vote from "./views/vote.js";
 
-const VIEWS = {runs};
+const VIEWS = {
+  runs,
+  chat,
+  tokens,
+  next_token: nextToken,
+  inside,
+  forward_pass: forwardPass,
+  compare,
+  vote,
+  trace,
+  lineage,
+  dialogues,
+};
 const main = document.getElementById("main");
 let leaving = new AbortController();
-let run = null;
 
 async function start() {
   takeToken();
@@ -19,13 +40,6 @@ async function start() {
   document.getElementById("theme").addEventListener("click", toggleTheme);
   addEventListener("hashchange", open);
   addEventListener("keydown", openByKey);
-  try {
-    run = await get("/api/run");
-  } catch (error) {
-    showError(error);
-    return;
-  }
-  document.getElementById("where").textContent = run.where;
   await open();
 }
 
@@ -35,26 +49,38 @@ async function open() {
     location.reload();
     return;
   }
-  const [name, ...parameters] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+  const [name, ...parameters] = location.hash
+    .replace(/^#\/?/, "")
+    .split("/")
+    .map(decodeURIComponent);
   const view = VIEWS[name] ?? runs;
   leaving.abort();
   leaving = new AbortController();
+  const signal = leaving.signal;
   listViews(view);
   document.title = `${view.title} · llmstages studio`;
   replace(main, el("h1", view.title));
   try {
-    await view.show(main, {run, parameters, signal: leaving.signal});
+    const run = await get("/api/run", signal);
+    document.getElementById("where").textContent = run.where;
+    await view.show(main, {run, parameters, signal});
   } catch (error) {
     if (error.name !== "AbortError") showError(error);
   }
 }
 
 function listViews(current) {
-  const links = Object.entries(VIEWS).map(([name, view]) => el("a", {
-    href: `#/${name}`,
-    "aria-current": view === current ? "page" : null,
-    title: `key ${view.key}`,
-  }, view.title));
+  const links = Object.entries(VIEWS).map(([name, view]) =>
+    el(
+      "a",
+      {
+        href: `#/${name}`,
+        "aria-current": view === current ? "page" : null,
+        title: `key ${view.key}`,
+      },
+      view.title,
+    ),
+  );
   replace(document.getElementById("views"), links);
 }
 

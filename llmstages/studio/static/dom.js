@@ -23,8 +23,9 @@ function build(selector, rest, create) {
 }
 
 function isProperties(value) {
-  return value !== null && typeof value === "object" && !Array.isArray(value) &&
-    !(value instanceof Node);
+  return (
+    value !== null && typeof value === "object" && !Array.isArray(value) && !(value instanceof Node)
+  );
 }
 
 function setProperties(node, properties) {
@@ -47,7 +48,7 @@ function setStyle(node, style) {
 function append(node, children) {
   for (const child of children.flat(Infinity)) {
     if (child === null || child === undefined || child === false) continue;
-    node.append(child);  // a string becomes a text node
+    node.append(child); // a string becomes a text node
   }
 }
 
@@ -65,6 +66,9 @@ export function labeled(text, control) {
 }
 
 export function select(options, chosen, onchange) {
-  return el("select", {onchange: (event) => onchange?.(event.target.value)},
-    options.map((option) => el("option", {value: option, selected: option === chosen}, option)));
+  return el(
+    "select",
+    {onchange: (event) => onchange?.(event.target.value)},
+    options.map((option) => el("option", {value: option, selected: option === chosen}, option)),
+  );
 }

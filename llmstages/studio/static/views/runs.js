@@ -1,15 +1,125 @@
-// The steps of the run: what was made, when, with which numbers.
+// Runs and their steps: states, progress of a running one, curves, the tail of its lines.
 
-import {el} from "../dom.js";
+import {get, post} from "../api.js";
+import {el, labeled, replace, select} from "../dom.js";
+import {chart, scrolling, short} from "../parts.js";
 
 export const title = "Runs";
 export const key = "r";
 
-export function show(root, {run}) {
-  const head = el("thead", el("tr", ["Step", "Makes", "Finished"].map((name) => el("th", {scope: "col"}, name))));
-  const rows = run.steps.map((step) => el("tr",
-    el("th", {scope: "row"}, step.name),
-    el("td", step.kind),
-    el("td", new Date(step.finished * 1000).toLocaleString())));
-  root.append(el("div.scroll", {tabindex: 0, role: "region", "aria-label": "Steps"}, el("table", head, el("tbody", rows))));
+const EVERY = 2000; // milliseconds between two looks at a run
+const SHOWN_METRICS = 4;
+
+export async function show(root, context) {
+  const {parameters, signal} = context;
+  const list = el("div");
+  const detail = el("section", {"aria-label": "Step"});
+  root.append(runChoice(context), list, detail);
+  const look = async () => {
+    const run = await get("/api/run", signal);
+    replace(list, stepTable(run, parameters[0]));
+    if (parameters[0]) await showStep(detail, parameters[0], signal);
+  };
+  await look();
+  const timer = setInterval(() => look().catch(() => {}), EVERY);
+  signal.addEventListener("abort", () => clearInterval(timer));
+}
+
+function runChoice({run}) {
+  if (run.runs.length < 2) return null;
+  const names = run.runs.map((one) => one.name);
+  const choose = async (name) => {
+    await post("/api/run", {name});
+    location.hash = "#/runs";
+    location.reload();
+  };
+  return labeled("Run", select(names, run.name, choose));
+}
+
+function stepTable(run, open) {
+  const names = ["Step", "State", "Seconds", "Result"];
+  const head = el(
+    "tr",
+    names.map((name) => el("th", {scope: "col"}, name)),
+  );
+  return scrolling(
+    "Steps",
+    el(
+      "table",
+      el("thead", head),
+      el(
+        "tbody",
+        run.steps.map((step) =>
+          el(
+            "tr",
+            el(
+              "th",
+              {scope: "row"},
+              el(
+                "a",
+                {
+                  href: `#/runs/${encodeURIComponent(step.name)}`,
+                  "aria-current": step.name === open ? "true" : null,
+                },
+                step.name,
+              ),
+            ),
+            el("td", state(step)),
+            el("td", short(step.seconds ?? null)),
+            el("td", metrics(step)),
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+function state(step) {
+  const progress = step.progress;
+  if (step.state !== "running" || !progress?.total)
+    return el(`span.state.${step.state}`, step.state);
+  return el(
+    "span.state.running",
+    el("progress", {
+      value: progress.done,
+      max: progress.total,
+      "aria-label": `progress of ${step.name}`,
+    }),
+    ` ${short(progress.done)} of ${short(progress.total)}`,
+    progress.left ? `, ${progress.left} left` : "",
+  );
+}
+
+function metrics(step) {
+  const shown = Object.entries(step.metrics).slice(0, SHOWN_METRICS);
+  return shown.map(([name, value]) => `${name} ${short(value)}`).join(", ");
+}
+
+async function showStep(root, name, signal) {
+  const step = await get(`/api/step/${encodeURIComponent(name)}`, signal);
+  const open = root.querySelector("details")?.open;
+  const all = Object.entries(step.metrics).map(([metric, value]) =>
+    el("tr", el("th", {scope: "row"}, metric), el("td", short(value))),
+  );
+  replace(
+    root,
+    el("h2", name, " ", el("a.small", {href: `#/lineage/${encodeURIComponent(name)}`}, "lineage")),
+    el(
+      "div.charts",
+      step.curves.map((curve) => chart(curve.name, curve.points)),
+    ),
+    all.length > 0 &&
+      el(
+        "details",
+        {open},
+        el("summary", `All ${all.length} metrics`),
+        scrolling("Metrics", el("table", el("tbody", all))),
+      ),
+    el("h3", "Last lines"),
+    el(
+      "pre.log",
+      {tabindex: 0, "aria-label": "Last lines of the log"},
+      step.lines.join("\n") || "no log",
+    ),
+  );
 }

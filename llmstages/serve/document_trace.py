@@ -20,6 +20,7 @@ from llmstages.pipeline.history import StoredArtifact
 from llmstages.pipeline.overrides import command, merge
 
 KINDS = ("corpus", "documents")
+QUOTE = "  | "  # before a line of the page's text
 EXCERPT = 400  # characters of a text that are shown
 SHOWN_DOCUMENTS = 5  # of a page that was split into several
 MAX_NAMES = 200_000  # URLs of a table among which near ones are looked for
@@ -59,7 +60,7 @@ def trace_lines(step: str, url: str, overrides: Sequence[str] = ()) -> Iterator[
         yield artifact.outdated
     is_known = False
     for source in chain:
-        lines = list(_lines_of_step(source, url))
+        lines = list(lines_of_step(source, url))
         is_known = is_known or bool(lines)
         label = f"{source.name}:"
         for line in lines or ["not here"]:
@@ -67,6 +68,15 @@ def trace_lines(step: str, url: str, overrides: Sequence[str] = ()) -> Iterator[
             label = ""
     if not is_known:
         raise StageError(_unknown_page(url, chain))
+
+
+def lines_of_page(corpus: StoredArtifact, url: str) -> Iterator[str]:
+    """What a corpus and the steps that it is made of know about a page, without its text."""
+    chain = [source for source in history.lineage(corpus) if source.kind in KINDS]
+    for source in reversed(chain):
+        for line in lines_of_step(source, url):
+            if not line.startswith(QUOTE):
+                yield f"{source.name}: {line}"
 
 
 def _unknown_page(url: str, chain: Sequence[StoredArtifact]) -> str:
@@ -104,7 +114,7 @@ def _composed(step: str, overrides: Sequence[str]) -> StoredArtifact:
     return StoredArtifact(step, prepared.store.folder(plan.key), prepared.store.record(plan.key))
 
 
-def _lines_of_step(step: StoredArtifact, url: str) -> Iterator[str]:
+def lines_of_step(step: StoredArtifact, url: str) -> Iterator[str]:
     """What one step knows about the page."""
     for row in _rows(step.path / "dropped", url):
         limit = f", needs {row['limit']}" if row["limit"] else ""
@@ -162,7 +172,7 @@ def _quoted(text: str) -> Iterator[str]:
         shown += "..."
     for line in shown.split("\n"):
         if line.strip():
-            yield f"  | {line}"
+            yield f"{QUOTE}{line}"
 
 
 def _rows(folder: Path, url: str) -> Iterator[dict[str, Any]]:

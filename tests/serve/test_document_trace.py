@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from llmstages.cli import document_trace
 from llmstages.core.errors import StageError
 from llmstages.data import tables
 from llmstages.pipeline import history
+from llmstages.serve import document_trace
 
 
 @pytest.fixture
