@@ -11,12 +11,14 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from llmstages.core.errors import StageError
 from llmstages.serve.guard import App, Guard
 
 LOOPBACK = "127.0.0.1"
-HEADER_SECONDS = 5  # an idle connection is closed after this time
+IDLE_SECONDS = 5  # after which an idle connection is closed
+MOST_HEADERS = 16_384  # bytes of a request's head
 
 
 @dataclass(frozen=True)
@@ -109,20 +111,27 @@ def serve(app: App, listener: socket.socket, address: Address, lines: Sequence[s
             "can use the models and their tools. The connection is not encrypted",
             file=sys.stderr,
         )
-    guard = Guard(app, address.token, address.hosts)
-    config = uvicorn.Config(
-        guard,
+    for line in lines:
+        print(line, flush=True)
+    uvicorn.Server(uvicorn_config(app, address)).run(sockets=[listener])
+
+
+def uvicorn_config(app: App, address: Address) -> Any:
+    """How uvicorn runs an application, with the guard before it."""
+    import uvicorn
+
+    return uvicorn.Config(
+        Guard(app, address.token, address.hosts),
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_keep_alive=HEADER_SECONDS,
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=2,
+        h11_max_incomplete_event_size=MOST_HEADERS,
+        http="h11",  # strict about what proxies and servers may read differently
         ws="none",
         lifespan="off",
     )
-    for line in lines:
-        print(line, flush=True)
-    uvicorn.Server(config).run(sockets=[listener])
 
 
 def require_packages() -> None:

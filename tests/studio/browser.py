@@ -1,10 +1,8 @@
-"""A live studio and a headless Chromium, for tests that walk through the page as a person does."""
+"""A headless Chromium, for tests that walk through the studio as a person does."""
 
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,29 +16,6 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not in
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 900}
 SERIOUS = ("serious", "critical")  # what axe calls faults that keep people out
-
-
-@contextmanager
-def live(app: Any) -> Iterator[Any]:
-    """Serve an application in a thread. Gives its address (llmstages.serve.server.Address)."""
-    uvicorn = pytest.importorskip("uvicorn")
-    from llmstages.serve import server
-    from llmstages.serve.guard import Guard
-
-    listener = server.bind("127.0.0.1", 0)
-    address = server.new_address(listener, "127.0.0.1")
-    guard = Guard(app, address.token, address.hosts)
-    config = uvicorn.Config(guard, log_level="error", lifespan="off", ws="none")
-    running = uvicorn.Server(config)
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not running.started:
-        time.sleep(0.01)
-    try:
-        yield address
-    finally:
-        running.should_exit = True
-        thread.join(timeout=10)
 
 
 @dataclass

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from llmstages.studio.app import Studio, make_app
+from tests.live import live
 
-from .browser import DESKTOP, PHONE, live, needs_chromium, visit
+from .browser import DESKTOP, PHONE, needs_chromium, visit
 
 pytestmark = needs_chromium
 

@@ -82,6 +82,7 @@ function listViews(current) {
     ),
   );
   replace(document.getElementById("views"), links);
+  document.querySelector("#views [aria-current]").scrollIntoView({block: "nearest"});
 }
 
 function openByKey(event) {

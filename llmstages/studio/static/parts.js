@@ -2,11 +2,10 @@
 
 import {el, labeled, select, svg} from "./dom.js";
 
-const VISIBLE = {"\n": "↵\n", "\t": "⇥", " ": " "};
-
-// A text with line ends visible, so that no token looks empty.
+// A text with line ends and tabs visible, so that no token looks empty.
 export function visible(text) {
-  return [...text].map((character) => VISIBLE[character] ?? character).join("") || "∅";
+  if (/^ *$/.test(text)) return text.replaceAll(" ", "␣") || "∅";
+  return text.replaceAll("\n", "↵\n").replaceAll("\t", "⇥");
 }
 
 // Tokens beside each other; `describe(token, index)` gives the text of the tooltip.
@@ -133,7 +132,7 @@ export function candidates(list, choose = null) {
     list.map((candidate) => {
       const label = [
         el("span.mono", visible(candidate.text)),
-        el("span.bar", el("span", {style: {width: percent(candidate.probability)}})),
+        el("span.meter", el("span", {style: {width: `${100 * candidate.probability}%`}})),
         el("span.soft", percent(candidate.probability)),
       ];
       const item = choose

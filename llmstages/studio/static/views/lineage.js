@@ -91,7 +91,7 @@ function box(node, {x, y}, isRoot, open) {
       onkeydown: activate,
     },
     svg("rect", {width: WIDTH, height: HEIGHT, rx: 6}),
-    svg("text", {x: 10, y: 19}, node.step.slice(0, 20)),
+    svg("text", {x: 10, y: 19}, node.step.length > 19 ? `${node.step.slice(0, 18)}…` : node.step),
     svg(
       "text.kind",
       {x: 10, y: 36},

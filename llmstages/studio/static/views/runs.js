@@ -14,7 +14,9 @@ export async function show(root, context) {
   const {parameters, signal} = context;
   const list = el("div");
   const detail = el("section", {"aria-label": "Step"});
-  root.append(runChoice(context), list, detail);
+  const choice = runChoice(context);
+  if (choice) root.append(choice);
+  root.append(detail, list);
   const look = async () => {
     const run = await get("/api/run", signal);
     replace(list, stepTable(run, parameters[0]));
