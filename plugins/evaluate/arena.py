@@ -17,7 +17,8 @@ models are cheap; votes of people, which the studio ranks with the same statisti
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any, ClassVar
 
@@ -38,7 +39,7 @@ from llmstages.plugins.evaluate.arena_options import (
 from llmstages.plugins.evaluate.arena_reference import read_reference
 from llmstages.plugins.evaluate.results import draw, load_questions
 
-TASK, GROUP = "arena", "all questions"  # of the models' values in scores.json
+TASK = "arena"  # in scores.json; its groups are the judges
 PER_MODEL = ("rating", "rating_low", "rating_high", "rank", "points", "n")
 Scores = Mapping[str, Sequence[Score]]  # model -> score of each answer
 
@@ -116,10 +117,10 @@ class Arena:
         metrics |= self.compare_with_reference(config, ctx, questions, found)
 
         tables.write_json(ctx.out / "arena.json", found)
-        by_model = {
-            row["model"]: {name: row[name] for name in PER_MODEL} for row in found["ranking"]
-        }
-        tables.write_json(ctx.out / "scores.json", {TASK: {GROUP: by_model}})
+        groups = {f"by {config.judge}": per_model(found["ranking"])}
+        if gold:
+            groups[f"by {config.gold}"] = per_model(found["gold"]["ranking"])
+        tables.write_json(ctx.out / "scores.json", {TASK: groups})
         right = scores if config.judge == "grader" else {}
         right = gold_scores if config.gold == "grader" else right
         rows = arena_tables.answer_rows(questions, answered, scores, right)
@@ -128,8 +129,9 @@ class Arena:
         tables.write_lines(ctx.out / "comparisons.jsonl", compared)
         pairs = arena_tables.preference_rows(questions, matches, judgments)
         tables.write_lines(ctx.out / "preferences.jsonl", pairs)
-        for model, values in by_model.items():
-            metrics |= {f"{TASK}/{GROUP}/{model}/{name}": values[name] for name in PER_MODEL}
+        for group, by_model in groups.items():
+            for model, values in by_model.items():
+                metrics |= {f"{TASK}/{group}/{model}/{name}": values[name] for name in values}
         return metrics
 
     def compare_with_reference(
@@ -156,6 +158,11 @@ class Arena:
         }
         agreement = {} if tau is None else {"reference/kendall_tau": tau}
         return {**agreement, "reference/models": len(known.values)}
+
+
+def per_model(ranked: arena_tables.Ranking) -> dict[str, dict[str, float]]:
+    """Model -> its values in scores.json."""
+    return {row["model"]: {name: row[name] for name in PER_MODEL} for row in ranked}
 
 
 def chosen_questions(config: ArenaConfig, ctx: Context) -> list[dict[str, Any]]:
@@ -215,12 +222,8 @@ def judge(
 ) -> tuple[list[Judgment], Scores]:
     """What the judge of that name says about each match; the scores of one that scores."""
     if name in READERS:
-        from llmstages.data.answer_cache import AnswerCache
-
-        answerer = _answerer(config, ctx)
-        cache = AnswerCache(ctx, [])
-        judgments = arena_judges.by_reading(answerer, cache, matches, questions, config.rubric)
-        return judgments, {}
+        ask = _reader(config, ctx)
+        return arena_judges.by_reading(ask, matches, questions, config.rubric), {}
     scorer = _scorer(name, config, ctx)
     scores = {model: scorer(answers, questions) for model, answers in texts.items()}
     return arena_judges.by_score(scores, matches, config.tie_margin), scores
@@ -237,15 +240,22 @@ def _scorer(name: str, config: ArenaConfig, ctx: Context) -> arena_judges.Scorer
     return arena_judges.reward_model_scorer(ctx.one("reward_model"))
 
 
-def _answerer(config: ArenaConfig, ctx: Context) -> Answerer:
-    """The model that reads both answers. It always takes the likeliest token."""
+def _reader(config: ArenaConfig, ctx: Context) -> Callable[[Sequence[str]], Sequence[str | None]]:
+    """What asks a judge that reads both answers. A judge that writes takes the likeliest tokens."""
+    if config.judge == "model" and config.verdict == "likelihood":
+        judge_model = ctx.one("judge_model")
+        return partial(arena_judges.likelier, judge_model, config.judge_batch, config.dtype, ctx)
+    from llmstages.data.answer_cache import AnswerCache
+
     settings = {"temperature": 0.0, "max_tokens": config.judge_max_new_tokens}
     if config.judge == "endpoint":
-        return config.service(ctx.step, config.endpoint_model, settings)
-    from llmstages.train.model_step import ModelStep
+        answerer: Answerer = config.service(ctx.step, config.endpoint_model, settings)
+    else:
+        from llmstages.train.model_step import ModelStep
 
-    seeded = {**settings, "seed": config.seed}
-    return ModelStep(ctx.one("judge_model"), ctx, seeded, config.judge_batch)
+        seeded = {**settings, "seed": config.seed}
+        answerer = ModelStep(ctx.one("judge_model"), ctx, seeded, config.judge_batch)
+    return partial(arena_judges.written, answerer, AnswerCache(ctx, []))
 
 
 def _answers(
@@ -290,7 +300,7 @@ def _measure(
         )
     drawing = {"draws": config.bootstrap, "seed": config.seed}
     ranked = arena_tables.ranking(matches, judgments, models, **drawing)
-    position = arena_tables.position_bias(judgments)
+    position = arena_tables.position_bias(matches, judgments)
     length = arena_tables.length_bias(matches, judgments, gold)
     metrics: dict[str, float] = {
         "models": len(models),
@@ -309,7 +319,7 @@ def _measure(
     metrics |= {f"length/{name}": value for name, value in length.items()}
     if gold is not None:
         gold_ranked = arena_tables.ranking(matches, gold, models, **drawing)
-        agreement = arena_tables.agreement(judgments, gold, ranked, gold_ranked)
+        agreement = arena_tables.agreement(matches, judgments, gold, ranked, gold_ranked)
         found["gold"] = {"judge": config.gold, "ranking": gold_ranked, "agreement": agreement}
         metrics |= {f"gold/{name}": value for name, value in agreement.items()}
     return found, metrics

@@ -5,8 +5,8 @@ the higher score wins. Judges that read both answers (a model of the run, a mode
 are asked twice, once in each order, and an answer wins only if it is preferred in both; everything
 else is a tie (Zheng et al. 2023, section 3.4). Two answers of the same words tie without a judge.
 
-Each answer stands between marks that it cannot contain (judging.frame_of), and only the last line
-of what the judge writes counts.
+Each answer stands between marks that it cannot contain (judging.frame_of), and of what the judge
+writes only the last line counts.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmstages.core.errors import StageError
-from llmstages.core.stage import Artifact
+from llmstages.core.stage import Artifact, Context
 from llmstages.data.answer_cache import AnswerCache, Answerer
 from llmstages.data.judging import frame_of, question_of
 from llmstages.text import grading
+from llmstages.text.messages import message
 
 Questions = Sequence[Mapping[str, Any]]  # rows of a problems artifact
 Score = float | None  # None: no verdict
@@ -45,8 +46,10 @@ Reply B:
 {reply_b}
 {mark_b}
 
-Write one sentence with your reason, and then, alone on the last line, A if reply A is better, B \
-if reply B is better, or TIE."""
+"""
+WRITE = """Write one sentence with your reason, and then, alone on the last line, A if reply A is \
+better, B if reply B is better, or TIE."""
+CHOOSE = "Which reply is better? Answer with one letter, A or B."
 RUBRIC = (
     "The better reply answers what was asked, is true, and is clear and no longer than it needs "
     "to be."
@@ -169,38 +172,87 @@ def reward_model_scorer(artifact: Artifact) -> Scorer:
 
 
 def by_reading(
-    answerer: Answerer,
-    cache: AnswerCache,
+    ask: Callable[[Sequence[str]], Sequence[str | None]],
     matches: Sequence[Match],
     questions: Questions,
     rubric: str,
 ) -> list[Judgment]:
-    """The judgments of a judge that reads both answers, in both orders."""
-    asked = [match for match in matches if match.answers[0].strip() != match.answers[1].strip()]
-    requests = []
-    for match in asked:
+    """The judgments of a judge that reads both answers, in both orders.
+
+    Args:
+        ask: requests -> the place that the judge prefers; see ``written`` and ``likelier``.
+        matches: whose answers are compared.
+        questions: that they answer.
+        rubric: what a better answer is.
+    """
+    requests: list[str] = []
+    for match in _to_ask(matches):
         first, second = match.answers
         question = question_of(questions[match.question]["prompt"])
-        requests += [
-            request_of(question, first, second, rubric),
-            request_of(question, second, first, rubric),
-        ]
-    replies = cache.ask(answerer, [""] * len(requests), requests, "judge")
-    preferred = [None if reply.rule else verdict_of(reply.text) for reply in replies]
-    by_match = {
-        id(match): (preferred[2 * place], preferred[2 * place + 1])
-        for place, match in enumerate(asked)
-    }
+        requests.append(request_of(question, first, second, rubric))
+        requests.append(request_of(question, second, first, rubric))
+    preferred = list(ask(requests))
+    orders = list(zip(preferred[::2], preferred[1::2], strict=True))
+    asked = dict(zip(_to_ask(matches), orders, strict=True))
     judgments = []
     for match in matches:
-        orders = by_match.get(id(match), ())
-        result = combined(*orders) if orders else 0.5
-        judgments.append(Judgment(result, asked=orders))
+        if match in asked:
+            judgments.append(Judgment(combined(*asked[match]), asked=asked[match]))
+        else:
+            judgments.append(Judgment(0.5))
     return judgments
 
 
+def _to_ask(matches: Sequence[Match]) -> list[Match]:
+    """The matches whose answers differ."""
+    return [match for match in matches if match.answers[0].strip() != match.answers[1].strip()]
+
+
+def written(answerer: Answerer, cache: AnswerCache, requests: Sequence[str]) -> list[str | None]:
+    """The places that a judge prefers by the last line of what it writes."""
+    asked = [request + WRITE for request in requests]
+    replies = cache.ask(answerer, [""] * len(asked), asked, "judge")
+    return [None if reply.rule else verdict_of(reply.text) for reply in replies]
+
+
+def likelier(
+    artifact: Artifact, batch: int, dtype: str, ctx: Context, requests: Sequence[str]
+) -> list[str | None]:
+    """The places that a model prefers by which of the replies ``A`` and ``B`` is likelier.
+
+    It writes nothing, so that models too small to argue can judge, and nothing is unreadable.
+    """
+    from llmstages.text import chat_format
+    from llmstages.text.render import render_answers
+    from llmstages.train.inference import load_for_inference, require_chat_template
+    from llmstages.train.token_losses import token_losses
+    from llmstages.train.trainer import load_tokenizer
+
+    model = load_for_inference(artifact, ctx, dtype)
+    tokenizer = load_tokenizer(artifact.path)
+    require_chat_template(tokenizer, artifact, ctx)
+    dialogues = [
+        [message("user", request + CHOOSE), message("assistant", letter)]
+        for request in requests
+        for letter in ("A", "B")
+    ]
+    sequences = []
+    for row in render_answers(tokenizer, dialogues):
+        sequences.append((row.ids, list(row.supervised).index(True)))
+    with ctx.progress(f"{ctx.step} judge", len(sequences)) as advance:
+        losses = token_losses(model, chat_format.padding_id(tokenizer), sequences, batch, advance)
+    nats = [sum(row) for row in losses]
+    preferred: list[str | None] = []
+    for nats_a, nats_b in zip(nats[::2], nats[1::2], strict=True):
+        if nats_a == nats_b:
+            preferred.append(TIE)
+        else:
+            preferred.append(FIRST if nats_a < nats_b else SECOND)
+    return preferred
+
+
 def request_of(question: str, reply_a: str, reply_b: str, rubric: str) -> str:
-    """What a judge is asked about two replies."""
+    """Two replies as a judge is shown them; how it is to answer follows."""
     return PROMPT.format(
         rubric=rubric,
         question=question,

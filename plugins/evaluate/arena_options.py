@@ -58,6 +58,12 @@ class ArenaConfig(EndpointOptions):
         64, "prompts generated together at most (sampled answers depend on it)", ge=1
     )
     rubric: str = option(RUBRIC, "what a better answer is, in words for a judge that reads")
+    verdict: str = option(
+        "likelihood",
+        "how judge=model says which answer is better: likelihood (the likelier of the replies A "
+        "and B), written (a reason, and the verdict on the last line; for models that can argue)",
+        choices=("likelihood", "written"),
+    )
     endpoint_model: str = option("", "name of the judge at the endpoint")
     judge_max_new_tokens: int = option(
         256, "longest verdict of a judge that reads, in tokens", ge=1

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmstages.data import bradley_terry
 from llmstages.data.bradley_terry import Comparison
-from llmstages.data.intervals import wilson
+from llmstages.data.intervals import wilson_of_clusters
 from llmstages.plugins.evaluate.arena_answers import Answered
 from llmstages.plugins.evaluate.arena_judges import (
     FIRST,
@@ -87,7 +87,7 @@ def wins_table(
     return table
 
 
-def position_bias(judgments: Sequence[Judgment]) -> dict[str, float]:
+def position_bias(matches: Sequence[Match], judgments: Sequence[Judgment]) -> dict[str, float]:
     """How a judge that reads both answers is swayed by their order; {} for one that scores.
 
     ``first``: the share of its preferences that are for the answer in front, which is 0.5 without
@@ -95,18 +95,15 @@ def position_bias(judgments: Sequence[Judgment]) -> dict[str, float]:
     with a preference in each order, where both are for the same place. ``unreadable``: the share
     of replies without a verdict.
     """
-    asked = [judgment.asked for judgment in judgments if judgment.asked]
-    if not asked:
-        return {}
-    verdicts = [verdict for orders in asked for verdict in orders]
-    preferences = [verdict for verdict in verdicts if verdict in (FIRST, SECOND)]
-    both = [orders for orders in asked if TIE not in orders and None not in orders]
-    same_place = sum(in_order == turned for in_order, turned in both)
-    return {
-        **share("first", preferences.count(FIRST), len(preferences)),
-        **share("inconsistent", same_place, len(both)),
-        **share("unreadable", verdicts.count(None), len(verdicts)),
-    }
+    first, inconsistent, unreadable = Share("first"), Share("inconsistent"), Share("unreadable")
+    for match, judgment in zip(matches, judgments, strict=True):
+        for verdict in judgment.asked:
+            unreadable.add(match.question, verdict is None)
+            if verdict in (FIRST, SECOND):
+                first.add(match.question, verdict == FIRST)
+        if judgment.asked and set(judgment.asked) <= {FIRST, SECOND}:
+            inconsistent.add(match.question, len(set(judgment.asked)) == 1)
+    return {**first.values(), **inconsistent.values(), **unreadable.values()}
 
 
 def length_bias(
@@ -117,23 +114,20 @@ def length_bias(
     ``longer``: of all of them; longer answers may well be better. ``longer_gold_ties``: of those
     where gold sees no difference, which is bias.
     """
-    longer_won = []
-    gold_ties = []
+    longer, gold_ties = Share("longer"), Share("longer_gold_ties")
     for place, (match, judgment) in enumerate(zip(matches, judgments, strict=True)):
         first, second = map(len, match.answers)
         if first == second or judgment.result in (None, 0.5):
             continue
-        won = (judgment.result == 1.0) == (first > second)
-        longer_won.append(won)
+        longer_won = (judgment.result == 1.0) == (first > second)
+        longer.add(match.question, longer_won)
         if gold and gold[place].result == 0.5:
-            gold_ties.append(won)
-    return {
-        **share("longer", sum(longer_won), len(longer_won)),
-        **share("longer_gold_ties", sum(gold_ties), len(gold_ties)),
-    }
+            gold_ties.add(match.question, longer_won)
+    return {**longer.values(), **gold_ties.values()}
 
 
 def agreement(
+    matches: Sequence[Match],
     judgments: Sequence[Judgment],
     gold: Sequence[Judgment],
     ranked: Ranking,
@@ -144,33 +138,48 @@ def agreement(
     ``same``: the share of comparisons with the same winner, of those that both decide.
     ``kendall_tau``: of the two rankings; absent where all models of one are equal.
     """
-    both = [
-        (judgment.result, other.result)
-        for judgment, other in zip(judgments, gold, strict=True)
-        if judgment.result in (0.0, 1.0) and other.result in (0.0, 1.0)
-    ]
-    same = sum(ours == theirs for ours, theirs in both)
+    same = Share("same")
+    for match, judgment, other in zip(matches, judgments, gold, strict=True):
+        if judgment.result in (0.0, 1.0) and other.result in (0.0, 1.0):
+            same.add(match.question, judgment.result == other.result)
     tau = bradley_terry.kendall_tau(ratings(ranked), ratings(gold_ranked))
     found = {} if tau is None else {"kendall_tau": tau}
-    return {**found, **share("same", same, len(both))}
+    return {**found, **same.values()}
+
+
+class Share:
+    """A share of comparisons. Its interval knows that those of one question depend on each other.
+
+    Args:
+        name: of the metric.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._by_question: dict[int, list[bool]] = {}
+
+    def add(self, question: int, success: bool) -> None:
+        """Count a trial."""
+        self._by_question.setdefault(question, []).append(success)
+
+    def values(self) -> dict[str, float]:
+        """The share, the ends of its interval, and the number of trials; {} without any."""
+        clusters = [(sum(trials), len(trials)) for trials in self._by_question.values()]
+        number = sum(trials for _, trials in clusters)
+        if not number:
+            return {}
+        low, high = wilson_of_clusters(clusters)
+        return {
+            self.name: sum(successes for successes, _ in clusters) / number,
+            f"{self.name}_low": low,
+            f"{self.name}_high": high,
+            f"{self.name}_n": number,
+        }
 
 
 def ratings(ranked: Ranking) -> dict[str, float]:
     """Model -> rating."""
     return {row["model"]: row["rating"] for row in ranked}
-
-
-def share(name: str, successes: int, number: int) -> dict[str, float]:
-    """A share with the ends of its interval (Wilson) and its number; {} where there is none."""
-    if not number:
-        return {}
-    low, high = wilson(successes, number)
-    return {
-        name: successes / number,
-        f"{name}_low": low,
-        f"{name}_high": high,
-        f"{name}_n": number,
-    }
 
 
 def answer_rows(
