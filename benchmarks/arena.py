@@ -51,7 +51,7 @@ def coverage(
         alone = comparisons_alone(points)
         for place, units in enumerate((points, alone)):
             drawn = bradley_terry.bootstrap(units, draws, run)
-            low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+            low, high = bradley_terry.intervals(drawn, len(units))
             held[place] += np.mean((low <= truth) & (truth <= high))
     return float(held[0] / runs), float(held[1] / runs)
 

@@ -26,6 +26,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from llmstages.core.errors import StageError
+from llmstages.data.intervals import Z_95
 
 PRIOR = 1.0  # drawn games against an average player
 DRAWS = 1000  # of the bootstrap
@@ -34,7 +35,6 @@ RATING_UNIT = 400 / math.log(10)  # Elo's scale: 400 points are odds of 10 to 1
 LARGEST_STEP = 2.0  # of Newton's method, which overshoots where all games are won
 MAX_STEPS = 100
 PRECISE = 1e-9
-TAIL = 2.5  # percent beyond each end of a 95 % interval
 
 
 class Comparison(NamedTuple):
@@ -84,13 +84,11 @@ def rate(
         players: names, each once.
         draws: of the bootstrap over prompts.
         seed: of these draws.
-        prior: drawn games of each player against one of strength 0.
+        prior: drawn games of each player against one of strength 0, above 0.
 
     Raises:
         StageError: players that no chain of comparisons joins, or a single prompt.
     """
-    import numpy as np
-
     require_connected(comparisons, players)
     wins = points_by_prompt(comparisons, players)
     if len(wins) < 2:
@@ -99,8 +97,7 @@ def rate(
             "would have no interval. Compare answers to two prompts at least, better to dozens"
         )
     strengths = fit(wins.sum(axis=0)[None], prior)[0]
-    drawn = bootstrap(wins, draws, seed, prior)
-    lows, highs = np.percentile(drawn, [TAIL, 100 - TAIL], axis=0)
+    lows, highs = intervals(bootstrap(wins, draws, seed, prior), len(wins))
     order = sorted(range(len(players)), key=lambda place: (-strengths[place], players[place]))
     return [
         Rating(
@@ -144,7 +141,7 @@ def fit(points: Any, prior: float = PRIOR) -> Any:
     Args:
         points: batch x players x players: points of the row against the column. A batch of
             tables is solved at once.
-        prior: drawn games of each player against one of strength 0.
+        prior: drawn games of each player against one of strength 0, above 0.
 
     Returns:
         An array of batch x players.
@@ -182,6 +179,32 @@ def bootstrap(points: Any, draws: int, seed: int, prior: float = PRIOR) -> Any:
     often = np.random.default_rng(seed).multinomial(prompts, [1 / prompts] * prompts, size=draws)
     drawn = often @ points.reshape(prompts, -1)
     return fit(drawn.reshape(draws, players, players), prior)
+
+
+def intervals(drawn: Any, prompts: int) -> tuple[Any, Any]:
+    """The ends of the 95 % intervals: (low, high) of each player.
+
+    They are percentiles of the bootstrap, moved outwards since a few prompts vary less among
+    themselves than all of their kind: the expanded percentile interval of Hesterberg 2015 (What
+    teachers should know about the bootstrap, section 5.3).
+
+    Args:
+        drawn: draws x players.
+        prompts: how many were drawn from.
+    """
+    import numpy as np
+
+    degrees = prompts - 1
+    # Student's quantile from the normal one, Abramowitz and Stegun 1964, 26.7.5
+    student = (
+        Z_95
+        + (Z_95**3 + Z_95) / (4 * degrees)
+        + (5 * Z_95**5 + 16 * Z_95**3 + 3 * Z_95) / (96 * degrees**2)
+    )
+    deviations = student * math.sqrt(prompts / degrees)
+    tail = 100 * (1 - math.erf(deviations / math.sqrt(2))) / 2
+    low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
+    return low, high
 
 
 def require_connected(comparisons: Sequence[Comparison], players: Sequence[str]) -> None:

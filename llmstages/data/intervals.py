@@ -70,7 +70,6 @@ def wilson_of_clusters(
     if independent and len(used) > 1:
         squares = sum((won - share * trials) ** 2 for won, trials in used)
         clustered = squares / number**2 * len(used) / (len(used) - 1)
-        if clustered:
-            effective = number * independent / clustered
+        effective = number * independent / clustered if clustered else number
     effective = min(max(effective, len(used)), number)
     return wilson(share * effective, effective, z)

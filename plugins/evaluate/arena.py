@@ -286,12 +286,13 @@ def _measure(
     gold: Sequence[Judgment] | None,
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """What arena.json holds, and the metrics."""
-    decided = [judgment.result for judgment in judgments if judgment.result is not None]
-    if not decided:
+    judged = [judgment for judgment in judgments if judgment.asked or judgment.scores]
+    if judged and all(judgment.result is None for judgment in judged):
         raise StageError(
-            f"{ctx.step}: the judge {config.judge} decided none of {len(judgments)} comparisons: "
+            f"{ctx.step}: the judge {config.judge} decided none of {len(judged)} comparisons: "
             "it wrote no verdict that could be read, or abstained. Take another judge"
         )
+    decided = [judgment.result for judgment in judgments if judgment.result is not None]
     undecided = len(judgments) - len(decided)
     if undecided:
         ctx.say(

@@ -125,10 +125,7 @@ def require_inputs(config: ArenaConfig, ctx: Context) -> None:
     """
     from llmstages.core.registry import component_config
 
-    inputs = ctx.inputs.items()
-    wired = {name: value if isinstance(value, tuple) else (value,) for name, value in inputs}
-    given = {name: [item for item in values if item] for name, values in wired.items()}
-    problem = wiring_problem(config, given)
+    problem = wiring_problem(config, {name: ctx.many(name) for name in ctx.inputs})
     if problem:
         raise StageError(f"{ctx.step}: {problem.replace('STEP', ctx.step)}")
     names = [artifact.name for artifact in ctx.many("models")]
