@@ -286,28 +286,17 @@ def _measure(
     gold: Sequence[Judgment] | None,
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """What arena.json holds, and the metrics."""
-    judged = [judgment for judgment in judgments if judgment.asked or judgment.scores]
-    if judged and all(judgment.result is None for judgment in judged):
-        raise StageError(
-            f"{ctx.step}: the judge {config.judge} decided none of {len(judged)} comparisons: "
-            "it wrote no verdict that could be read, or abstained. Take another judge"
-        )
-    decided = [judgment.result for judgment in judgments if judgment.result is not None]
-    undecided = len(judgments) - len(decided)
-    if undecided:
-        ctx.say(
-            f"{ctx.step}: {undecided} of {len(judgments)} comparisons have no verdict of "
-            f"{config.judge} and do not count"
-        )
+    undecided = require_verdicts(config.judge, judgments, ctx)
     drawing = {"draws": config.bootstrap, "seed": config.seed}
     ranked = arena_tables.ranking(matches, judgments, models, **drawing)
     position = arena_tables.position_bias(matches, judgments)
     length = arena_tables.length_bias(matches, judgments, gold)
+    ties = sum(judgment.result == 0.5 for judgment in judgments)
     metrics: dict[str, float] = {
         "models": len(models),
         "comparisons": len(judgments),
         "undecided": undecided,
-        "ties": decided.count(0.5) / len(decided),
+        "ties": ties / (len(judgments) - undecided),
     }
     found: dict[str, Any] = {
         "judge": config.judge,
@@ -319,8 +308,30 @@ def _measure(
     metrics |= {f"position/{name}": value for name, value in position.items()}
     metrics |= {f"length/{name}": value for name, value in length.items()}
     if gold is not None:
+        metrics["gold/undecided"] = require_verdicts(config.gold, gold, ctx)
         gold_ranked = arena_tables.ranking(matches, gold, models, **drawing)
         agreement = arena_tables.agreement(matches, judgments, gold, ranked, gold_ranked)
         found["gold"] = {"judge": config.gold, "ranking": gold_ranked, "agreement": agreement}
         metrics |= {f"gold/{name}": value for name, value in agreement.items()}
     return found, metrics
+
+
+def require_verdicts(name: str, judgments: Sequence[Judgment], ctx: Context) -> int:
+    """How many judgments of a judge have no verdict; they do not count, and a line says so.
+
+    Raises:
+        StageError: none of the comparisons that it was asked about has one.
+    """
+    judged = [judgment for judgment in judgments if judgment.asked or judgment.scores]
+    if judged and all(judgment.result is None for judgment in judged):
+        raise StageError(
+            f"{ctx.step}: the judge {name} decided none of {len(judged)} comparisons: it wrote no "
+            "verdict that could be read, abstained, or could not read them whole. Take another one"
+        )
+    undecided = sum(judgment.result is None for judgment in judgments)
+    if undecided:
+        ctx.say(
+            f"{ctx.step}: {undecided} of {len(judgments)} comparisons have no verdict of {name} "
+            "and do not count"
+        )
+    return undecided

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -226,7 +227,7 @@ def likelier(
     from llmstages.text.render import render_answers
     from llmstages.train.inference import load_for_inference, require_chat_template
     from llmstages.train.token_losses import token_losses
-    from llmstages.train.trainer import load_tokenizer
+    from llmstages.train.trainer import context_length, load_tokenizer
 
     model = load_for_inference(artifact, ctx, dtype)
     tokenizer = load_tokenizer(artifact.path)
@@ -236,19 +237,31 @@ def likelier(
         for request in requests
         for letter in ("A", "B")
     ]
-    sequences = []
-    for row in render_answers(tokenizer, dialogues):
-        sequences.append((row.ids, list(row.supervised).index(True)))
+    rows = render_answers(tokenizer, dialogues)
+    context = context_length(artifact) or sys.maxsize
+    pairs = list(zip(rows[::2], rows[1::2], strict=True))
+    fits = [max(len(row.ids) for row in pair) <= context for pair in pairs]
+    if not all(fits):
+        ctx.say(
+            f"{ctx.step}: {fits.count(False)} of {len(requests)} requests are longer than the "
+            f"{context} tokens that {artifact.name} reads, so they get no verdict"
+        )
+    sequences = [
+        (row.ids, list(row.supervised).index(True))
+        for pair, is_short in zip(pairs, fits, strict=True)
+        for row in pair
+        if is_short
+    ]
     with ctx.progress(f"{ctx.step} judge", len(sequences)) as advance:
         losses = token_losses(model, chat_format.padding_id(tokenizer), sequences, batch, advance)
-    nats = [sum(row) for row in losses]
-    preferred: list[str | None] = []
-    for nats_a, nats_b in zip(nats[::2], nats[1::2], strict=True):
-        if nats_a == nats_b:
-            preferred.append(TIE)
-        else:
-            preferred.append(FIRST if nats_a < nats_b else SECOND)
-    return preferred
+    nats = iter([sum(row) for row in losses])
+    return [_likelier_letter(next(nats), next(nats)) if is_short else None for is_short in fits]
+
+
+def _likelier_letter(nats_a: float, nats_b: float) -> str:
+    if nats_a == nats_b:
+        return TIE
+    return FIRST if nats_a < nats_b else SECOND
 
 
 def request_of(question: str, reply_a: str, reply_b: str, rubric: str) -> str:

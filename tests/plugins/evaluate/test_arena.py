@@ -257,7 +257,10 @@ def test_a_reply_cannot_end_its_frame():
 def test_a_model_judges_by_likelihood_and_a_reward_model_by_score(tmp_path):
     """Real models, if tiny ones: the kit checks the contract and that two runs are equal."""
     first, second = (saved_model(tmp_path / name) for name in ("one", "other"))
-    inputs = {"models": [first, second], "judge_model": first}
+    judge = saved_model(tmp_path / "judge")
+    file = judge.path / "config.json"  # its positions are computed, so that more of them fit
+    file.write_text(file.read_text().replace('_embeddings": 128', '_embeddings": 4096'))
+    inputs = {"models": [first, second], "judge_model": judge}
     small = {"max_new_tokens": 4, "bootstrap": 100, "temperatures": {"other": 1.0}}
     result = check_stage("evaluate.arena", tmp_path / "a", {**small, "judge": "model"}, inputs)
     assert result.metrics["position/unreadable"] == 0.0
@@ -356,3 +359,15 @@ def test_estimate():
     assert "two models" in Arena().estimate(ArenaConfig(), alone)["no_estimate"]
     unmade = {**known, "questions": [{"name": "q"}]}
     assert "q is made" in Arena().estimate(ArenaConfig(), unmade)["no_estimate"]
+
+
+def test_what_a_judging_model_cannot_read_whole_gets_no_verdict(tmp_path):
+    from llmstages.core.stage import Context
+    from llmstages.plugins.evaluate.arena_judges import likelier
+
+    said = []
+    context = Context("arena", tmp_path, tmp_path, {}, say=said.append)
+    judge = saved_model(tmp_path / "judge")  # reads 128 tokens
+    preferred = likelier(judge, 4, "auto", context, ["A or B? ", "word " * 200, "B or A? "])
+    assert preferred[1] is None and None not in (preferred[0], preferred[2])
+    assert "1 of 3 requests are longer than the 128 tokens that judge reads" in said[-1]
