@@ -102,18 +102,21 @@ def check_values(config: ArenaConfig, step: str) -> None:
             raise StageError(f"{step}.temperatures.{model} is {temperature}, which is below 0")
 
 
-def wiring_problem(config: ArenaConfig, wired: Mapping[str, Sequence[Any]]) -> str:
+def wiring_problem(
+    config: ArenaConfig, wired: Mapping[str, Sequence[Any]], prefix: str = ""
+) -> str:
     """What is missing among the inputs, as a sentence; "" if nothing is.
 
     Args:
         wired: input name -> what feeds it.
+        prefix: before the names of inputs, such as ``steps.arena.``.
     """
     if len(wired.get("models") or ()) < 2:
-        return "an arena needs two models at least: steps.STEP.models=[ONE, OTHER]"
+        return f"an arena needs two models at least: {prefix}models=[ONE, OTHER]"
     if config.judge == "reward_model" and not wired.get("reward_model"):
-        return "judge=reward_model needs a reward model: steps.STEP.reward_model=reward"
+        return f"judge=reward_model needs a reward model: {prefix}reward_model=reward"
     if config.judge == "model" and not wired.get("judge_model"):
-        return "judge=model needs the model that judges: steps.STEP.judge_model=OTHER"
+        return f"judge=model needs the model that judges: {prefix}judge_model=OTHER"
     return ""
 
 
@@ -125,9 +128,10 @@ def require_inputs(config: ArenaConfig, ctx: Context) -> None:
     """
     from llmstages.core.registry import component_config
 
-    problem = wiring_problem(config, {name: ctx.many(name) for name in ctx.inputs})
+    given = {name: ctx.many(name) for name in ctx.inputs}
+    problem = wiring_problem(config, given, f"steps.{ctx.step}.")
     if problem:
-        raise StageError(f"{ctx.step}: {problem.replace('STEP', ctx.step)}")
+        raise StageError(f"{ctx.step}: {problem}")
     names = [artifact.name for artifact in ctx.many("models")]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
