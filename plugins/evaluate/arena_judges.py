@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from llmstages.core.errors import StageError
@@ -147,7 +148,7 @@ def reward_scorer(name: str, reward: Any) -> Scorer:
                 f"the reward {name!r} failed with {type(error).__name__}: {error}"
             ) from error
         is_valid = len(scores) == len(answers) and all(
-            value is None or math.isfinite(value) for value in scores
+            value is None or (isinstance(value, Real) and math.isfinite(value)) for value in scores
         )
         if not is_valid:
             raise StageError(
@@ -192,7 +193,7 @@ def by_reading(
         question = question_of(questions[match.question]["prompt"])
         requests.append(request_of(question, first, second, rubric))
         requests.append(request_of(question, second, first, rubric))
-    preferred = list(ask(requests))
+    preferred = list(ask(requests)) if requests else []
     orders = list(zip(preferred[::2], preferred[1::2], strict=True))
     asked = dict(zip(_to_ask(matches), orders, strict=True))
     judgments = []

@@ -13,7 +13,13 @@ from llmstages.data import tables
 from llmstages.plugins.evaluate import arena_answers
 from llmstages.plugins.evaluate.arena import Arena
 from llmstages.plugins.evaluate.arena_answers import Answered
-from llmstages.plugins.evaluate.arena_judges import combined, request_of, verdict_of
+from llmstages.plugins.evaluate.arena_judges import (
+    Match,
+    by_reading,
+    combined,
+    request_of,
+    verdict_of,
+)
 from llmstages.plugins.evaluate.arena_options import ArenaConfig
 from llmstages.testing import check_stage, run_stage, tiny_artifact
 from llmstages.text.messages import message
@@ -371,3 +377,24 @@ def test_what_a_judging_model_cannot_read_whole_gets_no_verdict(tmp_path):
     preferred = likelier(judge, 4, "auto", context, ["A or B? ", "word " * 200, "B or A? "])
     assert preferred[1] is None and None not in (preferred[0], preferred[2])
     assert "1 of 3 requests are longer than the 128 tokens that judge reads" in said[-1]
+
+
+@pytest.mark.parametrize("value", ["'good'", "float('nan')", "[1]"])
+def test_a_reward_that_returns_no_numbers_is_named(tmp_path, spoken, value):
+    file = tmp_path / "odd.py"
+    file.write_text(f"def score(prompts, completions, rows):\n    return [{value}] * 24\n")
+    config = options(judge="reward", rewards={"odd": {"use": f"{file}:score"}})
+    with pytest.raises(StageError, match="the reward 'odd' must return 24 finite numbers"):
+        perform(
+            Arena,
+            tmp_path / "arena",
+            config,
+            models=models(tmp_path),
+            questions=questions(tmp_path / "sums"),
+        )
+
+
+def test_models_that_say_the_same_tie_and_no_judge_is_asked():
+    match = Match(0, "a", "b", ("Yes.", "Yes. "))
+    (judgment,) = by_reading(lambda requests: 1 / 0, [match], [{"prompt": []}], "Be fair.")
+    assert (judgment.result, judgment.asked) == (0.5, ())
