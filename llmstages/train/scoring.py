@@ -8,6 +8,7 @@ from typing import Any
 
 from llmstages.core.errors import StageError
 from llmstages.core.stage import Artifact
+from llmstages.text.messages import Message, message
 
 
 def answer_span(rendered: Any, tokenizer: Any) -> slice | None:
@@ -141,3 +142,17 @@ def scores(
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         out += logits[:, 0].float().tolist()
     return out
+
+
+def score_answers(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[Message]], answers: Sequence[str]
+) -> list[float]:
+    """The score of each answer after its prompt, shown exactly as in the training of the model."""
+    from llmstages.text.render import render_answers
+
+    dialogues = [
+        [*prompt, message("assistant", answer)]
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    rendered = render_answers(tokenizer, dialogues)
+    return scores(model, tokenizer, [scored_ids(row, tokenizer) for row in rendered])

@@ -9,6 +9,7 @@ from typing import Any
 
 from llmstages.plugins.report import (
     answers,
+    arena,
     cleaning,
     graph,
     outline,
@@ -110,6 +111,7 @@ SECTIONS: Mapping[str, Callable[[Scope], Any]] = {
     "tool_calls": lambda scope: answers.tool_calls(scope.chain, scope.model_names),
     "base_tasks": lambda scope: scores.base_tasks(scope.chain, scope.model_names, scope.task_notes),
     "recollection": lambda scope: recollection.charts(scope.chain),
+    "arena": lambda scope: arena.arenas(scope.chain),
     "profile": lambda scope: profile.profiles(scope.chain),
     "refusals": lambda scope: scores.refusals(scope.chain),
     "replies": lambda scope: answers.replies(scope.chain, scope.model_names),

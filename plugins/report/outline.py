@@ -28,6 +28,7 @@ SECTION_NAMES = (
     "replies",
     "first_answers",
     "comparison",
+    "arena",
     "recollection",
     "profile",
     "scores",
@@ -67,7 +68,7 @@ GENERAL_CHAPTERS = {
     "comparison": {
         "title": "Every model, side by side",
         "text": "The same prompts, answered by every model of the run.",
-        "show": ["comparison", "recollection", "profile", "scores"],
+        "show": ["comparison", "arena", "recollection", "profile", "scores"],
     },
     "provenance": {
         "title": "How it was made",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from llmstages.data.intervals import wilson
+from llmstages.data.intervals import wilson, wilson_of_clusters
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,28 @@ def test_more_questions_make_it_narrower():
 def test_no_trial_has_no_interval():
     with pytest.raises(ValueError, match="at least one"):
         wilson(0, 0)
+
+
+def test_trials_of_a_cluster_that_end_alike_count_as_one():
+    alike = [(10.0 * (place % 2), 10) for place in range(40)]
+    assert wilson_of_clusters(alike) == pytest.approx(wilson(20, 40), abs=0.005)
+    # Each cluster has the same share: as many trials as there are.
+    alternating = [(5.0, 10)] * 40
+    assert wilson_of_clusters(alternating) == pytest.approx(wilson(200, 400))
+    assert wilson_of_clusters([(10.0, 10)] * 20) == pytest.approx(wilson(20, 20))
+    assert wilson_of_clusters([(1.0, 1), (0.0, 1), (0.0, 0)]) == pytest.approx(wilson(1, 2))
+    with pytest.raises(ValueError, match="at least one"):
+        wilson_of_clusters([(0.0, 0)])
+
+
+def test_the_interval_of_clusters_holds_the_true_share():
+    rng = random.Random(0)
+    held = 0
+    for _ in range(400):
+        clusters = []
+        for _ in range(40):
+            share = rng.betavariate(1.2, 0.8)  # of this cluster; 0.6 in the mean
+            clusters.append((float(sum(rng.random() < share for _ in range(8))), 8))
+        low, high = wilson_of_clusters(clusters)
+        held += low <= 0.6 <= high
+    assert 0.92 <= held / 400 <= 0.98

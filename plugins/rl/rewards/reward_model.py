@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmstages.core.stage import Artifact, option
-from llmstages.text.messages import message
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,6 @@ class RewardModel:
         self, prompts: Sequence[Any], completions: Sequence[str], rows: Mapping[str, Sequence[Any]]
     ) -> list[float]:
         """The score of each completion after its prompt."""
-        from llmstages.text.render import render_answers
-        from llmstages.train.scoring import scored_ids, scores
+        from llmstages.train.scoring import score_answers
 
-        dialogues = [
-            [*prompt, message("assistant", completion)]
-            for prompt, completion in zip(prompts, completions, strict=True)
-        ]
-        rendered = render_answers(self.tokenizer, dialogues)
-        return scores(
-            self.model, self.tokenizer, [scored_ids(row, self.tokenizer) for row in rendered]
-        )
+        return score_answers(self.model, self.tokenizer, prompts, completions)
