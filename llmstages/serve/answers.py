@@ -22,10 +22,11 @@ async def read_object(request: Request) -> dict[str, Any]:
     """The JSON object in a request's body.
 
     Raises:
-        StageError: it is not one.
+        StageError: it is not one, or its texts cannot be encoded (half of a surrogate pair).
     """
     try:
         given = json.loads(await request.body())
+        json.dumps(given, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise StageError(f"the body is not JSON: {type(error).__name__}") from None
     if not isinstance(given, dict):

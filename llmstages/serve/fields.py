@@ -22,7 +22,7 @@ def text(given: Mapping[str, Any], name: str, most: int = MOST_CHARACTERS) -> st
         raise StageError(f"{name} must be a text")
     if len(value) > most:
         raise StageError(f"{name} has {len(value)} characters; at most {most} are taken")
-    return _valid(value, name)
+    return value
 
 
 def optional_text(given: Mapping[str, Any], name: str, most: int = MOST_CHARACTERS) -> str:
@@ -69,13 +69,4 @@ def names(given: Mapping[str, Any], name: str, most: int) -> list[str]:
     is_list = isinstance(values, list) and all(isinstance(value, str) for value in values)
     if not is_list or not values or len(values) > most:
         raise StageError(f"{name} must be a list of 1 to {most} names")
-    return [_valid(value, name) for value in values]
-
-
-def _valid(value: str, name: str) -> str:
-    """The text, which must be encodable: half of a surrogate pair is not."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise StageError(f"{name} contains half of a surrogate pair") from None
-    return value
+    return list(values)

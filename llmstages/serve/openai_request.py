@@ -116,6 +116,10 @@ def _conversation(messages: Any) -> list[Message]:
         raise StageError("messages must be a list with at least one message")
     if len(messages) > MOST_TURNS:
         raise StageError(f"there are {len(messages)} messages; at most {MOST_TURNS} are taken")
+    for turn in messages:
+        content = turn.get("content") if isinstance(turn, Mapping) else None
+        if not isinstance(content, str | list | None):
+            raise StageError("the content of a message must be a text or a list of parts")
     try:
         return list(read_turns([_named(turn) for turn in messages], Counter()))
     except InvalidRow as error:

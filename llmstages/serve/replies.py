@@ -177,5 +177,4 @@ def _is_turn(turn: Any) -> bool:
         return False
     tool = turn.get("tool", "")
     is_result = turn.get("role") == "tool" and bool(tool)
-    is_text = all(ord(c) < 0xD800 or ord(c) > 0xDFFF for c in turn["content"])
-    return isinstance(tool, str) and is_text and (turn.get("role") in ROLES or is_result)
+    return isinstance(tool, str) and (turn.get("role") in ROLES or is_result)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmstages.core.errors import StageError
+from llmstages.serve.connections import impatient_protocol
 from llmstages.serve.guard import App, Guard
 
 LOOPBACK = "127.0.0.1"
@@ -128,7 +129,7 @@ def uvicorn_config(app: App, address: Address) -> Any:
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=2,
         h11_max_incomplete_event_size=MOST_HEADERS,
-        http="h11",  # strict about what proxies and servers may read differently
+        http=impatient_protocol(),
         ws="none",
         lifespan="off",
     )

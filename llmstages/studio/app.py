@@ -50,8 +50,9 @@ class Studio:
 
     def __post_init__(self) -> None:
         self.pool = ModelPool(self.run)
-        if self.folder is None and Path(self.run.where).parent == self.runs:
-            self.folder = Path(self.run.where)
+        folder = Path(self.run.where)
+        if self.folder is None and folder.parent.resolve() == self.runs.resolve():
+            self.folder = folder
 
     def reload(self) -> PastRun:
         """The run as it is now: a running one has more steps from time to time."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmstages.core.errors import StageError
 from llmstages.serve import fields
 from llmstages.serve.answers import error_answer, json_lines, read_object
+from llmstages.serve.pool import LoadedModel
 from llmstages.serve.replies import reply_events, settings_of
 from llmstages.studio.tokenizers import shown_tokens
+from llmstages.text.messages import message
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -43,7 +45,29 @@ def events(studio: Studio, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for event in reply_events(loaded, given.get("turns") or [], settings_of(given)):
         if event["what"] == "done":
             tokens = shown_tokens(loaded.session.tokenizer, event["tokens"])
-            for place, token in enumerate(tokens):
-                token["supervised"] = place >= event["prompt_tokens"]
+            mask = supervised(loaded, [*given["turns"], *event["turns"]], event)
+            for token, is_supervised in zip(tokens, mask, strict=True):
+                token["supervised"] = is_supervised
             event = {**event, "tokens": tokens}
         yield event
+
+
+def supervised(
+    loaded: LoadedModel, turns: Sequence[dict[str, Any]], event: dict[str, Any]
+) -> list[bool]:
+    """Whether training on the exchange would put loss on each of its tokens.
+
+    Where it would be rendered otherwise, as without what no longer fitted into the context, these
+    are the tokens of the last answer.
+    """
+    from llmstages.text.render import ChangedByLaterTurns, render
+
+    answer_alone = [place >= event["prompt_tokens"] for place in range(len(event["tokens"]))]
+    if loaded.session.is_base:
+        return answer_alone
+    dialogue = [message(turn["role"], turn["content"], turn.get("tool", "")) for turn in turns]
+    try:
+        (row,) = render(loaded.session.tokenizer, [dialogue])
+    except (ChangedByLaterTurns, StageError):
+        return answer_alone
+    return list(row.supervised) if row.ids == event["tokens"] else answer_alone

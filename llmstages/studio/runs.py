@@ -94,11 +94,12 @@ def run_facts(studio: Studio) -> dict[str, Any]:
 def steps_of(studio: Studio) -> list[dict[str, Any]]:
     """The steps of the run, in the order of the plan, or by time where there is no plan."""
     planned = history.planned_keys(studio.folder) if studio.folder else {}
-    if not planned:
-        steps = sorted(studio.run.steps.values(), key=lambda step: step.finished)
-        return [_finished(step.name, step.record, step.outdated) for step in steps]
     store = Store(studio.run.store)
-    return [_state(studio, store, name, key) for name, key in planned.items()]
+    steps = [_state(studio, store, name, key) for name, key in planned.items()]
+    # A run from Python has no plan on disk, and earlier results stay linked.
+    others = [step for step in studio.run.steps.values() if step.name not in planned]
+    others.sort(key=lambda step: step.finished)
+    return steps + [_finished(step.name, step.record, step.outdated) for step in others]
 
 
 def _finished(name: str, record: Any, outdated: str = "") -> dict[str, Any]:
