@@ -21,13 +21,12 @@ from llmstages.serve.answers import (
     answer,
     busy_answer,
     error_answer,
-    in_thread,
     read_object,
 )
 from llmstages.serve.chat_session import ChatSession
 from llmstages.serve.openai_request import ChatRequest, read_request
 from llmstages.serve.pool import ModelPool
-from llmstages.serve.replies import events_of
+from llmstages.serve.replies import async_events_of
 from llmstages.serve.turns import Busy
 from llmstages.text.messages import Message, with_tools
 from llmstages.text.template_input import reads_tool_field
@@ -39,6 +38,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import BaseRoute
+
+
+PAUSE_SECONDS = 0.02  # between two messages of a stream, at least
 
 
 class _Stopped(Exception):
@@ -84,22 +86,17 @@ async def _respond(pool: ModelPool, request: ChatRequest) -> Response:
     if request.model not in pool.names():
         known = ", ".join(pool.names()) or "none"
         return error_answer(f"there is no such model; this server has {known}", 404)
-    loaded = await run_in_threadpool(pool.get, request.model)
+    loaded = pool.loaded(request.model) or await run_in_threadpool(pool.get, request.model)
     if loaded.session.is_base:
         raise StageError(f"{request.model} is a base model, never trained on chat")
-    events = in_thread(events_of(loaded, request.settings, lambda *made: _reply(request, *made)))
+    events = async_events_of(loaded, request.settings, lambda *made: _reply(request, *made))
     # The first event shows whether the reply can be made at all, while a status can be sent.
-    first = await anext(events)
-    if "error" in first:
-        error = Busy(first["error"]) if first.get("busy") else StageError(first["error"])
-        raise error
+    await anext(events)
     if request.stream:
-        return StreamingResponse(_sse(request, first, events), media_type="text/event-stream")
-    last = first
+        return StreamingResponse(_sse(request, events), media_type="text/event-stream")
+    last: dict[str, Any] = {}
     async for event in events:
         last = event
-    if "error" in last:
-        raise StageError(last["error"])
     return JSONResponse(_completion(request, last))
 
 
@@ -137,13 +134,19 @@ def _reply(request: ChatRequest, session: ChatSession, show: Any) -> dict[str, A
 
 
 class _Shown:
-    """The text of an answer up to a stop text; calls and what tools say are no part of it."""
+    """The text of an answer up to a stop text; calls and what tools say are no part of it.
+
+    The first token is sent at once. Of a model that writes faster than anybody reads, later ones
+    are sent a few at a time, since each message costs as much as a token of a small model.
+    """
 
     def __init__(self, stops: Sequence[str], show: Any) -> None:
         self.stops = stops
         self.show = show
-        self.text = ""  # sent so far
+        self.text = ""  # of the answer so far
         self._held = ""  # may be the beginning of a stop text
+        self._unsent = ""
+        self._sent_at = 0.0
 
     def add(self, what: str, text: str) -> None:
         if what != "text":
@@ -152,6 +155,7 @@ class _Shown:
         places = [self._held.find(stop) for stop in self.stops if stop in self._held]
         if places:
             self._send(self._held[: min(places)])
+            self._flush()
             raise _Stopped
         safe = len(self._held) - self._longest_beginning()
         self._send(self._held[:safe])
@@ -160,11 +164,19 @@ class _Shown:
     def finish(self) -> None:
         """Send what was held back."""
         self._send(self._held)
+        self._flush()
 
     def _send(self, text: str) -> None:
-        if text:
-            self.text += text
-            self.show("text", text)
+        self.text += text
+        self._unsent += text
+        if time.monotonic() - self._sent_at >= PAUSE_SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._unsent:
+            self.show("text", self._unsent)
+            self._unsent = ""
+            self._sent_at = time.monotonic()
 
     def _longest_beginning(self) -> int:
         """Characters at the end of the text with which a stop text begins."""
@@ -224,9 +236,7 @@ def _head(request: ChatRequest, kind: str) -> dict[str, Any]:
     }
 
 
-async def _sse(
-    request: ChatRequest, first: dict[str, Any], events: AsyncIterator[Any]
-) -> AsyncIterator[bytes]:
+async def _sse(request: ChatRequest, events: AsyncIterator[Any]) -> AsyncIterator[bytes]:
     """The answer as server-sent events."""
     head = _head(request, "chat.completion.chunk")
 
@@ -242,11 +252,11 @@ async def _sse(
                     yield chunk(*part)
                 if request.has_usage:
                     yield _event({**head, "choices": [], "usage": event["usage"]})
-            elif "error" in event:
-                yield _event({"error": {"message": mask(event["error"])}})
             elif event["what"] == "text":
                 yield chunk({"content": event["text"]})
         yield b"data: [DONE]\n\n"
+    except StageError as error:
+        yield _event({"error": {"message": mask(str(error))}})
     finally:
         await events.aclose()  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -50,6 +50,11 @@ class ModelPool:
         """The steps that made models, in the order in which they were finished."""
         return [step.name for step in self.run.of_kind("model")]
 
+    def loaded(self, name: str) -> LoadedModel | None:
+        """The model of a step if it is in memory, without waiting for others that are loaded."""
+        step = self.run.steps.get(name)
+        return self._loaded.get(step.path) if step else None
+
     def get(self, name: str) -> LoadedModel:
         """The model of a step, loaded if it is not in memory.
 

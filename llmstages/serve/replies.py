@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 from llmstages.core.errors import StageError
 from llmstages.serve import fields
-from llmstages.serve.chat_session import MAX_NEW_TOKENS, ChatSession
+from llmstages.serve.chat_session import MAX_NEW_TOKENS, ChatSession, Show
 from llmstages.serve.pool import LoadedModel
-from llmstages.serve.turns import Turns
+from llmstages.serve.turns import MOST_WAITING, Turns
 from llmstages.text.messages import message
 
 ROLES = ("user", "assistant")
 MOST_TURNS = 200  # of a conversation
 # All models share the cores of this machine, so all replies take turns.
 TURNS = Turns()
+# Threads are used again: torch starts a team of its own for each new one, which takes longer than
+# a short reply. There are more than can be admitted, so that refusing one waits for nobody.
+WORKERS = ThreadPoolExecutor(MOST_WAITING + 16, thread_name_prefix="reply")
+Event = dict[str, Any]
+# make(session, show) makes a reply and returns the event that ends it.
+Make = Callable[[ChatSession, Show], Event]
 
 
 class ListenerGone(Exception):
@@ -83,7 +92,7 @@ def reply_events(
     """
     before = checked_turns(turns)
 
-    def reply(session: ChatSession, show: Any) -> dict[str, Any]:
+    def reply(session: ChatSession, show: Show) -> Event:
         session.turns = [dict(turn) for turn in before]
         session.reply(turns[-1]["content"], show)
         # Counted from its end: where the context is full, the oldest turns were dropped.
@@ -98,19 +107,59 @@ def reply_events(
     return events_of(loaded, settings, reply)
 
 
-def events_of(loaded: LoadedModel, settings: ReplySettings, make: Any) -> Iterator[dict[str, Any]]:
-    """Events of a generation in a thread of its own.
+def events_of(loaded: LoadedModel, settings: ReplySettings, make: Make) -> Iterator[Event]:
+    """Events of a generation in a thread of its own. Closing the iterator ends it.
 
     Args:
         loaded: the model.
         settings: of the reply.
-        make: called with a session of its own and ``show(what, text)``; returns the last event.
+        make: makes the reply with a session of its own.
     """
-    events: queue.SimpleQueue[dict[str, Any] | Exception | None] = queue.SimpleQueue()
+    events: queue.SimpleQueue[Event | Exception | None] = queue.SimpleQueue()
+    gone = threading.Event()
+    _start(loaded, settings, make, events.put, gone)
+    try:
+        while (event := events.get()) is not None:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+    finally:
+        gone.set()
+
+
+async def async_events_of(
+    loaded: LoadedModel, settings: ReplySettings, make: Make
+) -> AsyncIterator[Event]:
+    """The same for an event loop, to which each event comes without a detour over a thread."""
+    loop = asyncio.get_running_loop()
+    events: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
     gone = threading.Event()
 
+    def put(event: Event | Exception | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, so nobody listens
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    _start(loaded, settings, make, put, gone)
+    try:
+        while (event := await events.get()) is not None:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+    finally:
+        gone.set()
+
+
+def _start(
+    loaded: LoadedModel,
+    settings: ReplySettings,
+    make: Make,
+    put: Callable[[Event | Exception | None], None],
+    gone: threading.Event,
+) -> None:
+    """Generate in a thread; ``put`` gets the events, an error if there is one, and None."""
+
     def show(what: str, text: str) -> None:
-        events.put({"what": what, "text": text})
+        put({"what": what, "text": text})
 
     def generate() -> None:
         try:
@@ -121,21 +170,14 @@ def events_of(loaded: LoadedModel, settings: ReplySettings, make: Any) -> Iterat
                         raise ListenerGone
                     turn.next_token()
 
-                events.put(make(_session(loaded, settings, after_token), show))
+                put(make(_session(loaded, settings, after_token), show))
         except ListenerGone:
             pass
         except Exception as error:
-            events.put(error)
-        events.put(None)
+            put(error)
+        put(None)
 
-    threading.Thread(target=generate, daemon=True).start()
-    try:
-        while (event := events.get()) is not None:
-            if isinstance(event, Exception):
-                raise event
-            yield event
-    finally:
-        gone.set()
+    WORKERS.submit(generate)
 
 
 def _session(loaded: LoadedModel, settings: ReplySettings, after_token: Any) -> ChatSession:

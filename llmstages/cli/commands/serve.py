@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from llmstages.core.errors import StageError
@@ -33,7 +34,9 @@ def main(args: argparse.Namespace) -> int:
     artifact = history.find(args.step, run, "model")
     # A folder is served under its own name: requests name it, and paths are nobody's business.
     name = artifact.name if args.step in run.steps else Path(args.step).name
-    served = PastRun({name: artifact}, run.where, run.store)
+    # A model from elsewhere has no record that says what it is.
+    model = replace(artifact, name=name, record={"kind": "model", **artifact.record})
+    served = PastRun({name: model}, run.where, run.store)
     server.require_packages()
     pool = ModelPool(served)
     loaded = pool.get(name)
