@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmstages.cost import power
 from llmstages.cost.generation import Generation
 from llmstages.cost.memory import training_memory
 from llmstages.cost.model import (
@@ -53,6 +54,9 @@ def estimate_steps(
             reason = f"{step.uses}.estimate(): {type(error).__name__}: {error}"
             facts = {"name": step.name, "no_estimate": reason}
             estimate = {"no_estimate": reason}
+        generation = facts.get("generation")
+        if step.kind == "scores" and isinstance(generation, Generation):
+            estimate = {**estimate, "questions": generation.prompts}
         known[step] = facts
         if estimate:
             estimates[step.name] = estimate
@@ -242,6 +246,8 @@ def describe(estimate: Mapping[str, Any]) -> Iterator[str]:
     if "generation" in estimate:
         yield _describe_generation(estimate["generation"])
     yield _describe_memory(estimate)
+    if estimate.get("questions"):
+        yield power.describe(int(estimate["questions"]))
     yield from estimate["notes"]
 
 

@@ -73,3 +73,75 @@ def wilson_of_clusters(
         effective = number * independent / clustered if clustered else number
     effective = min(max(effective, len(used)), number)
     return wilson(share * effective, effective, z)
+
+
+def of_paired_difference(
+    first: Sequence[bool], second: Sequence[bool], z: float = Z_95
+) -> tuple[float, float]:
+    """The interval of a difference of two shares of the same questions, first minus second.
+
+    Newcombe 1998 ("Improved confidence intervals for the difference between binomial proportions
+    based on paired data", method 10): Wilson's intervals of both shares, joined with regard to how
+    far the answers go together. With a continuity correction to the correlation, as there.
+
+    Args:
+        first, second: whether each question was answered right, in the same order.
+        z: standard deviations.
+
+    Raises:
+        ValueError: there are no questions, or not as many of both.
+    """
+    both, only_first, only_second, neither = _table_of_pairs(first, second)
+    number = len(first)
+    share_first = (both + only_first) / number
+    share_second = (both + only_second) / number
+    low_first, high_first = wilson(both + only_first, number, z)
+    low_second, high_second = wilson(both + only_second, number, z)
+    phi = _correlation(both, only_first, only_second, neither)
+    difference = share_first - share_second
+    down = (share_first - low_first, high_second - share_second)
+    up = (high_first - share_first, share_second - low_second)
+    below = math.sqrt(max(0.0, down[0] ** 2 - 2 * phi * down[0] * down[1] + down[1] ** 2))
+    above = math.sqrt(max(0.0, up[0] ** 2 - 2 * phi * up[0] * up[1] + up[1] ** 2))
+    return difference - below, difference + above
+
+
+def _table_of_pairs(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int, int, int]:
+    """Questions that both, the first alone, the second alone and neither answered right."""
+    if not first or len(first) != len(second):
+        raise ValueError("a paired difference needs the same questions of both, at least one")
+    pairs = [(bool(one), bool(other)) for one, other in zip(first, second, strict=True)]
+    both, only_first = pairs.count((True, True)), pairs.count((True, False))
+    only_second, neither = pairs.count((False, True)), pairs.count((False, False))
+    return both, only_first, only_second, neither
+
+
+def _correlation(both: int, only_first: int, only_second: int, neither: int) -> float:
+    """Newcombe's phi: how far two answers to one question go together, corrected towards 0."""
+    number = both + only_first + only_second + neither
+    margins = (
+        (both + only_first)
+        * (only_second + neither)
+        * (both + only_second)
+        * (only_first + neither)
+    )
+    if not margins:
+        return 0.0  # one of them answered all or none right
+    determinant = both * neither - only_first * only_second
+    if determinant > number / 2:
+        determinant -= number / 2
+    elif determinant >= 0:
+        determinant = 0
+    return determinant / math.sqrt(margins)
+
+
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """The p-value of McNemar's exact test (1947): could both be right equally often?
+
+    It looks at the questions that one of them alone answered right, of which each should have half.
+    """
+    _, only_first, only_second, _ = _table_of_pairs(first, second)
+    differing = only_first + only_second
+    smaller = min(only_first, only_second)
+    tail = sum(math.comb(differing, count) for count in range(smaller + 1)) / 2**differing
+    return min(1.0, 2 * tail)

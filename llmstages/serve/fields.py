@@ -59,6 +59,11 @@ def whole(given: Mapping[str, Any], name: str, default: int, least: int, most: i
     return int(value)
 
 
+def seed(given: Mapping[str, Any]) -> int | None:
+    """The field ``seed``; None, which draws one, if it is not there."""
+    return None if given.get("seed") is None else whole(given, "seed", 0, 0, 2**63 - 1)
+
+
 def names(given: Mapping[str, Any], name: str, most: int) -> list[str]:
     """A list of 1 to ``most`` texts.
 

@@ -93,13 +93,12 @@ def read_request(given: Mapping[str, Any]) -> ChatRequest:
 
 def _settings(given: Mapping[str, Any]) -> ReplySettings:
     name = "max_completion_tokens" if given.get("max_completion_tokens") else "max_tokens"
-    has_seed = given.get("seed") is not None
     return ReplySettings(
         temperature=fields.number(given, "temperature", 0.0, 0.0, 10.0),
         top_k=fields.whole(given, "top_k", 0, 0, 1_000_000),
         top_p=fields.number(given, "top_p", 1.0, 0.001, 1.0),
         max_new_tokens=fields.whole(given, name, MAX_NEW_TOKENS, 1, MOST_NEW_TOKENS),
-        seed=fields.whole(given, "seed", 0, 0, 2**63 - 1) if has_seed else None,
+        seed=fields.seed(given),
     )
 
 

@@ -66,7 +66,7 @@ def settings_of(given: Mapping[str, Any]) -> ReplySettings:
         top_p=fields.number(given, "top_p", 1.0, 0.001, 1.0),
         max_new_tokens=fields.whole(given, "max_new_tokens", MAX_NEW_TOKENS, 1, 8192),
         system=fields.optional_text(given, "system"),
-        seed=fields.whole(given, "seed", 0, 0, 2**63 - 1) if given.get("seed") else None,
+        seed=fields.seed(given),
     )
 
 

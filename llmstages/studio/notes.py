@@ -1,7 +1,8 @@
-"""What people write in the studio, in JSON lines files beside the runs: rows are added, never lost.
+"""What people write in the studio, in JSON lines files beside the runs.
 
-A row is written whole and flushed to the disk before the page hears of it. A changed or deleted row
-stays in the file; the last one of an ``id`` counts.
+A stage reads the file itself, so it holds the rows that count and no others. Whatever was ever
+written, also a row that was changed or deleted later, stays in ``history/`` beside it: each row is
+flushed to the disk there before the page hears of it, and the file is made from it.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ class Notes:
     """One file of rows.
 
     Args:
-        path: the file; it and its folder are made when the first row is written.
+        path: the file; it, its history and their folders are made when the first row is written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.history = path.parent / "history" / path.name
         self._lock = threading.Lock()
 
     def add(self, row: Mapping[str, Any], id: str = "") -> str:
@@ -39,29 +41,45 @@ class Notes:
             id: of an earlier row, which this one replaces; "" for a new one.
 
         Raises:
-            StageError: the file cannot be written.
+            StageError: it cannot be written.
         """
         id = id or uuid.uuid4().hex
         line = json.dumps({"id": id, **row}, ensure_ascii=False).encode() + b"\n"
         with self._lock:
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("ab") as file:
-                    if file.tell() + len(line) > MOST_BYTES:
-                        raise StageError(f"{self.path} is full ({MOST_BYTES} bytes); move it away")
-                    file.write(line)
-                    file.flush()
-                    os.fsync(file.fileno())
+                self._append(line)
+                self._write_what_counts()
             except OSError as error:
                 raise StageError(f"cannot write {self.path}: {error.strerror}") from error
         return id
 
+    def _append(self, line: bytes) -> None:
+        self.history.parent.mkdir(parents=True, exist_ok=True)
+        with self.history.open("a+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size + len(line) > MOST_BYTES:
+                raise StageError(f"{self.history} is full ({MOST_BYTES} bytes); move it away")
+            if size:
+                file.seek(size - 1)
+                # Half a line of a full disk or a power cut must not take the next row with it.
+                if file.read(1) != b"\n":
+                    line = b"\n" + line
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _write_what_counts(self) -> None:
+        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows()]
+        draft.write_text("".join(lines), encoding="utf-8")
+        draft.replace(self.path)
+
     def rows(self) -> list[dict[str, Any]]:
         """The rows that count, in the order in which they were first written."""
-        if not self.path.exists():
+        if not self.history.exists():
             return []
         last: dict[str, dict[str, Any]] = {}
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self.history.read_text(encoding="utf-8", errors="replace").splitlines():
             row = _read(line)
             if row:
                 last[row["id"]] = row
@@ -69,7 +87,7 @@ class Notes:
 
 
 def _read(line: str) -> dict[str, Any] | None:
-    """A row; None for half a line, which a full disk or a power cut leaves."""
+    """A row; None for half a line."""
     try:
         row = json.loads(line)
     except ValueError:

@@ -95,11 +95,21 @@ class Booth:
         choice = given.get("choice")
         if choice not in CHOICES:
             raise StageError(f"choice must be one of {', '.join(CHOICES)}")
+        id = str(given.get("pair"))
         with self._lock:
-            pair = self._open.pop(str(given.get("pair")), None)
+            pair = self._open.pop(id, None)
         if pair is None:
             raise StageError("there is no such pair to vote on; each is voted on once")
-        winner = SIDES[0] if choice == "tie" else str(choice)
+        try:
+            self._store(pair, str(choice))
+        except StageError:
+            with self._lock:
+                self._open[id] = pair  # it can be voted on again
+            raise
+        return {"models": pair.models, **self.standing()}
+
+    def _store(self, pair: Pair, choice: str) -> None:
+        winner = SIDES[0] if choice == "tie" else choice
         loser = next(side for side in SIDES if side != winner)
         self.notes.add(
             {
@@ -114,7 +124,22 @@ class Booth:
                 "first": winner == SIDES[0],
             }
         )
-        return {"models": pair.models, **self.standing()}
+
+    def prompt(self) -> dict[str, str]:
+        """A question of the run, drawn at random.
+
+        Raises:
+            StageError: the run has no problems.
+        """
+        from llmstages.data import tables
+
+        steps = self.studio.run.of_kind("problems")
+        if not steps:
+            raise StageError("the run has no step that made problems to draw a prompt from")
+        step = random.SystemRandom().choice(steps)
+        table = tables.load(step.path / "data")
+        row = table[random.SystemRandom().randrange(len(table))]
+        return {"prompt": str(row["prompt"][-1]["content"]), "step": step.name}
 
     def standing(self) -> dict[str, Any]:
         """Votes so far: for each model its share of wins, with interval; ties count half."""
@@ -142,7 +167,7 @@ def _last_text(turns: list[dict[str, Any]]) -> str:
 
 
 def routes(studio: Studio) -> list[BaseRoute]:
-    """POST /api/pair and /api/vote, GET /api/votes."""
+    """POST /api/pair and /api/vote, GET /api/votes and /api/prompt."""
     from starlette.routing import Route
 
     booth = Booth(studio)
@@ -159,7 +184,11 @@ def routes(studio: Studio) -> list[BaseRoute]:
     def votes(request: Request) -> Response:
         return answer(booth.standing)
 
+    def prompt(request: Request) -> Response:
+        return answer(booth.prompt)
+
     return [
+        Route("/api/prompt", prompt),
         Route("/api/pair", pair, methods=["POST"]),
         Route("/api/vote", vote, methods=["POST"]),
         Route("/api/votes", votes),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,30 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """A difference of two shares that were measured on the same questions.
+
+    Attributes:
+        interval: the ends of its 95 % interval.
+        number: of questions.
+        chance: the p-value of McNemar's test.
+    """
+
+    interval: tuple[float, float]
+    number: int
+    chance: float
+
+
+# What is known of the answers behind two terms; None where they are not of the same questions.
+Paired = Callable[[Sequence[Term]], "Pairs | None"]
+
+
+def no_pairs(terms: Sequence[Term]) -> Pairs | None:
+    """Nothing is known but the shares."""
+    return None
+
+
+@dataclass(frozen=True)
 class Claim:
     """One claim or number with its measured value.
 
@@ -58,6 +82,8 @@ class Claim:
         missing: the terms that were not measured, with the reason.
         interval: the ends of the 95 % interval of the value; None where a term has none.
         number: of questions behind the term that has the fewest; None with the interval.
+        chance: where two models answered the same questions, the probability of such a difference
+            if they were equally good (McNemar's test); None elsewhere.
     """
 
     name: str
@@ -70,11 +96,19 @@ class Claim:
     missing: tuple[str, ...]
     interval: tuple[float, float] | None = None
     number: int | None = None
+    chance: float | None = None
 
     @property
     def met(self) -> bool:
         """Whether the target holds. A claim without a value is not met."""
         return self.value is not None and holds(self.target, self.value)
+
+    @property
+    def certain(self) -> bool:
+        """Whether the whole interval meets the target; false for a point estimate."""
+        if self.interval is None or self.value is None or not self.target:
+            return False
+        return self.met and all(holds(self.target, end) for end in self.interval)
 
     def row(self) -> dict[str, Any]:
         """The claim as in claims.json."""
@@ -83,6 +117,8 @@ class Claim:
             "value": self.value,
             "target": self.target,
             "met": self.met,
+            "certain": self.certain,
+            "chance": self.chance,
             "interval": self.interval,
             "n": self.number,
             "about": self.about,
@@ -158,11 +194,18 @@ def parse_claim(name: str, spec: Any, *, targeted: bool, group: str = "claims") 
 
 
 def measure(
-    name: str, spec: Any, metrics: Metrics, *, targeted: bool, group: str = "claims"
+    name: str,
+    spec: Any,
+    metrics: Metrics,
+    *,
+    targeted: bool,
+    group: str = "claims",
+    paired: Paired = no_pairs,
 ) -> Claim:
     """One claim with its value.
 
-    Takes the arguments of parse_claim(), and the metrics of all steps.
+    Takes the arguments of parse_claim(), the metrics of all steps, and what is known of answers to
+    the same questions.
     """
     terms = parse_claim(name, spec, targeted=targeted, group=group)
     total = 0.0
@@ -173,6 +216,12 @@ def measure(
             missing.append(_why_missing(term, metrics))
         else:
             total += term.sign * number
+    interval = None if missing else _interval(terms, metrics, total)
+    number = None if missing else _number(terms, metrics)
+    chance = None
+    pairs = None if missing else paired(terms)
+    if pairs is not None:
+        interval, number, chance = pairs.interval, pairs.number, pairs.chance
     return Claim(
         name=name,
         formula=str(spec["value"]),
@@ -182,8 +231,9 @@ def measure(
         chapter=str(spec.get("chapter") or ""),
         value=None if missing else total,
         missing=tuple(missing),
-        interval=None if missing else _interval(terms, metrics, total),
-        number=None if missing else _number(terms, metrics),
+        interval=interval,
+        number=number,
+        chance=chance,
     )
 
 
@@ -192,7 +242,7 @@ def _interval(terms: Sequence[Term], metrics: Metrics, total: float) -> tuple[fl
 
     After Newcombe 1998 ("Interval estimation for the difference between independent proportions",
     method 10): the distances of the ends are added as squares. Models that were asked the same
-    questions are not independent; then it is wider than need be.
+    questions are not independent; where their answers are kept, paired.py does better.
     """
     below = above = 0.0
     for term in terms:
@@ -223,11 +273,17 @@ def _number(terms: Sequence[Term], metrics: Metrics) -> int | None:
 
 
 def measure_all(
-    specs: Mapping[str, Any], metrics: Metrics, *, targeted: bool, group: str
+    specs: Mapping[str, Any],
+    metrics: Metrics,
+    *,
+    targeted: bool,
+    group: str,
+    paired: Paired = no_pairs,
 ) -> list[Claim]:
     """All claims in the order of the configuration."""
     return [
-        measure(name, spec, metrics, targeted=targeted, group=group) for name, spec in specs.items()
+        measure(name, spec, metrics, targeted=targeted, group=group, paired=paired)
+        for name, spec in specs.items()
     ]
 
 

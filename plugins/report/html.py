@@ -75,17 +75,21 @@ class HTML:
     Config = HTMLConfig
     inputs: ClassVar[Mapping[str, str]] = {"steps": "*"}
     output: ClassVar[str] = "report"
-    version: ClassVar[str] = "5"
+    version: ClassVar[str] = "6"
 
     def run(self, config: HTMLConfig, ctx: Context) -> Mapping[str, float]:
         from llmstages.data import tables
         from llmstages.plugins.report import chapters, page
+        from llmstages.plugins.report.paired import PairedAnswers
         from llmstages.plugins.report.steps import Chain
 
         chain = Chain(ctx.many("steps"), config.group_order)
         metrics = {step.name: step.metrics for step in chain.steps}
-        claims = measure_all(config.claims, metrics, targeted=True, group="claims")
-        numbers = measure_all(config.numbers, metrics, targeted=False, group="numbers")
+        paired = PairedAnswers(chain).compare
+        claims = measure_all(config.claims, metrics, targeted=True, group="claims", paired=paired)
+        numbers = measure_all(
+            config.numbers, metrics, targeted=False, group="numbers", paired=paired
+        )
         for claim in claims:
             if claim.missing:
                 missing = ", ".join(claim.missing)
@@ -107,6 +111,7 @@ class HTML:
         return {
             "claims": len(claims),
             "met": sum(claim.met for claim in claims),
+            "certain": sum(claim.certain for claim in claims),
             "steps": len(chain.steps),
             "page_bytes": len(text.encode()),
         }

@@ -13,6 +13,7 @@ from llmstages.plugins.report.claims import Claim, holds
 from llmstages.plugins.report.steps import Chain
 
 TEMPLATES = Path(__file__).parent / "templates"
+STUDIO = "http://127.0.0.1:8321"  # where `llmstages studio` listens unless told otherwise
 THIN_SPACE = "\u202f"
 MOST_DIGITS = 9  # of a number beside its target
 # Control characters that text may hold: line feed, tab, and the joiners of Indic and Persian words.
@@ -36,6 +37,7 @@ def render(title: str, claims: Sequence[Claim], chapters: Sequence[Chapter], cha
         "share": share,
         "figure": figure,
         "beside": beside,
+        "chance": chance,
         "percent": percent,
         "count": count,
         "time": format_seconds,
@@ -48,6 +50,8 @@ def render(title: str, claims: Sequence[Claim], chapters: Sequence[Chapter], cha
         title=title,
         claims=claims,
         met=len(claims) - len(missed),
+        certain=sum(claim.certain for claim in claims),
+        studio=STUDIO,
         missed=missed,
         chapters=chapters,
         models=len(models),
@@ -118,6 +122,11 @@ def _contradicts(shown: str, text: str, verdict: bool) -> bool:
         return holds(text, float(shown.replace(THIN_SPACE, ""))) != verdict
     except ValueError:
         return False
+
+
+def chance(value: float) -> str:
+    """A p-value."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def figure(value: Any) -> str:

@@ -49,6 +49,34 @@ def test_no_more_columns_than_fit():
     assert shown_metrics([first, second]) == [f"step{number}.loss" for number in range(3, 9)]
 
 
+def test_a_page_of_three_seeds(tmp_path):
+    """Claims with their intervals, how often they were met, curves of all seeds in one chart."""
+    from llmstages.cli import sweep_page
+
+    runs = []
+    for seed, value in enumerate((0.5, 0.7, 0.9)):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        rows = [{"step": at, "loss": 3.0 - at * value} for at in range(5)]
+        (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        claim = {"name": "<b>gain", "value": value, "target": ">= 0.6", "met": value >= 0.6}
+        claim["interval"] = [value - 0.1, value + 0.1]
+        result = Result("new", path=str(folder), metrics={"loss": value})
+        outcome = Outcome({"rl": result}, {})
+        runs.append(SweptRun([f"seed={seed}"], outcome, [claim]))
+    (row,) = sweep_page.claim_rows(runs)
+    assert (row["met"], row["n"]) == (2, 3)
+    assert row["summary"]["mean"] == "0.7" and row["summary"]["deviation"] == "0.2"
+    # Student's t with two degrees of freedom: 0.7 +- 4.303 * 0.2 / sqrt(3)
+    assert row["summary"]["interval"] == "0.2031 to 1.197"
+    sweep_page.write(runs, tmp_path / "page.html", "three seeds")
+    text = (tmp_path / "page.html").read_text()
+    assert "2 of 3" in text and "0.4 to 0.6" in text
+    assert text.count("<polyline") == 3
+    assert "<b>gain" not in text and "&lt;b&gt;gain" in text
+    assert "<script" not in text and "http" not in text.replace("http-equiv", "")
+
+
 def test_runs_that_differ_in_seeds_alone_are_summed_up():
     runs = [
         swept(["rl=grpo", "rl.seed=0"], loss=1.0, steps=3),

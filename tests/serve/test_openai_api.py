@@ -91,7 +91,7 @@ def test_a_streamed_answer(serve):
     *parts, ending, usage = chunks
     said = "".join(part.choices[0].delta.content or "" for part in parts)
     assert said == "The answer is 5."
-    assert len(parts) > 3, "as it is made, not all at once"
+    assert len(parts) >= 3, "the first token comes at once"
     assert ending.choices[0].finish_reason == "stop"
     assert usage.choices == [] and usage.usage.completion_tokens > 3
     assert len({chunk.id for chunk in chunks}) == 1

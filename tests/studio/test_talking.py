@@ -170,8 +170,12 @@ def test_dialogues_are_saved_edited_deleted_and_read_by_a_stage(client, studio, 
     assert [row["id"] for row in listed["dialogues"]] == [first]
     assert listed["dialogues"][0]["rating"] == 5
     assert "question" in listed["guideline"].lower()
-    kept = tables.read_lines(studio.notes / "dialogues.jsonl")
+    kept = tables.read_lines(studio.notes / "history" / "dialogues.jsonl")
     assert len(kept) == 4, "nothing that was written is lost"
+    chats = step("chats", "dialogues.files", {"path": str(studio.notes / "dialogues.jsonl")})
+    results = run([chats], tmp_path / "store", quiet=True)
+    (row,) = results["chats"].load()
+    assert row["messages"][1]["content"] == "A small model.", "only what counts is trained on"
 
 
 @pytest.mark.parametrize(
@@ -191,8 +195,33 @@ def test_what_is_no_dialogue_is_refused(client, studio, body, message):
     assert not (studio.notes / "dialogues.jsonl").exists()
 
 
-def test_half_a_line_of_a_power_cut_is_left_out(client, studio):
-    id = client.post("/api/dialogues", messages=DIALOGUE)["id"]
-    with (studio.notes / "dialogues.jsonl").open("a") as file:
+def test_half_a_line_of_a_power_cut_takes_no_other_row_with_it(client, studio):
+    first = client.post("/api/dialogues", messages=DIALOGUE)["id"]
+    with (studio.notes / "history" / "dialogues.jsonl").open("a") as file:
         file.write('{"id": "half", "mess')
-    assert [row["id"] for row in client.get("/api/dialogues")["dialogues"]] == [id]
+    second = client.post("/api/dialogues", messages=DIALOGUE)["id"]
+    assert [row["id"] for row in client.get("/api/dialogues")["dialogues"]] == [first, second]
+    written = tables.read_lines(studio.notes / "dialogues.jsonl")
+    assert [row["id"] for row in written] == [first, second]
+
+
+def test_a_vote_that_cannot_be_written_can_be_cast_again(client, says, studio, monkeypatch):
+    from llmstages.studio.notes import Notes
+
+    says(ANSWER)
+    says(ANSWER, name="plain")
+    pair = client.stream("/api/pair", prompt="Hi", models=["helper", "plain"])[-1]["pair"]
+
+    def full(self, line):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Notes, "_append", full)
+        refused = client.post("/api/vote", 400, pair=pair, choice="first")
+        assert "No space left" in refused["error"]["message"]
+    assert client.post("/api/vote", pair=pair, choice="first")["votes"] == 1
+
+
+def test_a_prompt_of_the_run_is_drawn(client):
+    drawn = client.get("/api/prompt")
+    assert drawn["prompt"] and drawn["step"] == "questions"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llmstages.cli import comparison
+from llmstages.cli import comparison, sweep_page
 from llmstages.cli.comparison import SweptRun
 from llmstages.core.console import Console, format_number, format_seconds
 from llmstages.core.exit_codes import INTERRUPTED, REQUEUE
@@ -116,7 +116,10 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
             break
     comparison.print_comparison(runs, console)
     files = comparison.save(runs, Path(first.runs), first.name)
-    console.say(f"\nall metrics  {files[0]}\n             {files[1]}")
+    page = files[0].with_suffix(".html")
+    sweep_page.write(runs, page, f"{first.name}: {len(runs)} runs side by side")
+    files.append(page)
+    console.say(f"\nall metrics  {files[0]}\n             {files[1]}\npage         {page}")
     if args.json:
         ends = []
         for run in runs:

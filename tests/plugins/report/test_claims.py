@@ -70,10 +70,34 @@ def test_a_missing_term_is_named_and_the_claim_missed():
         "value": None,
         "target": "<= 100",
         "met": False,
+        "certain": False,
+        "chance": None,
         "interval": None,
         "n": None,
         "about": "why",
     }
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "target", "certain"),
+    [
+        (0.7, 0.8, ">= 0.6", True),
+        (0.55, 0.8, ">= 0.6", False),
+        (0.7, 0.8, "<= 0.9", True),
+        (0.7, 0.8, "<= 0.78", False),
+        (0.6, 0.8, ">= 0.6", True),
+        (0.6, 0.8, "> 0.6", False),
+        (0.7, 0.8, ">= 0.9", False),
+    ],
+)
+def test_a_claim_is_certain_where_its_whole_interval_meets_the_target(low, high, target, certain):
+    metrics = {"e": {"t/g/m/right": 0.75, "t/g/m/right_low": low, "t/g/m/right_high": high}}
+    spec = {"value": "e:t/g/m/right", "target": target}
+    assert claims.measure("c", spec, metrics, targeted=True).certain is certain
+
+
+def test_a_point_estimate_is_never_certain():
+    assert claim("rl:length_last", ">= 1").met and not claim("rl:length_last", ">= 1").certain
 
 
 def test_a_sum_of_shares_has_the_interval_of_newcombe():

@@ -40,6 +40,8 @@ class Talk {
     this.list = el("div.talk", {role: "log", "aria-label": "Conversation"});
     this.tokens = el("section", {"aria-label": "Tokens"});
     this.form = this.makeForm();
+    const escape = (event) => event.key === "Escape" && this.stopping?.abort();
+    addEventListener("keydown", escape, {signal});
   }
 
   makeForm() {
@@ -79,7 +81,6 @@ class Talk {
       event.preventDefault();
       event.target.form.requestSubmit();
     }
-    if (event.key === "Escape") this.stopping?.abort();
   }
 
   reset() {
@@ -144,8 +145,7 @@ class Talk {
       }
     } finally {
       // A reply that was stopped stays as far as it got.
-      const text = [...reply.querySelectorAll(".text")].map((part) => part.textContent).join("");
-      this.turns.push(...(done?.turns ?? [{role: "assistant", content: text, tool: ""}]));
+      this.turns.push(...(done?.turns ?? turnsOfParts(reply)));
     }
     this.draw();
     this.showTokens(done.tokens);
@@ -185,6 +185,23 @@ function addPart(reply, {what, text}) {
   }
   const names = {call: "calls ", result: "result: ", note: "note: "};
   reply.append(el(`span.${what}`, {data: {what}}, names[what] ? el("b", names[what]) : null, text));
+}
+
+// The turns of a reply that was stopped, by what is shown of it.
+function turnsOfParts(reply) {
+  const turns = [];
+  let tool = "";
+  for (const part of reply.children) {
+    const text = part.lastChild?.textContent ?? "";
+    if (part.dataset.what === "call") tool = text;
+    if (part.dataset.what === "argument") turns.push({role: "assistant", content: text, tool});
+    if (part.dataset.what === "result") turns.push({role: "tool", content: text, tool});
+    if (part.dataset.what === "text") {
+      turns.push({role: "assistant", content: part.textContent, tool: ""});
+    }
+  }
+  const answered = turns.at(-1)?.role === "assistant" && !turns.at(-1).tool;
+  return answered ? turns : [...turns, {role: "assistant", content: "", tool: ""}];
 }
 
 function turnOf(turn, edit) {

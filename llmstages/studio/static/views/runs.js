@@ -17,14 +17,37 @@ export async function show(root, context) {
   const choice = runChoice(context);
   if (choice) root.append(choice);
   root.append(detail, list);
+  let shown = "";
   const look = async () => {
     const run = await get("/api/run", signal);
-    replace(list, stepTable(run, parameters[0]));
-    if (parameters[0]) await showStep(detail, parameters[0], signal);
+    const step =
+      parameters[0] && (await get(`/api/step/${encodeURIComponent(parameters[0])}`, signal));
+    if (step) delete step.now;
+    // What has not changed stays, with the focus and the places to which people have scrolled.
+    const now = JSON.stringify([run, step]);
+    if (now === shown) return;
+    shown = now;
+    keepFocus(root, () => {
+      replace(list, stepTable(run, parameters[0]), report(run));
+      if (step) showStep(detail, parameters[0], step);
+    });
   };
   await look();
   const timer = setInterval(() => look().catch(() => {}), EVERY);
   signal.addEventListener("abort", () => clearInterval(timer));
+}
+
+// Draws again and gives the focus back to the link that had it.
+function keepFocus(root, draw) {
+  const address =
+    root.contains(document.activeElement) && document.activeElement.getAttribute("href");
+  draw();
+  if (address) root.querySelector(`a[href="${CSS.escape(address)}"]`)?.focus();
+}
+
+function report(run) {
+  if (!run.report) return null;
+  return el("p.soft", "The report of this run: ", el("code", `${run.report}/index.html`));
 }
 
 function runChoice({run}) {
@@ -97,8 +120,7 @@ function metrics(step) {
   return shown.map(([name, value]) => `${name} ${short(value)}`).join(", ");
 }
 
-async function showStep(root, name, signal) {
-  const step = await get(`/api/step/${encodeURIComponent(name)}`, signal);
+function showStep(root, name, step) {
   const open = root.querySelector("details")?.open;
   const all = Object.entries(step.metrics).map(([metric, value]) =>
     el("tr", el("th", {scope: "row"}, metric), el("td", short(value))),

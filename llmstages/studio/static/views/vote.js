@@ -34,6 +34,14 @@ class Booth {
       {type: "button", onclick: () => busy(this.draw, () => this.next())},
       "Two answers",
     );
+    const drawPrompt = async () => {
+      this.prompt.value = (await get("/api/prompt", this.signal)).prompt;
+    };
+    this.suggest = el(
+      "button",
+      {type: "button", onclick: () => busy(this.suggest, drawPrompt)},
+      "A prompt of the run",
+    );
     this.form = el(
       "div",
       el(
@@ -42,7 +50,7 @@ class Booth {
         el("fieldset.row", el("legend.hidden", "Models"), this.boxes),
       ),
       this.prompt,
-      el("div.row", this.temperature, this.draw),
+      el("div.row", this.temperature, this.suggest, this.draw),
     );
     this.answers = el("div.columns");
     this.buttons = el("div.row");
@@ -105,8 +113,14 @@ class Booth {
   async vote(choice) {
     if (!this.pair) return;
     const pair = this.pair;
-    this.pair = null;
-    const result = await post("/api/vote", {pair, choice}, this.signal);
+    this.pair = null; // one vote for a pair, however fast the keys are
+    let result;
+    try {
+      result = await post("/api/vote", {pair, choice}, this.signal);
+    } catch (error) {
+      this.pair = pair;
+      throw error;
+    }
     replace(this.buttons);
     replace(
       this.after,
@@ -117,7 +131,10 @@ class Booth {
 
   keys(event) {
     if (event.target.closest("input, textarea, select") || !this.pair) return;
-    if (event.key in KEYS) this.vote(KEYS[event.key]);
+    if (event.key in KEYS) {
+      const button = this.buttons.children[Object.keys(LABELS).indexOf(KEYS[event.key])];
+      busy(button, () => this.vote(KEYS[event.key]));
+    }
     if (event.key === "s") this.skip();
   }
 
