@@ -66,7 +66,9 @@ def finish(outcome: Outcome, console: Console) -> None:
     console.table("steps", ("step", "state", "time", "metrics"), steps)
     claims = []
     for claim in prepare.claims(outcome):
-        verdict = "met" if claim["met"] else "MISSED"
+        # A point estimate: the value meets the target, its interval does not or is not known.
+        by_value = claim["met"] and not claim.get("certain")
+        verdict = "MISSED" if not claim["met"] else "met by value" if by_value else "met"
         value = format_number(claim["value"])
         interval = " to ".join(format_number(end) for end in claim.get("interval") or ())
         claims.append((verdict, claim["name"], value, interval, claim["target"]))
