@@ -38,7 +38,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Refusal(Exception):
     """A request that is not answered.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
 from llmstages.data import tables
+from llmstages.pipeline.store import Store
 from llmstages.serve.pool import LoadedModel
-from llmstages.studio.app import make_app
+from llmstages.studio.app import Studio, make_app
 from tests.live import live
 from tests.scripted import scripted
 
@@ -161,6 +163,39 @@ def test_a_dialogue_is_written_with_a_draft(page, studio):
     page.page.wait_for_selector("text=1 saved")
     (row,) = [json.loads(line) for line in (studio.notes / "dialogues.jsonl").open()]
     assert row["rating"] == 5 and "river" in row["messages"][1]["content"]
+
+
+def test_a_running_step_is_watched_until_it_ends(last, tmp_path):
+    """Progress, curve and lines move without a reload, and the focus stays where it was."""
+    folder = tmp_path / "runs" / "now"
+    folder.mkdir(parents=True)
+    store = Store(tmp_path / "store")
+    keys = {"sft": "sft-1", "rl": "rl-1"}
+    facts = {"overrides": [], "started": time.time(), "keys": keys}
+    (folder / "run.json").write_text(json.dumps(facts))
+    log = folder / "sft.log"
+    line = "2026-11-27 05:0{0}:00   sft {0}/9, 5 s left loss 2.{0}\n"
+    log.write_text(line.format(1) + line.format(2))
+    past = type(last)({}, str(folder), store.path)
+    with (
+        live(make_app(Studio(past, tmp_path / "runs"))) as address,
+        visit(address, DESKTOP) as seen,
+    ):
+        seen.open("runs")
+        with store.making("sft-1", lambda line: None):
+            seen.page.wait_for_selector("progress[value='2']")
+            seen.page.click("text=sft")
+            seen.page.wait_for_selector(".curve")
+            assert "waiting" in seen.page.inner_text("main")
+            link = seen.page.locator("table a", has_text="rl")
+            link.focus()
+            with log.open("a") as file:
+                file.write("2026-11-27 05:03:00   sft 3/9, 4 s left loss 1.5\n")
+            seen.page.wait_for_selector("progress[value='3']")
+            assert link.evaluate("node => node === document.activeElement")
+            assert "loss 1.5" in seen.page.inner_text(".log")
+            assert not seen.serious_faults()
+        assert not seen.faults
 
 
 def test_keys_open_views(page):
