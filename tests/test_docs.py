@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 SCALING = (ROOT / "docs/scaling.md").read_text()
 GUIDE_NAMES = (
     *("sft.md", "finetune.md", "posttrain.md", "tools.md"),
-    *("synthesize.md", "store.md", "export.md", "studio.md"),
+    *("synthesize.md", "store.md", "export.md", "studio.md", "serve.md"),
 )
 GUIDES = [SCALING, *((ROOT / "docs" / name).read_text() for name in GUIDE_NAMES)]
 BLOCKS = re.findall(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,12 +43,15 @@ class ChatSession:
         is_base: it was never trained on chat.
         context: the longest sequence in tokens.
         keeps_history: earlier exchanges are part of the prompt.
+        forgets: what does not fit into the context is left out; otherwise it is an error.
         system: the system message; "" for none.
         top_k, top_p: tokens that sampling chooses from, as in transformers; 0 and 1: all.
         max_new_tokens: longest reply in tokens.
         max_tool_calls: that one message may lead to.
         confirm: asked before a call is run; None allows all.
+        prompt_ready: called before the first token that follows a prompt.
         after_token: called after each token; an exception that it raises ends the reply.
+        around_tools: makes a context in which tools run.
         last_exchange: every token of the last prompt and reply.
         last_prompt: how many of them are of the prompt.
         new_tokens: all that were generated so far.
@@ -61,6 +65,7 @@ class ChatSession:
     is_base: bool
     context: int
     keeps_history: bool
+    forgets: bool = True
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
@@ -68,7 +73,9 @@ class ChatSession:
     max_new_tokens: int = MAX_NEW_TOKENS
     max_tool_calls: int = MAX_TOOL_CALLS
     confirm: Confirm | None = None
+    prompt_ready: Callable[[], None] | None = None
     after_token: Callable[[], None] | None = None
+    around_tools: Callable[[], AbstractContextManager[None]] = nullcontext
     turns: list[dict[str, Any]] = field(default_factory=list)
     last_exchange: list[int] = field(default_factory=list)
     last_prompt: int = 0
@@ -119,7 +126,8 @@ class ChatSession:
             reason = "there is no such tool" if self.tools else "this model comes without tools"
             show("note", f"it calls {unknown[0]}, but {reason}")
             return False
-        results = runs.run(calls, self.turns[: -len(calls)])
+        with self.around_tools():
+            results = runs.run(calls, self.turns[: -len(calls)])
         for result in results:
             show("result", str(result["content"]))
             self.turns.append(dict(result))
@@ -133,6 +141,8 @@ class ChatSession:
         self.last_exchange = prompt
         self.last_prompt = len(prompt)
         max_new_tokens = min(self.max_new_tokens, self.context - len(prompt))
+        if self.prompt_ready:
+            self.prompt_ready()
         try:
             stream(self, prompt, new_ids, show, max_new_tokens)
         finally:
@@ -150,10 +160,18 @@ class ChatSession:
 
         The oldest exchanges before ``start`` are dropped first. ``show`` gets a note of what is
         left out.
+
+        Raises:
+            StageError: it does not fit, and nothing may be left out.
         """
         limit = self.context - room
         dropped = 0
         ids = self.prompt_ids(self.turns)
+        if len(ids) > limit and not self.forgets:
+            raise StageError(
+                f"the conversation has {len(ids)} tokens; the context of {self.context} tokens "
+                f"takes {limit} beside {room} for the answer. Send fewer messages or shorter ones"
+            )
         while len(ids) > limit and dropped < start:
             dropped += 1
             ids = self.prompt_ids(self.turns[dropped:])

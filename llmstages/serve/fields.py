@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from llmstages.core.errors import StageError
 
 MOST_CHARACTERS = 100_000  # of a text in a request
+HOTTEST = 10.0  # temperature
+COLDEST = 1e-5  # temperature; below, logits divided by it are no longer finite
 
 
 def text(given: Mapping[str, Any], name: str, most: int = MOST_CHARACTERS) -> str:
@@ -38,13 +39,18 @@ def number(given: Mapping[str, Any], name: str, default: float, least: float, mo
     Raises:
         StageError: it is not one.
     """
-    value = given.get(name)
-    if value is None:
-        return default
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not least <= value <= most:
-        raise StageError(f"{name} must be a number from {least:g} to {most:g}")
-    return value
+    # transformers refuses a temperature of 2 and takes one of 2.0.
+    return float(_within(given, name, default, least, most))
+
+
+def temperature(given: Mapping[str, Any]) -> float:
+    """The field ``temperature``. Below COLDEST it is 0, greedy, which it tends to.
+
+    Raises:
+        StageError: it is not a number, or out of its range.
+    """
+    value = number(given, "temperature", 0.0, 0.0, HOTTEST)
+    return value if value >= COLDEST else 0.0
 
 
 def whole(given: Mapping[str, Any], name: str, default: int, least: int, most: int) -> int:
@@ -53,10 +59,36 @@ def whole(given: Mapping[str, Any], name: str, default: int, least: int, most: i
     Raises:
         StageError: it is not one.
     """
-    value = number(given, name, default, least, most)
+    value = _within(given, name, default, least, most)
     if value != int(value):
         raise StageError(f"{name} must be a whole number")
     return int(value)
+
+
+def _within(
+    given: Mapping[str, Any], name: str, default: float, least: float, most: float
+) -> float:
+    """A number as it was sent: large integers, as seeds are, keep all their digits."""
+    value = given.get(name)
+    if value is None:
+        return default
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # Compared without a conversion, which integers of 400 digits do not survive. NaN is refused.
+    if not is_number or not least <= value <= most:
+        raise StageError(f"{name} must be a number from {least:g} to {most:g}")
+    return value
+
+
+def flag(given: Mapping[str, Any], name: str) -> bool:
+    """True or false; false if it is not there.
+
+    Raises:
+        StageError: it is something else.
+    """
+    value = given.get(name)
+    if not isinstance(value, bool | None):
+        raise StageError(f"{name} must be true or false")
+    return bool(value)
 
 
 def seed(given: Mapping[str, Any]) -> int | None:

@@ -2,13 +2,16 @@
 
 Where the client sends ``tools``, the calls of the model come back as ``tool_calls`` and the client
 runs them. Without, the tools that the model was made with are run here, and the client gets the
-answer. The temperature is 0 if the request does not say.
+answer; with ``tool_choice: none`` no tool is run. The temperature is 0 if the request does not say.
+A conversation that does not fit into the context is refused and never shortened.
 
-Left out on purpose: embeddings, images, log probabilities, several answers at once.
+Left out on purpose: completions of base models, embeddings, images, log probabilities, several
+answers at once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
@@ -24,6 +27,7 @@ from llmstages.serve.answers import (
     read_object,
 )
 from llmstages.serve.chat_session import ChatSession
+from llmstages.serve.guard import Receive
 from llmstages.serve.openai_request import ChatRequest, read_request
 from llmstages.serve.pool import ModelPool
 from llmstages.serve.replies import async_events_of
@@ -49,14 +53,22 @@ class _Stopped(Exception):
 
 def routes(pool: ModelPool) -> list[BaseRoute]:
     """The addresses of the API, for the models of a pool."""
+    from starlette.responses import JSONResponse
     from starlette.routing import Route
 
     def models(request: Request) -> Response:
         return answer(lambda: {"object": "list", "data": [_model(name) for name in pool.names()]})
 
+    def model(request: Request) -> Response:
+        name = request.path_params["name"]
+        return JSONResponse(_model(name)) if name in pool.names() else _no_such_model(pool)
+
+    def nothing_there(request: Request) -> Response:
+        return error_answer("this server answers /v1/models and /v1/chat/completions", 404)
+
     async def chat(request: Request) -> Response:
         try:
-            return await _respond(pool, read_request(await read_object(request)))
+            return await _respond(pool, read_request(await read_object(request)), request.receive)
         except Busy as error:
             return busy_answer(error)
         except StageError as error:
@@ -64,7 +76,9 @@ def routes(pool: ModelPool) -> list[BaseRoute]:
 
     return [
         Route("/v1/models", models),
+        Route("/v1/models/{name}", model),
         Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/v1/{rest:path}", nothing_there, methods=["GET", "POST"]),
     ]
 
 
@@ -79,37 +93,62 @@ def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "llmstages"}
 
 
-async def _respond(pool: ModelPool, request: ChatRequest) -> Response:
+def _no_such_model(pool: ModelPool) -> Response:
+    known = ", ".join(pool.names()) or "none"
+    return error_answer(f"there is no such model; this server has {known}", 404)
+
+
+async def _respond(pool: ModelPool, request: ChatRequest, receive: Receive) -> Response:
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import JSONResponse, StreamingResponse
 
     if request.model not in pool.names():
-        known = ", ".join(pool.names()) or "none"
-        return error_answer(f"there is no such model; this server has {known}", 404)
+        return _no_such_model(pool)
     loaded = pool.loaded(request.model) or await run_in_threadpool(pool.get, request.model)
     if loaded.session.is_base:
         raise StageError(f"{request.model} is a base model, never trained on chat")
     events = async_events_of(loaded, request.settings, lambda *made: _reply(request, *made))
+    if not request.stream:
+        done = await _last_event(events, receive)
+        return JSONResponse(_completion(request, done)) if done else error_answer("nobody listens")
     # The first event shows whether the reply can be made at all, while a status can be sent.
     await anext(events)
-    if request.stream:
-        return StreamingResponse(_sse(request, events), media_type="text/event-stream")
-    last: dict[str, Any] = {}
-    async for event in events:
-        last = event
-    return JSONResponse(_completion(request, last))
+    return StreamingResponse(_sse(request, events), media_type="text/event-stream")
+
+
+async def _last_event(events: AsyncIterator[Any], receive: Receive) -> dict[str, Any] | None:
+    """The event that ends an answer; None if the client goes before, which ends the generation."""
+
+    async def last() -> dict[str, Any]:
+        return [event async for event in events][-1]
+
+    async def client_has_gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    making, leaving = asyncio.ensure_future(last()), asyncio.ensure_future(client_has_gone())
+    try:
+        await asyncio.wait((making, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return making.result() if making.done() else None
+    finally:
+        making.cancel()
+        leaving.cancel()
 
 
 def _reply(request: ChatRequest, session: ChatSession, show: Any) -> dict[str, Any]:
     """Make the reply. Returns the event that ends it."""
     shown = _Shown(request.stops, show)
-    show("begin", "")
+    session.forgets = False  # a client cannot see what is left out
+    session.prompt_ready = lambda: show("begin", "")
     calls: list[Message] = []
+    if not request.may_call:
+        session.tools = {}
     finish = "stop"
     try:
         if request.client_runs_tools:
             turns = _as_trained(session, request)
-            calls = [turn for turn in session.next_turn(turns, shown.add) if turn["tool"]]
+            said = session.next_turn(turns, shown.add)
+            calls = [turn for turn in said if turn["tool"] and request.may_call]
         else:
             *before, last = request.turns
             if before and before[0]["role"] == "system":

@@ -32,8 +32,27 @@ NOT_SUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (None, 0),
     "response_format": (None, {"type": "text"}),
     "functions": (None, []),
+    "function_call": (None, "auto"),
+    "parallel_tool_calls": (None, True),
     "audio": (None,),
     "modalities": (None, ["text"]),
+    "reasoning_effort": (None,),
+    "verbosity": (None, "medium"),
+    "web_search_options": (None,),
+    # Of other servers of this API
+    "min_p": (None, 0),
+    "min_tokens": (None, 0),
+    "repetition_penalty": (None, 1),
+    "length_penalty": (None, 1),
+    "stop_token_ids": (None, []),
+    "best_of": (None, 1),
+    "use_beam_search": (None, False),
+    "chat_template_kwargs": (None, {}),
+    "structured_outputs": (None,),
+    "guided_json": (None,),
+    "guided_regex": (None,),
+    "guided_choice": (None,),
+    "guided_grammar": (None,),
 }
 
 
@@ -50,6 +69,7 @@ class ChatRequest:
         stream: whether the answer is sent as it is made.
         has_usage: whether the stream ends with the numbers of tokens.
         client_runs_tools: calls are returned; otherwise the model's own tools are run here.
+        may_call: False where no tool may be called at all (``tool_choice: none``).
         parameters: tool of the client -> its first parameter, which plain arguments are given to.
     """
 
@@ -61,6 +81,7 @@ class ChatRequest:
     stream: bool
     has_usage: bool
     client_runs_tools: bool
+    may_call: bool
     parameters: Mapping[str, str]
 
 
@@ -84,17 +105,19 @@ def read_request(given: Mapping[str, Any]) -> ChatRequest:
         schemas=_schemas(tools),
         settings=_settings(given),
         stops=stop_texts(given),
-        stream=given.get("stream") is True,
+        stream=fields.flag(given, "stream"),
         has_usage=isinstance(options, Mapping) and options.get("include_usage") is True,
         client_runs_tools=client_runs_tools,
+        may_call=given.get("tool_choice") != "none",
         parameters={tool["function"]["name"]: _first_parameter(tool) for tool in tools},
     )
 
 
 def _settings(given: Mapping[str, Any]) -> ReplySettings:
-    name = "max_completion_tokens" if given.get("max_completion_tokens") else "max_tokens"
+    is_new = given.get("max_completion_tokens") is not None
+    name = "max_completion_tokens" if is_new else "max_tokens"
     return ReplySettings(
-        temperature=fields.number(given, "temperature", 0.0, 0.0, 10.0),
+        temperature=fields.temperature(given),
         top_k=fields.whole(given, "top_k", 0, 0, 1_000_000),
         top_p=fields.number(given, "top_p", 1.0, 0.001, 1.0),
         max_new_tokens=fields.whole(given, name, MAX_NEW_TOKENS, 1, MOST_NEW_TOKENS),
@@ -138,7 +161,9 @@ def _tools(given: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if choice not in (None, "auto", "none"):
         raise StageError("tool_choice must be auto or none: a call cannot be forced here")
     if not isinstance(tools, list) or not all(map(_is_tool, tools)):
-        raise StageError("tools must be a list of {type: function, function: {name: ...}}")
+        raise StageError(
+            "tools must be a list of {type: function, function: {name: ..., parameters: a schema}}"
+        )
     return [] if choice == "none" else tools
 
 
@@ -151,11 +176,17 @@ def _schemas(tools: Sequence[Mapping[str, Any]]) -> str:
 
 def _is_tool(tool: Any) -> bool:
     function = tool.get("function") if isinstance(tool, Mapping) else None
-    return isinstance(function, Mapping) and isinstance(function.get("name"), str)
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        return False
+    parameters = function.get("parameters") or {}
+    return isinstance(parameters, Mapping) and isinstance(_properties(parameters), Mapping)
+
+
+def _properties(parameters: Mapping[str, Any]) -> Any:
+    return parameters.get("properties") or {}
 
 
 def _first_parameter(tool: Mapping[str, Any]) -> str:
     """The parameter that a model means which calls its tools with one text."""
-    parameters = tool["function"].get("parameters")
-    properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
-    return str(next(iter(properties))) if properties else "input"
+    properties = _properties(tool["function"].get("parameters") or {})
+    return str(next(iter(properties), "input"))

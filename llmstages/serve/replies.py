@@ -61,7 +61,7 @@ def settings_of(given: Mapping[str, Any]) -> ReplySettings:
         StageError: a value is out of its range.
     """
     return ReplySettings(
-        temperature=fields.number(given, "temperature", 0.0, 0.0, 10.0),
+        temperature=fields.temperature(given),
         top_k=fields.whole(given, "top_k", 0, 0, 1_000_000),
         top_p=fields.number(given, "top_p", 1.0, 0.001, 1.0),
         max_new_tokens=fields.whole(given, "max_new_tokens", MAX_NEW_TOKENS, 1, 8192),
@@ -170,7 +170,8 @@ def _start(
                         raise ListenerGone
                     turn.next_token()
 
-                put(make(_session(loaded, settings, after_token), show))
+                session = _session(loaded, settings, after_token, turn.elsewhere)
+                put(make(session, show))
         except ListenerGone:
             pass
         except Exception as error:
@@ -180,7 +181,9 @@ def _start(
     WORKERS.submit(generate)
 
 
-def _session(loaded: LoadedModel, settings: ReplySettings, after_token: Any) -> ChatSession:
+def _session(
+    loaded: LoadedModel, settings: ReplySettings, after_token: Any, around_tools: Any
+) -> ChatSession:
     """A conversation of its own with a loaded model."""
     return replace(
         loaded.session,
@@ -191,6 +194,7 @@ def _session(loaded: LoadedModel, settings: ReplySettings, after_token: Any) -> 
         max_new_tokens=settings.max_new_tokens,
         system=settings.system,
         after_token=after_token,
+        around_tools=around_tools,
         turns=[],
         last_exchange=[],
     )

@@ -18,6 +18,7 @@ from llmstages.serve.connections import impatient_protocol
 from llmstages.serve.guard import App, Guard
 
 LOOPBACK = "127.0.0.1"
+EVERY_ADDRESS = ("", "0.0.0.0", "::")
 IDLE_SECONDS = 5  # after which an idle connection is closed
 MOST_HEADERS = 16_384  # bytes of a request's head
 
@@ -70,8 +71,14 @@ def bind(host: str, port: int) -> socket.socket:
         port: 0 takes a free one.
 
     Raises:
-        StageError: the port is taken, or the host is not one of this machine.
+        StageError: the port is taken, or the host is not one address of this machine.
     """
+    if host in EVERY_ADDRESS:
+        raise StageError(
+            f"{host or 'an empty host'} stands for every address of this machine, but requests "
+            "must name the server that they mean. Give the address that others use, such as "
+            "--host 192.168.1.5"
+        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

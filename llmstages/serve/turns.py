@@ -35,6 +35,7 @@ class Turns:
         self._waiting: deque[threading.Event] = deque()
         self._taken = False
         self._inside = 0  # replies in the making
+        self._tools = threading.Lock()
 
     @contextmanager
     def one_reply(self, seed: int | None = None) -> Iterator[Reply]:
@@ -116,6 +117,19 @@ class Reply:
         self._random = torch.get_rng_state()
         self.has_turn = False
         self._turns._release()
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """A block that waits for tools: meanwhile the others compute.
+
+        Tools are shared by all conversations and may keep a state, so one block runs at a time.
+        """
+        self.leave()
+        try:
+            with self._turns._tools:
+                yield
+        finally:
+            self.take()
 
     def next_token(self) -> None:
         """Let the others compute a token each, if anybody waits."""

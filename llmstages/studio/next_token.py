@@ -116,7 +116,7 @@ def continued(studio: Studio, given: dict[str, Any]) -> dict[str, Any]:
 
     loaded = studio.pool.get(fields.text(given, "model", 500))
     count = fields.whole(given, "count", 16, 1, MOST_NEW)
-    temperature = fields.number(given, "temperature", 0.0, 0.0, 10.0)
+    temperature = fields.temperature(given)
     seed = fields.whole(given, "seed", 0, 0, 2**63 - 1)
     ids = ids_of(loaded, given)
     session = loaded.session

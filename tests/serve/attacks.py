@@ -44,6 +44,11 @@ def body_with(**changes: object) -> bytes:
     return json.dumps({**QUESTION, **changes}).encode()
 
 
+def tool_with(parameters: object) -> object:
+    """A tool with a schema of its parameters."""
+    return {"type": "function", "function": {"name": "f", "parameters": parameters}}
+
+
 TRAVERSAL = [
     Attack(f"traversal {path}", "GET", path, (HOST, TOKEN))
     for path in (
@@ -248,6 +253,18 @@ BODIES = [
         (
             "a forced call",
             body_with(tool_choice={"type": "function", "function": {"name": "python"}}),
+        ),
+        ("400 digits of tokens", body_with(max_tokens=10**400)),
+        ("a temperature of 400 digits", body_with(temperature=10**400)),
+        ("a seed of 400 digits", body_with(seed=10**400)),
+        ("a stream that is a text", body_with(stream="yes")),
+        ("no tokens", body_with(max_completion_tokens=0)),
+        ("parameters that are a number", body_with(tools=[tool_with(5)])),
+        ("properties that are a number", body_with(tools=[tool_with({"properties": 5})])),
+        ("properties that are a list", body_with(tools=[tool_with({"properties": [1]})])),
+        (
+            "more text than the context",
+            body_with(messages=[{"role": "user", "content": "x" * 9000}]),
         ),
         ("a digit bomb", b'{"model": "helper", "max_tokens": ' + b"9" * 10_000 + b"}"),
     )

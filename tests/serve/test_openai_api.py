@@ -184,6 +184,8 @@ def test_length_is_a_reason_to_end(serve):
         ({"n": 2}, "BadRequestError", "n is not supported"),
         ({"logprobs": True}, "BadRequestError", "logprobs is not supported"),
         ({"response_format": {"type": "json_object"}}, "BadRequestError", "response_format"),
+        ({"extra_body": {"min_p": 0.1}}, "BadRequestError", "min_p is not supported"),
+        ({"parallel_tool_calls": False}, "BadRequestError", "parallel_tool_calls"),
         ({"temperature": 11}, "BadRequestError", "temperature must be a number from 0 to 10"),
         ({"messages": []}, "BadRequestError", "messages must be a list"),
         ({"tool_choice": "required", "tools": [CALCULATOR]}, "BadRequestError", "tool_choice"),
@@ -192,6 +194,42 @@ def test_length_is_a_reason_to_end(serve):
 def test_errors_are_those_of_the_api(serve, options, error, message):
     with pytest.raises(getattr(openai, error), match=message):
         create(serve(ANSWER), **options)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("options", [{}, {"tools": [CALCULATOR]}])
+def test_a_conversation_that_does_not_fit_is_refused_and_not_shortened(serve, stream, options):
+    client = serve(ANSWER)
+    long = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "word " * 900}]
+    with pytest.raises(openai.BadRequestError, match="the context of 512 tokens takes 452"):
+        create(client, messages=long, stream=stream, **options)
+    assert client.session.model.prompts == []
+
+
+@pytest.mark.parametrize("temperature", [2, 10, 0.5, 1e-5, 1e-7, 1e-300, 0])
+def test_every_temperature_samples(last, temperature):
+    pool = ModelPool(last)
+    with live(openai_api.make_app(pool)) as address:
+        client = openai.OpenAI(base_url=f"{address.base}/v1", api_key=address.token)
+        reply = create(client, model="plain", max_tokens=2, temperature=temperature)
+    assert reply.usage.completion_tokens >= 1
+
+
+@pytest.mark.parametrize("options", [{}, {"tools": [CALCULATOR]}])
+def test_without_a_choice_of_tools_none_is_called(serve, options):
+    client = serve(CALL, ANSWER)
+    choice = create(client, tool_choice="none", **options).choices[0]
+    assert not choice.message.tool_calls and choice.finish_reason == "stop"
+    assert len(client.session.model.prompts) == 1, "the model was not asked again with a result"
+
+
+def test_one_model_is_described_and_what_is_not_here_is_named(serve):
+    client = serve()
+    assert client.models.retrieve("helper").id == "helper"
+    with pytest.raises(openai.NotFoundError, match="this server has base, helper"):
+        client.models.retrieve("nobody")
+    with pytest.raises(openai.NotFoundError, match="answers /v1/models and /v1/chat/completions"):
+        client.completions.create(model="base", prompt="Once")
 
 
 def test_a_wrong_key_is_refused(serve):
@@ -253,6 +291,30 @@ def test_a_client_that_goes_ends_its_generation(last):
         while replies.TURNS._inside and time.monotonic() < deadline:
             time.sleep(0.02)
         assert replies.TURNS._inside == 0
+
+
+def test_a_client_that_does_not_wait_for_a_whole_answer_ends_its_generation(last):
+    from llmstages.serve import replies
+
+    pool = ModelPool(last)
+    model = pool.get("plain").session.model
+    forward = model.forward
+
+    def slow_forward(*given, **named):
+        time.sleep(0.2)
+        return forward(*given, **named)
+
+    model.forward = slow_forward
+    with live(openai_api.make_app(pool)) as address:
+        client = openai.OpenAI(
+            base_url=f"{address.base}/v1", api_key=address.token, timeout=0.5, max_retries=0
+        )
+        with pytest.raises(openai.APITimeoutError):
+            create(client, model="plain", max_tokens=30, temperature=1)
+        left = time.monotonic()
+        while replies.TURNS._inside and time.monotonic() - left < 5:
+            time.sleep(0.02)
+    assert time.monotonic() - left < 1
 
 
 def test_dialogues_are_synthesized_by_it(tmp_path, serve, monkeypatch):

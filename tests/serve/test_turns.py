@@ -60,6 +60,40 @@ def test_more_replies_than_the_limit_are_refused():
         pass  # the place is free again
 
 
+def test_others_compute_while_tools_run():
+    turns = Turns()
+    tools_run, others_are_done = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def call_tools(name):
+        with turns.one_reply() as reply:
+            with reply.elsewhere():
+                order.append(name)
+                tools_run.set()
+                assert others_are_done.wait(5)
+                order.append(name)
+            assert reply.has_turn
+
+    callers = [threading.Thread(target=call_tools, args=(name,)) for name in "ab"]
+    for thread in callers:
+        thread.start()
+    assert tools_run.wait(5)
+    with turns.one_reply() as reply:
+        reply.next_token()
+    others_are_done.set()
+    for thread in callers:
+        thread.join(timeout=5)
+    assert order in (list("aabb"), list("bbaa")), "tools of two conversations at once"
+
+
+def test_tools_that_fail_give_the_turn_back():
+    turns = Turns()
+    with pytest.raises(ValueError), turns.one_reply() as reply, reply.elsewhere():
+        raise ValueError
+    with turns.one_reply() as reply, reply.elsewhere():
+        pass
+
+
 def test_an_error_gives_the_turn_away():
     turns = Turns()
     with pytest.raises(ValueError), turns.one_reply():

@@ -30,6 +30,8 @@ def main(args: argparse.Namespace) -> int:
     key = args.key or os.environ.get(KEY_VARIABLE)
     if key is not None and len(key) < SHORTEST_KEY:
         raise StageError(f"--key must have {SHORTEST_KEY} characters or more")
+    if key is not None and not _fits_a_header(key):
+        raise StageError("--key must consist of ASCII characters without blanks, as headers do")
     run = history.last_run(args.overrides)
     artifact = history.find(args.step, run, "model")
     # A folder is served under its own name: requests name it, and paths are nobody's business.
@@ -51,3 +53,7 @@ def main(args: argparse.Namespace) -> int:
     ]
     server.serve(make_app(pool), listener, address, lines)
     return 0
+
+
+def _fits_a_header(key: str) -> bool:
+    return key.isascii() and key.isprintable() and " " not in key
