@@ -93,6 +93,7 @@ def test_every_command_shown_is_understood(line, extras, tmp_path, monkeypatch, 
         r"\w+\.(?:path|guideline|others)=(\S+)", line
     ):  # stands for a file of the reader's own
         if not Path(name).exists():
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
             Path(name).write_text("{}")
     args = _parse(shlex.split(line, comments=True)[1:])
     if hasattr(args, "overrides"):

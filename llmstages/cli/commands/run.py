@@ -66,13 +66,15 @@ def finish(outcome: Outcome, console: Console) -> None:
     console.table("steps", ("step", "state", "time", "metrics"), steps)
     claims = []
     for claim in prepare.claims(outcome):
-        # A point estimate: the value meets the target, its interval does not or is not known.
-        by_value = claim["met"] and not claim.get("certain")
-        verdict = "MISSED" if not claim["met"] else "met by value" if by_value else "met"
+        verdict = "MISSED"
+        if claim["met"]:
+            verdict = "met" if claim.get("certain") else "met*"
         value = format_number(claim["value"])
         interval = " to ".join(format_number(end) for end in claim.get("interval") or ())
         claims.append((verdict, claim["name"], value, interval, claim["target"]))
     console.table("claims", ("", "claim", "value", "95 % interval", "target"), claims)
+    if any(row[0] == "met*" for row in claims):
+        console.say("  * by its value: the interval reaches beyond the target, or is not known")
     report = prepare.report_path(outcome)
     if report:
         console.say(f"\nreport  {report}")
