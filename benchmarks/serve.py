@@ -5,7 +5,8 @@
 MODEL is a folder. Both sides answer the same prompt greedily in turns: the bare side in this
 process, the served side by HTTP, streamed, in a process of its own with as many threads. The first
 token counts from the request to the first text of the answer, so it includes the prompt's
-rendering on both sides. Printed are medians, and the median of the ratios of the pairs.
+rendering on both sides. Printed are medians, and the median of the ratios of the pairs. The prompt
+must be one that the model answers in text, without a call, since only the served side runs tools.
 """
 
 from __future__ import annotations
@@ -123,9 +124,11 @@ def served(base: str, args: argparse.Namespace) -> Callable[[], Timing]:
                 event = json.loads(line[6:])
                 if event.get("usage"):
                     made = event["usage"]["completion_tokens"]
-                elif event["choices"][0]["delta"].get("content"):
                     last = time.perf_counter()
-                    first = first or last
+                elif event["choices"][0]["delta"].get("content"):
+                    first = first or time.perf_counter()
+        if not first or made < 2:
+            sys.exit("the answer has less than two tokens of text: choose another --prompt")
         return first - began, (made - 1) / (last - first)
 
     return measure

@@ -152,8 +152,10 @@ class ChatSession:
         if self.is_base:
             self.ended = len(new_ids) < max_new_tokens
             return [message("assistant", chat_format.decode(self.tokenizer, new_ids))], True
-        turns, self.ended = parse_turn(self.tokenizer, new_ids)
-        return turns, self.ended
+        turns, is_whole = parse_turn(self.tokenizer, new_ids)
+        # A model may also stop in the middle of a call.
+        self.ended = is_whole or len(new_ids) < max_new_tokens
+        return turns, is_whole
 
     def _fit(self, start: int, show: Show, room: int) -> list[int]:
         """The prompt, shortened until ``room`` tokens of the context are free.

@@ -173,7 +173,13 @@ def test_system_messages_and_parts_are_read(serve):
 
 
 def test_length_is_a_reason_to_end(serve):
-    assert create(serve(["It goes on and on"])).choices[0].finish_reason == "length"
+    reply = create(serve(["It goes on and on"]), max_tokens=4)
+    assert reply.choices[0].finish_reason == "length"
+
+
+def test_a_model_that_stops_within_a_call_has_stopped(serve):
+    reply = create(serve(["<CALC_START>", "2+3", "<|im_end|>"]))
+    assert reply.choices[0].finish_reason == "stop"
 
 
 @pytest.mark.parametrize(
