@@ -53,7 +53,13 @@ class ModelPool:
     def loaded(self, name: str) -> LoadedModel | None:
         """The model of a step if it is in memory, without waiting for others that are loaded."""
         step = self.run.steps.get(name)
-        return self._loaded.get(step.path) if step else None
+        found = self._loaded.get(step.path) if step else None
+        # What is being loaded holds the lock; who only looks must not wait for it.
+        if found and self._lock.acquire(blocking=False):
+            if found.artifact.path in self._loaded:
+                self._loaded.move_to_end(found.artifact.path)
+            self._lock.release()
+        return found
 
     def get(self, name: str) -> LoadedModel:
         """The model of a step, loaded if it is not in memory.

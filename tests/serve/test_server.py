@@ -35,3 +35,17 @@ def test_a_taken_port_is_named():
 def test_a_key_that_cannot_be_sent_is_refused_before_a_model_is_loaded(key, why, capsys):
     assert main(["serve", "nothing", "--key", key]) != 0
     assert why in capsys.readouterr().err
+
+
+def test_a_model_in_steady_use_is_not_the_one_that_leaves(tmp_path, monkeypatch):
+    from llmstages.pipeline.history import PastRun, StoredArtifact
+    from llmstages.serve import pool as pools
+
+    steps = {name: StoredArtifact(name, tmp_path / name, {"kind": "model"}) for name in "abc"}
+    monkeypatch.setattr(pools, "open_session", lambda artifact: artifact.name)
+    pool = pools.ModelPool(PastRun(steps, "", tmp_path), most_models=2)
+    pool.get("a")
+    pool.get("b")
+    assert pool.loaded("a") and not pool.loaded("c")
+    pool.get("c")
+    assert pool.loaded("a") and not pool.loaded("b")
