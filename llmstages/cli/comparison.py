@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses as dc
 import json
+import math
 import re
 import statistics
 import time
@@ -136,7 +137,7 @@ def claims_over_runs(runs: Sequence[SweptRun]) -> dict[str, ClaimOverRuns]:
     measured: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
         for claim in run.claims:
-            if _is_number(claim["value"]):
+            if is_number(claim["value"]):
                 measured.setdefault(claim["name"], []).append(claim)
     summaries = {}
     for name, claims in measured.items():
@@ -179,9 +180,9 @@ def over_seeds(runs: Sequence[SweptRun]) -> dict[str, dict[str, Spread]]:
     """Overrides without seeds -> metric -> its spread, for groups of at least two runs."""
     groups: dict[str, list[SweptRun]] = {}
     for run in runs:
-        rest = [word for word in run.varied if key_of(word).rpartition(".")[2] != "seed"]
-        if len(rest) < len(run.varied):
-            groups.setdefault(" ".join(rest) or "all", []).append(run)
+        label = without_seed(run)
+        if label is not None:
+            groups.setdefault(label, []).append(run)
     spreads = {}
     for label, members in groups.items():
         found = _spreads([member.metrics for member in members if not member.outcome.error])
@@ -190,20 +191,29 @@ def over_seeds(runs: Sequence[SweptRun]) -> dict[str, dict[str, Spread]]:
     return spreads
 
 
+def without_seed(run: SweptRun) -> str | None:
+    """What a run differs in beside its seed ("all": nothing); None if it has no seed of its own."""
+    rest = [word for word in run.varied if key_of(word).rpartition(".")[2] != "seed"]
+    return None if len(rest) == len(run.varied) else " ".join(rest) or "all"
+
+
 def _spreads(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Spread]:
     """The spread of each metric that is a number in at least two runs."""
     names = dict.fromkeys(name for values in metrics for name in values)
     spreads = {}
     for name in names:
-        values = [run[name] for run in metrics if _is_number(run.get(name))]
+        values = [run[name] for run in metrics if is_number(run.get(name))]
         if len(values) > 1:
             mean, deviation = statistics.fmean(values), statistics.stdev(values)
             spreads[name] = Spread(mean, deviation, len(values))
     return spreads
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def is_number(value: Any) -> bool:
+    """Whether a metric is a finite number; a training that diverged may have measured NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value)
 
 
 def save(runs: Sequence[SweptRun], folder: Path, name: str) -> list[Path]:

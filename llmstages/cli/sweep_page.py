@@ -22,8 +22,12 @@ CURVES = ("loss", "eval_loss", "reward", "entropy", "kl", "completions/mean_leng
 WIDTH, HEIGHT = 360, 150  # of a chart, in pixels
 LEFT, BOTTOM = 44, 18  # of its margins
 MOST_POINTS = 200
-# Of Student's distribution: 97.5 % quantiles for 1 to 9 degrees of freedom; from there on 2.2.
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+# Of Student's distribution: 97.5 % quantiles for 1 to 20 degrees of freedom; with more, the last.
+STUDENT = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+)
+Group = tuple[str, Sequence[SweptRun]]  # what its runs have in common, and the runs
 
 
 def write(runs: Sequence[SweptRun], file: Path, title: str) -> None:
@@ -49,6 +53,7 @@ def write(runs: Sequence[SweptRun], file: Path, title: str) -> None:
             {"label": run.label, "state": run.state, "time": format_seconds(run.seconds)}
             for run in runs
         ],
+        groups=len(groups_of(runs)),
         claims=claim_rows(runs),
         metrics=metric_rows(runs),
         charts=charts(runs),
@@ -60,35 +65,51 @@ def write(runs: Sequence[SweptRun], file: Path, title: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
+def groups_of(runs: Sequence[SweptRun]) -> list[Group]:
+    """The runs that differ in their seeds alone, together; others each for itself."""
+    groups: dict[str, list[SweptRun]] = {}
+    for run in runs:
+        groups.setdefault(comparison.without_seed(run) or run.label, []).append(run)
+    return list(groups.items())
+
+
 def claim_rows(runs: Sequence[SweptRun]) -> list[dict[str, Any]]:
-    """Each claim with its values by run, their mean and its interval, and how often it was met."""
-    by_name: dict[str, list[Mapping[str, Any] | None]] = {}
-    for place, run in enumerate(runs):
-        for claim in run.claims:
-            by_name.setdefault(claim["name"], [None] * len(runs))[place] = claim
-    rows = []
-    for name, claims in by_name.items():
-        measured = [claim for claim in claims if claim and claim["value"] is not None]
-        if not measured:
-            continue
-        met = sum(bool(claim["met"]) for claim in measured)
-        rows.append(
-            {
-                "name": name,
-                "target": measured[0]["target"],
-                "values": [_value_of(claim) for claim in claims],
-                "summary": summary([float(claim["value"]) for claim in measured]),
-                "met": met,
-                "n": len(measured),
-                "interval": "{:.0%} to {:.0%}".format(*wilson(met, len(measured))),
-            }
-        )
-    return rows
+    """Each claim for each group of runs: its values, their mean, and how often it was met."""
+    names = dict.fromkeys(claim["name"] for run in runs for claim in run.claims)
+    return [
+        _claim_row(name, label, members, runs)
+        for name in names
+        for label, members in groups_of(runs)
+    ]
+
+
+def _claim_row(
+    name: str, label: str, members: Sequence[SweptRun], runs: Sequence[SweptRun]
+) -> dict[str, Any]:
+    claims = [_claim_of(run, name) if run in members else None for run in runs]
+    known = [claim for claim in claims if claim]
+    measured = [claim for claim in known if comparison.is_number(claim["value"])]
+    met = sum(bool(claim["met"]) for claim in measured)
+    number = len(measured)
+    return {
+        "name": name,
+        "group": label,
+        "target": known[0]["target"] if known else "",
+        "values": [_value_of(claim) for claim in claims],
+        "summary": summary([float(claim["value"]) for claim in measured]),
+        "met": met,
+        "n": number,
+        "interval": "{:.0%} to {:.0%}".format(*wilson(met, number)) if number else "not measured",
+    }
+
+
+def _claim_of(run: SweptRun, name: str) -> Mapping[str, Any] | None:
+    return next((claim for claim in run.claims if claim["name"] == name), None)
 
 
 def _value_of(claim: Mapping[str, Any] | None) -> dict[str, Any]:
     """A claim of one run: its value and interval as text, and whether it was met."""
-    if claim is None or claim["value"] is None:
+    if claim is None or not comparison.is_number(claim["value"]):
         return {"text": "–", "interval": "", "met": None}
     interval = claim.get("interval")
     ends = " to ".join(format_number(end) for end in interval) if interval else ""
@@ -96,22 +117,25 @@ def _value_of(claim: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def metric_rows(runs: Sequence[SweptRun]) -> list[dict[str, Any]]:
-    """The metrics by which runs are judged, by run, with mean and spread."""
-    metrics = [run.metrics for run in runs]
-    names = list(dict.fromkeys(name for values in metrics for name in values))
-    judged = [name for name in names if comparison.PRIMARY.search(name)]
+    """The metrics by which runs are judged for each group of runs, with mean and spread."""
+    names = list(dict.fromkeys(name for run in runs for name in run.metrics))
     rows = []
-    for name in judged:
-        values = [values.get(name) for values in metrics]
-        numbers = [float(value) for value in values if isinstance(value, (int, float))]
-        if len(numbers) > 1:
+    for name in filter(comparison.PRIMARY.search, names):
+        for label, members in groups_of(runs):
+            values = [run.metrics.get(name) if run in members else None for run in runs]
+            numbers = [float(value) for value in values if comparison.is_number(value)]
             texts = ["–" if value is None else format_number(value) for value in values]
-            rows.append({"name": name, "values": texts, "summary": summary(numbers)})
+            if numbers:
+                rows.append(
+                    {"name": name, "group": label, "values": texts, "summary": summary(numbers)}
+                )
     return rows
 
 
 def summary(values: Sequence[float]) -> dict[str, str]:
     """Mean with its 95 % interval (Student's t), standard deviation, smallest and largest value."""
+    if not values:
+        return dict.fromkeys(("mean", "range", "deviation", "interval"), "")
     mean = statistics.fmean(values)
     facts = {
         "mean": format_number(mean),
@@ -121,7 +145,7 @@ def summary(values: Sequence[float]) -> dict[str, str]:
     }
     if len(values) > 1:
         deviation = statistics.stdev(values)
-        quantile = STUDENT[len(values) - 2] if len(values) - 2 < len(STUDENT) else 2.2
+        quantile = STUDENT[min(len(values) - 1, len(STUDENT)) - 1]
         half = quantile * deviation / math.sqrt(len(values))
         facts["deviation"] = format_number(deviation, 2)
         facts["interval"] = f"{format_number(mean - half)} to {format_number(mean + half)}"
@@ -145,7 +169,11 @@ def _series(run: SweptRun, step: str, name: str) -> list[tuple[float, float]]:
     if result is None or not result.path:
         return []
     rows = tables.read_lines(Path(result.path) / "log.jsonl")
-    points = [(float(row["step"]), float(row[name])) for row in rows if name in row]
+    points = [
+        (float(row["step"]), float(row[name]))
+        for row in rows
+        if comparison.is_number(row.get(name)) and comparison.is_number(row.get("step"))
+    ]
     stride = -(-len(points) // MOST_POINTS) or 1
     return points[::stride]
 

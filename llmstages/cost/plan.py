@@ -54,9 +54,8 @@ def estimate_steps(
             reason = f"{step.uses}.estimate(): {type(error).__name__}: {error}"
             facts = {"name": step.name, "no_estimate": reason}
             estimate = {"no_estimate": reason}
-        generation = facts.get("generation")
-        if step.kind == "scores" and isinstance(generation, Generation):
-            estimate = {**estimate, "questions": generation.prompts}
+        if step.kind == "scores" and estimate and facts.get("questions"):
+            estimate = {**estimate, **power.facts(int(facts["questions"]))}
         known[step] = facts
         if estimate:
             estimates[step.name] = estimate

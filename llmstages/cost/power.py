@@ -25,11 +25,16 @@ def questions_for(difference: float) -> int:
     return math.ceil(2 * VARIANCE * ((Z_TWO_SIDED + Z_POWER) / difference) ** 2)
 
 
+def facts(questions: int) -> dict[str, float]:
+    """What a plan says about an evaluation of so many questions, in all its groups together."""
+    return {"questions": questions, "smallest_difference": smallest_difference(questions)}
+
+
 def describe(questions: int) -> str:
     """One sentence for the plan."""
     least = smallest_difference(questions)
     return (
-        f"power: {questions:,} questions tell shares apart that differ by {least:.2f} or more "
-        f"(found in 80 % of cases at 5 %, shares near a half); {WANTED} takes "
-        f"{questions_for(WANTED):,}"
+        f"power: {questions:,} questions in all tell shares apart that differ by {least:.2f} or "
+        f"more (found in 80 % of cases at 5 %, shares near a half; a group of them tells less); "
+        f"{WANTED} takes {questions_for(WANTED):,}"
     )

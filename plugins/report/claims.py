@@ -30,6 +30,8 @@ COMPARE = {
     "<": operator.lt,
 }
 KEYS = ("value", "target", "about", "chapter")
+# Shares of those questions that led to a call, which are fewer than ``n``
+OF_SOME = ("query", "page_right", "right_when_called")
 ROUNDING = 1e-9  # what sums of floating-point numbers may be off by
 Metrics = Mapping[str, Mapping[str, Any]]  # step -> metric -> number
 
@@ -264,7 +266,9 @@ def _number(terms: Sequence[Term], metrics: Metrics) -> int | None:
     """The questions behind the term that has the fewest: the metric ``n`` beside its own."""
     numbers = []
     for term in terms:
-        group, slash, _ = term.metric.rpartition("/")
+        group, slash, metric = term.metric.rpartition("/")
+        if metric in OF_SOME:
+            return None
         number = _finite_number(metrics[term.step].get(f"{group}{slash}n"))
         if number is None:
             return None

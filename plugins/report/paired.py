@@ -7,6 +7,7 @@ here those of two models are put side by side.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,13 +16,18 @@ from llmstages.plugins.report.claims import Pairs, Term
 from llmstages.plugins.report.steps import Chain
 
 FILE = "answers.jsonl"
-# Metric -> whether an answer counts
+# Metric -> whether an answer counts. Answers to continue a text are never refusals.
 COUNTED = {
     "right": lambda row: bool(row["right"]),
-    "refused": lambda row: bool(row["refused"]),
-    "wrong": lambda row: not row["right"] and not row["refused"],
+    "refused": lambda row: bool(row.get("refused")),
+    "wrong": lambda row: not row["right"] and not row.get("refused"),
 }
+NEEDED = {"task", "group", "model", "prompt", "wanted", "right"}
 Key = tuple[str, str, str]  # task, group, model
+# What was asked, what is right, and the how many-th time that is. Numbers of questions would not
+# do: a model that is asked fewer tasks counts them otherwise.
+Question = tuple[str, str, int]
+Answers = dict[Question, Mapping[str, Any]]
 
 
 class PairedAnswers:
@@ -29,7 +35,7 @@ class PairedAnswers:
 
     def __init__(self, chain: Chain) -> None:
         self._steps = {step.name: step for step in chain.steps}
-        self._answers: dict[str, dict[Key, dict[Any, Mapping[str, Any]]]] = {}
+        self._answers: dict[str, dict[Key, Answers]] = {}
 
     def compare(self, terms: Sequence[Term]) -> Pairs | None:
         """The paired difference of two terms; None where they are not of the same questions."""
@@ -44,23 +50,24 @@ class PairedAnswers:
         first, second = (answers.get(key) for key in keys if key)
         if counts is None or not first or not second or first.keys() != second.keys():
             return None
-        questions = list(first)
-        if any(first[one]["prompt"] != second[one]["prompt"] for one in questions):
-            return None
-        ours = [counts(first[one]) for one in questions]
-        theirs = [counts(second[one]) for one in questions]
+        ours = [counts(first[question]) for question in first]
+        theirs = [counts(second[question]) for question in first]
         interval = of_paired_difference(ours, theirs)
-        return Pairs(interval, len(questions), mcnemar(ours, theirs))
+        return Pairs(interval, len(first), mcnemar(ours, theirs))
 
-    def _of_step(self, name: str) -> dict[Key, dict[Any, Mapping[str, Any]]]:
+    def _of_step(self, name: str) -> dict[Key, Answers]:
         """Task, group and model -> question -> its answer."""
         if name not in self._answers:
-            tables: dict[Key, dict[Any, Mapping[str, Any]]] = {}
+            tables: dict[Key, Answers] = {}
+            times: Counter[tuple[Key, str, str]] = Counter()
             step = self._steps.get(name)
             for row in step.lines(FILE) if step else ():
-                if {"task", "group", "model", "question", "right", "refused"} <= row.keys():
-                    key = (row["task"], row["group"], row["model"])
-                    tables.setdefault(key, {})[row["question"]] = row
+                if not row.keys() >= NEEDED:
+                    continue
+                key = (row["task"], row["group"], row["model"])
+                asked = (key, str(row["prompt"]), str(row["wanted"]))
+                tables.setdefault(key, {})[(*asked[1:], times[asked])] = row
+                times[asked] += 1
             self._answers[name] = tables
         return self._answers[name]
 

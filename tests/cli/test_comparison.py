@@ -77,6 +77,26 @@ def test_a_page_of_three_seeds(tmp_path):
     assert "<script" not in text and "http" not in text.replace("http-equiv", "")
 
 
+def test_a_page_keeps_variants_apart_and_survives_what_diverged(tmp_path):
+    from llmstages.cli import sweep_page
+
+    runs = []
+    for variant, values in (("grpo", (1.0, 1.0)), ("ppo", (5.0, float("nan")))):
+        for seed, value in enumerate(values):
+            claim = {"name": "gain", "value": None, "target": ">= 1", "met": False}
+            metrics = {"loss": value}
+            outcome = Outcome({"rl": Result("new", metrics=metrics)}, {})
+            runs.append(SweptRun([f"rl={variant}", f"seed={seed}"], outcome, [claim]))
+    rows = sweep_page.metric_rows(runs)
+    assert [(row["group"], row["summary"]["mean"]) for row in rows] == [
+        ("rl=grpo", "1"),
+        ("rl=ppo", "5"),
+    ]
+    assert [row["interval"] for row in sweep_page.claim_rows(runs)] == ["not measured"] * 2
+    sweep_page.write(runs, tmp_path / "page.html", "two variants")
+    assert over_seeds(runs)["rl=grpo"]["rl.loss"].mean == 1.0
+
+
 def test_runs_that_differ_in_seeds_alone_are_summed_up():
     runs = [
         swept(["rl=grpo", "rl.seed=0"], loss=1.0, steps=3),
