@@ -123,7 +123,9 @@ def metric_rows(runs: Sequence[SweptRun]) -> list[dict[str, Any]]:
     for name in filter(comparison.PRIMARY.search, names):
         for label, members in groups_of(runs):
             values = [run.metrics.get(name) if run in members else None for run in runs]
-            numbers = [float(value) for value in values if comparison.is_number(value)]
+            numbers = [
+                value for value in values if value is not None and comparison.is_number(value)
+            ]
             texts = ["–" if value is None else format_number(value) for value in values]
             if numbers:
                 rows.append(
