@@ -8,6 +8,7 @@ corpus costs no memory.
 from __future__ import annotations
 
 import difflib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from llmstages.pipeline.history import StoredArtifact
 from llmstages.pipeline.overrides import command, merge
 
 KINDS = ("corpus", "documents")
+DROPPING = ("judge", "extract", "group")  # kinds of components that can drop a document
 QUOTE = "  | "  # before a line of the page's text
 EXCERPT = 400  # characters of a text that are shown
 SHOWN_DOCUMENTS = 5  # of a page that was split into several
@@ -123,6 +125,9 @@ def lines_of_step(step: StoredArtifact, url: str) -> Iterator[str]:
     kept = list(_rows(step.path / "data", url))
     if kept:
         yield _read_line(kept[0]) if "body" in kept[0] else _kept_line(kept)
+        passed = _filters_passed(step.path)
+        if passed:
+            yield f"passed {', '.join(passed)}"
     for row in _rows(step.path / "edits", url):
         yield f"edited by {row['filter']}: {row['count']} places"
     for row in _rows(step.path / "annotations", url):
@@ -149,6 +154,18 @@ def _kept_line(rows: Sequence[dict[str, Any]]) -> str:
     if verdict:
         line += f"; would be dropped by {verdict}"
     return line
+
+
+def _filters_passed(folder: Path) -> list[str]:
+    """The filters that each kept document went through, in their order.
+
+    Those that edit or measure drop nothing; what they did to a page is in its other lines.
+    """
+    if not (folder / "funnel.json").is_file():
+        return []
+    rows = json.loads((folder / "funnel.json").read_text())
+    judges = [row for row in rows if row["kind"] in DROPPING and "would_drop" not in row]
+    return list(dict.fromkeys(row["rule"].partition(".")[0] for row in judges))
 
 
 def _annotation_line(row: dict[str, Any]) -> str:

@@ -66,12 +66,15 @@ KINDS = {
     "up_proj": "up",
     "c_fc": "up",
     "dense_h_to_4h": "up",
+    "fc1": "up",
     "gate_proj": "gate",
     "down_proj": "down",
     "dense_4h_to_h": "down",
+    "fc2": "down",
     "self_attn": "attention",
     "attn": "attention",
     "self_attention": "attention",
+    "attention": "attention",
     "mlp": "mlp",
 }
 
@@ -189,6 +192,8 @@ def _kind_of(name: str, module: Any) -> str:
     last = name.rpartition(".")[2]
     if last == "c_proj":  # GPT-2 has it in both
         return "down" if ".mlp" in f".{name}" else "attention output"
+    if last in ("dense", "out_proj") and "att" in name:  # a recurrent mixer has one too
+        return "attention output"
     if last in KINDS:
         return KINDS[last]
     is_norm = "norm" in type(module).__name__.lower()

@@ -7,8 +7,8 @@ pass of the real model, by the outputs that transformers offers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from llmstages.core.errors import StageError
@@ -28,6 +28,8 @@ MOST_TOKENS = 96
 MOST_NUMBERS = 4_000_000  # of all attention matrices
 LENS_CANDIDATES = 3
 DIGITS = 4  # of an attention weight in the answer
+# Of config.layer_types in transformers; others are recurrences and convolutions.
+WITH_ATTENTION = ("full_attention", "sliding_attention", "chunked_attention", "attention")
 NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "embedding_norm")
 
 
@@ -45,9 +47,10 @@ def look_inside(studio: Studio, given: dict[str, Any]) -> dict[str, Any]:
     """One pass over a text.
 
     Returns:
-        ``tokens``; ``attention[layer][head][query][key]``; ``lens[layer][position]``: the likeliest
-        next tokens with their probability, layer 0 being the embeddings; ``norms[layer][position]``
-        of the residual stream. ``attention`` is empty where the model gives none.
+        ``tokens``; ``attention[number][head][query][key]``, for the layers in
+        ``attention_layers``: those that mix positions in another way (a recurrence, a convolution)
+        have none; ``lens[layer][position]``: the likeliest next tokens with their probability,
+        layer 0 being the embeddings; ``norms[layer][position]`` of the residual stream.
 
     Raises:
         StageError: the model is too large for this view, or not of a form that it can read.
@@ -60,27 +63,57 @@ def look_inside(studio: Studio, given: dict[str, Any]) -> dict[str, Any]:
     ids = ids_of(loaded, given, MOST_TOKENS)
     model, tokenizer = loaded.session.model, loaded.session.tokenizer
     config = model.config.get_text_config()
-    numbers = config.num_hidden_layers * config.num_attention_heads * len(ids) ** 2
+    heads = getattr(config, "num_attention_heads", 0)  # Mamba has none
+    numbers = config.num_hidden_layers * heads * len(ids) ** 2
     if numbers > MOST_NUMBERS:
         raise StageError(
             f"the attention of this text would be {numbers:,} numbers, more than {MOST_NUMBERS:,}; "
             "take a shorter text"
         )
-    with TURNS.one_reply(), loaded.lock, _eager(model), torch.no_grad():
-        outputs = model(
-            input_ids=torch.tensor([ids], device=model.device),
-            output_attentions=True,
-            output_hidden_states=True,
-        )
-        residuals = [state[0].float() for state in outputs.hidden_states]
+    wanted: dict[str, bool] = {"output_hidden_states": True}
+    if heads:
+        wanted["output_attentions"] = True
+    eager = _eager(model) if heads else nullcontext()
+    with TURNS.one_reply(), loaded.lock, eager, _last_residual(model) as last, torch.no_grad():
+        outputs = model(input_ids=torch.tensor([ids], device=model.device), **wanted)
         lens = _lens(model, outputs, tokenizer)
-    weights = [layer for layer in outputs.attentions or () if layer is not None]
+    # transformers gives the last state with the norm applied, which hides its length.
+    residuals = [*outputs.hidden_states[:-1], last[0]]
+    weights = attention_by_layer(config, getattr(outputs, "attentions", None) or ())
     return {
         "tokens": shown_tokens(tokenizer, ids),
-        "attention": [_rounded(layer[0]) for layer in weights],
+        "attention": [_rounded(layer[0]) for layer in weights.values()],
+        "attention_layers": list(weights),
         "lens": lens,
-        "norms": [_rounded(state.norm(dim=-1)) for state in residuals],
+        "norms": [_rounded(state[0].float().norm(dim=-1)) for state in residuals],
     }
+
+
+@contextmanager
+def _last_residual(model: Any) -> Iterator[list[Any]]:
+    """The residual stream after the last layer: what the last norm is given, [1, T, width]."""
+    seen: list[Any] = []
+    hook = last_norm(model).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def attention_by_layer(config: Any, attentions: Sequence[Any]) -> dict[int, Any]:
+    """The number of a layer -> its attention weights; {} if they cannot be told apart.
+
+    Some hybrid models list None for a layer without attention, others leave it out.
+    """
+    if len(attentions) == config.num_hidden_layers:
+        numbers = list(range(len(attentions)))
+    else:
+        types = getattr(config, "layer_types", None) or ()
+        numbers = [number for number, name in enumerate(types) if name in WITH_ATTENTION]
+    if len(numbers) != len(attentions):
+        return {}
+    pairs = zip(numbers, attentions, strict=True)
+    return {number: weights for number, weights in pairs if weights is not None}
 
 
 def _rounded(values: Any) -> Any:

@@ -74,6 +74,16 @@ def last(tmp_path, monkeypatch):
     tables.save(
         [{"id": "p:1", "url": "http://a.example/1", "filter": "pii", "count": 2}], corpus / "edits"
     )
+    counts = {"seen": 3, "dropped": 1, "edited": 0}
+    funnel = [
+        {"rule": "extract.empty", "kind": "extract", **counts},
+        {"rule": "gopher_quality.short_doc", "kind": "judge", **counts},
+        {"rule": "gopher_quality.long_words", "kind": "judge", **counts},
+        {"rule": "length", "kind": "judge", **counts, "would_drop": 1},
+        {"rule": "pii", "kind": "edit", **counts},
+        {"rule": "split.min_paragraph_words", "kind": "split", **counts},
+    ]
+    (corpus / "funnel.json").write_text(json.dumps(funnel))
     length = {"id": "p:3", "url": "http://a.example/3", "filter": "length", "rule": "words"}
     tables.save(
         [
@@ -99,6 +109,7 @@ def test_a_page_that_was_kept(last):
     text = trace("http://a.example/1")
     assert "read as p:1: text/html, 1 bytes" in text
     assert "kept: 14 characters in 2 documents" in text
+    assert "passed extract, gopher_quality\n" in text, "what only measures or edits drops nothing"
     assert "edited by pii: 2 places" in text
     assert "| Line 0." in text
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from threading import Lock
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
+import transformers
 
 from llmstages.core.errors import StageError
-from llmstages.studio.forward_pass import ABOUT, layers_of, parts_of
-from llmstages.studio.inside import last_norm, look_inside
-from tests.tiny_architectures import BUILT, random_model
+from llmstages.studio import forward_pass, inside
+from llmstages.studio.forward_pass import ABOUT, layers_of, parts_of, walk
+from llmstages.studio.inside import attention_by_layer, last_norm, look_inside
+from tests.tiny_architectures import BUILT, SIZES, VOCABULARY, random_model
 
 TEXT = "The cat number 3 sat on the mat."
+WIDE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+OLDER = [
+    transformers.GPTNeoXConfig(**WIDE, vocab_size=VOCABULARY, intermediate_size=48),
+    transformers.PhiConfig(**WIDE, vocab_size=VOCABULARY, intermediate_size=48),
+    transformers.OPTConfig(**WIDE, vocab_size=VOCABULARY, ffn_dim=48, word_embed_proj_dim=32),
+    transformers.BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4),
+]
 
 
 @pytest.fixture
@@ -21,6 +34,41 @@ def model(studio):
 def logits_of(model, ids):
     with torch.no_grad():
         return model(input_ids=torch.tensor([ids])).logits[0].float()
+
+
+def residuals_after_layers(model, ids):
+    """What each layer gives, by hooks of the test's own."""
+    seen = []
+    hooks = [
+        layer.register_forward_hook(
+            lambda _, given, output: seen.append(output[0] if type(output) is tuple else output)
+        )
+        for layer in layers_of(model)
+    ]
+    logits_of(model, ids)
+    for hook in hooks:
+        hook.remove()
+    return [state.reshape(len(ids), -1).float() for state in seen]
+
+
+def random_studio(monkeypatch, model) -> Any:
+    """A studio whose one model is this one, which has no tokenizer; its text is 12 fixed ids."""
+    loaded = SimpleNamespace(
+        session=SimpleNamespace(model=model, tokenizer=NumberTokenizer()), lock=Lock()
+    )
+    for view in (inside, forward_pass):
+        monkeypatch.setattr(view, "ids_of", lambda *given: list(range(5, 17)))
+    return SimpleNamespace(pool=SimpleNamespace(get=lambda name: loaded))
+
+
+class NumberTokenizer:
+    all_special_ids: tuple[int, ...] = ()
+
+    def get_added_vocab(self):
+        return {}
+
+    def convert_ids_to_tokens(self, ids):
+        return [f"t{id}" for id in ids]
 
 
 def test_candidates_are_the_softmax_of_the_logits(client, model):
@@ -82,6 +130,11 @@ def test_attention_lens_and_norms_are_the_models_own(client, model):
     embeddings = model.get_input_embeddings()(torch.tensor(ids))
     assert data["norms"][0] == pytest.approx(embeddings.norm(dim=-1).tolist(), abs=1e-3)
     assert model.config._attn_implementation != "eager", "what it was before"
+    assert data["attention_layers"] == list(range(layers))
+    with torch.no_grad():
+        states = residuals_after_layers(model, ids)
+    for shown, state in zip(data["norms"][1:], states, strict=True):
+        assert shown == pytest.approx(state.norm(dim=-1).tolist(), abs=1e-3)
 
 
 def test_a_forward_pass_ends_with_the_models_logits(client, model):
@@ -125,22 +178,48 @@ def test_models_of_other_architectures_are_walked_through(architecture):
 def test_the_lens_of_other_architectures_ends_with_their_logits(architecture):
     from llmstages.studio.inside import _lens
 
-    class Tokenizer:
-        all_special_ids: tuple[int, ...] = ()
-
-        def get_added_vocab(self):
-            return {}
-
-        def convert_ids_to_tokens(self, ids):
-            return [f"t{id}" for id in ids]
-
     model = random_model(architecture)
     ids = torch.arange(5, 15).unsqueeze(0)
     with torch.no_grad():
         outputs = model(input_ids=ids, output_hidden_states=True)
-        lens = _lens(model, outputs, Tokenizer())
+        lens = _lens(model, outputs, NumberTokenizer())
     best = outputs.logits[0].topk(3).indices.tolist()
     assert [[token["id"] for token in at] for at in lens[-1]] == best
+
+
+@pytest.mark.parametrize("architecture", sorted(BUILT))
+def test_norms_of_other_architectures_are_those_of_their_residuals(architecture, monkeypatch):
+    """The last one too, which transformers gives after the norm; Mamba has no attention."""
+    model = random_model(architecture)
+    data = look_inside(random_studio(monkeypatch, model), {"model": "x"})
+    last = residuals_after_layers(model, list(range(5, 17)))[-1].norm(dim=-1)
+    assert data["norms"][-1] == pytest.approx(last.tolist(), abs=1e-3)
+    assert data["attention_layers"] == ([] if architecture == "mamba" else [0, 1])
+    assert len(data["attention"]) == len(data["attention_layers"])
+
+
+def test_layers_without_attention_keep_their_numbers(monkeypatch):
+    config = transformers.Lfm2Config(
+        **SIZES, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    data = look_inside(random_studio(monkeypatch, model), {"model": "x"})
+    assert data["attention_layers"] == [1] and len(data["attention"]) == 1
+    with_none = attention_by_layer(config, [None, "weights"])
+    assert with_none == {1: "weights"}
+    assert attention_by_layer(config, ["a", "b", "c"]) == {}, "nobody knows whose they are"
+
+
+@pytest.mark.parametrize("config", OLDER, ids=lambda config: config.model_type)
+def test_the_parts_of_older_architectures_are_known(config, monkeypatch):
+    """They have other names for the same parts."""
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    data = walk(random_studio(monkeypatch, model), {"model": "x"})
+    kinds = {step["kind"] for step in data["steps"]}
+    assert {"attention", "attention output", "up", "down", "layer", "output"} <= kinds
+    logits = logits_of(model, list(range(5, 17)))[-1]
+    shown = data["steps"][-1]["values"]
+    assert shown == pytest.approx(logits[: len(shown)].tolist(), abs=1e-3)
 
 
 @pytest.mark.parametrize(

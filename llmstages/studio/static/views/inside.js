@@ -91,18 +91,20 @@ function lensTable({lens, norms}, position) {
 
 function attention(data) {
   const large = el("div", {"aria-live": "polite"});
-  const open = (layer, head) => replace(large, enlarged(data, layer, head));
-  const rows = data.attention.map((heads, layer) =>
+  const open = (row, head) => replace(large, enlarged(data, row, head));
+  // A layer without attention has no row, so the number of a row is not that of its layer.
+  const nameOf = (row) => `layer ${data.attention_layers[row]}`;
+  const rows = data.attention.map((heads, row) =>
     el(
       "div.heads",
-      el("span.soft", `layer ${layer}`),
+      el("span.soft", nameOf(row)),
       heads.map((weights, head) =>
         el(
           "button.head",
           {
             type: "button",
-            "aria-label": `layer ${layer}, head ${head}: ${strongest(data, weights)}`,
-            onclick: () => open(layer, head),
+            "aria-label": `${nameOf(row)}, head ${head}: ${strongest(data, weights)}`,
+            onclick: () => open(row, head),
           },
           matrix(weights, SMALL),
         ),
@@ -118,8 +120,8 @@ function attention(data) {
   );
 }
 
-function enlarged(data, layer, head) {
-  const weights = data.attention[layer][head];
+function enlarged(data, number, head) {
+  const weights = data.attention[number][head];
   const names = ["At", "looks most at", "weight"];
   const rows = weights.map((row, index) => {
     const best = row.indexOf(Math.max(...row));
@@ -132,7 +134,7 @@ function enlarged(data, layer, head) {
   });
   return el(
     "figure.panel",
-    el("figcaption", `Layer ${layer}, head ${head}`),
+    el("figcaption", `Layer ${data.attention_layers[number]}, head ${head}`),
     matrix(weights, LARGE),
     el(
       "details",
