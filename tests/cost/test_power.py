@@ -34,6 +34,5 @@ def test_such_a_difference_is_found_in_four_of_five_cases():
 
 
 def test_the_sentence_names_both():
-    assert "200 questions in all" in power.describe(200) and "0.05 takes 1,570" in power.describe(
-        200
-    )
+    sentence = power.describe(200)
+    assert "200 questions in all" in sentence and "0.05 takes 1,570" in sentence
