@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LEFT_OUT = (".git", "__pycache__", "*.egg-info", "store", "runs", "build", "dist", "story")
-DATA = (".yaml", ".html", ".css", ".jinja", ".j2", ".md", ".txt", ".typed")
+DATA = (".yaml", ".html", ".css", ".js", ".jinja", ".j2", ".md", ".txt", ".jsonl", ".typed")
 
 
 @pytest.fixture(scope="module")
