@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from llmstages.data import tables
+from llmstages.pipeline import history
 from llmstages.pipeline.api import run, step
 from llmstages.text.messages import message
 
@@ -82,3 +85,18 @@ def make_run(here: Path) -> None:
         name="tiny",
         quiet=True,
     )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """The folder of such a run, made once for the tests of a module."""
+    here = tmp_path_factory.mktemp("run")
+    make_run(here)
+    return here
+
+
+@pytest.fixture
+def last(made, monkeypatch) -> history.PastRun:
+    """The run, in whose folder the test works."""
+    monkeypatch.chdir(made)
+    return history.last_run()

@@ -51,6 +51,14 @@ async def answer_object(request: Request, make: Callable[[Json], Any]) -> Respon
         return error_answer(str(error))
 
 
+async def answer_lines(request: Request, make: Callable[[Json], Iterator[Json]]) -> Response:
+    """The stream that ``make`` gives for the JSON object of a request."""
+    try:
+        return json_lines(make(await read_object(request)))
+    except StageError as error:
+        return error_answer(str(error))
+
+
 def busy_answer(error: Busy) -> Response:
     """Status 429, with the time after which a client may ask again."""
     response = error_answer(str(error), 429)
@@ -99,7 +107,7 @@ async def in_thread(events: Iterator[Json]) -> AsyncIterator[Json]:
         while (event := await run_in_threadpool(next, events, None)) is not None:
             yield event
     except StageError as error:
-        yield {"error": mask(str(error)), "busy": isinstance(error, Busy)}
+        yield {"error": mask(str(error))}
     finally:
         close = getattr(events, "close", None)
         if close:

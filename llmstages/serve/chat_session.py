@@ -98,11 +98,10 @@ class ChatSession:
             self.turns = []
         start = len(self.turns)  # of this exchange
         self.turns.append(message("user", text))
-        room = min(self.max_new_tokens, max(self.context // 4, 1))
         runs = ToolRuns(self.tools, self.max_tool_calls, confirm=self.confirm)
         # After a tool call the model is asked again, with the result in the prompt.
         while True:
-            prompt = self._fit(start, show, room)
+            prompt = self._fit(start, show)
             start = min(start, len(self.turns) - 1)
             answer, ended = self._generate(prompt, show)
             self.turns += [dict(turn) for turn in answer]
@@ -115,8 +114,7 @@ class ChatSession:
     def next_turn(self, turns: Sequence[Message], show: Show) -> list[Message]:
         """What the model says next, a text or calls; no call is run."""
         self.turns = [dict(turn) for turn in turns]
-        room = min(self.max_new_tokens, max(self.context // 4, 1))
-        answer, _ = self._generate(self._fit(len(turns) - 1, show, room), show)
+        answer, _ = self._generate(self._fit(len(turns) - 1, show), show)
         return answer
 
     def _run_tools(self, calls: Sequence[Message], runs: ToolRuns, show: Show) -> bool:
@@ -157,8 +155,8 @@ class ChatSession:
         self.ended = is_whole or len(new_ids) < max_new_tokens
         return turns, is_whole
 
-    def _fit(self, start: int, show: Show, room: int) -> list[int]:
-        """The prompt, shortened until ``room`` tokens of the context are free.
+    def _fit(self, start: int, show: Show) -> list[int]:
+        """The prompt, shortened until the context has room for an answer.
 
         The oldest exchanges before ``start`` are dropped first. ``show`` gets a note of what is
         left out.
@@ -166,6 +164,7 @@ class ChatSession:
         Raises:
             StageError: it does not fit, and nothing may be left out.
         """
+        room = min(self.max_new_tokens, max(self.context // 4, 1))
         limit = self.context - room
         dropped = 0
         ids = self.prompt_ids(self.turns)

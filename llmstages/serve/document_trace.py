@@ -51,8 +51,7 @@ def trace_lines(step: str, url: str, overrides: Sequence[str] = ()) -> Iterator[
             f"{step} made an artifact of the kind {artifact.kind or 'unknown'}; --url traces a "
             "page through a step that makes a corpus or documents"
         )
-    chain = [source for source in history.lineage(artifact) if source.kind in KINDS]
-    chain.reverse()  # from the collected pages to the corpus
+    chain = _chain_to(artifact)
     header = f"{url}  in {artifact.path.name}"
     if artifact.finished:
         made_at = time.strftime("%Y-%m-%d %H:%M", time.localtime(artifact.finished))
@@ -74,11 +73,16 @@ def trace_lines(step: str, url: str, overrides: Sequence[str] = ()) -> Iterator[
 
 def lines_of_page(corpus: StoredArtifact, url: str) -> Iterator[str]:
     """What a corpus and the steps that it is made of know about a page, without its text."""
-    chain = [source for source in history.lineage(corpus) if source.kind in KINDS]
-    for source in reversed(chain):
+    for source in _chain_to(corpus):
         for line in lines_of_step(source, url):
             if not line.startswith(QUOTE):
                 yield f"{source.name}: {line}"
+
+
+def _chain_to(artifact: StoredArtifact) -> list[StoredArtifact]:
+    """The steps that pages went through, from the collected pages to the artifact."""
+    nearest_first = [source for source in history.lineage(artifact) if source.kind in KINDS]
+    return nearest_first[::-1]
 
 
 def _unknown_page(url: str, chain: Sequence[StoredArtifact]) -> str:

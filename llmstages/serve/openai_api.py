@@ -256,11 +256,9 @@ def _call(call: Message, parameters: Any) -> dict[str, Any]:
 
 def _completion(request: ChatRequest, done: dict[str, Any]) -> dict[str, Any]:
     """The body of a whole answer."""
-    said: dict[str, Any] = {"role": "assistant", "content": done["text"] or None}
+    said: dict[str, Any] = {"role": "assistant", "content": done["text"]}
     if done["calls"]:
-        said["tool_calls"] = done["calls"]
-    else:
-        said["content"] = done["text"]
+        said |= {"content": done["text"] or None, "tool_calls": done["calls"]}
     choice = {"index": 0, "message": said, "finish_reason": done["finish"], "logprobs": None}
     head = _head(request, "chat.completion")
     return {**head, "choices": [choice], "usage": done["usage"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from llmstages.pipeline import history
@@ -21,13 +21,10 @@ class LoadedModel:
     Attributes:
         artifact: where it came from.
         session: its model, tokenizer, tools and limits. Conversations copy it and share these.
-        lock: held by whoever changes the model's state (hooks, attention implementation) or needs
-            it alone.
     """
 
     artifact: StoredArtifact
     session: ChatSession
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class ModelPool:

@@ -20,7 +20,8 @@ from llmstages.text.messages import message
 
 ROLES = ("user", "assistant")
 MOST_TURNS = 200  # of a conversation
-# All models share the cores of this machine, so all replies take turns.
+# All models share the cores of this machine, so all replies take turns. Whoever has the turn has
+# every model alone, and may set hooks or change how attention is computed.
 TURNS = Turns()
 # Threads are used again: torch starts a team of its own for each new one, which takes longer than
 # a short reply. There are more than can be admitted, so that refusing one waits for nobody.

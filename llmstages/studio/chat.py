@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmstages.core.errors import StageError
 from llmstages.serve import fields
-from llmstages.serve.answers import error_answer, json_lines, read_object
+from llmstages.serve.answers import answer_lines
 from llmstages.serve.pool import LoadedModel
 from llmstages.serve.replies import reply_events, settings_of
 from llmstages.studio.tokenizers import shown_tokens
@@ -26,10 +26,7 @@ def routes(studio: Studio) -> list[BaseRoute]:
     from starlette.routing import Route
 
     async def chat(request: Request) -> Response:
-        try:
-            return json_lines(events(studio, await read_object(request)))
-        except StageError as error:
-            return error_answer(str(error))
+        return await answer_lines(request, lambda given: events(studio, given))
 
     return [Route("/api/chat", chat, methods=["POST"])]
 

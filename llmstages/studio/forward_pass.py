@@ -123,7 +123,7 @@ def walk(studio: Studio, given: dict[str, Any]) -> dict[str, Any]:
     position = fields.whole(given, "position", len(ids) - 1, 0, len(ids) - 1)
     model, tokenizer = loaded.session.model, loaded.session.tokenizer
     steps: list[dict[str, Any]] = []
-    with TURNS.one_reply(), loaded.lock, torch.no_grad():
+    with TURNS.one_reply(), torch.no_grad():
         hooks = [
             part.module.register_forward_hook(_recorder(part, position, steps))
             for part in parts_of(model)

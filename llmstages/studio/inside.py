@@ -74,7 +74,7 @@ def look_inside(studio: Studio, given: dict[str, Any]) -> dict[str, Any]:
     if heads:
         wanted["output_attentions"] = True
     eager = _eager(model) if heads else nullcontext()
-    with TURNS.one_reply(), loaded.lock, eager, _last_residual(model) as last, torch.no_grad():
+    with TURNS.one_reply(), eager, _last_residual(model) as last, torch.no_grad():
         outputs = model(input_ids=torch.tensor([ids], device=model.device), **wanted)
         lens = _lens(model, outputs, tokenizer)
     # transformers gives the last state with the norm applied, which hides its length.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses as dc
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from llmstages.core.errors import StageError, near
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 ROWS = 5  # of a table that are shown
 LONGEST_VALUE = 400  # characters of a value
 MOST_FILES = 200
+RECORD_SHOWN = ("stage", "key", "started", "finished", "seconds", "versions", "commit", "argv")
 
 
 def routes(studio: Studio) -> list[BaseRoute]:
@@ -65,6 +68,7 @@ def graph_of(step: StoredArtifact) -> dict[str, Any]:
         for source in history.source_keys(artifact)
         if source in nodes
     ]
+    depths = depths_of(nodes, edges)
     return {
         "root": step.path.name,
         "nodes": [
@@ -74,7 +78,7 @@ def graph_of(step: StoredArtifact) -> dict[str, Any]:
                 "kind": artifact.kind,
                 "seconds": artifact.record.get("seconds"),
                 "finished": artifact.finished,
-                "depth": depth_of(key, edges),
+                "depth": depths[key],
             }
             for key, artifact in nodes.items()
         ],
@@ -82,10 +86,17 @@ def graph_of(step: StoredArtifact) -> dict[str, Any]:
     }
 
 
-def depth_of(key: str, edges: list[tuple[str, str]]) -> int:
-    """The length of the longest way to an artifact from one that was made of nothing."""
-    sources = [source for source, made in edges if made == key]
-    return 1 + max((depth_of(source, edges) for source in sources), default=-1)
+def depths_of(keys: Iterable[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """For each artifact the length of the longest way to it from one that was made of nothing."""
+    sources: dict[str, list[str]] = {key: [] for key in keys}
+    for source, made in edges:
+        sources[made].append(source)
+
+    @cache
+    def depth(key: str) -> int:
+        return 1 + max(map(depth, sources[key]), default=-1)
+
+    return {key: depth(key) for key in sources}
 
 
 def details(studio: Studio, step: str, key: str) -> dict[str, Any]:
@@ -102,7 +113,7 @@ def details(studio: Studio, step: str, key: str) -> dict[str, Any]:
     return {
         "step": record.get("step") or artifact.name,
         "kind": artifact.kind,
-        "config": [_option(name, value, record) for name, value in _config(record).items()],
+        "config": options_of(record),
         "record": mask({name: record.get(name) for name in RECORD_SHOWN if name in record}),
         "metrics": record.get("metrics") or {},
         "files": files_of(artifact),
@@ -110,31 +121,28 @@ def details(studio: Studio, step: str, key: str) -> dict[str, Any]:
     }
 
 
-RECORD_SHOWN = ("stage", "key", "started", "finished", "seconds", "versions", "commit", "argv")
+def options_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The options of a step, each with whether it differs from the default of its stage."""
+    defaults = _defaults(str(record.get("stage")))
+    return [
+        {"name": name, "value": value, "changed": name in defaults and defaults[name] != value}
+        for name, value in mask(record.get("config") or {}).items()
+    ]
 
 
-def _config(record: dict[str, Any]) -> dict[str, Any]:
-    return mask(record.get("config") or {})
-
-
-def _option(name: str, value: Any, record: dict[str, Any]) -> dict[str, Any]:
-    """An option of a step, and whether it differs from the default of its stage."""
-    return {"name": name, "value": value, "changed": _is_changed(name, value, record)}
-
-
-def _is_changed(name: str, value: Any, record: dict[str, Any]) -> bool:
+def _defaults(stage: str) -> dict[str, Any]:
+    """Option -> its default, for those that have one; {} if the stage is not installed any more."""
     from llmstages.core import registry
 
     try:
-        stage = registry.load(registry.STAGES, str(record.get("stage")))
+        fields = dc.fields(registry.load(registry.STAGES, stage).Config)
     except StageError:
-        return False  # made by a package that is not installed any more
-    for field in dc.fields(stage.Config):
-        if field.name == name and field.default is not dc.MISSING:
-            return field.default != value
-        if field.name == name and field.default_factory is not dc.MISSING:
-            return field.default_factory() != value
-    return False
+        return {}
+    defaults = {one.name: one.default for one in fields if one.default is not dc.MISSING}
+    for one in fields:
+        if one.default_factory is not dc.MISSING:
+            defaults[one.name] = one.default_factory()
+    return defaults
 
 
 def files_of(artifact: StoredArtifact) -> list[dict[str, Any]]:

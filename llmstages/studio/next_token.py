@@ -85,7 +85,7 @@ def expected(studio: Studio, given: dict[str, Any]) -> dict[str, Any]:
     top = fields.whole(given, "top", 10, 1, MOST_CANDIDATES)
     ids = ids_of(loaded, given)
     model, tokenizer = loaded.session.model, loaded.session.tokenizer
-    with TURNS.one_reply(), loaded.lock, torch.no_grad():
+    with TURNS.one_reply(), torch.no_grad():
         logits = model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float()
     log_probabilities = torch.log_softmax(logits, -1)
     probabilities = log_probabilities.exp()
@@ -124,7 +124,7 @@ def continued(studio: Studio, given: dict[str, Any]) -> dict[str, Any]:
     if room < 1:
         raise StageError(f"the text already has {len(ids)} tokens; nothing fits after it")
     prompt = torch.tensor([ids], device=session.model.device)
-    with TURNS.one_reply(seed), loaded.lock, torch.no_grad():
+    with TURNS.one_reply(seed), torch.no_grad():
         made = session.model.generate(
             input_ids=prompt,
             attention_mask=torch.ones_like(prompt),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import secrets
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llmstages.core.errors import StageError
 from llmstages.data.intervals import wilson
 from llmstages.serve import fields
-from llmstages.serve.answers import answer, answer_object, error_answer, json_lines, read_object
+from llmstages.serve.answers import answer, answer_lines, answer_object
 from llmstages.serve.replies import reply_events, settings_of
 from llmstages.studio.notes import Notes
 from llmstages.text.messages import message
@@ -143,13 +143,13 @@ class Booth:
 
     def standing(self) -> dict[str, Any]:
         """Votes so far: for each model its share of wins, with interval; ties count half."""
-        wins: Counter[str] = Counter()
+        wins: defaultdict[str, float] = defaultdict(float)
         games: Counter[str] = Counter()
         rows = self.notes.rows()
         for row in rows:
             is_tie = row["score_chosen"] == row["score_rejected"]
-            wins[row["model_chosen"]] += 0.5 if is_tie else 1  # pyright: ignore[reportArgumentType]
-            wins[row["model_rejected"]] += 0.5 if is_tie else 0  # pyright: ignore[reportArgumentType]
+            wins[row["model_chosen"]] += 0.5 if is_tie else 1
+            wins[row["model_rejected"]] += 0.5 if is_tie else 0
             games.update((row["model_chosen"], row["model_rejected"]))
         table = []
         for model, played in games.items():
@@ -173,10 +173,7 @@ def routes(studio: Studio) -> list[BaseRoute]:
     booth = Booth(studio)
 
     async def pair(request: Request) -> Response:
-        try:
-            return json_lines(booth.draw(await read_object(request)))
-        except StageError as error:
-            return error_answer(str(error))
+        return await answer_lines(request, booth.draw)
 
     async def vote(request: Request) -> Response:
         return await answer_object(request, booth.vote)

@@ -13,19 +13,16 @@ from llmstages.pipeline import history
 from llmstages.studio.app import Studio, make_app
 from tests.live import live
 from tests.serve.attacks import ATTACKS, BODY, CHAT, GOOD, Attack
-from tests.small_run import make_run
 
 SECRETS = (b"root:", b"def routes", b"safetensors", b'"steps"')
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    here = tmp_path_factory.mktemp("attacked")
-    make_run(here)
+def server(made):
     patch = pytest.MonkeyPatch()
-    patch.chdir(here)
+    patch.chdir(made)
     run = history.last_run()
-    with live(make_app(Studio(run, here / "runs"))) as address:
+    with live(make_app(Studio(run, made / "runs"))) as address:
         yield address
     patch.undo()
 

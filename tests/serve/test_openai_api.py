@@ -9,7 +9,6 @@ import time
 import pytest
 
 from llmstages.data import tables
-from llmstages.pipeline import history
 from llmstages.plugins.dialogues.synthesize import Synthesize, SynthesizeConfig
 from llmstages.serve import openai_api
 from llmstages.serve.openai_request import read_request
@@ -17,7 +16,6 @@ from llmstages.serve.pool import LoadedModel, ModelPool
 from tests.live import live
 from tests.plugins.dialogues.synthesis import corpus, talk
 from tests.scripted import scripted
-from tests.small_run import make_run
 from tests.tiny import perform
 
 openai = pytest.importorskip("openai")
@@ -33,19 +31,6 @@ CALCULATOR = {
 }
 CALL = ["<CALC_START>", "2+3", "<CALC_END>"]
 ANSWER = ["The answer is 5.", "<|im_end|>"]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    here = tmp_path_factory.mktemp("served")
-    make_run(here)
-    return here
-
-
-@pytest.fixture
-def last(made, monkeypatch):
-    monkeypatch.chdir(made)
-    return history.last_run()
 
 
 @pytest.fixture

@@ -13,17 +13,14 @@ from llmstages.serve import replies
 from llmstages.serve.pool import ModelPool
 from llmstages.serve.replies import ReplySettings, reply_events
 from llmstages.serve.turns import Busy, Turns
-from tests.small_run import make_run
 
 QUESTION = [{"role": "user", "content": "Where does the fox live?"}]
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory):
-    here = tmp_path_factory.mktemp("turns")
-    make_run(here)
+def pool(made):
     patch = pytest.MonkeyPatch()
-    patch.chdir(here)
+    patch.chdir(made)
     yield ModelPool(history.last_run())
     patch.undo()
 

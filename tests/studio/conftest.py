@@ -1,34 +1,19 @@
-"""A run to look at, made once for the tests of a module, and a client behind the guard."""
+"""A run to look at, and a client behind the guard."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmstages.pipeline import history
 from llmstages.serve.guard import Guard
 from llmstages.studio.app import Studio, make_app
-from tests.small_run import make_run
+from tests.small_run import last as last
+from tests.small_run import made as made
 
 HOST = "127.0.0.1:8321"
 TOKEN = "secret"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    """A folder with a store and a run: a base model, a chat model with tools, one without."""
-    here = tmp_path_factory.mktemp("studio")
-    make_run(here)
-    return here
-
-
-@pytest.fixture
-def last(made, monkeypatch) -> history.PastRun:
-    monkeypatch.chdir(made)
-    return history.last_run()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,9 +52,8 @@ def residuals_after_layers(model, ids):
 
 def random_studio(monkeypatch, model) -> Any:
     """A studio whose one model is this one, which has no tokenizer; its text is 12 fixed ids."""
-    loaded = SimpleNamespace(
-        session=SimpleNamespace(model=model, tokenizer=NumberTokenizer()), lock=Lock()
-    )
+    session = SimpleNamespace(model=model, tokenizer=NumberTokenizer())
+    loaded = SimpleNamespace(session=session)
     for view in (inside, forward_pass):
         monkeypatch.setattr(view, "ids_of", lambda *given: list(range(5, 17)))
     return SimpleNamespace(pool=SimpleNamespace(get=lambda name: loaded))

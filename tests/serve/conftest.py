@@ -1,0 +1,6 @@
+"""A run whose models are served."""
+
+from __future__ import annotations
+
+from tests.small_run import last as last
+from tests.small_run import made as made
