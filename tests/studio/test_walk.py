@@ -103,6 +103,7 @@ def test_inside_and_a_forward_pass(page):
     page.page.locator("input[type=range]").focus()
     page.page.keyboard.press("End")
     page.page.wait_for_selector("text=Softmax: what comes next")
+    assert page.page.locator(".candidates li").count() == 10
 
 
 def test_two_models_compared(page):
@@ -204,3 +205,4 @@ def test_keys_open_views(page):
         page.page.locator("h1").click()
         page.page.keyboard.press(key)
         page.page.wait_for_selector(f"h1:has-text('{title}')")
+        assert page.page.inner_text("nav [aria-current=page]") == title

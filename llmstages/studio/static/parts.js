@@ -41,10 +41,6 @@ export function tokenFacts(token, index) {
 
 // A table of tokens for those who cannot hover: text, id, bytes.
 export function tokenTable(tokens) {
-  const head = el(
-    "tr",
-    ["#", "Token", "Id", "Bytes"].map((name) => el("th", {scope: "col"}, name)),
-  );
   const rows = tokens.map((token, index) =>
     el(
       "tr",
@@ -57,7 +53,7 @@ export function tokenTable(tokens) {
   return el(
     "details",
     el("summary", `As a table (${tokens.length} tokens)`),
-    scrolling("Tokens", el("table", el("thead", head), el("tbody", rows))),
+    table("Tokens", ["#", "Token", "Id", "Bytes"], rows),
   );
 }
 
@@ -66,8 +62,40 @@ export function scrolling(label, ...children) {
   return el("div.scroll", {tabindex: 0, role: "region", "aria-label": label}, children);
 }
 
-export function modelChoice(run, chosen, onchange, label = "Model") {
-  return labeled(label, select(run.models, chosen ?? defaultModel(run), onchange));
+// A choice of the run's models; a name that is not one of them chooses the default.
+export function modelChoice(run, wanted, onchange, label = "Model") {
+  const chosen = run.models.includes(wanted) ? wanted : defaultModel(run);
+  return labeled(label, select(run.models, chosen, onchange));
+}
+
+// Whether the run has models; where it has none, the view says so.
+export function hasModels(root, run) {
+  if (!run.models.length) {
+    root.append(el("p", "There is no model yet. Run `llmstages run`, and come back."));
+  }
+  return run.models.length > 0;
+}
+
+// A box for each name, of which those that `isChecked` are chosen at first.
+export function checkBoxes(names, isChecked, onchange = () => {}) {
+  return names.map((name, index) =>
+    el(
+      "label.check",
+      el("input", {type: "checkbox", value: name, checked: isChecked(name, index), onchange}),
+      ` ${name}`,
+    ),
+  );
+}
+
+export function checkedOf(boxes) {
+  const inputs = boxes.map((box) => box.firstElementChild);
+  return inputs.filter((input) => input.checked).map((input) => input.value);
+}
+
+// A table that scrolls inside itself; `rows` are its rows.
+export function table(label, names, rows) {
+  const heads = names.map((name) => el("th", {scope: "col"}, name));
+  return scrolling(label, el("table", el("thead", el("tr", heads)), el("tbody", rows)));
 }
 
 export function defaultModel(run) {

@@ -4,8 +4,8 @@ import {stream} from "../api.js";
 import {el, labeled, replace} from "../dom.js";
 import {
   busy,
-  defaultModel,
   download,
+  hasModels,
   modelChoice,
   numberField,
   tokenStrip,
@@ -17,12 +17,8 @@ export const title = "Chat";
 export const key = "c";
 
 export function show(root, {run, parameters, signal}) {
-  if (!run.models.length) {
-    root.append(el("p", "There is no model yet. Run `llmstages run`, and come back."));
-    return;
-  }
-  const chosen = run.models.includes(parameters[0]) ? parameters[0] : defaultModel(run);
-  const talk = new Talk(run, chosen, signal);
+  if (!hasModels(root, run)) return;
+  const talk = new Talk(run, parameters[0], signal);
   root.append(talk.controls, talk.list, talk.form, talk.tokens);
 }
 

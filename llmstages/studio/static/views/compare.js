@@ -2,7 +2,7 @@
 
 import {stream} from "../api.js";
 import {el, replace} from "../dom.js";
-import {busy, defaultModel, numberField, valueOf} from "../parts.js";
+import {busy, checkBoxes, checkedOf, defaultModel, numberField, valueOf} from "../parts.js";
 
 export const title = "Compare";
 export const key = "m";
@@ -11,13 +11,7 @@ const MOST = 4;
 
 export function show(root, {run, signal}) {
   const first = [defaultModel(run), run.models[0]];
-  const boxes = run.models.map((name) =>
-    el(
-      "label.check",
-      el("input", {type: "checkbox", value: name, checked: first.includes(name)}),
-      ` ${name}`,
-    ),
-  );
+  const boxes = checkBoxes(run.models, (name) => first.includes(name));
   const text = el("textarea", {"aria-label": "Prompt", placeholder: "One prompt for all"});
   const temperature = numberField("Temperature", 0, {max: 10});
   const button = el(
@@ -27,10 +21,7 @@ export function show(root, {run, signal}) {
   );
   const result = el("div.columns");
   const ask = async () => {
-    const models = boxes
-      .map((box) => box.firstElementChild)
-      .filter((box) => box.checked)
-      .map((box) => box.value);
+    const models = checkedOf(boxes);
     if (!models.length || models.length > MOST) throw new Error(`Choose 1 to ${MOST} models.`);
     if (!text.value.trim()) throw new Error("Write a prompt.");
     const cells = models.map((model) =>

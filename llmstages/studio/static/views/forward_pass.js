@@ -2,7 +2,7 @@
 
 import {post} from "../api.js";
 import {el, replace, svg} from "../dom.js";
-import {busy, candidates, modelChoice, short, tokenStrip, valueOf} from "../parts.js";
+import {busy, candidates, hasModels, modelChoice, short, tokenStrip, valueOf} from "../parts.js";
 
 export const title = "Forward pass";
 export const key = "f";
@@ -10,10 +10,7 @@ export const key = "f";
 const MEANINGS = {2: ["positions", "width"], 3: ["texts", "positions", "width"]};
 
 export function show(root, {run, signal}) {
-  if (!run.models.length) {
-    root.append(el("p", "There is no model yet."));
-    return;
-  }
+  if (!hasModels(root, run)) return;
   const model = modelChoice(run, null);
   const text = el("textarea", {"aria-label": "Text"}, "The cat sat on the");
   const result = el("div");

@@ -1,13 +1,15 @@
 // Inside a model: attention of each head, the logit lens, norms of the residual stream.
 
 import {post} from "../api.js";
-import {el, labeled, replace, select} from "../dom.js";
+import {el, replace} from "../dom.js";
 import {
   busy,
+  hasModels,
   modelChoice,
   percent,
   scrolling,
   short,
+  table,
   tokenStrip,
   valueOf,
   visible,
@@ -20,11 +22,8 @@ const SMALL = 64; // pixels of a small matrix
 const LARGE = 360;
 
 export function show(root, {run, parameters, signal}) {
-  if (!run.models.length) {
-    root.append(el("p", "There is no model yet."));
-    return;
-  }
-  const model = modelChoice(run, run.models.includes(parameters[0]) ? parameters[0] : null);
+  if (!hasModels(root, run)) return;
+  const model = modelChoice(run, parameters[0]);
   const text = el("textarea", {"aria-label": "Text"}, "The cat sat on the mat. The cat sat on the");
   const result = el("div");
   const button = el(
@@ -68,10 +67,7 @@ function draw(root, data) {
 }
 
 function lensTable({lens, norms}, position) {
-  const head = el(
-    "tr",
-    ["Layer", "Norm", "First", "Second", "Third"].map((name) => el("th", {scope: "col"}, name)),
-  );
+  const names = ["Layer", "Norm", "First", "Second", "Third"];
   const rows = lens.map((positions, layer) =>
     el(
       "tr",
@@ -86,7 +82,7 @@ function lensTable({lens, norms}, position) {
       ),
     ),
   );
-  return scrolling("Logit lens", el("table", el("thead", head), el("tbody", rows)));
+  return table("Logit lens", names, rows);
 }
 
 function attention(data) {
@@ -136,24 +132,7 @@ function enlarged(data, number, head) {
     "figure.panel",
     el("figcaption", `Layer ${data.attention_layers[number]}, head ${head}`),
     matrix(weights, LARGE),
-    el(
-      "details",
-      el("summary", "As a table"),
-      scrolling(
-        "Attention",
-        el(
-          "table",
-          el(
-            "thead",
-            el(
-              "tr",
-              names.map((name) => el("th", {scope: "col"}, name)),
-            ),
-          ),
-          el("tbody", rows),
-        ),
-      ),
-    ),
+    el("details", el("summary", "As a table"), table("Attention", names, rows)),
   );
 }
 

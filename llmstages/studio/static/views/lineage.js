@@ -2,7 +2,7 @@
 
 import {get} from "../api.js";
 import {el, labeled, replace, select, svg} from "../dom.js";
-import {scrolling, short} from "../parts.js";
+import {scrolling, short, table} from "../parts.js";
 
 export const title = "Lineage";
 export const key = "l";
@@ -105,7 +105,7 @@ function details({step, kind, config, record, metrics, files, rows}) {
     el("h2", `${step} `, el("span.soft", kind)),
     folded(
       `Configuration (${config.filter((option) => option.changed).length} changed)`,
-      table(
+      listing(
         ["Option", "Value"],
         config.map((option) => [
           option.changed ? el("b", option.name) : option.name,
@@ -116,7 +116,7 @@ function details({step, kind, config, record, metrics, files, rows}) {
     ),
     folded(
       `Metrics (${Object.keys(metrics).length})`,
-      table(
+      listing(
         ["Metric", "Value"],
         Object.entries(metrics).map(([name, value]) => [name, short(value)]),
       ),
@@ -124,14 +124,14 @@ function details({step, kind, config, record, metrics, files, rows}) {
     rows.length > 0 &&
       folded(
         `First rows (${rows.length})`,
-        table(
+        listing(
           Object.keys(rows[0]),
           rows.map((row) => Object.values(row)),
         ),
       ),
     folded(
       `Files (${files.length})`,
-      table(
+      listing(
         ["File", "Bytes"],
         files.map((file) => [file.name, file.bytes.toLocaleString()]),
       ),
@@ -144,27 +144,12 @@ function folded(name, content, open = false) {
   return el("details", {open}, el("summary", name), content);
 }
 
-function table(names, rows) {
-  return scrolling(
-    names.join(", "),
+function listing(names, rows) {
+  const lines = rows.map((row) =>
     el(
-      "table",
-      el(
-        "thead",
-        el(
-          "tr",
-          names.map((name) => el("th", {scope: "col"}, name)),
-        ),
-      ),
-      el(
-        "tbody",
-        rows.map((row) =>
-          el(
-            "tr",
-            row.map((cell) => el("td", cell)),
-          ),
-        ),
-      ),
+      "tr",
+      row.map((cell) => el("td", cell)),
     ),
   );
+  return table(names.join(", "), names, lines);
 }

@@ -1,10 +1,11 @@
 // What the model expects at each position; another candidate opens a branch.
 
 import {post} from "../api.js";
-import {el, labeled, replace, svg} from "../dom.js";
+import {el, replace, svg} from "../dom.js";
 import {
   busy,
   candidates,
+  hasModels,
   modelChoice,
   percent,
   short,
@@ -20,10 +21,7 @@ const NEW_TOKENS = 16;
 const MOST_BRANCHES = 12;
 
 export function show(root, {run, parameters, signal}) {
-  if (!run.models.length) {
-    root.append(el("p", "There is no model yet."));
-    return;
-  }
+  if (!hasModels(root, run)) return;
   root.append(new Branches(run, parameters[0], signal).view);
 }
 
@@ -33,7 +31,7 @@ class Branches {
     this.past = []; // branches that were left, the latest first
     this.state = null; // {ids, tokens, positions}
     this.mark = 0;
-    this.model = modelChoice(run, run.models.includes(model) ? model : null);
+    this.model = modelChoice(run, model);
     this.text = el("textarea", {"aria-label": "Text"}, "The capital of France is");
     this.chat = el("label.check", el("input", {type: "checkbox"}), " as a message in a chat");
     this.look = el(

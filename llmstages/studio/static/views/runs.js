@@ -2,7 +2,7 @@
 
 import {get, post} from "../api.js";
 import {el, labeled, replace, select} from "../dom.js";
-import {chart, scrolling, short} from "../parts.js";
+import {chart, scrolling, short, table} from "../parts.js";
 
 export const title = "Runs";
 export const key = "r";
@@ -63,40 +63,27 @@ function runChoice({run}) {
 
 function stepTable(run, open) {
   const names = ["Step", "State", "Seconds", "Result"];
-  const head = el(
-    "tr",
-    names.map((name) => el("th", {scope: "col"}, name)),
-  );
-  return scrolling(
-    "Steps",
+  const rows = run.steps.map((step) =>
     el(
-      "table",
-      el("thead", head),
+      "tr",
       el(
-        "tbody",
-        run.steps.map((step) =>
-          el(
-            "tr",
-            el(
-              "th",
-              {scope: "row"},
-              el(
-                "a",
-                {
-                  href: `#/runs/${encodeURIComponent(step.name)}`,
-                  "aria-current": step.name === open ? "true" : null,
-                },
-                step.name,
-              ),
-            ),
-            el("td", state(step)),
-            el("td", short(step.seconds ?? null)),
-            el("td", metrics(step)),
-          ),
+        "th",
+        {scope: "row"},
+        el(
+          "a",
+          {
+            href: `#/runs/${encodeURIComponent(step.name)}`,
+            "aria-current": step.name === open ? "true" : null,
+          },
+          step.name,
         ),
       ),
+      el("td", state(step)),
+      el("td", short(step.seconds ?? null)),
+      el("td", metrics(step)),
     ),
   );
+  return table("Steps", names, rows);
 }
 
 function state(step) {

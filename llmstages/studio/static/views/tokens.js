@@ -2,7 +2,7 @@
 
 import {post} from "../api.js";
 import {el, replace} from "../dom.js";
-import {tokenStrip, tokenTable} from "../parts.js";
+import {checkBoxes, checkedOf, tokenStrip, tokenTable} from "../parts.js";
 
 export const title = "Tokens";
 export const key = "t";
@@ -17,12 +17,10 @@ export function show(root, {run, signal}) {
     return;
   }
   const text = el("textarea", {"aria-label": "Text", oninput: () => later()}, EXAMPLE);
-  const boxes = names.map((name, index) =>
-    el(
-      "label.check",
-      el("input", {type: "checkbox", value: name, checked: index === 0, onchange: () => later()}),
-      ` ${name}`,
-    ),
+  const boxes = checkBoxes(
+    names,
+    (name, index) => index === 0,
+    () => later(),
   );
   const result = el("div", {"aria-live": "polite"});
   let timer = null;
@@ -31,10 +29,7 @@ export function show(root, {run, signal}) {
     timer = setTimeout(() => look().catch((error) => report(result, error)), WAIT);
   };
   const look = async () => {
-    const tokenizers = boxes
-      .map((box) => box.firstElementChild)
-      .filter((box) => box.checked)
-      .map((box) => box.value);
+    const tokenizers = checkedOf(boxes);
     if (!text.value || !tokenizers.length) {
       replace(result);
       return;

@@ -2,22 +2,14 @@
 
 import {post} from "../api.js";
 import {el, replace} from "../dom.js";
-import {busy, modelChoice, numberField, valueOf} from "../parts.js";
+import {busy, hasModels, modelChoice, numberField, valueOf} from "../parts.js";
 
 export const title = "Trace";
 export const key = "a";
 
 export function show(root, {run, parameters, signal}) {
-  if (!run.models.length) {
-    root.append(el("p", "There is no model yet."));
-    return;
-  }
-  const model = modelChoice(
-    run,
-    run.models.includes(parameters[0]) ? parameters[0] : null,
-    null,
-    "What it was trained on",
-  );
+  if (!hasModels(root, run)) return;
+  const model = modelChoice(run, parameters[0], null, "What it was trained on");
   const words = numberField("Words in a row at least", 5, {min: 2, max: 50, step: 1});
   const text = el("textarea", {"aria-label": "Text", placeholder: "An answer of the model"});
   const result = el("div", {"aria-live": "polite"});

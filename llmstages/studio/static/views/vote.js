@@ -1,8 +1,8 @@
 // Two answers without names: which one is better? Votes become preference pairs.
 
 import {get, post, stream} from "../api.js";
-import {el, labeled, replace} from "../dom.js";
-import {busy, numberField, percent, scrolling, valueOf} from "../parts.js";
+import {el, replace} from "../dom.js";
+import {busy, checkBoxes, checkedOf, numberField, percent, table, valueOf} from "../parts.js";
 
 export const title = "Vote";
 export const key = "v";
@@ -21,9 +21,7 @@ class Booth {
   constructor(run, signal) {
     this.signal = signal;
     this.pair = null;
-    this.boxes = run.models.map((name) =>
-      el("label.check", el("input", {type: "checkbox", value: name, checked: true}), ` ${name}`),
-    );
+    this.boxes = checkBoxes(run.models, () => true);
     this.prompt = el("textarea", {
       "aria-label": "Prompt",
       placeholder: "A prompt for two of the models",
@@ -70,10 +68,7 @@ class Booth {
         return el("section.panel", el("h2", side === "first" ? "First" : "Second"), cells[side]);
       }),
     );
-    const models = this.boxes
-      .map((box) => box.firstElementChild)
-      .filter((box) => box.checked)
-      .map((box) => box.value);
+    const models = checkedOf(this.boxes);
     const body = {
       prompt: this.prompt.value,
       models,
@@ -143,12 +138,7 @@ class Booth {
       replace(this.standing, el("p.soft", "No votes yet."));
       return;
     }
-    const head = el(
-      "tr",
-      ["Model", "Votes", "Share won", "95 % interval"].map((name) =>
-        el("th", {scope: "col"}, name),
-      ),
-    );
+    const names = ["Model", "Votes", "Share won", "95 % interval"];
     const rows = standing.map((row) =>
       el(
         "tr",
@@ -161,7 +151,7 @@ class Booth {
     replace(
       this.standing,
       el("h2", `${votes} votes`),
-      scrolling("Standing", el("table", el("thead", head), el("tbody", rows))),
+      table("Standing", names, rows),
       el(
         "p.soft",
         "To train a reward model on them: ",
